@@ -1,0 +1,1 @@
+"""Label refinement for head images by Gaussian splatting, in JAX."""

@@ -1,0 +1,15 @@
+"""The one error type for bad input: it names what was wrong, what was wanted and what came."""
+
+
+class InputError(ValueError):
+    """Something the caller handed over is not usable.
+
+    Args:
+        what: the argument, file or field at fault ("id01/transforms.json: frames[3].transform_matrix").
+        wanted: what would have been accepted.
+        got: what came.
+    """
+
+    def __init__(self, what: str, *, wanted: str, got: object):
+        self.what, self.wanted, self.got = what, wanted, got
+        super().__init__(f"{what}: wanted {wanted}, got {got}")
