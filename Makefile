@@ -1,0 +1,53 @@
+# Every target sets itself up: a virtual environment in .venv with the versions and hashes of requirements.lock.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+OUT ?= out/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench lock clean
+
+help:
+	@echo "make demo    the whole loop on procedural heads; the report lands in $(OUT)"
+	@echo "make test    the tests (pass more with ARGS='-k camera')"
+	@echo "make check   style and types"
+	@echo "make bench   the benchmarks of this machine"
+	@echo "make lock    new versions and hashes in requirements.lock"
+	@echo "make clean   removes everything that was built, and out/"
+
+demo: $(READY)
+	$(BIN)/jsplat demo $(OUT)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: $(READY)
+	$(BIN)/python -m bench.run $(ARGS)
+
+# A Debian without python3-venv has no ensurepip: there the system's pip puts one into the environment.
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "jsplat needs Python 3.11 to 3.13; name one: make PYTHON=python3.11" >&2; exit 1; }
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv $(VENV); else \
+	  $(PYTHON) -m venv --without-pip $(VENV) && \
+	  $(PYTHON) -m pip --disable-pip-version-check --quiet --python $(BIN)/python install pip; fi || \
+	  { echo "no virtual environment could be made: apt install python3-venv (or python3-pip)" >&2; exit 1; }
+	$(PIP) install --require-hashes --requirement requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: $(READY)
+	$(PIP) install uv
+	$(BIN)/uv --no-config --quiet pip compile pyproject.toml --extra test --universal --upgrade --python-version 3.11 \
+	  --generate-hashes --no-annotate --custom-compile-command "make lock" --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) out build dist *.egg-info .ruff_cache .hypothesis
+	find jsplat kernels tests bench scripts -name __pycache__ -prune -exec rm -rf {} +
