@@ -1,0 +1,153 @@
+"""Settings: what wins over what, and what an error says."""
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from jsplat.config import load, to_json
+from jsplat.errors import InputError
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    steps: int = 100
+    rate: float = 0.5
+    antialias: bool = True
+    name: str = "plain"
+    loss: Literal["l1", "l2"] = "l1"
+    size: tuple[int, int] = (3, 4)
+    rates: tuple[float, ...] = (1.0,)
+    seed: int | None = None
+    mask: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
+    yaw: tuple[float, float] = (-90.0, 90.0)
+    number: int = 7
+
+    def __post_init__(self):
+        if self.number < 1:
+            raise InputError("views.number", wanted="at least 1", got=self.number)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    fit: Fit = Fit()
+    views: Views = Views()
+
+
+def test_defaults_are_beaten_by_toml_and_toml_by_overrides(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text("[fit]\nsteps = 5\nrate = 2\n[views]\nyaw = [0, 30]\n")
+    config = load(Run, path, ["fit.steps=6", "fit.steps=7"])
+    assert config == Run(fit=Fit(steps=7, rate=2.0), views=Views(yaw=(0.0, 30.0)))
+    assert type(config.fit.rate) is float
+    assert load(Run) == Run()
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        ("fit.steps=1_000", "steps", 1000),
+        ("fit.rate=1e-3", "rate", 1e-3),
+        ("fit.rate = 3", "rate", 3.0),
+        ("fit.antialias=false", "antialias", False),
+        ("fit.name=a b = c", "name", "a b = c"),
+        ('fit.name="12"', "name", "12"),
+        ("fit.loss=l2", "loss", "l2"),
+        ("fit.size=[8, 9]", "size", (8, 9)),
+        ("fit.rates=[]", "rates", ()),
+        ("fit.rates=[1, 2.5, 3]", "rates", (1.0, 2.5, 3.0)),
+        ("fit.seed=4", "seed", 4),
+        ("fit.seed=none", "seed", None),
+        ("fit.mask=a/b.png", "mask", Path("a/b.png")),
+    ],
+)
+def test_values_are_read_with_the_type_of_the_field(text, field, value):
+    got = getattr(load(Run, None, [text]).fit, field)
+    assert got == value
+    assert type(got) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fit.step=1", "--set fit.step: wanted a known key (nearest: fit.steps), got 'fit.step'"),
+        ("fit.number=1", "--set fit.number: wanted a known key (nearest: views.number), got 'fit.number'"),
+        ("steps=1", "--set steps: wanted a known key (nearest: fit.steps), got 'steps'"),
+        ("fit.steps.x=1", "--set fit.steps: wanted int, got {'x': 1} (dict)"),
+        ("fit.steps=1.0", "--set fit.steps: wanted int, got 1.0 (float)"),
+        ("fit.steps=true", "--set fit.steps: wanted int, got True (bool)"),
+        ("fit.rate=nan", "--set fit.rate: wanted finite float, got nan (float)"),
+        ("fit.rate=fast", "--set fit.rate: wanted finite float, got 'fast' (str)"),
+        ("fit.antialias=1", "--set fit.antialias: wanted true or false, got 1 (int)"),
+        ("fit.name=3", "--set fit.name: wanted text, got 3 (int)"),
+        ("fit.loss=l3", "--set fit.loss: wanted one of 'l1', 'l2', got 'l3' (str)"),
+        ("fit.size=[1]", "--set fit.size: wanted a list [int, int], got [1] (list)"),
+        ("fit.size=[1, 2.5]", "--set fit.size[1]: wanted int, got 2.5 (float)"),
+        ("fit.rates=1", "--set fit.rates: wanted a list of finite float, got 1 (int)"),
+        ("fit.seed=no", "--set fit.seed: wanted int or none, got 'no' (str)"),
+        ("fit.steps=none", "--set fit.steps: wanted int, got 'none' (str)"),
+        ("fit=3", "--set fit: wanted one of its fields (steps, rate, antialias, name, loss, size, rates, seed, mask)"),
+        ("fit.steps", "--set fit.steps: wanted stage.field=value, got no '='"),
+        ("=1", "--set =1: wanted stage.field=value, got no key"),
+        ("views.number=0", "views.number: wanted at least 1, got 0"),
+    ],
+)
+def test_what_is_wrong_with_an_override_is_said(text, message):
+    with pytest.raises(InputError) as error:
+        load(Run, None, [text])
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[fits]\nsteps = 1", "run.toml: fits: wanted a known key (nearest: fit."),
+        ("[fit]\nstep = 1", "run.toml: fit.step: wanted a known key (nearest: fit.steps)"),
+        ("fit = 1", "run.toml: fit: wanted one of its fields (steps,"),
+        ("fit = [", "run.toml: wanted a TOML file, got "),
+        (None, "run.toml: wanted a TOML file, got no such file"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(tmp_path, text, message):
+    path = tmp_path / "run.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError) as error:
+        load(Run, path)
+    assert message in str(error.value)
+
+
+def test_a_field_that_no_text_can_fill_is_the_programmers_error():
+    @dataclasses.dataclass(frozen=True)
+    class Bad:
+        table: dict = dataclasses.field(default_factory=dict)
+
+    with pytest.raises(TypeError, match="--set table: settings of type"):
+        load(Bad, None, ["table=1"])
+
+
+def test_settings_become_json():
+    config = Run(fit=Fit(mask=Path("a/b"), rates=(1.0, 2.0)))
+    data = to_json(config)
+    assert data["fit"]["mask"] == "a/b"
+    assert data["fit"]["rates"] == [1.0, 2.0]
+    assert data["fit"]["seed"] is None
+    assert data["views"] == {"yaw": [-90.0, 90.0], "number": 7}
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jsplat.pipeline") is None, reason="no jsplat.pipeline")
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_committed_file_is_valid_and_differs_from_the_defaults(path):
+    from jsplat.pipeline import RunConfig
+
+    assert load(RunConfig, path) != load(RunConfig)
