@@ -1,0 +1,24 @@
+"""What all tests share. Imports nothing of the package: the shape checks must be in place before it is loaded."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+from hypothesis import settings
+
+# For this process and for those that tests start; an accelerator is tested with JAX_PLATFORMS=cuda.
+jax.config.update("jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu"))
+
+# No deadline: the first example compiles. The same examples every time, so that a failure is a property of the commit.
+settings.register_profile("jsplat", deadline=None, derandomize=True, max_examples=25, database=None)
+settings.load_profile("jsplat")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder `shared` beside the repository: head captures too large to commit."""
+    path = Path(__file__).resolve().parents[2] / "shared"
+    if not (path / "heads").is_dir():
+        pytest.skip(f"no {path.name}/heads beside the repository")
+    return path

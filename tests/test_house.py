@@ -1,0 +1,272 @@
+"""The rules of the house, read from the source text: who may import whom, sizes, docstrings, what is packaged.
+
+Each rule is a function from source text to a list of complaints, so that the rule itself is tested on bad sources.
+"""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LONGEST = 450
+FOLDERS = ("jsplat", "kernels", "tests", "bench", "scripts")
+
+NOUNS = {"errors", "pytree", "camera", "scene", "labelset", "capture", "auxiliary", "folder", "progress"}
+VERBS = {"fit", "views", "labels", "parser", "evaluate", "heads", "report"}
+STRINGS = {"config", "checkpoint", "pipeline", "cli"}
+ROOMS = NOUNS | VERBS | STRINGS | {"raster", "kernels", "__init__", "__main__"}
+
+# Room -> rooms it may import, besides itself.
+MAY_IMPORT = {
+    **dict.fromkeys(NOUNS, NOUNS),
+    **dict.fromkeys(VERBS, NOUNS | {"raster"}),
+    "kernels": set(),
+    "raster": NOUNS | {"kernels"},
+    "config": NOUNS,
+    "checkpoint": NOUNS,
+    "pipeline": NOUNS | VERBS | {"raster", "config", "checkpoint"},
+    "cli": NOUNS | {"config", "pipeline"},
+    "__init__": NOUNS | VERBS | {"raster"},
+    "__main__": {"cli"},
+}
+# Package -> the only rooms that may import it.
+RESERVED = {"flax": {"parser"}, "click": {"cli"}, "cv2": {"capture", "auxiliary", "report", "pipeline"}}
+KERNELS_MAY_IMPORT = {"jax", "numpy", "jaxtyping"}
+OUTSIDE = {"tests", "bench", "scripts", "configs"}
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "orbax": "orbax-checkpoint"}
+NAMELESS = {"util", "utils", "helpers", "misc", "common"}
+
+
+def sources(*folders: str) -> dict[str, str]:
+    """Path relative to the repository -> source text."""
+    files = [p for folder in folders for p in sorted((ROOT / folder).rglob("*.py"))]
+    return {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in files}
+
+
+def module_of(path: str) -> str:
+    """The dotted name under which a file is imported."""
+    parts = list(Path(path).with_suffix("").parts)
+    parts[:1] = ["jsplat", "kernels"] if parts[0] == "kernels" else parts[:1]
+    return ".".join(parts)
+
+
+def room_of(module: str) -> str:
+    """jsplat.parser.train -> parser."""
+    return [*module.split("."), "__init__"][1]
+
+
+def imports(module: str, source: str) -> Iterable[tuple[int, str]]:
+    """(line, dotted name) of everything a module imports, wherever in the file; relative names are resolved."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = module.split(".")[: -node.level] if node.level else []
+            base += node.module.split(".") if node.module else []
+            yield from ((node.lineno, ".".join([*base, alias.name])) for alias in node.names)
+
+
+def import_complaints(path: str, source: str, declared: set[str]) -> list[str]:
+    """Imports that the house forbids to this file."""
+    module = module_of(path)
+    room, found = room_of(module), []
+    if room not in ROOMS:
+        return [f"{path}: in no room; say in tests/test_house.py and in the README's map what it is"]
+    for line, name in imports(module, source):
+        top, where = name.split(".")[0], f"{path}:{line}: {room} imports {name}"
+        if top == "jsplat":
+            if room_of(name) not in MAY_IMPORT[room] | {room}:
+                found.append(f"{where}: may import only {sorted(MAY_IMPORT[room])}")
+        elif top in OUTSIDE:
+            found.append(f"{where}: nothing imports {top}")
+        elif top not in sys.stdlib_module_names:
+            if top in RESERVED and room not in RESERVED[top]:
+                found.append(f"{where}: only {sorted(RESERVED[top])} may")
+            if room == "kernels" and top not in KERNELS_MAY_IMPORT:
+                found.append(f"{where}: kernels know {sorted(KERNELS_MAY_IMPORT)} only")
+            if DISTRIBUTIONS.get(top, top) not in declared:
+                found.append(f"{where}: not among the dependencies in pyproject.toml")
+    return found
+
+
+def shape_complaints(path: str, source: str) -> list[str]:
+    """Files too long or without a real name, and annotations that a runtime check cannot read."""
+    found, lines = [], source.count("\n")
+    if lines > LONGEST:
+        found.append(f"{path}: {lines} lines, at most {LONGEST}")
+    if Path(path).stem in NAMELESS:
+        found.append(f"{path}: put each function into the file of the noun it is about")
+    if any(name == "__future__.annotations" for _, name in imports("m", source)):
+        found.append(f"{path}: annotations as text escape the shape checks")
+    return found
+
+
+def docstring_complaints(path: str, source: str) -> list[str]:
+    """Modules, and public functions, classes and methods, that do not say what they are."""
+    tree = ast.parse(source)
+    found = [] if ast.get_docstring(tree) or not tree.body else [f"{path}: module has no docstring"]
+
+    def visit(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or node.name[0] == "_":
+                continue
+            if not ast.get_docstring(node):
+                found.append(f"{path}:{node.lineno}: {prefix}{node.name} has no docstring")
+            if isinstance(node, ast.ClassDef):
+                visit(node.body, f"{node.name}.")
+
+    visit(tree.body, "")
+    return found
+
+
+def commands(source: str) -> list[str]:
+    """Names of the click commands in a source text: the first text given to `.command()`, or the function's name."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        for call in getattr(node, "decorator_list", []):
+            function = call.func if isinstance(call, ast.Call) else call
+            if isinstance(function, ast.Attribute) and function.attr == "command":
+                given = (
+                    [*call.args, *(k.value for k in call.keywords if k.arg == "name")] if function is not call else []
+                )
+                texts = [a.value for a in given if isinstance(a, ast.Constant)]
+                names.append(texts[0] if texts else re.sub("_(command|cmd)$", "", node.name).replace("_", "-"))
+    return names
+
+
+def unmentioned(readme: str, names: list[str]) -> list[str]:
+    """Commands that a README does not show as `jsplat NAME`."""
+    return [name for name in names if not re.search(rf"\bjsplat {re.escape(name)}(?![\w-])", readme)]
+
+
+def dependencies(requirements: Iterable[str]) -> set[str]:
+    """Bare names of requirement lines."""
+    names = (re.match(r"[\w.-]+", line) for line in requirements)
+    return {m.group().lower().replace("_", "-") for m in names if m}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_everybody_imports_only_whom_they_may(project):
+    declared = dependencies(project["project"]["dependencies"])
+    files = sources("jsplat", "kernels")
+    assert len(files) > len(NOUNS)
+    assert [c for path, text in files.items() for c in import_complaints(path, text, declared)] == []
+
+
+def test_files_are_short_and_named_for_what_they_hold():
+    assert [c for path, text in sources(*FOLDERS).items() for c in shape_complaints(path, text)] == []
+
+
+def test_everything_public_says_what_it_is():
+    assert [c for path, text in sources("jsplat", "kernels").items() for c in docstring_complaints(path, text)] == []
+
+
+def test_the_readme_shows_every_command():
+    cli, readme = ROOT / "jsplat" / "cli.py", (ROOT / "README.md").read_text()
+    if not cli.is_file() or not readme:
+        pytest.skip("no jsplat/cli.py or an empty README.md")
+    names = commands(cli.read_text())
+    assert names
+    assert unmentioned(readme, names) == []
+
+
+def test_every_package_is_installed(project):
+    inits = [p for p in sources("jsplat", "kernels") if p.endswith("__init__.py")]
+    packages = {module_of(p).removesuffix(".__init__") for p in inits}
+    assert packages == set(project["tool"]["setuptools"]["packages"])
+
+
+def test_the_lock_has_versions_and_hashes_and_nothing_of_the_machine_that_made_it(project):
+    text = (ROOT / "requirements.lock").read_text()
+    lines = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
+    pins = [line for line in lines if not line.startswith(" ")]
+    assert all(re.fullmatch(r"[a-z0-9.-]+==[\w.]+( ; [^;\\]+)? \\", line) for line in pins)
+    assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line) for line in lines if line not in pins)
+    wanted = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["test"]]
+    assert dependencies(wanted) <= dependencies(pins)
+
+
+# The rules themselves: each complains about a bad source and is quiet about a good one.
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "complaint"),
+    [
+        ("jsplat/camera.py", "from jsplat.fit import fit", "jsplat/camera.py:1: camera imports jsplat.fit.fit: may"),
+        ("jsplat/fit.py", "from jsplat import labels", "fit imports jsplat.labels: may import only"),
+        ("jsplat/fit.py", "def f():\n    import jsplat.evaluate", "jsplat/fit.py:2: fit imports jsplat.evaluate"),
+        ("jsplat/fit.py", "from . import kernels", "fit imports jsplat.kernels"),
+        ("jsplat/parser/train.py", "from ..views import x", "parser imports jsplat.views.x"),
+        ("jsplat/fit.py", "import jsplat.kernels.blend", "fit imports jsplat.kernels.blend"),
+        ("jsplat/config.py", "from jsplat.fit import Config", "config imports jsplat.fit.Config"),
+        ("jsplat/fit.py", "from jsplat import rasterize", "fit imports jsplat.rasterize"),
+        ("jsplat/raster.py", "import flax", "raster imports flax: only ['parser'] may"),
+        ("jsplat/fit.py", "import cv2", "fit imports cv2: only"),
+        ("jsplat/pipeline.py", "from click import echo", "pipeline imports click.echo: only ['cli'] may"),
+        ("jsplat/labels.py", "import scipy.ndimage", "not among the dependencies in pyproject.toml"),
+        ("jsplat/labels.py", "import bench.run", "labels imports bench.run: nothing imports bench"),
+        ("kernels/blend/xla.py", "import optax", "kernels know"),
+        ("kernels/select.py", "from jsplat.errors import InputError", "kernels imports jsplat.errors.InputError: may"),
+        ("jsplat/stuff.py", "", "jsplat/stuff.py: in no room"),
+    ],
+)
+def test_a_forbidden_import_is_found(path, source, complaint):
+    (found,) = import_complaints(path, source, {"opencv-python-headless", "click", "flax", "optax"})
+    assert complaint in found
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("jsplat/fit.py", "import os, jax\nfrom jsplat import raster\nfrom jsplat.scene import Scene"),
+        ("jsplat/parser/train.py", "import flax.nnx\nfrom .bisenet import BiSeNet\nfrom jsplat.parser import weights"),
+        ("jsplat/raster.py", "from jsplat.kernels import select"),
+        ("kernels/blend/xla.py", "import jax\nfrom ..constants import X\nfrom jsplat.kernels.tiling import tile"),
+        ("jsplat/capture.py", "import cv2"),
+        ("jsplat/pipeline.py", "from jsplat import fit, config, checkpoint"),
+    ],
+)
+def test_an_allowed_import_is_not(path, source):
+    assert import_complaints(path, source, {"jax", "flax", "opencv-python-headless"}) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "complaints"),
+    [
+        ("jsplat/fit.py", "x = 1\n" * LONGEST, 0),
+        ("jsplat/fit.py", "x = 1\n" * (LONGEST + 1), 1),
+        ("tests/utils.py", "", 1),
+        ("jsplat/fit.py", "from __future__ import annotations\n", 1),
+    ],
+)
+def test_the_shape_of_a_file_is_watched(path, source, complaints):
+    assert len(shape_complaints(path, source)) == complaints
+
+
+def test_a_missing_docstring_is_found():
+    source = "def f(): pass\ndef _g(): pass\nclass C:\n    'Doc.'\n    def m(self): pass\n    def __len__(self): pass\n"
+    found = docstring_complaints("m.py", source)
+    assert found == ["m.py: module has no docstring", "m.py:1: f has no docstring", "m.py:5: C.m has no docstring"]
+    assert docstring_complaints("m.py", "") == []
+
+
+def test_commands_are_found_and_missed_in_a_readme():
+    source = (
+        "@main.command()\ndef train_parser(): pass\n@main.command('run')\ndef f(): pass\n"
+        "@main.command(name='demo', help='x')\ndef g(): pass\n@main.command\ndef fit_command(): pass\n"
+        "@main.option('x')\ndef no(): pass\n"
+    )
+    assert commands(source) == ["train-parser", "run", "demo", "fit"]
+    assert unmentioned("`jsplat train-parser`, jsplat runs, jsplat demo-x, jsplat fit.", commands(source)) == [
+        "run",
+        "demo",
+    ]
