@@ -180,8 +180,7 @@ def test_the_readme_shows_every_command():
 
 
 def test_every_package_is_installed(project):
-    inits = [p for p in sources("jsplat", "kernels") if p.endswith("__init__.py")]
-    packages = {module_of(p).removesuffix(".__init__") for p in inits}
+    packages = {module_of(path).rpartition(".")[0] for path in sources("jsplat", "kernels")}
     assert packages == set(project["tool"]["setuptools"]["packages"])
 
 
