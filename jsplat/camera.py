@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 from jsplat.errors import InputError
 from jsplat.pytree import pytree, static
 
+Angles = Float[np.ndarray, "*b"]
+
 OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
@@ -45,7 +47,7 @@ class Camera:
         return Camera(self.camera_from_world, self.intrinsics * scale[:, None], width, height)
 
 
-def pose_angles(camera: Camera, head_from_world: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def pose_angles(camera: Camera, head_from_world: np.ndarray | None = None) -> tuple[Angles, Angles]:
     """Yaw and pitch in degrees of where each camera stands in the head frame.
 
     Returns:
@@ -56,7 +58,8 @@ def pose_angles(camera: Camera, head_from_world: np.ndarray | None = None) -> tu
     if head_from_world is not None:
         centers = centers @ head_from_world[:3, :3].T + head_from_world[:3, 3]
     x, y, z = np.moveaxis(centers, -1, 0)
-    return np.degrees(np.arctan2(x, z)), np.degrees(np.arctan2(y, np.hypot(x, z)))
+    yaw, pitch = np.arctan2(x, z), np.arctan2(y, np.hypot(x, z))
+    return np.asarray(np.degrees(yaw)), np.asarray(np.degrees(pitch))
 
 
 def orbit(

@@ -29,8 +29,14 @@ class LabelSet:
     def __post_init__(self):
         if len(set(self.names)) != len(self.names) or len(self.names) >= IGNORE:
             raise InputError("LabelSet.names", wanted=f"fewer than {IGNORE} unique names", got=self.names)
-        if not len(self.names) == len(self.colors) == len(self.mirror) or set(self.mirror) != set(self.names):
+        if len(self.colors) != len(self.names):
+            raise InputError("LabelSet.colors", wanted=f"{len(self.names)} colours", got=len(self.colors))
+        if len(self.mirror) != len(self.names) or set(self.mirror) != set(self.names):
             raise InputError("LabelSet.mirror", wanted=f"a permutation of {self.names}", got=self.mirror)
+        if not np.array_equal(self.mirror_ids[self.mirror_ids], np.arange(len(self))):
+            raise InputError("LabelSet.mirror", wanted="names that swap in pairs", got=self.mirror)
+        if not self.rare <= set(self.names):
+            raise InputError("LabelSet.rare", wanted=f"some of {self.names}", got=sorted(self.rare - set(self.names)))
 
     def __len__(self) -> int:
         return len(self.names)
