@@ -12,8 +12,6 @@ from jsplat.errors import InputError
 INTRINSICS = np.array([[50.0, 0, 32], [0, 60, 24], [0, 0, 1]])
 SIZE = (64, 48)
 ANGLE = 1e-3  # degrees; the float32 entries of a pose carry 6e-8, which is 3e-6 degrees, times some ten roundings
-    1e-3  # degrees; float32 matrices of entries near 1 carry 6e-8, which is 3e-6 degrees times a distance of up to 100
-)
 POINT = 1e-4  # pixels; float32 with coordinates up to 64 carries 4e-6, some twenty roundings
 
 
