@@ -1,1 +1,8 @@
 """Label refinement for head images by Gaussian splatting, in JAX."""
+
+from jsplat.camera import Camera
+from jsplat.errors import InputError
+from jsplat.raster import rasterize, render_scene
+from jsplat.scene import Attributes, Gaussians, Render, Scene
+
+__all__ = ["Attributes", "Camera", "Gaussians", "InputError", "Render", "Scene", "rasterize", "render_scene"]

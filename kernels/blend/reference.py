@@ -1,0 +1,48 @@
+"""The contract of `blend`, dense and in plain jnp: every Gaussian against every pixel. Its autodiff is the truth."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
+
+
+def blend_reference(
+    means2d: Float[Array, "i n 2"],
+    conics: Float[Array, "i n 3"],
+    opacities: Float[Array, "i n"],
+    depths: Float[Array, "i n"],
+    features: Float[Array, "i n c"],
+    *,
+    size: tuple[int, int],
+) -> tuple[Float[Array, "i h w c"], Float[Array, "i h w"]]:
+    """Front-to-back alpha blending (Kerbl et al. 2023, eq. 2-3).
+
+    alpha = min(0.999, opacity * exp(-power)), power = (a dx^2 + c dy^2) / 2 + b dx dy at the pixel's centre.
+    A Gaussian counts when alpha >= 1/255 and the transmittance before it is at least 1e-4.
+
+    Returns:
+        sum of alpha * transmittance * feature, and the sum of alpha * transmittance.
+    """
+    width, height = size
+    xs, ys = jnp.meshgrid(jnp.arange(width) + 0.5, jnp.arange(height) + 0.5)
+    pixels = jnp.stack([xs.ravel(), ys.ravel()], -1).astype(means2d.dtype)
+
+    def one(means2d, conics, opacities, depths, features):
+        order = jnp.argsort(depths)
+        hidden = ~jnp.isfinite(depths)
+        means2d, conics, opacities, features, hidden = (
+            x[order] for x in (means2d, conics, opacities, features, hidden)
+        )
+        dx, dy = (means2d[:, None, d] - pixels[None, :, d] for d in (0, 1))
+        a, b, c = conics[:, 0, None], conics[:, 1, None], conics[:, 2, None]
+        power = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
+        alpha = jnp.minimum(ALPHA_CEILING, opacities[:, None] * jnp.exp(-power))
+        alpha = jnp.where((alpha >= ALPHA_FLOOR) & ~hidden[:, None], alpha, 0.0)
+        through = jnp.cumprod(1 - alpha, axis=0)
+        before = jnp.concatenate([jnp.ones_like(through[:1]), through[:-1]])
+        weight = jnp.where(before >= TRANSMITTANCE_STOP, alpha * before, 0.0)
+        return weight.T @ features, weight.sum(0)
+
+    out, alpha = jax.vmap(one)(means2d, conics, opacities, depths, features)
+    return out.reshape(*out.shape[:1], height, width, -1), alpha.reshape(-1, height, width)

@@ -1,0 +1,217 @@
+"""`blend` in XLA: chunks of a tile's depth-sorted list, processed in blocks of one flat list over all images.
+
+A chunk is K consecutive hits of one tile; a block is B consecutive chunks. The loop over blocks runs exactly as often
+as there are used blocks, so neither capacity nor the longest tile costs time. A tile's chunks follow one another, so
+the transmittance (forward) and the running sum (backward) at a chunk's start come from a scan within the block and one
+carried row across blocks.
+"""
+
+import functools
+import typing
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
+from jsplat.kernels.tiling import TileHits, bin_tiles, tile_grid
+
+TILE = 8
+CHUNK = 16
+BLOCK = 64
+
+
+class Chunks(typing.NamedTuple):
+    """Which hits each chunk covers; s slots for chunks, a multiple of BLOCK."""
+
+    tile: Int[Array, " s"]
+    start: Int[Array, " s"]
+    length: Int[Array, " s"]
+    used: Int[Array, ""]
+
+
+def _chunks(hits: TileHits) -> Chunks:
+    tiles = hits.starts.shape[0] - 1
+    lengths = hits.starts[1:] - hits.starts[:-1]
+    counts = -(-lengths // CHUNK)
+    slots = -(-(hits.ids.shape[0] // CHUNK + tiles) // BLOCK) * BLOCK
+    first = jnp.cumsum(counts) - counts
+    used = counts.sum()
+    tile = jnp.repeat(jnp.arange(tiles, dtype=jnp.int32), counts, total_repeat_length=slots)
+    within = (jnp.arange(slots, dtype=jnp.int32) - first[tile]) * CHUNK
+    live = jnp.arange(slots) < used
+    length = jnp.where(live, jnp.clip(lengths[tile] - within, 0, CHUNK), 0)
+    return Chunks(jnp.where(live, tile, tiles), hits.starts[tile] + within, length, used)
+
+
+def _table(means2d, conics, opacities):
+    """Rows (x, y, a, b, c, opacity) of all images, and a row of nothing for empty slots."""
+    rows = jnp.concatenate([means2d, conics, opacities[..., None]], -1)
+    return jnp.concatenate([rows.reshape(-1, 6), jnp.zeros((1, 6), rows.dtype)])
+
+
+def _with_one(features):
+    """Features and a 1 (its blend is alpha), flat, and a row of nothing for empty slots."""
+    ones = jnp.concatenate([features, jnp.ones_like(features[..., :1])], -1)
+    flat = ones.reshape(-1, ones.shape[-1])
+    return jnp.concatenate([flat, jnp.zeros_like(flat[:1])])
+
+
+def _block_rows(index, chunks, hits):
+    """Tile and Gaussian ids of one block's chunks."""
+    tile, start, length = (lax.dynamic_slice_in_dim(x, index * BLOCK, BLOCK) for x in chunks[:3])
+    lane = jnp.arange(CHUNK, dtype=jnp.int32)
+    ids = hits.ids.at[start[:, None] + lane].get(mode="fill", fill_value=0)
+    return tile, jnp.where(lane < length[:, None], ids, -1)
+
+
+def _local(rows, tile, grid):
+    """Means relative to the tile's centre: small numbers keep float32 exact."""
+    across, down = grid
+    within = tile % (across * down)
+    center = jnp.stack([within % across, within // across], -1) * TILE + TILE // 2
+    return rows[..., :2] - center[:, None, :].astype(rows.dtype)
+
+
+def _pixels(dtype):
+    """x and y of a tile's pixel centres relative to the tile's centre."""
+    y, x = jnp.divmod(jnp.arange(TILE * TILE), TILE)
+    return (x + 0.5 - TILE // 2).astype(dtype), (y + 0.5 - TILE // 2).astype(dtype)
+
+
+def _offsets(local):
+    """Mean minus pixel centre."""
+    x, y = _pixels(local.dtype)
+    return local[..., 0, None] - x, local[..., 1, None] - y
+
+
+def _alphas(rows, dx, dy):
+    a, b, c, opacity = (rows[..., k, None] for k in range(2, 6))
+    power = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
+    return opacity * jnp.exp(-power)
+
+
+def _exclusive(scan: str, x):
+    """Exclusive running product or sum along axis 1."""
+    op, unit = (jnp.multiply, 1.0) if scan == "product" else (jnp.add, 0.0)
+    inclusive = lax.associative_scan(op, x, axis=1)
+    first = jnp.full_like(x[:, :1], unit)
+    return jnp.concatenate([first, inclusive[:, :-1]], 1), inclusive[:, -1]
+
+
+def _across_chunks(scan: str, totals, new_tile, carried):
+    """Value at each chunk's start from the chunks of the same tile before it, and the value after the last chunk."""
+    op = jnp.multiply if scan == "product" else jnp.add
+    unit = 1.0 if scan == "product" else 0.0
+
+    def combine(left, right):
+        flag, value = right
+        return left[0] | flag, jnp.where(flag, value, op(left[1], value))
+
+    # Shift by one: element j holds the total of chunk j-1, restarted where chunk j begins a tile.
+    shifted = jnp.concatenate([carried[None], totals[:-1]])
+    shifted = jnp.where(new_tile[:, None], unit, shifted)
+    flags = jnp.broadcast_to(new_tile[:, None], shifted.shape)
+    _, start = lax.associative_scan(combine, (flags, shifted), axis=0)
+    return start, op(start[-1], totals[-1])
+
+
+def _weights(rows, dx, dy, new_tile, carried):
+    """Blend weights and what the backward pass needs with them."""
+    raw = _alphas(rows, dx, dy)
+    alpha = jnp.where(raw >= ALPHA_FLOOR, jnp.minimum(raw, ALPHA_CEILING), 0.0)
+    inner, total = _exclusive("product", 1 - alpha)
+    start, carried = _across_chunks("product", total, new_tile, carried)
+    before = start[:, None, :] * inner
+    kept = before >= TRANSMITTANCE_STOP
+    return raw, alpha, before, jnp.where(kept, alpha * before, 0.0), kept, carried
+
+
+def _shape_gradients(power, rows, local):
+    """Gradients of (x, y, a, b, c, opacity) from the gradient of each pair's power, by six moments over the pixels."""
+    x, y = _pixels(power.dtype)
+    monomials = jnp.stack([jnp.ones_like(x), x, y, x * x, x * y, y * y], -1)
+    m, mx, my, mxx, mxy, myy = jnp.moveaxis(jnp.einsum("bkp,pm->bkm", power, monomials), -1, 0)
+    u, v = local[..., 0], local[..., 1]
+    a, b, c, opacity = (rows[..., k] for k in range(2, 6))
+    dx, dy = u * m - mx, v * m - my
+    dxx, dyy = u * u * m - 2 * u * mx + mxx, v * v * m - 2 * v * my + myy
+    dxy = u * v * m - u * my - v * mx + mxy
+    opacities = jnp.where(opacity > 0, -m / jnp.maximum(opacity, ALPHA_FLOOR), 0.0)
+    return jnp.stack([a * dx + b * dy, b * dx + c * dy, 0.5 * dxx, dxy, 0.5 * dyy, opacities], -1)
+
+
+@functools.partial(jax.jit, static_argnames=("size", "capacity"))
+def forward(means2d, conics, opacities, depths, features, *, size: tuple[int, int], capacity: int):
+    """See `jsplat.kernels.blend.blend`; leading axis: images.
+
+    Returns:
+        tiles "t p c+1": blended features and alpha per tile and pixel; needed "i".
+    """
+    grid = tile_grid(*size, TILE)
+    hits = bin_tiles(means2d, conics, opacities, depths, size=size, tile=TILE, capacity=capacity)
+    chunks = _chunks(hits)
+    table, values = _table(means2d, conics, opacities), _with_one(features)
+    tiles = hits.starts.shape[0] - 1
+
+    def block(index, state):
+        out, carried, last = state
+        tile, ids = _block_rows(index, chunks, hits)
+        rows = table[ids]
+        new_tile = tile != jnp.concatenate([last[None], tile[:-1]])
+        *_, weight, _, carried = _weights(rows, *_offsets(_local(rows, tile, grid)), new_tile, carried)
+        blended = jnp.einsum("bkp,bkc->bpc", weight, values[ids])
+        return out.at[tile].add(blended, mode="drop"), carried, tile[-1]
+
+    pixels = TILE * TILE
+    start = (jnp.zeros((tiles, pixels, values.shape[-1]), values.dtype), jnp.ones(pixels, values.dtype), jnp.int32(-1))
+    out, *_ = lax.fori_loop(0, -(-chunks.used // BLOCK), block, start)
+    return out, hits.needed
+
+
+@functools.partial(jax.jit, static_argnames=("size", "capacity", "shape_channels"))
+def backward(
+    means2d, conics, opacities, depths, features, out, grad, *, size: tuple[int, int], capacity: int, shape_channels: int
+) -> tuple[Float[Array, "i n 2"], Float[Array, "i n 3"], Float[Array, "i n"], Float[Array, "i n c"]]:
+    """Gradients of sum(out * grad), recomputed front to back; `out` and `grad` are tiled like `forward`'s output.
+
+    With v = grad . feature and A the sum of weight * v over the whole list, the gradient of a Gaussian's alpha is
+    T v - (A - running sum) / (1 - alpha).
+    """
+    grid = tile_grid(*size, TILE)
+    # Under one jit XLA merges this binning with the forward pass's own.
+    hits = bin_tiles(means2d, conics, opacities, depths, size=size, tile=TILE, capacity=capacity)
+    chunks = _chunks(hits)
+    table, values = _table(means2d, conics, opacities), _with_one(features)
+    count, channels = table.shape[0] - 1, values.shape[-1] - 1
+    shaping = (*range(shape_channels), channels)  # the channels that may move the geometry, and alpha
+    whole = jnp.sum(out[..., shaping] * grad[..., shaping], -1)
+
+    def block(index, state):
+        sums, through, running, last = state
+        tile, ids = _block_rows(index, chunks, hits)
+        rows = table[ids]
+        local = _local(rows, tile, grid)
+        dx, dy = _offsets(local)
+        new_tile = tile != jnp.concatenate([last[None], tile[:-1]])
+        raw, alpha, before, weight, kept, through = _weights(rows, dx, dy, new_tile, through)
+        upstream = grad.at[tile].get(mode="fill", fill_value=0.0)
+        v = jnp.einsum("bpc,bkc->bkp", upstream[..., shaping], values[ids][..., shaping])
+        share = weight * v
+        inner, total = _exclusive("sum", share)
+        start, running = _across_chunks("sum", total, new_tile, running)
+        rest = whole.at[tile].get(mode="fill", fill_value=0.0)[:, None] - (start[:, None] + inner + share)
+        live = kept & (raw >= ALPHA_FLOOR) & (raw < ALPHA_CEILING)
+        # d loss / d power = -alpha * d loss / d alpha; where alpha is clipped neither opacity nor shape matters.
+        power = jnp.where(live, -alpha * (before * v - rest / (1 - alpha)), 0.0)
+        shape = _shape_gradients(power, rows, local)
+        painted = jnp.einsum("bkp,bpc->bkc", weight, upstream[..., :channels])
+        update = jnp.concatenate([shape, painted], -1)
+        return sums.at[ids].add(update, mode="drop"), through, running, tile[-1]
+
+    zeros = jnp.zeros((TILE * TILE,), table.dtype)
+    start = (jnp.zeros((count + 1, 6 + channels), table.dtype), zeros + 1, zeros, jnp.int32(-1))
+    sums, *_ = lax.fori_loop(0, -(-chunks.used // BLOCK), block, start)
+    sums = sums[:count].reshape(*opacities.shape, -1)
+    return sums[..., :2], sums[..., 2:5], sums[..., 5], sums[..., 6:]
