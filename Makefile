@@ -35,7 +35,7 @@ bench: $(READY)
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "jsplat needs Python 3.11 to 3.13; name one: make PYTHON=python3.11" >&2; exit 1; }
-	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv $(VENV); else \
+	@if $(PYTHON) -c 'from ensurepip import bootstrap' 2>/dev/null; then $(PYTHON) -m venv $(VENV); else \
 	  $(PYTHON) -m venv --without-pip $(VENV) && \
 	  $(PYTHON) -m pip --disable-pip-version-check --quiet --python $(BIN)/python install pip; fi || \
 	  { echo "no virtual environment could be made: apt install python3-venv (or python3-pip)" >&2; exit 1; }
