@@ -32,6 +32,7 @@ bench: $(READY)
 	$(BIN)/python -m bench.run $(ARGS)
 
 # A Debian without python3-venv has no ensurepip: there the system's pip puts one into the environment.
+# The warning that is silenced comes with every editable install.
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "jsplat needs Python 3.11 to 3.13; name one: make PYTHON=python3.11" >&2; exit 1; }
@@ -40,7 +41,7 @@ $(READY): pyproject.toml requirements.lock
 	  $(PYTHON) -m pip --disable-pip-version-check --quiet --python $(BIN)/python install pip; fi || \
 	  { echo "no virtual environment could be made: apt install python3-venv (or python3-pip)" >&2; exit 1; }
 	$(PIP) install --require-hashes --requirement requirements.lock
-	$(PIP) install --no-deps --no-build-isolation --editable .
+	@PYTHONWARNINGS=ignore $(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 lock: $(READY)
