@@ -21,7 +21,7 @@ p{margin:0 0 12px;max-width:78ch}.sub,.note,small,figcaption,caption{color:var(-
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(160px,1fr));gap:12px}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px 14px;
 font-size:13.5px;color:var(--soft)}
-.tile b{display:block;font-size:26px;line-height:1.3;color:var(--ink);font-weight:650}
+.tile b{display:block;font-size:26px;line-height:1.3;color:var(--ink);font-weight:650}.tile b small{font-weight:400}
 .met{color:var(--good)}.missed{color:var(--bad);font-weight:650}
 .scroll{overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:10px;
 padding:6px 12px;margin:8px 0}
@@ -40,6 +40,7 @@ i.chip{display:inline-block;width:11px;height:11px;border-radius:3px;margin-righ
 .card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px 14px;min-width:0}
 .card h3{margin:0 0 6px}
 svg{display:block;max-width:100%;height:auto;font:12px system-ui,sans-serif}svg text{fill:var(--soft)}
+.scroll svg{min-width:720px}
 svg .value{fill:var(--ink);font-weight:600}svg .grid{stroke:var(--line)}svg .mark{stroke:var(--ink);stroke-width:1.3}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 16px;margin:0;font-size:14px}
 dt{font-weight:650}dd{margin:0}
@@ -69,7 +70,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], strong: Sequence[i
     return f"<div class=scroll><table><thead><tr>{top}</thead><tbody>{body}</table></div>"
 
 
-def meter(share: float) -> str:
+def meter(share: float | int) -> str:
     """A bar within a table cell, `share` of the longest in [0, 1]."""
     return f'<span class=meter style="width:{140 * min(max(share, 0), 1):.0f}px"></span>'
 
@@ -79,14 +80,14 @@ def _svg(width: int, height: int, title: str, parts: Sequence[str]) -> str:
     return f'<svg viewBox="0 0 {width} {height}" width={width} role=img aria-label="{label}">{"".join(parts)}</svg>'
 
 
-def _text(x: float, y: float, text: str, anchor: str = "middle", extra: str = "") -> str:
+def _text(x: float | int, y: float | int, text: str, anchor: str = "middle", extra: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {extra}>{html.escape(text)}</text>'
 
 
 def bars(
     title: str,
     groups: Sequence[str],
-    series: Sequence[tuple[str, str, Sequence[float | None]]],
+    series: Sequence[tuple[str, str, Sequence[float | int | None]]],
     intervals: dict[tuple[int, int], tuple[float, float]],
 ) -> str:
     """Grouped bars of shares in [0, 1], shown in %.
@@ -134,14 +135,16 @@ def bars(
     return _svg(width, top + high + 30, title, parts)
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def _ticks(low: float | int, high: float | int) -> list[float]:
     raw = (high - low) / 3
     size = 10 ** math.floor(math.log10(raw))
     step = min((m * size for m in (1, 2, 5, 10)), key=lambda s: abs(s - raw))
     return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def lines(title: str, x: Sequence[float], series: Mapping[str, Sequence[float]], colors: Sequence[str]) -> str:
+def lines(
+    title: str, x: Sequence[float | int], series: Mapping[str, Sequence[float | int]], colors: Sequence[str]
+) -> str:
     """A line chart; the y axis is logarithmic when positive values span more than a factor of 50."""
     width, high, left, top = 380, 170, 50, 8
     finite = [v for values in series.values() for v in values if math.isfinite(v)]
@@ -154,7 +157,7 @@ def lines(title: str, x: Sequence[float], series: Mapping[str, Sequence[float]],
     if peak - low < 1e-12 * max(abs(peak), 1):
         low, peak = low - 0.5, peak + 0.5
 
-    def place(a: float, b: float) -> tuple[float, float]:
+    def place(a: float | int, b: float | int) -> tuple[float, float]:
         b = math.log10(b) if logarithmic else b
         return left + (a - x[0]) / (x[-1] - x[0]) * (width - left - 10), top + high * (1 - (b - low) / (peak - low))
 
@@ -177,9 +180,9 @@ def lines(title: str, x: Sequence[float], series: Mapping[str, Sequence[float]],
     return _svg(width, top + high + 26, title, parts)
 
 
-def heatmap(title: str, names: Sequence[str], rows: Sequence[Sequence[float | None]]) -> str:
+def heatmap(title: str, names: Sequence[str], rows: Sequence[Sequence[float | int | None]]) -> str:
     """A square table of shares in [0, 1], darker = more; rows of None are blank."""
-    cell, left, top = 25, 78, 70
+    cell, left, top = 25, 78, 82
     size = cell * len(names)
     parts = []
     for i, name in enumerate(names):
@@ -202,7 +205,7 @@ def heatmap(title: str, names: Sequence[str], rows: Sequence[Sequence[float | No
     return _svg(left + size + 4, top + size + 4, title, parts)
 
 
-def timings(stages: dict[str, float]) -> str:
+def timings(stages: Mapping[str, float | int]) -> str:
     """One horizontal bar per stage, seconds."""
     left, thick, width = 190, 24, 1060
     longest = max(stages.values(), default=0.0) or 1.0

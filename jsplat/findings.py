@@ -53,10 +53,10 @@ GOALS = {  # field of Goals: (what it is, unit once multiplied by 100, whether i
 }
 
 
-def findings(report: dict) -> dict[str, float | None]:
+def findings(report: dict) -> dict[str, float | int | None]:
     """The numbers the goals are about, and `control_gain`; None where a part is missing or a ratio has no meaning."""
 
-    def f1(method: str, group: str, bin_: str = "side", key: str = "f1") -> float | None:
+    def f1(method: str, group: str, bin_: str = "side", key: str = "f1") -> float | int | None:
         return get(report, method, group, "bins", bin_, key)
 
     teacher, refined, oracle = (f1(m, "fitted") for m in ("teacher", "refined", "oracle"))
@@ -82,23 +82,23 @@ def get(data: object, *keys: str) -> Any:
     return data
 
 
-def minus(a: float | None, b: float | None) -> float | None:
+def minus(a: float | int | None, b: float | int | None) -> float | int | None:
     """a - b, or None if one is unknown."""
     return None if a is None or b is None else a - b
 
 
-def ratio(a: float | None, b: float | None) -> float | None:
+def ratio(a: float | int | None, b: float | int | None) -> float | int | None:
     """a / b, or None if one is unknown or there was nothing to gain (b <= 0)."""
     return None if a is None or b is None or b <= 0 else a / b
 
 
-def met(key: str, value: float, goals: Goals) -> bool:
+def met(key: str, value: float | int, goals: Goals) -> bool:
     """Whether a finding reaches its goal."""
     goal = getattr(goals, key)
     return value <= goal if GOALS[key][2] else value >= goal
 
 
-def percent(value: float | None, digits: int = 1) -> str:
+def percent(value: float | int | None, digits: int = 1) -> str:
     """A share as a number of percent; a dash where it is unknown."""
     return "—" if value is None else f"{100 * value:.{digits}f}"
 
@@ -124,7 +124,7 @@ def headline(data: dict, goals: Goals) -> list[str]:
         text.append(
             f"On {SIDE} of the fitted people the refined labels reach an F1 of {side('refined', 'fitted')} %, where the"
             f" teacher has {side('teacher', 'fitted')} % and the oracle {side('oracle', 'fitted')} %: refinement closes"
-            f" {percent(found['gap_closed'], 0)} % of the gap{versus('gap_closed')}."
+            f" {percent(found['gap_closed'])} % of the gap{versus('gap_closed')}."
         )
     if found["over_plain"] is not None:
         word = "above" if found["over_plain"] >= 0 else "below"
@@ -136,7 +136,7 @@ def headline(data: dict, goals: Goals) -> list[str]:
             f" {side('teacher', 'unseen')} %: {100 * found['student_gain']:+.1f} points{versus('student_gain')}."
         )
     if found["truth_gain_share"] is not None:
-        share = percent(found["truth_gain_share"], 0)
+        share = percent(found["truth_gain_share"])
         text.append(f"That is {share} % of what true labels would have given{versus('truth_gain_share')}.")
     frontal = []
     for key, classes in (("frontal_loss", "all classes"), ("frontal_loss_core", "the core classes")):

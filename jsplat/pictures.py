@@ -69,7 +69,9 @@ def _image(picture: np.ndarray, alt: str, limit: int) -> str:
 
 
 def overlay(
-    photo: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w"], labelset: LabelSet
+    photo: UInt8[np.ndarray, "h w 3"],
+    mask: UInt8[np.ndarray, "..."],  # `h w`, checked inside, with a message
+    labelset: LabelSet,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Label colours over 35 % of the photo; background stays the photo, IGNORE turns white."""
     if photo.shape[:2] != mask.shape:

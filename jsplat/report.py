@@ -96,7 +96,7 @@ def _tiles(data: dict, goals: Goals) -> str:
         value, verdict = data["findings"][key], "not scored"
         if value is not None:
             verdict = "<span class=met>met</span>" if met(key, value, goals) else "<span class=missed>missed</span>"
-        shown = percent(value) + (" %" if unit == "%" and value is not None else "")
+        shown = percent(value) + (f" <small>{unit}</small>" if value is not None else "")
         tiles.append(f"<div class=tile><b>{shown}</b>{name}<br>{goal_text(key, goals)}: {verdict}</div>")
     return f"<div class=tiles>{''.join(tiles)}</div>"
 
@@ -133,23 +133,30 @@ def _scores(data: dict, group: str) -> str:
         "boundary_iou_standard": "boundary IoU, wide",
     }
     for bin_, title in (("side", f"More scores of {SIDE}"), ("all", "More scores of all views")):
-        head = ["", "F1", "95 % interval", *more.values(), *(["agreement"] if bin_ == "all" else [])]
+        head = ["", "F1", "95 % interval", *more.values()]
         rows = []
         for method in present:
             ci = get(data, method, group, "ci", bin_)
             interval = f"{percent(ci[0])} to {percent(ci[1])}" if ci else "—"
-            last = [percent(get(data, method, group, "agreement"))] if bin_ == "all" else []
             rows.append(
-                [
-                    METHODS[method][0],
-                    value(method, bin_, "f1"),
-                    interval,
-                    *(value(method, bin_, k) for k in more),
-                    *last,
-                ]
+                [METHODS[method][0], value(method, bin_, "f1"), interval, *(value(method, bin_, k) for k in more)]
             )
         parts.append(f"<details><summary>{title}, in %</summary>{table(head, rows, strong)}</details>")
     return "".join(parts)
+
+
+def _agreement(data: dict) -> str:
+    groups = [g for g in GROUPS if any(get(data, m, g, "agreement") is not None for m in METHODS)]
+    rows = [
+        [METHODS[m][0], *(percent(get(data, m, g, "agreement")) for g in groups)]
+        for m in METHODS
+        if any(get(data, m, g, "agreement") is not None for g in groups)
+    ]
+    if not rows:
+        return ""
+    note = "Share of foreground points seen in two neighbouring views that carry one label in both, in %."
+    names = [GROUPS[g] for g in groups]
+    return f"<h2>Agreement across views</h2><p class=note>{note}</p>{table(['', *names], rows)}"
 
 
 def _classes(data: dict, labelset: LabelSet) -> str:
@@ -225,7 +232,7 @@ def _confusions(data: dict) -> str:
 
 def _fit(data: dict, curves: dict) -> str:
     shown = []
-    for key, name, unit in (("psnr", "PSNR of held-out or fitted views", " dB"), ("ssim", "SSIM", "")):
+    for key, name, unit in (("psnr", "PSNR of the fit", " dB"), ("ssim", "SSIM of the fit", "")):
         value = get(data, "fit", key)
         if value is not None:
             shown.append(f"<div class=tile><b>{value:.{2 if unit else 3}f}{unit}</b>{name}</div>")
@@ -265,7 +272,7 @@ def _page(data: dict, pictures: Pictures, curves: dict, goals: Goals) -> str:
         "F1 is the mean over the foreground classes that occur in the truth, from one confusion matrix over all"
         " pictures of a pose bin; 100 % is perfect. Bins are |yaw| in degrees; steep: |pitch| at least 30°; side: |yaw|"
         " at least 60°. Thin marks on bars are 95 % intervals over people. Core classes leave out accessories that few"
-        " people wear. Agreement: share of surface points that carry one label in neighbouring views."
+        " people wear."
     )
     verdict, *sentences = (html.escape(sentence) for sentence in headline(data, goals))
     lead = f"<p class=lead><b>{verdict}</b> {' '.join(sentences)}</p>"
@@ -273,7 +280,8 @@ def _page(data: dict, pictures: Pictures, curves: dict, goals: Goals) -> str:
         "<h1>Label refinement report</h1><p class=sub>Face-part masks made consistent across views by one 3D"
         f" Gaussian model per head, and the parser they teach.</p>{lead}{_tiles(data, goals)}"
         f"<h2>How to read this</h2><dl>{terms}</dl><p></p><p class=note>{reading}</p>{absent}"
-        f"{gallery(pictures)}{turntables(pictures)}{_scores(data, 'fitted')}{_scores(data, 'unseen')}{_ablation(data)}"
+        f"{gallery(pictures)}{turntables(pictures)}{_scores(data, 'fitted')}{_scores(data, 'unseen')}{_agreement(data)}"
+        f"{_ablation(data)}"
         f"{_classes(data, pictures.labelset)}{_confusions(data)}{_fit(data, curves)}{_provenance(data)}"
     )
     return (

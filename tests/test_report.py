@@ -1,0 +1,254 @@
+"""The report's numbers, words and page, from small made-up results."""
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pytest
+
+from jsplat.errors import InputError
+from jsplat.evaluate import BINS as EVALUATED_BINS
+from jsplat.evaluate import score
+from jsplat.figures import heatmap, lines
+from jsplat.findings import BINS, GROUPS, METHODS, Goals, findings, headline
+from jsplat.labelset import CELEBAMASK_HQ as LABELS
+from jsplat.labelset import IGNORE
+from jsplat.pictures import PictureRow, Pictures, Turntable, overlay
+from jsplat.report import write_report
+
+SIZE = 16
+
+
+def scores(seed, wrong):
+    """What `evaluate.score` gives for random masks of two people, a share of the pixels being wrong."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 19, (6, SIZE, SIZE)).astype(np.uint8)
+    predicted = np.where(rng.random(truth.shape) < wrong, 0, truth).astype(np.uint8)
+    yaw, pitch = np.asarray([0, 30, 60, 90, -110, 10.0]), np.asarray([0, 0, 0, 0, 0, 40.0])
+    return score(predicted, truth, yaw, pitch, tuple("aabbab"), LABELS) | {"agreement": 0.5}
+
+
+@pytest.fixture(scope="module")
+def full():
+    wrong = {"teacher": 0.7, "vote_plain": 0.5, "refined": 0.2, "oracle": 0.05}
+    wrong |= {"control": 0.7, "student": 0.4, "truth_student": 0.35}
+    report = {m: {g: scores(i, w) for g in GROUPS} for i, (m, w) in enumerate(wrong.items())}
+    report |= {"stages": {"fit": 12.0, "label": 3.5}, "fit": {"psnr": np.float32(31.5), "ssim": 0.9}}
+    report |= {"ablation": {"plain": {"f1_side": 0.5}, "robust": {"f1_side": 0.7}}, "config": {"fit": {"steps": 3}}}
+    return report | {"commit": "abc", "device": "cpu", "versions": {"jax": "0"}, "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(0)
+    photo = rng.integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
+    mask = rng.integers(0, 19, (SIZE, SIZE)).astype(np.uint8)
+    rows = [
+        PictureRow("id01, fitted, yaw 0", photo, {"truth": mask, "teacher": np.zeros_like(mask), "refined": mask}),
+        PictureRow("id02, unseen, yaw 60", photo, {"truth": mask, "student": mask}),
+    ]
+    return Pictures(LABELS, rows, [Turntable("id01", np.stack([photo] * 3), np.stack([mask] * 3))])
+
+
+CURVES = {
+    "Fit: loss": {"step": [0, 10, 20], "a": [1.0, 0.1, 0.01], "b": [1.0, 0.2, 0.05]},
+    "no steps": {"loss": [3, 2]},
+}
+
+
+class Page(HTMLParser):
+    """Checks that tags close in order, and collects what the page points at."""
+
+    OPEN_END = frozenset(["meta", "img", "br", "p", "tr", "td", "th", "li", "dt", "dd", "thead", "tbody"])
+
+    def __init__(self, text):
+        super().__init__()
+        self.stack, self.links, self.words = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [v for k, v in attrs if k in ("src", "href") or (v and "url(" in v)]
+        if tag not in self.OPEN_END:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.links += [v for k, v in attrs if k in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        if tag not in self.OPEN_END:
+            assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def page_of(folder):
+    page = Page((folder / "report.html").read_text())
+    assert page.stack == []
+    return page, " ".join(" ".join(page.words).split())
+
+
+def bins(side, frontal=0.8, core=0.85):
+    return {"bins": {"side": {"f1": side}, "0-15": {"f1": frontal, "f1_core": core}}}
+
+
+def simple():
+    return {
+        "teacher": {"fitted": bins(0.2), "unseen": bins(0.2)},
+        "vote_plain": {"fitted": bins(0.6)},
+        "refined": {"fitted": bins(0.8)},
+        "oracle": {"fitted": bins(0.9)},
+        "control": {"unseen": bins(0.21)},
+        "student": {"unseen": bins(0.5, 0.79, 0.86)},
+        "truth_student": {"unseen": bins(0.6)},
+    }
+
+
+def test_findings_are_the_definitions():
+    found = findings(simple())
+    expected = {
+        "gap_closed": 0.6 / 0.7,
+        "over_plain": 0.2,
+        "student_gain": 0.3,
+        "truth_gain_share": 0.75,
+        "frontal_loss": 0.01,
+        "frontal_loss_core": -0.01,
+        "control_gain": 0.01,
+    }
+    assert found == pytest.approx(expected, abs=1e-12)  # one or two float operations
+
+
+def test_findings_without_parts_or_without_a_gap():
+    assert set(findings({}).values()) == {None}
+    report = simple()
+    report["oracle"]["fitted"] = bins(0.2)  # nothing to close
+    del report["truth_student"]
+    found = findings(report)
+    assert found["gap_closed"] is None
+    assert found["truth_gain_share"] is None
+    assert found["student_gain"] == pytest.approx(0.3, abs=1e-12)
+
+
+def test_headline_says_what_was_missed():
+    report = simple()
+    report["findings"] = findings(report)
+    verdict, *sentences = headline(report, Goals())
+    assert verdict == "1 of 6 goals missed: share of the truth-student's gain."
+    text = " ".join(sentences)
+    assert "refinement closes 85.7 % of the gap." in text
+    assert "They stand 20.0 points above the plain vote." in text
+    assert "75.0 % of what true labels would have given (goal: at least 85 %, missed)" in text
+    assert "loses 1.0 points on all classes and gains 1.0 points on the core classes." in text
+    assert headline(report, Goals(truth_gain_share=0.7))[0] == "All 6 goals that could be scored are met."
+    assert "missed)" not in " ".join(headline(report, Goals(truth_gain_share=0.7)))
+    report["refined"]["fitted"] = bins(0.5)
+    report["findings"] = findings(report)
+    worse = headline(report, Goals())
+    assert worse[0].startswith("3 of 6 goals missed: gap closed, above the plain vote,")
+    assert "10.0 points below the plain vote (goal: at least 5 points, missed)" in " ".join(worse)
+
+
+def test_bins_are_those_of_evaluate():
+    assert BINS == EVALUATED_BINS
+
+
+def test_full_report(tmp_path, full, pictures):
+    write_report(tmp_path, full, pictures, CURVES)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.json"]
+    data = json.loads((tmp_path / "report.json").read_text())
+    assert data["teacher"]["unseen"]["bins"] == full["teacher"]["unseen"]["bins"]
+    assert data["fit"] == {"psnr": 31.5, "ssim": 0.9}
+    assert data["goals"]["gap_closed"] == 0.65
+    assert data["findings"] == findings(full)
+    assert set(full) | {"goals", "findings"} == set(data)
+
+    _, text = page_of(tmp_path)
+    for name, _, meaning in METHODS.values():
+        assert name in text
+        assert meaning in text
+    for part in ("31.50 dB", "0.900", "abc", "robust", "id02, unseen, yaw 60", "100 % right", "0 % right", "12.0 s"):
+        assert part in text, part
+    assert f"{100 * full['refined']['fitted']['bins']['side']['f1']:.1f}" in text
+    assert "What is missing" not in text
+    assert "nan" not in text.lower().replace("nanmean", "")
+
+
+def test_the_page_needs_no_network_and_no_script(tmp_path, full, pictures):
+    write_report(tmp_path, full, pictures, CURVES)
+    page, _ = page_of(tmp_path)
+    assert len(page.links) == 1 + 3 + 1 + 2 + 1  # two photos, three and two masks, a turntable
+    assert all(link.startswith("data:image/jpeg;base64,") for link in page.links)
+    raw = (tmp_path / "report.html").read_text()
+    assert not re.search(r"<script|https?://|@import", raw)
+    image = cv2.imdecode(np.frombuffer(base64.b64decode(page.links[-1].split(",")[1]), np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (2 * SIZE, 3 * SIZE, 3)
+
+
+def test_no_truth(tmp_path):
+    write_report(tmp_path, {"teacher": {"fitted": {"agreement": 0.71}}}, Pictures(LABELS), {})
+    _, text = page_of(tmp_path)
+    assert "Nothing was scored against a goal." in text
+    assert "No scores: the run had no true labels to compare with." in text
+    assert (
+        "Not in this report: pictures of masks, turntable, curves, ablation of votes, PSNR and SSIM of the fit" in text
+    )
+    assert "71.0" in text  # agreement needs no truth
+
+
+def test_no_unseen_people(tmp_path, full, pictures):
+    report = {k: {"fitted": v["fitted"]} if k in METHODS else v for k, v in full.items()}
+    del report["control"]
+    write_report(tmp_path, report, pictures, CURVES)
+    _, text = page_of(tmp_path)
+    assert "No scores on unseen people." in text
+    assert "Not scored: Control." in text
+    assert "All 2 goals that could be scored are met." in text
+
+
+def test_an_empty_report_is_still_a_page(tmp_path):
+    write_report(tmp_path, {}, Pictures(LABELS), {})
+    page_of(tmp_path)
+
+
+def test_names_are_escaped(tmp_path):
+    report = {"commit": "<script>x</script>", "stages": {"a<b": 1.0}, "ablation": {"<i>": {"f1_side": 0.5}}}
+    write_report(tmp_path, report, Pictures(LABELS), {"<u>": {"<s>": [1, 2]}})
+    raw = (tmp_path / "report.html").read_text()
+    assert not re.search(r"<script|<i>|<u>|<s>|a<b", raw)
+
+
+def test_a_number_that_is_none_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"report\.fit\.psnr: wanted a finite number, text, list or dict, got inf"):
+        write_report(tmp_path, {"fit": {"psnr": float("inf")}}, Pictures(LABELS), {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_overlay_leaves_the_background_and_marks_what_is_ignored():
+    photo = np.full((1, 3, 3), 100, np.uint8)
+    mixed = overlay(photo, np.asarray([[0, 1, IGNORE]], np.uint8), LABELS)
+    assert mixed[0, 0].tolist() == [100, 100, 100]
+    assert mixed[0, 1].tolist() == [round(35 + 0.65 * c) for c in LABELS.colors[1]]
+    assert mixed[0, 2].tolist() == [round(35 + 0.65 * 255)] * 3
+    with pytest.raises(InputError, match=r"overlay: mask: wanted the photo's size \(1, 3\), got \(1, 2\)"):
+        overlay(photo, np.zeros((1, 2), np.uint8), LABELS)
+
+
+def test_an_unknown_column_is_named():
+    with pytest.raises(InputError, match=r"PictureRow id01: masks: wanted columns among .*, got \['pupil'\]"):
+        PictureRow("id01", np.zeros((2, 2, 3), np.uint8), {"pupil": np.zeros((2, 2), np.uint8)})
+
+
+def test_curves_go_logarithmic_only_when_they_must():
+    assert ">0.01<" in lines("t", [0, 1], {"a": [1.0, 0.01]}, ["red"])
+    assert ">0.01<" not in lines("t", [0, 1], {"a": [1.0, 0.5]}, ["red"])
+    assert "polyline" in lines("t", [0, 1], {"a": [2.0, 2.0]}, ["red"])  # a flat line has no range to divide by
+    assert "Fewer than two" in lines("t", [0, 1], {"a": [float("nan")] * 2}, ["red"])
+
+
+def test_heatmap_cells():
+    chart = heatmap("t", ["a", "b"], [[0.75, 0.25], [None, None]])
+    assert chart.count("<rect") == 2
+    assert "true a, predicted b: 25.0 %" in chart
