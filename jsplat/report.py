@@ -125,15 +125,15 @@ def _scores(data: dict, group: str) -> str:
     parts.append(table(head, rows, strong))
     more = {
         "f1_core": "F1 core",
-        "f1_merged": "F1, left = right",
+        "f1_merged": "F1, left<br>= right",
         "miou": "mIoU",
-        "miou_fg": "mIoU without background",
-        "miou_per_image": "mIoU per picture",
-        "boundary_iou": "boundary IoU",
-        "boundary_iou_standard": "boundary IoU, wide",
+        "miou_fg": "mIoU without<br>background",
+        "miou_per_image": "mIoU per<br>picture",
+        "boundary_iou": "boundary<br>IoU",
+        "boundary_iou_standard": "boundary<br>IoU, wide",
     }
     for bin_, title in (("side", f"More scores of {SIDE}"), ("all", "More scores of all views")):
-        head = ["", "F1", "95 % interval", *more.values()]
+        head = ["", "F1", "95 %<br>interval", *more.values()]
         rows = []
         for method in present:
             ci = get(data, method, group, "ci", bin_)
