@@ -46,7 +46,9 @@ def from_captures(captures: list[Capture]) -> AuxiliarySet:
         if capture.labels is None or capture.labelset is None:
             raise InputError(f"capture {capture.identity}", wanted="labels to train on", got="none")
         if capture.labelset != captures[0].labelset:
-            raise InputError(f"capture {capture.identity}", wanted="the label set of the others", got=capture.labelset.names)
+            raise InputError(
+                f"capture {capture.identity}", wanted="the label set of the others", got=capture.labelset.names
+            )
     counts = [len(c.images) for c in captures]
     return AuxiliarySet(
         images=np.concatenate([c.images for c in captures]),
@@ -94,7 +96,9 @@ def read_auxiliary(path: Path) -> AuxiliarySet:
     for i, row in enumerate(rows):
         image, label = cv2.imread(str(path / row["image"])), cv2.imread(str(path / row["label"]), cv2.IMREAD_UNCHANGED)
         if image is None or label is None or image.shape[:2] != label.shape:
-            raise InputError(f"{path.name}/samples.jsonl: line {i + 1}", wanted="a picture and its labels, one size", got=row)
+            raise InputError(
+                f"{path.name}/samples.jsonl: line {i + 1}", wanted="a picture and its labels, one size", got=row
+            )
         labelset.check(label, row["label"])
         images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
         labels.append(label)

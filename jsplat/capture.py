@@ -18,6 +18,7 @@ from jsplat.errors import InputError
 from jsplat.folder import new_folder, write_json
 from jsplat.labelset import IGNORE, LabelSet
 
+
 @dataclasses.dataclass(frozen=True)
 class Capture:
     """One identity, on the host.
@@ -60,7 +61,9 @@ def shrink_labels(labels: UInt8[np.ndarray, "h w"], size: tuple[int, int], k: in
     if labels.shape == size[::-1]:
         return labels
     present = np.unique(labels)
-    shares = np.stack([cv2.resize((labels == i).astype(np.float32), size, interpolation=cv2.INTER_AREA) for i in present])
+    shares = np.stack(
+        [cv2.resize((labels == i).astype(np.float32), size, interpolation=cv2.INTER_AREA) for i in present]
+    )
     if labels.shape[0] < size[1]:
         return cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
     return present[np.argmax(shares, 0)].astype(np.uint8)
@@ -146,7 +149,9 @@ def read_capture(path: Path, size: int | None = None) -> Capture:
     data, where = _read_json(json_path), f"{path.name}/transforms.json"
     frames = data.get("frames")
     if not isinstance(frames, list) or len(frames) < 2:
-        raise InputError(f"{where}: frames", wanted="at least 2 views", got=len(frames) if isinstance(frames, list) else frames)
+        raise InputError(
+            f"{where}: frames", wanted="at least 2 views", got=len(frames) if isinstance(frames, list) else frames
+        )
     for key in ("k1", "k2", "k3", "p1", "p2"):
         if _number(data, key, where, 0.0) != 0.0:
             raise InputError(f"{where}: {key}", wanted="0 (undistort the images first)", got=data[key])
@@ -160,7 +165,9 @@ def read_capture(path: Path, size: int | None = None) -> Capture:
     out = (round(w * scale), round(h * scale))
     labelled = [isinstance(f, dict) and "label_path" in f for f in frames]
     if any(labelled) and not all(labelled):
-        raise InputError(f"{where}: frames[{labelled.index(False)}].label_path", wanted="labels for all views or none", got=None)
+        raise InputError(
+            f"{where}: frames[{labelled.index(False)}].label_path", wanted="labels for all views or none", got=None
+        )
     labelset = _labelset(data, where) if all(labelled) else None
 
     images, labels, matrices = [], [], []
