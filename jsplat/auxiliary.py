@@ -42,23 +42,27 @@ class AuxiliarySet:
 
 def from_captures(captures: list[Capture]) -> AuxiliarySet:
     """All labelled views of some captures as one set of photographs."""
+    if not captures:
+        raise InputError("captures", wanted="at least one", got="none")
+    labels, labelset = [], captures[0].labelset
     for capture in captures:
-        if capture.labels is None or capture.labelset is None:
+        if capture.labels is None or labelset is None:
             raise InputError(f"capture {capture.identity}", wanted="labels to train on", got="none")
-        if capture.labelset != captures[0].labelset:
-            raise InputError(
-                f"capture {capture.identity}", wanted="the label set of the others", got=capture.labelset.names
-            )
+        if capture.labelset != labelset:
+            names = None if capture.labelset is None else capture.labelset.names
+            raise InputError(f"capture {capture.identity}", wanted="the label set of the others", got=names)
+        labels.append(capture.labels)
+    assert labelset is not None  # the first capture had one, or the loop has stopped
     counts = [len(c.images) for c in captures]
     return AuxiliarySet(
         images=np.concatenate([c.images for c in captures]),
-        labels=np.concatenate([c.labels for c in captures]),
+        labels=np.concatenate(labels),
         weights=np.ones(sum(counts), np.float32),
         identity=tuple(c.identity for c, n in zip(captures, counts) for _ in range(n)),
         yaw=np.concatenate([c.yaw for c in captures]).astype(np.float32),
         pitch=np.concatenate([c.pitch for c in captures]).astype(np.float32),
         source=("photo",) * sum(counts),
-        labelset=captures[0].labelset,
+        labelset=labelset,
     )
 
 
@@ -67,8 +71,12 @@ def concatenate(sets: list[AuxiliarySet]) -> AuxiliarySet:
     if any(s.labelset != sets[0].labelset for s in sets):
         raise InputError("concatenate: sets", wanted="one label set", got=[s.labelset.names for s in sets])
     arrays = {n: np.concatenate([getattr(s, n) for s in sets]) for n in ("images", "labels", "weights", "yaw", "pitch")}
-    texts = {n: sum((getattr(s, n) for s in sets), ()) for n in ("identity", "source")}
-    return AuxiliarySet(**arrays, **texts, labelset=sets[0].labelset)
+    return AuxiliarySet(
+        **arrays,
+        identity=tuple(name for s in sets for name in s.identity),
+        source=tuple(name for s in sets for name in s.source),
+        labelset=sets[0].labelset,
+    )
 
 
 def write_auxiliary(path: Path, data: AuxiliarySet) -> None:
