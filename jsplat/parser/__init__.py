@@ -1,0 +1,22 @@
+"""The face parser: BiSeNet, its training, prediction and checkpoints. The only room that knows flax."""
+
+from jsplat.parser.augment import AugmentConfig
+from jsplat.parser.bisenet import Architecture
+from jsplat.parser.checkpoint import load_parser, save_parser
+from jsplat.parser.model import Parser, new_parser
+from jsplat.parser.predict import predict, predict_labels
+from jsplat.parser.train import History, ParserConfig, train_parser
+
+__all__ = [
+    "Architecture",
+    "AugmentConfig",
+    "History",
+    "Parser",
+    "ParserConfig",
+    "load_parser",
+    "new_parser",
+    "predict",
+    "predict_labels",
+    "save_parser",
+    "train_parser",
+]

@@ -1,0 +1,86 @@
+"""Class probabilities of pictures of any size."""
+
+import functools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+from jsplat.errors import InputError
+from jsplat.parser.bisenet import Architecture
+from jsplat.parser.model import Parser, Variables, with_variables
+from jsplat.parser.resize import logits_to_pixels, network_size, normalise, to_network
+
+
+@functools.partial(jax.jit, static_argnames=("architecture", "flip"))
+def _probabilities(
+    variables: Variables,
+    images: UInt8[Array, "b h w 3"],
+    mirror_ids: Int[Array, " k"],
+    architecture: Architecture,
+    flip: bool,
+) -> Float[Array, "b h w k"]:
+    model = with_variables(architecture, len(mirror_ids), variables)
+    pixels = images.shape[1], images.shape[2]
+    content, network = network_size(*pixels, architecture.input_size)
+
+    def look(pictures: Array) -> Array:
+        colours = normalise(pictures.astype(jnp.float32) / 255)
+        logits = model(to_network(colours, content, network))
+        return jax.nn.softmax(logits_to_pixels(logits, network, content, pixels), axis=1)
+
+    seen = look(images)
+    if flip:
+        # A mirrored picture shows class c where the picture itself shows its mirror image.
+        seen = (seen + look(images[:, :, ::-1])[:, mirror_ids, :, ::-1]) / 2
+    return seen.transpose(0, 2, 3, 1)
+
+
+def _batches(parser: Parser, images: np.ndarray, batch: int, flip: bool) -> Iterator[tuple[slice, jax.Array]]:
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise InputError("predict: images", wanted="uint8 of shape (n, h, w, 3)", got=f"{images.dtype} {images.shape}")
+    if batch < 1:
+        raise InputError("predict: batch", wanted="at least 1", got=batch)
+    batch = min(batch, max(len(images), 1))
+    mirror_ids = jnp.asarray(parser.labelset.mirror_ids)
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch]
+        # The last batch is filled up, so that one compiled program serves all.
+        full = np.concatenate([part, np.repeat(part[-1:], batch - len(part), 0)])
+        seen = _probabilities(parser.variables, jnp.asarray(full), mirror_ids, parser.architecture, flip)
+        yield slice(start, start + len(part)), seen[: len(part)]
+
+
+def predict(
+    parser: Parser, images: UInt8[np.ndarray, "n h w 3"], batch: int = 16, *, flip: bool = False
+) -> Float[np.ndarray, "n h w k"]:
+    """Class probabilities, float32, at the pictures' own size.
+
+    The longer side is resized to the network's `input_size` and the rest padded by the edge to a multiple of 32; logits
+    (never labels) are resized back to the pictures' pixels before the softmax.
+
+    Args:
+        parser: from training or a checkpoint.
+        images: sRGB, all of one size, any size.
+        batch: pictures at a time.
+        flip: average with the prediction on the mirrored picture, left and right exchanged back.
+
+    Raises:
+        InputError: pictures that are no uint8 RGB.
+    """
+    out = np.empty((*images.shape[:3], len(parser.labelset)), np.float32)
+    for where, seen in _batches(parser, images, batch, flip):
+        out[where] = seen
+    return out
+
+
+def predict_labels(
+    parser: Parser, images: UInt8[np.ndarray, "n h w 3"], batch: int = 16, *, flip: bool = False
+) -> UInt8[np.ndarray, "n h w"]:
+    """The most probable class per pixel; arguments as `predict`."""
+    out = np.empty(images.shape[:3], np.uint8)
+    for where, seen in _batches(parser, images, batch, flip):
+        out[where] = jnp.argmax(seen, -1)
+    return out

@@ -1,0 +1,296 @@
+"""Training a parser from scratch, and fine-tuning one with replay of its own training set."""
+
+import dataclasses
+import functools
+import hashlib
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+from jsplat.auxiliary import AuxiliarySet
+from jsplat.errors import InputError
+from jsplat.labelset import IGNORE, LabelSet
+from jsplat.parser.augment import AugmentConfig, augment
+from jsplat.parser.bisenet import Architecture
+from jsplat.parser.checkpoint import load_run, save_run
+from jsplat.parser.loss import HARD, ohem, pixel_loss
+from jsplat.parser.model import Parser, Variables, is_kernel, is_statistic, new_parser, variables, with_variables
+from jsplat.parser.predict import predict_labels
+from jsplat.parser.resize import logits_to_pixels, normalise
+from jsplat.progress import Progress
+from jsplat.pytree import pytree
+
+
+@dataclasses.dataclass(frozen=True)
+class ParserConfig:
+    """Numbers of a training run; the defaults suit 128-pixel pictures on a small machine.
+
+    Attributes:
+        depth, width, input_size: the network (see `Architecture`); a fine-tuned parser keeps its own.
+        steps, batch: pictures seen = steps x batch.
+        learning_rate: the peak, reached after `warmup` steps and then lowered to 0 by a cosine.
+        warmup: steps of linear warm-up.
+        weight_decay: decoupled, on convolution kernels only.
+        clip: the largest global norm of a gradient.
+        replay: share of each batch that comes from the replay set, when there is one.
+        frozen_statistics: leave the running batch statistics as they are and normalise with them.
+        hard, least: the OHEM rule (`jsplat.parser.loss.ohem`).
+        auxiliary: weight of each of the two auxiliary heads.
+        label_stride: labels are compared on a grid this many times coarser than the network's input.
+        augment: how far pictures are changed.
+        log_every: steps between two numbers of the history.
+        validate_every: logged entries between two scores on the validation set; 0 = at the end only.
+        save_every: seconds between two checkpoints for resuming.
+    """
+
+    depth: int = 18
+    width: float = 0.5
+    input_size: int = 192
+    steps: int = 1200
+    batch: int = 16
+    learning_rate: float = 2e-3
+    warmup: int = 50
+    weight_decay: float = 0.02
+    clip: float = 5.0
+    replay: float = 0.5
+    frozen_statistics: bool = False
+    hard: float = HARD
+    least: float = 1 / 16
+    auxiliary: float = 1.0
+    label_stride: int = 2
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    log_every: int = 20
+    validate_every: int = 0
+    save_every: float = 60.0
+
+    def __post_init__(self):
+        for name in ("steps", "batch", "log_every", "label_stride"):
+            if getattr(self, name) < 1:
+                raise InputError(f"ParserConfig.{name}", wanted="at least 1", got=getattr(self, name))
+        if not 0 <= self.replay < 1:
+            raise InputError("ParserConfig.replay", wanted="a share in [0, 1)", got=self.replay)
+        if self.input_size % self.label_stride:
+            wanted = f"a divisor of input_size {self.input_size}"
+            raise InputError("ParserConfig.label_stride", wanted=wanted, got=self.label_stride)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network a training from scratch builds."""
+        return Architecture(self.depth, self.width, self.input_size)
+
+
+@dataclasses.dataclass
+class History:
+    """Curves: one entry per logged step, and one per validation.
+
+    Attributes:
+        steps, loss: the mean loss of the steps since the entry before.
+        validation_steps, miou, f1: scores on the validation set (`scores`).
+    """
+
+    steps: list[int] = dataclasses.field(default_factory=list)
+    loss: list[float] = dataclasses.field(default_factory=list)
+    validation_steps: list[int] = dataclasses.field(default_factory=list)
+    miou: list[float] = dataclasses.field(default_factory=list)
+    f1: list[float] = dataclasses.field(default_factory=list)
+
+
+@pytree
+class Pool:
+    """A training set on the device, as it was stored."""
+
+    images: UInt8[Array, "n h w 3"]
+    labels: UInt8[Array, "n h w"]
+    weights: Float[Array, " n"]
+
+
+@pytree
+class State:
+    """What a training step changes; variables by dotted name."""
+
+    weights: Variables
+    statistics: Variables
+    optimiser: optax.OptState
+
+
+def optimiser(config: ParserConfig) -> optax.GradientTransformation:
+    """AdamW on a warm-up and a cosine; only convolution kernels decay."""
+    warmup = min(config.warmup, config.steps // 2)
+    rate = optax.warmup_cosine_decay_schedule(
+        config.learning_rate / (warmup + 1), config.learning_rate, warmup, config.steps
+    )
+    decays = functools.partial(jax.tree_util.tree_map_with_path, lambda path, _: is_kernel(path[-1].key))
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip), optax.adamw(rate, weight_decay=config.weight_decay, mask=decays)
+    )
+
+
+def draw(key: Key[Array, ""], pool: Pool, count: int) -> Pool:
+    """`count` pictures at random, none twice as long as the pool has that many."""
+    n = len(pool.images)
+    chosen = jax.random.permutation(key, n)[jnp.arange(count) % n]
+    return jax.tree.map(lambda x: x[chosen], pool)
+
+
+def batch_loss(
+    weights: Variables,
+    statistics: Variables,
+    colours: Float[Array, "b s s 3"],
+    labels: UInt8[Array, "b l l"],
+    importance: Float[Array, " b"],
+    config: ParserConfig,
+    architecture: Architecture,
+    classes: int,
+) -> tuple[Float[Array, ""], Variables]:
+    """The OHEM loss of all three heads, and the running statistics after the batch."""
+    model = with_variables(architecture, classes, weights | statistics)
+    main, *auxiliary = model.training_logits(normalise(colours), running=config.frozen_statistics)
+    side, grid = (colours.shape[1],) * 2, (labels.shape[1],) * 2
+    valid = (labels != IGNORE) * importance[:, None, None]
+
+    def head(logits):
+        pixels = logits_to_pixels(logits, side, side, grid)
+        return ohem(pixel_loss(pixels, labels), valid, config.hard, config.least)
+
+    loss = head(main) + config.auxiliary * sum(head(a) for a in auxiliary)
+    return loss, {name: value for name, value in variables(model).items() if is_statistic(name)}
+
+
+@functools.partial(jax.jit, static_argnames=("config", "architecture"), donate_argnames="state")
+def train_step(
+    state: State,
+    key: Key[Array, ""],
+    pools: tuple[Pool, ...],
+    mirror_ids: Int[Array, " k"],
+    config: ParserConfig,
+    architecture: Architecture,
+) -> tuple[State, Float[Array, ""]]:
+    """One step on a batch drawn from the pools (the second, if any, is the replay set).
+
+    One step a call, not a scan over many: inside a loop XLA on CPU computes the gradients of convolution kernels
+    30 times slower, and calls are queued anyway.
+    """
+    keys = jax.random.split(key, len(pools) + 1)
+    replayed = round(config.batch * config.replay) if len(pools) == 2 else 0
+    parts = [draw(k, p, n) for k, p, n in zip(keys[1:], pools, (config.batch - replayed, replayed))]
+    batch = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+    size = architecture.input_size
+    colours, labels = augment(
+        keys[0], batch.images, batch.labels, mirror_ids, config.augment, size, size // config.label_stride
+    )
+    (loss, statistics), gradient = jax.value_and_grad(batch_loss, has_aux=True)(
+        state.weights, state.statistics, colours, labels, batch.weights, config, architecture, len(mirror_ids)
+    )
+    updates, moments = optimiser(config).update(gradient, state.optimiser, state.weights)
+    weights = optax.apply_updates(state.weights, updates)
+    return State(weights, statistics, moments), loss  # type: ignore[arg-type]
+
+
+def scores(parser: Parser, data: AuxiliarySet) -> tuple[float, float]:
+    """Mean IoU and mean F1 over the foreground classes present in the truth, from one confusion matrix."""
+    k = len(parser.labelset)
+    guess, valid = predict_labels(parser, data.images), data.labels != IGNORE
+    matrix = np.bincount(data.labels[valid].astype(int) * k + guess[valid], minlength=k * k).reshape(k, k)
+    hit, truth, guessed = np.diag(matrix)[1:], matrix.sum(1)[1:], matrix.sum(0)[1:]
+    seen = truth > 0
+    iou, f1 = hit / np.maximum(truth + guessed - hit, 1), 2 * hit / np.maximum(truth + guessed, 1)
+    return float(iou[seen].mean()), float(f1[seen].mean())
+
+
+def _check(sets: dict[str, AuxiliarySet | None], labelset: LabelSet) -> None:
+    shape = None
+    for name, data in sets.items():
+        if data is None:
+            continue
+        if not len(data):
+            raise InputError(f"train_parser: {name}", wanted="at least one picture", got="none")
+        if data.labelset != labelset:
+            raise InputError(f"train_parser: {name}.labelset", wanted=f"{labelset.names}", got=data.labelset.names)
+        shape = shape or data.images.shape[1:]
+        if data.images.shape[1:] != shape and name != "validation":
+            raise InputError(f"train_parser: {name}.images", wanted=f"pictures of {shape}", got=data.images.shape[1:])
+
+
+def _fingerprint(config: ParserConfig, seed: int, start: Parser, sets: list[AuxiliarySet]) -> str:
+    digest = hashlib.sha256(repr((dataclasses.replace(config, save_every=0), seed, start.architecture)).encode())
+    arrays = [*start.variables.values(), *(a for s in sets for a in (s.images, s.labels, s.weights))]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def train_parser(
+    data: AuxiliarySet,
+    config: ParserConfig,
+    seed: int,
+    *,
+    start: Parser | None = None,
+    replay: AuxiliarySet | None = None,
+    validation: AuxiliarySet | None = None,
+    resume: Path | None = None,
+) -> tuple[Parser, History]:
+    """Trains a parser, or fine-tunes one.
+
+    The same arguments on the same machine give bitwise the same parser, whether or not the run was killed between.
+
+    Args:
+        data: pictures and labels; `weights` multiply the loss of a picture's pixels.
+        config: numbers; of the architecture only when `start` is None.
+        seed: decides the first weights, the order of pictures and their augmentation.
+        start: the parser to fine-tune; it keeps its architecture and label set.
+        replay: pictures mixed into every batch (`config.replay`), usually what `start` was trained on.
+        validation: scored on the way and at the end.
+        resume: a folder for checkpoints; a run found there is carried on.
+
+    Raises:
+        InputError: label sets or picture sizes that differ, or `resume` holds another run.
+    """
+    labelset = start.labelset if start is not None else data.labelset
+    _check({"data": data, "replay": replay, "validation": validation}, labelset)
+    start = start or new_parser(config.architecture, labelset, seed)
+    sets = [data] if replay is None else [data, replay]
+    pools = tuple(Pool(*map(jnp.asarray, (s.images, s.labels, s.weights))) for s in sets)
+    # Copies, because every step donates its state and `start` must live on.
+    own = {name: jnp.array(value) for name, value in start.variables.items()}
+    weights = {name: value for name, value in own.items() if not is_statistic(name)}
+    state = State(weights, {n: v for n, v in own.items() if is_statistic(n)}, optimiser(config).init(weights))
+    history, done = History(), 0
+    fingerprint = _fingerprint(config, seed, start, sets) if resume is not None else ""
+    if resume is not None and (found := load_run(resume, fingerprint, state)) is not None:
+        done, state, curves = found
+        history = History(**curves)
+
+    def parser() -> Parser:
+        return Parser(state.weights | state.statistics, start.architecture, labelset)
+
+    progress = Progress("fine-tune" if sets[1:] else "train", config.steps - done)
+    key, mirror_ids = jax.random.key(seed), jnp.asarray(labelset.mirror_ids)
+    losses, saved = [], time.monotonic()
+    for step in range(done, config.steps):
+        state, loss = train_step(state, jax.random.fold_in(key, step), pools, mirror_ids, config, start.architecture)
+        losses.append(loss)
+        ends = step + 1 == config.steps
+        if (step + 1) % config.log_every and not ends:
+            continue
+        history.steps.append(step + 1)
+        history.loss.append(float(np.mean(jax.device_get(losses))))
+        if not np.isfinite(history.loss[-1]):
+            raise FloatingPointError(f"train_parser: the loss is {history.loss[-1]} at step {step + 1}")
+        shown = {"loss": history.loss[-1]}
+        turn = (step + 1) // config.log_every
+        if validation is not None and (ends or (config.validate_every and turn % config.validate_every == 0)):
+            history.validation_steps.append(step + 1)
+            for curve, score in zip((history.miou, history.f1), scores(parser(), validation)):
+                curve.append(score)
+            shown["F1"] = history.f1[-1]
+        progress.advance(len(losses), **shown)
+        losses = []
+        if resume is not None and (ends or time.monotonic() - saved > config.save_every):
+            save_run(resume, fingerprint, step + 1, state, dataclasses.asdict(history))
+            saved = time.monotonic()
+    return parser(), history
