@@ -1,0 +1,57 @@
+"""The numbers of the fit that somebody may tune."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class FitConfig:
+    """How Gaussians are fitted; lengths are fractions of the scene's radius (what all cameras see), so that units cancel.
+
+    Attributes:
+        gaussians: per identity, fixed throughout.
+        steps: one view of every identity per step.
+        hold_out: every so many views one is kept from the fit and scored; 0 fits all.
+        sh_degree: 0 to 3.
+        voxels: edge of the grid that carves starting points from silhouettes.
+        quorum: share of the views seeing a voxel whose silhouette must contain it.
+        background_tolerance: colour distance (0..255) from a known background that counts as silhouette.
+        flatness: starting thickness along the surface normal over the width.
+        ssim_weight: share of D-SSIM in the colour loss.
+        label_weight: weight of the cross-entropy; 0 leaves the labels out of the pass.
+        labels_shape: whether label errors may bend the geometry.
+        opacity_weight, scale_weight: MCMC's pull towards few and small Gaussians.
+        lr_*: Adam's learning rates; means' is a fraction of the radius and falls to `lr_final` of itself, as all do.
+        noise: MCMC exploration, in standard deviations of the Gaussian per unit of means' learning rate.
+        relocate_every: steps between relocations of dead Gaussians; 0 never.
+        relocate_until: share of the steps after which none is relocated and no noise added.
+        dead_opacity: a Gaussian below this is dead.
+        hits_per_gaussian: first guess of the capacity for tile hits.
+        steps_per_call: steps in one compiled call.
+    """
+
+    gaussians: int = 8000
+    steps: int = 600
+    hold_out: int = 14
+    sh_degree: int = 0
+    voxels: int = 80
+    quorum: float = 0.9
+    background_tolerance: float = 16.0
+    flatness: float = 0.3
+    ssim_weight: float = 0.2
+    label_weight: float = 0.1
+    labels_shape: bool = False
+    opacity_weight: float = 0.005
+    scale_weight: float = 0.01
+    lr_means: float = 6e-4
+    lr_quats: float = 5e-3
+    lr_scales: float = 1e-2
+    lr_opacities: float = 3e-2
+    lr_sh: float = 1e-2
+    lr_labels: float = 1e-1
+    lr_final: float = 0.1
+    noise: float = 10.0
+    relocate_every: int = 50
+    relocate_until: float = 0.75
+    dead_opacity: float = 0.02
+    hits_per_gaussian: float = 5.0
+    steps_per_call: int = 50
