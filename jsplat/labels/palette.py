@@ -1,0 +1,115 @@
+"""The paper's own way: masks painted as colours, fitted as colours, and clustered back. Kept to compare.
+
+A blend of two palette colours, which every soft edge is, may be nearest to the colour of a third class
+(`third_color_pairs`); one channel per class (`masks`) has no such pairs.
+"""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from jsplat.errors import InputError
+from jsplat.labelset import LabelSet
+
+
+@dataclasses.dataclass(frozen=True)
+class PaletteConfig:
+    """How colours become classes.
+
+    Attributes:
+        alpha_gate: a pixel with less alpha than this is background, and no part of a cluster.
+        iterations: rounds of k-means (Lloyd); 0 = the nearest palette colour.
+    """
+
+    alpha_gate: float = 0.5
+    iterations: int = 4
+
+    def __post_init__(self):
+        if not 0 < self.alpha_gate < 1:
+            raise InputError("PaletteConfig.alpha_gate", wanted="a number between 0 and 1", got=self.alpha_gate)
+        if self.iterations < 0:
+            raise InputError("PaletteConfig.iterations", wanted="0 or more", got=self.iterations)
+
+
+def _palette(labelset: LabelSet) -> np.ndarray:
+    if len(set(labelset.colors)) != len(labelset):
+        raise InputError("LabelSet.colors", wanted="one colour per class, all different", got=labelset.colors)
+    return np.asarray(labelset.colors, np.float32) / 255
+
+
+def to_colors(labels: UInt8[np.ndarray, "*b h w"], labelset: LabelSet) -> Float[np.ndarray, "*b h w 3"]:
+    """The palette colour of each pixel, in [0, 1].
+
+    Raises:
+        InputError: a pixel that is no class; ignored pixels have no colour that could be fitted.
+    """
+    if labels.size and labels.max() >= len(labelset):
+        raise InputError("to_colors: labels", wanted=f"class ids below {len(labelset)}", got=int(labels.max()))
+    return _palette(labelset)[labels]
+
+
+def _nearest(pixels: jax.Array, centers: jax.Array) -> jax.Array:
+    # |p - c|^2 without |p|^2, which is the same for all centres; HIGHEST, or a GPU would round colours to 10 bits.
+    cross = jnp.matmul(pixels, centers.T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.argmin((centers**2).sum(-1) - 2 * cross, -1)
+
+
+def _lloyd(renders: jax.Array, solid: jax.Array, centers: jax.Array) -> jax.Array:
+    """The mean colour of each centre's pixels, a picture at a time in memory; a centre without pixels stays."""
+
+    def add(totals, picture):
+        pixels, counts = picture[0].reshape(-1, 3), picture[1].reshape(-1, 1)
+        member = jax.nn.one_hot(_nearest(pixels, centers), len(centers)) * counts
+        ones = jnp.concatenate([pixels, jnp.ones_like(counts)], -1)
+        return totals + jnp.matmul(member.T, ones, precision=jax.lax.Precision.HIGHEST), None
+
+    totals = jax.lax.scan(add, jnp.zeros((len(centers), 4)), (renders, solid))[0]
+    return jnp.where(totals[:, 3:] > 0, totals[:, :3] / jnp.maximum(totals[:, 3:], 1), centers)
+
+
+@functools.partial(jax.jit, static_argnames="iterations")
+def _cluster(renders: jax.Array, solid: jax.Array, seeds: jax.Array, iterations: int) -> jax.Array:
+    """Class ids by k-means over all pictures at once."""
+    centers = jax.lax.fori_loop(0, iterations, lambda _, now: _lloyd(renders, solid, now), seeds)
+    return jax.lax.map(lambda picture: _nearest(picture, centers).astype(jnp.uint8), renders)
+
+
+def from_colors(
+    renders: Float[np.ndarray, "..."],  # "...": shapes that must match are checked inside, with a message
+    alpha: Float[np.ndarray, "n h w"],
+    labelset: LabelSet,
+    config: PaletteConfig,
+) -> UInt8[np.ndarray, "n h w"]:
+    """Clusters the colours of all renders by k-means, seeded with the palette; a cluster is its seed's class.
+
+    Args:
+        renders: "n h w 3", RGB in [0, 1], rendered on the background's
+            palette colour.
+        alpha: in [0, 1].
+    """
+    if renders.shape != (*alpha.shape, 3):
+        raise InputError("from_colors: renders", wanted=f"shape {(*alpha.shape, 3)} for this alpha", got=renders.shape)
+    if not np.isfinite(renders).all():
+        raise InputError("from_colors: renders", wanted="finite colours", got="NaN or infinity")
+    solid = np.asarray(alpha) >= config.alpha_gate
+    colors, counts = jnp.asarray(renders, jnp.float32), jnp.asarray(solid, jnp.float32)
+    labels = _cluster(colors, counts, jnp.asarray(_palette(labelset)), config.iterations)
+    return np.where(solid, np.asarray(labels), 0).astype(np.uint8)
+
+
+def third_color_pairs(labelset: LabelSet) -> list[tuple[str, str, str]]:
+    """Pairs of classes whose even blend is nearest to the colour of a third: (one, other, what their edge becomes)."""
+    palette, names = _palette(labelset), labelset.names
+    found = []
+    for i, j in itertools.combinations(range(len(labelset)), 2):
+        distance = np.linalg.norm(palette - (palette[i] + palette[j]) / 2, axis=-1)
+        third = int(np.argmin(distance))
+        # Equal halves are equally far from both ends: a third class must be really nearer than they are.
+        if third not in (i, j) and distance[third] < distance[i] - 1e-6:
+            found.append((names[i], names[j], names[third]))
+    return found

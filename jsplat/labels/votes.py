@@ -1,0 +1,260 @@
+"""Which views to believe: evidence from many views of one head becomes class probabilities per Gaussian.
+
+Every method is a weighted mean of what the views say, or a model of how each view errs; they differ in whom they trust,
+which decides more than anything else. "best" is meant for use, the others are its parts and the ablations beside it.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jsplat.errors import InputError
+
+_EPS = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class VoteConfig:
+    """How views are weighed against each other.
+
+    Attributes:
+        method: one of `METHODS`.
+        remove_background: drop class 0. A Gaussian on the head is never background, though a lost teacher says so.
+        min_weight: a view that gives a Gaussian less blend weight than this (pixels) does not see it.
+        half_weight: blend weight (pixels) at which a view counts half of its limit: w / (w + half_weight).
+        cosine_floor: "cosine": the weight left at grazing angles.
+        entropy_power: "entropy": weight (1 - H)^power, H the entropy of a view's opinion, 1 = uniform.
+        agreement_power: "agreement": weight of a view = (its agreement with the consensus)^power.
+        pose_sigma: "pose", "tempered", "best": degrees of the pose prior; infinite = no pose prior.
+        pose_floor: what the pose prior leaves to views far from the front.
+        trust_power: "tempered", "best": weight (1 - H)^power of an opinion in the log evidence.
+        sharpness: "tempered", "best": power of the opinions, 1 = as they came; infinite would be hard votes.
+        temperature: "tempered", "best": the most independent opinions that the views of one Gaussian may count for.
+        pseudo_counts: "tempered", "best": pull of a view's confusion matrix, row by row, to the one pooled over views.
+        iterations: rounds between consensus and trust.
+    """
+
+    method: str = "best"
+    remove_background: bool = True
+    min_weight: float = 0.01
+    half_weight: float = 0.5
+    cosine_floor: float = 0.001
+    entropy_power: float = 4.0
+    agreement_power: float = 12.0
+    pose_sigma: float = 40.0
+    pose_floor: float = 0.001
+    trust_power: float = 2.0
+    sharpness: float = 4.0
+    temperature: float = 3.0
+    pseudo_counts: float = 50.0
+    iterations: int = 4
+
+    def __post_init__(self):
+        if self.method not in METHODS:
+            raise InputError("VoteConfig.method", wanted=f"one of {', '.join(METHODS)}", got=repr(self.method))
+        for name in ("half_weight", "pose_sigma", "sharpness", "temperature", "pseudo_counts", "iterations"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"VoteConfig.{name}", wanted="a positive number", got=getattr(self, name))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ballots:
+    """What the methods read: opinions `said` "v n k" (rows sum to 1, or to 0 where unseen), how much a view sees of a
+    Gaussian `sees` "v n" in [0, 1), the pose prior `pose` "v 1", and cosines "v n" if they were given."""
+
+    said: Array
+    sees: Array
+    pose: Array
+    cosines: Array | None
+
+
+def _certainty(said: Array) -> Array:
+    """1 - H, the entropy H scaled so that a uniform opinion has 1."""
+    return jnp.clip(1 + jnp.sum(jax.scipy.special.xlogy(said, said), -1) / jnp.log(said.shape[-1]), 0, 1)
+
+
+def _mean(said: Array, weights: Array) -> Array:
+    """Mean over views; rows that no view supports are 0 (`vote` fills them)."""
+    total = jnp.einsum("vnk,vn->nk", said, weights)
+    return total / jnp.maximum(total.sum(-1, keepdims=True), _EPS)
+
+
+def _one_hot(said: Array) -> Array:
+    return jax.nn.one_hot(jnp.argmax(said, -1), said.shape[-1], dtype=said.dtype)
+
+
+def _plain(ballots: _Ballots, config: VoteConfig) -> Array:
+    return _mean(ballots.said, ballots.sees)
+
+
+def _one_hot_votes(ballots: _Ballots, config: VoteConfig) -> Array:
+    return _mean(_one_hot(ballots.said), ballots.sees)
+
+
+def _cosine(ballots: _Ballots, config: VoteConfig) -> Array:
+    assert ballots.cosines is not None
+    return _mean(ballots.said, ballots.sees * (jnp.clip(ballots.cosines, 0, 1) + config.cosine_floor))
+
+
+def _entropy(ballots: _Ballots, config: VoteConfig) -> Array:
+    trust = _certainty(ballots.said) ** config.entropy_power
+    return _mean(ballots.said, ballots.sees * (trust + _EPS))
+
+
+def _agreement(ballots: _Ballots, config: VoteConfig) -> Array:
+    def step(consensus, _):
+        alike = jnp.einsum("vnk,nk,vn->v", ballots.said, consensus, ballots.sees) / (ballots.sees.sum(-1) + _EPS)
+        trust = (alike / (alike.max() + _EPS)) ** config.agreement_power
+        return _mean(ballots.said, ballots.sees * trust[:, None]), None
+
+    return jax.lax.scan(step, _plain(ballots, config), length=config.iterations)[0]
+
+
+def _pose(ballots: _Ballots, config: VoteConfig) -> Array:
+    return _mean(ballots.said, ballots.sees * ballots.pose)
+
+
+def _confusion(said: Array, sees: Array, consensus: Array, pseudo_counts: float, pooled: bool) -> Array:
+    """`v t s`: how often a view says s where the consensus is t, each row a distribution.
+
+    The prior is `pseudo_counts` draws from the matrix pooled over the views, or from the uniform distribution.
+    """
+    k = said.shape[-1]
+    counts = jnp.einsum("vns,vn,nt->vts", said, sees, consensus)
+    prior = counts.sum(0) + 1 / k if pooled else jnp.ones((k, k), said.dtype)
+    counts = counts + pseudo_counts * prior / prior.sum(-1, keepdims=True)
+    return counts / counts.sum(-1, keepdims=True)
+
+
+def _posterior(log_evidence: Array, consensus: Array) -> Array:
+    """Class prior (the consensus's own shares, one draw spread evenly on top) times evidence."""
+    shares = consensus.sum(0) + 1 / consensus.shape[-1]
+    return jax.nn.softmax(log_evidence + jnp.log(shares / shares.sum()), -1)
+
+
+def _dawid_skene(ballots: _Ballots, config: VoteConfig) -> Array:
+    """Textbook expectation-maximisation on hard opinions, every view an independent witness (Dawid and Skene, 1979).
+
+    Views of one head are not independent, hence its overconfidence: kept as an ablation.
+    """
+    said, sees = _one_hot(ballots.said), (ballots.sees > 0).astype(ballots.said.dtype)
+
+    def step(consensus, _):
+        confusion = _confusion(said, sees, consensus, pseudo_counts=1.0, pooled=False)
+        return _posterior(jnp.einsum("vns,vn,vts->nt", said, sees, jnp.log(confusion)), consensus), None
+
+    return jax.lax.scan(step, _mean(said, sees), length=config.iterations)[0]
+
+
+def _tempered(ballots: _Ballots, config: VoteConfig) -> Array:
+    """Dawid and Skene with soft opinions, pooled confusion matrices, and evidence that is averaged, not summed.
+
+    The mean log evidence counts for min(effective views, temperature) witnesses, because the errors of neighbouring
+    views are the same error. Effective views: (sum w)^2 / sum w^2 (Kish).
+    """
+    # Sharpened: in a soft opinion the many small classes, each with a little, outvote what the view really says.
+    said = ballots.said**config.sharpness
+    said = said / jnp.maximum(said.sum(-1, keepdims=True), _EPS)
+    trust = ballots.sees * ballots.pose * _certainty(ballots.said) ** config.trust_power
+    total = trust.sum(0)
+    effective = total**2 / jnp.maximum((trust**2).sum(0), _EPS)
+    share = trust * (jnp.minimum(effective, config.temperature) / jnp.maximum(total, _EPS))
+
+    def step(consensus, _):
+        confusion = _confusion(said, ballots.sees, consensus, config.pseudo_counts, pooled=True)
+        return _posterior(jnp.einsum("vns,vn,vts->nt", said, share, jnp.log(confusion)), consensus), None
+
+    return jax.lax.scan(step, _pose(ballots, config), length=config.iterations)[0]
+
+
+def _best(ballots: _Ballots, config: VoteConfig) -> Array:
+    """The mean of both: the pose prior is right about small frontal parts, the error model about the sides."""
+    return (_pose(ballots, config) + _tempered(ballots, config)) / 2
+
+
+METHODS: dict[str, Callable[[_Ballots, VoteConfig], Array]] = {
+    "plain": _plain,
+    "one_hot": _one_hot_votes,
+    "cosine": _cosine,
+    "entropy": _entropy,
+    "agreement": _agreement,
+    "pose": _pose,
+    "dawid_skene": _dawid_skene,
+    "tempered": _tempered,
+    "best": _best,
+}
+
+
+def pose_prior(
+    yaw: Float[Array | np.ndarray, " v"], pitch: Float[Array | np.ndarray, " v"], config: VoteConfig
+) -> Float[Array, " v"]:
+    """Trust in a view by its pose alone: a parser trained on frontal pictures is right in frontal pictures.
+
+    Args:
+        yaw, pitch: degrees in the head frame.
+
+    Returns:
+        exp(-(yaw^2 + pitch^2) / (2 sigma^2)) + floor.
+    """
+    distance = jnp.asarray(yaw, jnp.float32) ** 2 + jnp.asarray(pitch, jnp.float32) ** 2
+    return jnp.exp(-distance / (2 * config.pose_sigma**2)) + config.pose_floor
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def vote(
+    evidence: Float[Array, "v n k"],
+    weight: Float[Array, "..."],  # "...": shapes that must match are checked inside, with a message
+    yaw: Float[Array | np.ndarray, "..."],
+    pitch: Float[Array | np.ndarray, "..."],
+    config: VoteConfig,
+    cosines: Float[Array, "..."] | None = None,
+) -> Float[Array, "n k"]:
+    """Class probabilities of every Gaussian of one head; `vmap` it over heads, pad views with weight 0.
+
+    Args:
+        evidence: per view, Gaussian and class, the blend weight times the parser's probability, summed over pixels.
+        weight: "v n", the blend weight alone, summed over pixels; 0 where the view does not see the Gaussian.
+        yaw, pitch: "v", degrees in the head frame.
+        cosines: "v n", of the viewing ray and the surface normal, for "cosine" only.
+
+    Returns:
+        Rows that sum to 1. Class 0 is 0 if the background is removed. A Gaussian that no view sees (or that all call
+        background while the background is removed) gets the mean of the other rows, or the uniform row if all are so.
+
+    Raises:
+        InputError: shapes that do not fit, or no cosines for "cosine".
+    """
+    v, n, k = evidence.shape
+    first = int(config.remove_background)
+    for name, array, shape in (("weight", weight, (v, n)), ("yaw", yaw, (v,)), ("pitch", pitch, (v,))):
+        if array.shape != shape:
+            raise InputError(f"vote: {name}", wanted=f"shape {shape} for evidence {evidence.shape}", got=array.shape)
+    if k - first < 2:
+        raise InputError("vote: evidence", wanted="at least two classes to choose from", got=evidence.shape)
+    if config.method == "cosine" and (cosines is None or cosines.shape != (v, n)):
+        raise InputError("vote: cosines", wanted=f"shape {(v, n)}", got=None if cosines is None else cosines.shape)
+
+    evidence = evidence[..., first:]
+    mass = evidence.sum(-1)
+    seen = (weight >= config.min_weight) & (mass > _EPS)
+    said = jnp.where(seen, 1 / jnp.maximum(mass, _EPS), 0)[..., None] * evidence
+    # A view that calls most of a Gaussian background says little about its class: it counts with the mass it has left.
+    sees = jnp.where(seen, mass / (weight + config.half_weight), 0)
+    ballots = _Ballots(said, sees, pose_prior(yaw, pitch, config)[:, None], cosines)
+    rows = METHODS[config.method](ballots, config)
+
+    known = seen.any(0)[:, None]
+    fallback = jnp.where(known, rows, 0).sum(0) + _EPS
+    rows = jnp.where(known, rows, fallback / fallback.sum())
+    return jnp.pad(rows, ((0, 0), (first, 0)))
+
+
+def confidence(probabilities: Float[Array, "*b n k"]) -> Float[Array, "*b n"]:
+    """How clearly the first class leads the second, in [0, 1]."""
+    top = jax.lax.top_k(probabilities, 2)[0]
+    return top[..., 0] - top[..., 1]
