@@ -50,14 +50,10 @@ class Architecture:
 
 
 class Conv(nnx.Module):
-    """A convolution without bias, padded by k // 2 on every side as in torch; 1x1, 3x3 or the 7x7/2 stem.
+    """A convolution without bias, padded by k // 2 on every side as in torch; 1x1, 3x3 or the 7x7/2 stem."""
 
-    Kaiming-normal with a = 1: variance 1 / fan_in.
-    """
-
-    def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1, *, rngs: nnx.Rngs):
-        init = nnx.initializers.variance_scaling(1.0, "fan_in", "normal")
-        self.kernel = nnx.Param(init(rngs.params(), (size, size, inputs, outputs), jnp.float32))
+    def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1):
+        self.kernel = nnx.Param(jnp.zeros((size, size, inputs, outputs)))
         self.size, self.stride = size, stride
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
@@ -103,9 +99,9 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     return along_rows(along_rows(x).swapaxes(1, 2)).swapaxes(1, 2)
 
 
-def batch_norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
+def batch_norm(channels: int) -> nnx.BatchNorm:
     """torch's defaults: epsilon 1e-5, momentum 0.1 (0.9 as flax counts it)."""
-    return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
+    return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, rngs=nnx.Rngs(0))
 
 
 def global_mean(x: Float[Array, "b h w c"]) -> Float[Array, "b 1 1 c"]:
@@ -122,9 +118,9 @@ def double(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 class ConvBNReLU(nnx.Module):
     """Convolution, batch norm, ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, size: int = 3, *, rngs: nnx.Rngs):
-        self.conv = Conv(inputs, outputs, size, rngs=rngs)
-        self.bn = batch_norm(outputs, rngs)
+    def __init__(self, inputs: int, outputs: int, size: int = 3):
+        self.conv = Conv(inputs, outputs, size)
+        self.bn = batch_norm(outputs)
 
     def __call__(self, x: Float[Array, "b h w i"], running: bool) -> Float[Array, "b h w o"]:
         return jax.nn.relu(self.bn(self.conv(x), use_running_average=running))
@@ -133,13 +129,13 @@ class ConvBNReLU(nnx.Module):
 class BasicBlock(nnx.Module):
     """The residual block of ResNet-18 and 34."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, *, rngs: nnx.Rngs):
-        self.conv1 = Conv(inputs, outputs, 3, stride, rngs=rngs)
-        self.bn1 = batch_norm(outputs, rngs)
-        self.conv2 = Conv(outputs, outputs, 3, rngs=rngs)
-        self.bn2 = batch_norm(outputs, rngs)
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        self.conv1 = Conv(inputs, outputs, 3, stride)
+        self.bn1 = batch_norm(outputs)
+        self.conv2 = Conv(outputs, outputs, 3)
+        self.bn2 = batch_norm(outputs)
         projected = inputs != outputs or stride != 1
-        shortcut = [Conv(inputs, outputs, 1, stride, rngs=rngs), batch_norm(outputs, rngs)] if projected else []
+        shortcut = [Conv(inputs, outputs, 1, stride), batch_norm(outputs)] if projected else []
         self.downsample = nnx.List(shortcut)
 
     def __call__(self, x: Float[Array, "b h w i"], running: bool) -> Float[Array, "b h2 w2 o"]:
@@ -151,24 +147,24 @@ class BasicBlock(nnx.Module):
         return jax.nn.relu(y + x)
 
 
-def residual_layer(inputs: int, outputs: int, blocks: int, stride: int, rngs: nnx.Rngs) -> nnx.List:
+def residual_layer(inputs: int, outputs: int, blocks: int, stride: int) -> list[BasicBlock]:
     """Residual blocks of one width, the first with the stride."""
-    first = BasicBlock(inputs, outputs, stride, rngs=rngs)
-    return nnx.List([first] + [BasicBlock(outputs, outputs, 1, rngs=rngs) for _ in range(blocks - 1)])
+    first = BasicBlock(inputs, outputs, stride)
+    return [first] + [BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)]
 
 
 class ResNet(nnx.Module):
     """The backbone; returns its features at 1/8, 1/16 and 1/32."""
 
-    def __init__(self, architecture: Architecture, *, rngs: nnx.Rngs):
+    def __init__(self, architecture: Architecture):
         widths = [architecture.channels(c) for c in (64, 128, 256, 512)]
-        self.conv1 = Conv(3, widths[0], 7, 2, rngs=rngs)
-        self.bn1 = batch_norm(widths[0], rngs)
+        self.conv1 = Conv(3, widths[0], 7, 2)
+        self.bn1 = batch_norm(widths[0])
         blocks = BLOCKS[architecture.depth]
-        self.layer1 = residual_layer(widths[0], widths[0], blocks[0], 1, rngs)
-        self.layer2 = residual_layer(widths[0], widths[1], blocks[1], 2, rngs)
-        self.layer3 = residual_layer(widths[1], widths[2], blocks[2], 2, rngs)
-        self.layer4 = residual_layer(widths[2], widths[3], blocks[3], 2, rngs)
+        self.layer1 = nnx.List(residual_layer(widths[0], widths[0], blocks[0], 1))
+        self.layer2 = nnx.List(residual_layer(widths[0], widths[1], blocks[1], 2))
+        self.layer3 = nnx.List(residual_layer(widths[1], widths[2], blocks[2], 2))
+        self.layer4 = nnx.List(residual_layer(widths[2], widths[3], blocks[3], 2))
 
     def __call__(self, x: Float[Array, "b h w 3"], running: bool) -> list[Float[Array, "b _ _ _"]]:
         x = max_pool(jax.nn.relu(self.bn1(self.conv1(x), use_running_average=running)))
@@ -183,10 +179,10 @@ class ResNet(nnx.Module):
 class AttentionRefinement(nnx.Module):
     """ARM: a 3x3 convolution whose channels are weighted by their own global mean."""
 
-    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
-        self.conv = ConvBNReLU(inputs, outputs, rngs=rngs)
-        self.conv_atten = Conv(outputs, outputs, 1, rngs=rngs)
-        self.bn_atten = batch_norm(outputs, rngs)
+    def __init__(self, inputs: int, outputs: int):
+        self.conv = ConvBNReLU(inputs, outputs)
+        self.conv_atten = Conv(outputs, outputs, 1)
+        self.bn_atten = batch_norm(outputs)
 
     def __call__(self, x: Float[Array, "b h w i"], running: bool) -> Float[Array, "b h w o"]:
         x = self.conv(x, running)
@@ -196,14 +192,14 @@ class AttentionRefinement(nnx.Module):
 class ContextPath(nnx.Module):
     """The backbone and the two refined context features at 1/8 and 1/16."""
 
-    def __init__(self, architecture: Architecture, *, rngs: nnx.Rngs):
+    def __init__(self, architecture: Architecture):
         c128, c256, c512 = (architecture.channels(c) for c in (128, 256, 512))
-        self.resnet = ResNet(architecture, rngs=rngs)
-        self.arm16 = AttentionRefinement(c256, c128, rngs=rngs)
-        self.arm32 = AttentionRefinement(c512, c128, rngs=rngs)
-        self.conv_head32 = ConvBNReLU(c128, c128, rngs=rngs)
-        self.conv_head16 = ConvBNReLU(c128, c128, rngs=rngs)
-        self.conv_avg = ConvBNReLU(c512, c128, 1, rngs=rngs)
+        self.resnet = ResNet(architecture)
+        self.arm16 = AttentionRefinement(c256, c128)
+        self.arm32 = AttentionRefinement(c512, c128)
+        self.conv_head32 = ConvBNReLU(c128, c128)
+        self.conv_head16 = ConvBNReLU(c128, c128)
+        self.conv_avg = ConvBNReLU(c512, c128, 1)
 
     def __call__(self, x: Float[Array, "b h w 3"], running: bool) -> tuple[Array, Array, Array]:
         feat8, feat16, feat32 = self.resnet(x, running)
@@ -216,10 +212,10 @@ class ContextPath(nnx.Module):
 class FeatureFusion(nnx.Module):
     """FFM: detail and context joined, channels weighted by a two-layer bottleneck."""
 
-    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
-        self.convblk = ConvBNReLU(inputs, outputs, 1, rngs=rngs)
-        self.conv1 = Conv(outputs, outputs // 4, 1, rngs=rngs)
-        self.conv2 = Conv(outputs // 4, outputs, 1, rngs=rngs)
+    def __init__(self, inputs: int, outputs: int):
+        self.convblk = ConvBNReLU(inputs, outputs, 1)
+        self.conv1 = Conv(outputs, outputs // 4, 1)
+        self.conv2 = Conv(outputs // 4, outputs, 1)
 
     def __call__(self, x: Float[Array, "b h w i"], running: bool) -> Float[Array, "b h w o"]:
         x = self.convblk(x, running)
@@ -230,24 +226,27 @@ class FeatureFusion(nnx.Module):
 class Output(nnx.Module):
     """A head: 3x3 ConvBNReLU, then logits."""
 
-    def __init__(self, inputs: int, middle: int, classes: int, *, rngs: nnx.Rngs):
-        self.conv = ConvBNReLU(inputs, middle, rngs=rngs)
-        self.conv_out = Conv(middle, classes, 1, rngs=rngs)
+    def __init__(self, inputs: int, middle: int, classes: int):
+        self.conv = ConvBNReLU(inputs, middle)
+        self.conv_out = Conv(middle, classes, 1)
 
     def __call__(self, x: Float[Array, "b h w i"], running: bool) -> Float[Array, "b h w k"]:
         return self.conv_out(self.conv(x, running))
 
 
 class BiSeNet(nnx.Module):
-    """The network; logits stay at their native resolution, `jsplat.parser.resize` brings them to pixels."""
+    """The network; logits stay at their native resolution, `jsplat.parser.resize` brings them to pixels.
 
-    def __init__(self, architecture: Architecture, classes: int, *, rngs: nnx.Rngs):
+    Kernels are made as zeros: `jsplat.parser.model` draws them or puts trained ones in.
+    """
+
+    def __init__(self, architecture: Architecture, classes: int):
         c64, c128, c256 = (architecture.channels(c) for c in (64, 128, 256))
-        self.cp = ContextPath(architecture, rngs=rngs)
-        self.ffm = FeatureFusion(2 * c128, c256, rngs=rngs)
-        self.conv_out = Output(c256, c256, classes, rngs=rngs)
-        self.conv_out16 = Output(c128, c64, classes, rngs=rngs)
-        self.conv_out32 = Output(c128, c64, classes, rngs=rngs)
+        self.cp = ContextPath(architecture)
+        self.ffm = FeatureFusion(2 * c128, c256)
+        self.conv_out = Output(c256, c256, classes)
+        self.conv_out16 = Output(c128, c64, classes)
+        self.conv_out32 = Output(c128, c64, classes)
 
     def features(self, x: Float[Array, "b h w 3"], running: bool) -> tuple[Array, Array, Array]:
         """The fused feature at 1/8 and the context at 1/8 and 1/16, before the three heads."""

@@ -5,6 +5,8 @@ import functools
 import math
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from jsplat.errors import InputError
@@ -44,9 +46,19 @@ class Parser:
 
 
 def new_parser(architecture: Architecture, labelset: LabelSet, seed: int) -> Parser:
-    """A parser that has learnt nothing yet."""
-    model = BiSeNet(architecture, len(labelset), rngs=nnx.Rngs(params=seed))
-    return Parser(variables(model), architecture, labelset)
+    """A parser that has learnt nothing yet: Kaiming-normal kernels with a = 1, which is variance 1 / fan_in.
+
+    Drawn by numpy, because JAX would compile a program for each of some twenty shapes.
+    """
+    random = np.random.default_rng(seed)
+
+    def first(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if is_kernel(name):
+            return random.normal(0, math.prod(shape[:-1]) ** -0.5, shape).astype(np.float32)
+        return np.full(shape, name.endswith((".scale", ".var")), np.float32)
+
+    shapes = variable_shapes(architecture, len(labelset))
+    return Parser({name: jnp.asarray(first(name, s)) for name, s in shapes.items()}, architecture, labelset)
 
 
 def _named(model: BiSeNet) -> dict[str, nnx.Variable]:
@@ -60,7 +72,7 @@ def variables(model: BiSeNet) -> Variables:
 
 
 def _abstract(architecture: Architecture, classes: int) -> BiSeNet:
-    return nnx.eval_shape(lambda: BiSeNet(architecture, classes, rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: BiSeNet(architecture, classes))
 
 
 def with_variables(architecture: Architecture, classes: int, values: Variables) -> BiSeNet:

@@ -53,9 +53,7 @@ def _batches(parser: Parser, images: np.ndarray, batch: int, flip: bool) -> Iter
         yield slice(start, start + len(part)), seen[: len(part)]
 
 
-def predict(
-    parser: Parser, images: UInt8[np.ndarray, "n h w 3"], batch: int = 16, *, flip: bool = False
-) -> Float[np.ndarray, "n h w k"]:
+def predict(parser: Parser, images: np.ndarray, batch: int = 16, *, flip: bool = False) -> Float[np.ndarray, "n h w k"]:
     """Class probabilities, float32, at the pictures' own size.
 
     The longer side is resized to the network's `input_size` and the rest padded by the edge to a multiple of 32; logits
@@ -63,7 +61,7 @@ def predict(
 
     Args:
         parser: from training or a checkpoint.
-        images: sRGB, all of one size, any size.
+        images: uint8 sRGB (n, h, w, 3), any size.
         batch: pictures at a time.
         flip: average with the prediction on the mirrored picture, left and right exchanged back.
 
@@ -77,7 +75,7 @@ def predict(
 
 
 def predict_labels(
-    parser: Parser, images: UInt8[np.ndarray, "n h w 3"], batch: int = 16, *, flip: bool = False
+    parser: Parser, images: np.ndarray, batch: int = 16, *, flip: bool = False
 ) -> UInt8[np.ndarray, "n h w"]:
     """The most probable class per pixel; arguments as `predict`."""
     out = np.empty(images.shape[:3], np.uint8)

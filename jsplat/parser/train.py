@@ -150,7 +150,7 @@ def batch_loss(
     """The OHEM loss of all three heads, and the running statistics after the batch."""
     model = with_variables(architecture, classes, weights | statistics)
     main, *auxiliary = model.training_logits(normalise(colours), running=config.frozen_statistics)
-    side, grid = (colours.shape[1],) * 2, (labels.shape[1],) * 2
+    side, grid = (colours.shape[1], colours.shape[2]), (labels.shape[1], labels.shape[2])
     valid = (labels != IGNORE) * importance[:, None, None]
 
     def head(logits):

@@ -1,0 +1,194 @@
+"""The network: its layers against the reference's list, its arithmetic against slower ways to the same numbers."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jsplat.errors import InputError
+from jsplat.labelset import CELEBAMASK_HQ, LabelSet
+from jsplat.parser import Architecture, load_parser, new_parser, predict, predict_labels, save_parser
+from jsplat.parser.bisenet import Conv, double, max_pool, stem_convolution
+from jsplat.parser.model import parameter_count, variable_shapes
+from jsplat.parser.resize import interpolation, logits_to_pixels, network_size, to_network
+
+KEYS = Path(__file__).parents[2] / "shared/reference/bisenet_zllrunning_resnet18_keys.txt"
+TINY = Architecture(18, 0.05, 32)
+THREE = LabelSet(
+    ("background", "left", "right"), ((0, 0, 0), (255, 0, 0), (0, 0, 255)), ("background", "right", "left")
+)
+# Two orders of summing a few hundred float32 products of size 1.
+SUMS = {"rtol": 1e-5, "atol": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return new_parser(TINY, THREE, seed=0)
+
+
+@pytest.mark.parametrize(("depth", "count"), [(18, 13_300_416), (34, 23_408_576)])
+def test_parameter_count_of_the_reference(depth, count):
+    # 34: 13,300,416 plus 10,108,160, what ResNet-34's backbone (21,284,672) has above ResNet-18's (11,176,512).
+    assert parameter_count(Architecture(depth), 19) == count
+
+
+def test_variables_are_those_of_the_reference():
+    if not KEYS.is_file():
+        pytest.skip(f"the reference's list of keys is not beside the repository ({KEYS.name})")
+    ending = {"bias": "bias", "running_mean": "mean", "running_var": "var"}
+    wanted = {}
+    for key, sizes in re.findall(r"^(\S+) \((.*)\)$", KEYS.read_text(), re.MULTILINE):
+        name, kind = key.rsplit(".", 1)
+        shape = tuple(int(s) for s in sizes.split(",") if s.strip())
+        if kind == "num_batches_tracked":
+            continue
+        if len(shape) == 4:
+            wanted[f"{name}.kernel"] = (*shape[2:], shape[1], shape[0])
+        else:
+            wanted[f"{name}.{ending.get(kind, 'scale')}"] = shape
+    assert len(wanted) == 160
+    assert variable_shapes(Architecture(18), 19) == wanted
+
+
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)])
+def test_convolutions_pad_as_torch_does(size, stride):
+    conv = Conv(3, 5, size, stride)
+    kernel_key, x_key = jax.random.split(jax.random.key(0))
+    conv.kernel[...] = jax.random.normal(kernel_key, (size, size, 3, 5))
+    x = jax.random.normal(x_key, (2, 8, 12, 3))
+    wanted = np.zeros((2, 8 // stride, 12 // stride, 5))
+    padded = np.pad(np.asarray(x, np.float64), ((0, 0), (size // 2,) * 2, (size // 2,) * 2, (0, 0)))
+    kernel = np.asarray(conv.kernel[...], np.float64)
+    for i, j in np.ndindex(wanted.shape[1:3]):
+        window = padded[:, i * stride : i * stride + size, j * stride : j * stride + size]
+        wanted[:, i, j] = np.einsum("bhwi,hwio->bo", window, kernel)
+    np.testing.assert_allclose(conv(x), wanted, **SUMS)
+
+
+def test_stem_has_the_gradient_of_the_plain_convolution():
+    x, kernel = jax.random.normal(jax.random.key(0), (1, 8, 8, 3)), jax.random.normal(jax.random.key(1), (7, 7, 3, 4))
+
+    def plain(kernel):
+        dims = ("NHWC", "HWIO", "NHWC")
+        return (lax.conv_general_dilated(x, kernel, (2, 2), [(3, 3)] * 2, dimension_numbers=dims) ** 2).sum()
+
+    ours = jax.grad(lambda kernel: (stem_convolution(x, kernel) ** 2).sum())(kernel)
+    wanted = jax.grad(plain)(kernel)
+    # Sums of up to 16 terms of size 100.
+    np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-2)
+
+
+def test_first_weights():
+    """Variance 1 / fan_in, batch norms that change nothing, another seed another draw."""
+    one, same, other = (new_parser(Architecture(18, 0.25), THREE, seed).variables for seed in (0, 0, 1))
+    kernel = one["cp.resnet.layer4.0.conv1.kernel"]  # 64 -> 128 channels: 73,728 draws
+    assert float(kernel.std()) == pytest.approx((9 * 64) ** -0.5, rel=0.02)  # 7 standard errors
+    assert all(
+        bool((one[f"ffm.convblk.bn.{n}"] == v).all()) for n, v in [("scale", 1), ("var", 1), ("bias", 0), ("mean", 0)]
+    )
+    assert all(np.array_equal(one[n], same[n]) for n in one)
+    assert not np.array_equal(kernel, other["cp.resnet.layer4.0.conv1.kernel"])
+
+
+def test_max_pool_and_double():
+    x = jax.random.normal(jax.random.key(0), (2, 8, 6, 3))
+    window = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    np.testing.assert_array_equal(max_pool(x), window)
+    np.testing.assert_array_equal(double(x), np.repeat(np.repeat(x, 2, 1), 2, 2))
+
+
+def test_logits_reach_pixels_with_aligned_corners():
+    """The four corners keep their values, and a plane stays the plane of align_corners=True."""
+    y, x = np.mgrid[:4, :6].astype(np.float32)
+    logits = jnp.asarray((2 * y + 3 * x)[None, :, :, None])
+    got = logits_to_pixels(logits, (32, 48), (32, 48), (32, 48))[0, 0]
+    rows, columns = np.arange(32)[:, None] * 3 / 31, np.arange(48)[None] * 5 / 47
+    np.testing.assert_allclose(got, 2 * rows + 3 * columns, rtol=1e-5, atol=1e-5)  # float32 at size 20
+    assert [float(got[i, j]) for i in (0, -1) for j in (0, -1)] == [0, 15, 6, 21]
+
+
+def test_padding_is_left_out_on_the_way_back():
+    """A picture of 10 x 20 in an input of 32: rows below its own 16 are padding."""
+    content, network = network_size(10, 20, 32)
+    assert (content, network) == ((16, 32), (32, 32))
+    logits = jnp.arange(4.0)[None, :, None, None] * jnp.ones((1, 4, 4, 1))
+    rows = logits_to_pixels(logits, network, content, (10, 20))[0, 0, :, 0]
+    at_input = (np.arange(10) + 0.5) * 1.6 - 0.5
+    np.testing.assert_allclose(rows, at_input * 3 / 31, rtol=1e-5)  # float32
+
+
+def test_pictures_reach_the_network_by_half_pixels_and_edges():
+    picture = jnp.arange(4.0)[None, None, :, None] * jnp.ones((1, 2, 4, 3))
+    got = to_network(picture, (4, 8), (6, 10))
+    np.testing.assert_allclose(got[0, 0, :, 0], [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3, 3, 3], atol=1e-6)  # float32
+    np.testing.assert_array_equal(got[0, 3], got[0, 5])
+    assert interpolation(1, np.asarray([0.0, 3.0])).tolist() == [[1.0], [1.0]]
+
+
+def test_probabilities_at_the_pictures_size(tiny):
+    images = np.random.default_rng(0).integers(0, 256, (5, 21, 33, 3)).astype(np.uint8)
+    seen = predict(tiny, images, batch=2)
+    assert seen.shape == (5, 21, 33, 3)
+    assert seen.dtype == np.float32
+    np.testing.assert_allclose(seen.sum(-1), 1, atol=1e-6)  # float32 softmax
+    np.testing.assert_array_equal(predict_labels(tiny, images, batch=2), seen.argmax(-1))
+    # The batch a picture travels in must not matter; XLA may sum another order for another batch size.
+    np.testing.assert_allclose(predict(tiny, images[4:]), seen[4:], atol=1e-5)
+
+
+def test_flip_averaging_is_equivariant(tiny):
+    """Averaged predictions of a picture and of its mirror image are mirror images, left and right exchanged."""
+    images = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+    straight, mirrored = predict(tiny, images, flip=True), predict(tiny, images[:, :, ::-1], flip=True)
+    np.testing.assert_allclose(mirrored[:, :, ::-1][..., [0, 2, 1]], straight, atol=1e-6)  # float32
+    assert np.abs(straight - predict(tiny, images)).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [(np.zeros((1, 8, 8), np.uint8), r"uint8 of shape \(n, h, w, 3\)"), (np.zeros((1, 8, 8, 3)), "got float64")],
+)
+def test_predict_refuses(tiny, images, message):
+    with pytest.raises(InputError, match=message):
+        predict(tiny, images)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((50,), "one of \\(18, 34\\)"), ((18, 0.0), "width"), ((18, 1.0, 100), "positive multiple of 32, got 100")],
+)
+def test_architecture_refuses(arguments, message):
+    with pytest.raises(InputError, match=message):
+        Architecture(*arguments)
+
+
+def test_network_refuses_sides_that_are_no_multiple_of_32(tiny):
+    with pytest.raises(InputError, match=r"multiples of 32, got \(1, 40, 32, 3\)"):
+        tiny.network(jnp.zeros((1, 40, 32, 3)))
+
+
+def test_a_parser_survives_the_disk(tiny, tmp_path):
+    save_parser(tmp_path / "parser", tiny)
+    back = load_parser(tmp_path / "parser", THREE)
+    assert (back.architecture, back.labelset) == (tiny.architecture, tiny.labelset)
+    for name, value in tiny.variables.items():
+        np.testing.assert_array_equal(back.variables[name], value)
+
+
+def test_checkpoints_refuse_what_does_not_fit(tiny, tmp_path):
+    save_parser(tmp_path / "parser", tiny)
+    with pytest.raises(InputError, match=r"labelset: wanted .*l_brow.* got .*left"):
+        load_parser(tmp_path / "parser", CELEBAMASK_HQ)
+    with pytest.raises(InputError, match=r"wanted a parser \(parser.json, variables\)"):
+        load_parser(tmp_path)
+    text = (tmp_path / "parser/parser.json").read_text()
+    (tmp_path / "parser/parser.json").write_text(text.replace('"depth": 18', '"depth": 34'))
+    with pytest.raises(InputError, match=r"cp\.resnet\.layer1\.2.*wanted shape .* got None"):
+        load_parser(tmp_path / "parser")
+    (tmp_path / "parser/parser.json").write_text(text.replace("parser 1", "parser 0"))
+    with pytest.raises(InputError, match="wanted 'jsplat parser 1'"):
+        load_parser(tmp_path / "parser")
