@@ -53,7 +53,7 @@ class MaskConfig:
 
     alpha_gate: float = 0.5
     default_rule: Rule = Rule(keep=8, rival=0.05, min_area=0.00006)
-    batch: int = 64
+    batch: int = 16
 
     def __post_init__(self):
         if not 0 < self.alpha_gate < 1:
@@ -122,7 +122,7 @@ def clean(
     out = np.empty_like(labels)
     for start in range(0, len(labels), config.batch):
         part = slice(start, start + config.batch)
-        out[part] = _fill(labels[part], _forbidden(labels[part], confidence[part], labelset, config))
+        out[part] = _fill(labels[part], _forbidden(labels[part], confidence[part], labelset, config), len(labelset))
     return out
 
 
@@ -137,44 +137,44 @@ def _regions(mask: np.ndarray) -> tuple[np.ndarray, int]:
 def _forbidden(labels: np.ndarray, confidence: np.ndarray, labelset: LabelSet, config: MaskConfig) -> np.ndarray:
     """True where a pixel's region breaks its class's rule."""
     forbidden = np.zeros(labels.shape, bool)
-    pixels = labels[0].size
-    for i, name in enumerate(labelset.names):
-        rule = RULES.get(name, config.default_rule)
-        regions, count = _regions(labels == i)
-        if count == 0:
+    size = labels[0].size
+    for i, box in enumerate(ndimage.find_objects(labels.astype(np.int32) + 1, max_label=len(labelset))):
+        if box is None:
             continue
+        rule = RULES.get(labelset.names[i], config.default_rule)
+        regions, count = _regions(labels[box] == i)
         inside = np.flatnonzero(regions)
         ids = regions.reshape(-1)[inside]
         area = np.bincount(ids, minlength=count + 1)
         # A little area on top, so that regions without any confidence still rank by size.
-        score = np.bincount(ids, confidence.reshape(-1)[inside] + 1e-3, minlength=count + 1)
+        score = np.bincount(ids, confidence[box].reshape(-1)[inside] + 1e-3, minlength=count + 1)
         picture = np.zeros(count + 1, int)
-        picture[ids] = inside // pixels
+        picture[ids] = inside // regions[0].size
         order = 1 + np.lexsort((-score[1:], picture[1:]))  # by picture, the strongest first
-        first = np.searchsorted(picture[order], np.arange(len(labels)))
+        first = np.searchsorted(picture[order], np.arange(len(regions)))
         rank = np.arange(count) - first[picture[order]]
         strongest = score[order[np.minimum(first, count - 1)]][picture[order]]
         stays = (rank < rule.keep) | (score[order] >= rule.rival * strongest)
         dropped = np.zeros(count + 1, bool)
-        dropped[order] = ~stays | (area[order] < rule.min_area * pixels)
-        forbidden.reshape(-1)[inside] = dropped[ids]
+        dropped[order] = ~stays | (area[order] < rule.min_area * size)
+        forbidden[box] |= dropped[regions]
     return forbidden
 
 
-def _fill(labels: np.ndarray, forbidden: np.ndarray) -> np.ndarray:
+def _fill(labels: np.ndarray, forbidden: np.ndarray, k: int) -> np.ndarray:
     """Gives every connected patch of forbidden pixels the majority class of the 4-neighbours on its rim."""
     patches, count = _regions(forbidden)
     if count == 0:
         return labels.copy()
-    votes = np.zeros((count + 1) * 256, np.int64)
+    ballots = []
     for axis in (1, 2):
         low, high = [slice(None)] * 3, [slice(None)] * 3
         low[axis], high[axis] = slice(None, -1), slice(1, None)
         for here, there in ((tuple(low), tuple(high)), (tuple(high), tuple(low))):
-            rim = (patches[here] > 0) & (patches[there] == 0)
-            votes += np.bincount(patches[here][rim] * 256 + labels[there][rim], minlength=votes.size)
-    votes = votes.reshape(-1, 256)
-    votes[:, IGNORE] = 0
+            rim = forbidden[here] & ~forbidden[there] & (labels[there] != IGNORE)
+            ballots.append(patches[here][rim] * k + labels[there][rim])
+    votes = np.bincount(np.concatenate(ballots), minlength=(count + 1) * k).reshape(-1, k)
+    winner = votes.argmax(-1)
     # A patch that fills its picture, or touches nothing but ignored pixels, has no neighbour: it keeps its labels.
-    filled = np.where(votes[patches].any(-1), votes.argmax(-1)[patches], labels)
-    return np.where(patches > 0, filled, labels).astype(np.uint8)
+    changed = forbidden & (votes.max(-1) > 0)[patches]
+    return np.where(changed, winner[patches], labels).astype(np.uint8)

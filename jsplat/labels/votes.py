@@ -49,7 +49,7 @@ class VoteConfig:
     pose_sigma: float = 40.0
     pose_floor: float = 0.001
     trust_power: float = 2.0
-    sharpness: float = 4.0
+    sharpness: float = 3.0
     temperature: float = 3.0
     pseudo_counts: float = 50.0
     iterations: int = 4
