@@ -1,4 +1,4 @@
-"""What a point of the surface is called and what it looks like: functions of the 3D point alone, never of the picture."""
+"""What a point of the surface is called and what it looks like: functions of the 3D point, never of the picture."""
 
 import jax
 import jax.numpy as jnp
@@ -73,8 +73,7 @@ def _lid(q: Point, s: Person) -> jax.Array:
 
 def _bare(q: Point, s: Person) -> jax.Array:
     """Whether the collar leaves this point of the chest bare."""
-    x, y, z = q
-    z = z - s["neck_z"] - 0.010
+    x, z = q[0], q[2] - s["neck_z"] - 0.010
     r = jnp.sqrt(x * x + z * z) + 1e-6
     front = jnp.maximum(z / r, 0.0)
     return r < s["collar"] + s["collar_v"] * front**6

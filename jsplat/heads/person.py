@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jsplat.errors import InputError
@@ -30,10 +31,9 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "neck_r": (0.044, 0.060), "neck_z": (-0.040, -0.022),
     "body_x": (0.165, 0.225), "body_y": (-0.248, -0.226), "collar": (0.056, 0.082), "collar_v": (0.0, 0.060),
     "collar_h": (-0.006, 0.006),
-    "hairline": (0.092, 0.114), "hair_part": (-0.012, 0.012), "temple": (0.095, 0.125), "nape": (-0.072, -0.035),
-    "mottle": (0.03, 0.08), "freckles": (-0.3, 0.35), "stubble": (-0.5, 0.5), "blush": (0.0, 0.25),
-    "strands": (0.25, 0.55), "stripes": (-1.0, 1.0), "stripe_k": (35.0, 110.0), "stripe_lean": (-1.5, 1.5),  # stripes per metre; shear
-   
+    "hairline": (0.102, 0.122), "hair_part": (-0.012, 0.012), "temple": (0.095, 0.125), "nape": (-0.072, -0.035),
+    "mottle": (0.03, 0.08), "freckles": (-0.3, 0.24), "stubble": (-0.5, 0.5), "blush": (0.0, 0.25),
+    "strands": (0.14, 0.36), "stripes": (-1.0, 1.0), "stripe_k": (35.0, 110.0), "stripe_lean": (-1.5, 1.5),
     "ambient": (0.50, 0.68), "diffuse": (0.40, 0.60), "shine": (0.04, 0.16),
 }  # fmt: skip
 
@@ -53,27 +53,29 @@ HAIR_STYLES: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "stubble": {"hair_t": (0.0015, 0.0035)},
     "cap": {"hair_t": (0.008, 0.014), "hair_amp": (0.0, 0.0012), "hair_k": (30.0, 50.0)},
     "fringe": {
-        "hair_t": (0.012, 0.018), "hairline": (0.066, 0.082), "hair_part": (-0.040, 0.040), "hair_amp": (0.0005, 0.0015),
-        "hair_k": (28.0, 42.0),
+        "hair_t": (0.012, 0.018), "hairline": (0.070, 0.086), "hair_part": (-0.040, 0.040),
+        "hair_amp": (0.0005, 0.0015), "hair_k": (28.0, 42.0),
     },
     "curly": {"hair_t": (0.018, 0.034), "hair_amp": (0.0018, 0.0030), "hair_k": (20.0, 30.0), "nape": (-0.09, -0.06)},
     "bun": {"hair_t": (0.004, 0.007), "tail_y": (0.04, 0.11), "tail_z": (-0.125, -0.105), "tail_ry": (0.025, 0.038),
             "tail_r": (0.025, 0.035)},
-    "ponytail": {"hair_t": (0.005, 0.008), "tail_y": (-0.05, -0.02), "tail_z": (-0.130, -0.118), "tail_ry": (0.08, 0.10),
-                 "tail_r": (0.020, 0.028)},
+    "ponytail": {"hair_t": (0.005, 0.008), "tail_y": (-0.05, -0.02), "tail_z": (-0.130, -0.118),
+                 "tail_ry": (0.08, 0.10), "tail_r": (0.020, 0.028)},
     "bob": {
-        "hair_t": (0.012, 0.019), "drape_x": (0.088, 0.098), "drape_z": (0.082, 0.092), "drape_end": (-0.11, -0.075),
-        "drape_front": (0.020, 0.045), "ear_cover": (1.0, 1.0), "ear_flare": (0.05, 0.20), "temple": (0.070, 0.084), "hairline": (0.078, 0.106),
+        "hair_t": (0.012, 0.019), "drape_x": (0.094, 0.102), "drape_z": (0.082, 0.092), "drape_end": (-0.11, -0.075),
+        "drape_front": (0.020, 0.045), "ear_cover": (1.0, 1.0), "ear_flare": (0.05, 0.20),
+        "temple": (0.070, 0.084), "hairline": (0.084, 0.114),
         "hair_part": (-0.030, 0.030), "nape": (-0.10, -0.09),
     },
     "long": {
-        "hair_t": (0.010, 0.018), "drape_x": (0.088, 0.102), "drape_z": (0.078, 0.090), "drape_end": (-0.24, -0.16),
-        "drape_front": (0.0, 0.035), "ear_cover": (1.0, 1.0), "ear_flare": (0.05, 0.20), "temple": (0.072, 0.088), "hairline": (0.090, 0.110),
+        "hair_t": (0.010, 0.018), "drape_x": (0.094, 0.106), "drape_z": (0.078, 0.090), "drape_end": (-0.24, -0.16),
+        "drape_front": (0.0, 0.035), "ear_cover": (1.0, 1.0), "ear_flare": (0.05, 0.20),
+        "temple": (0.072, 0.088), "hairline": (0.096, 0.118),
         "hair_part": (-0.020, 0.020), "nape": (-0.10, -0.09),
     },
 }  # fmt: skip
-_STYLE_SHARES = {"bald": 0.05, "stubble": 0.14, "cap": 0.22, "fringe": 0.14, "curly": 0.11, "bun": 0.06, "ponytail": 0.06,
-                 "bob": 0.09, "long": 0.13}  # fmt: skip
+_STYLE_SHARES = {"bald": 0.05, "stubble": 0.14, "cap": 0.22, "fringe": 0.14, "curly": 0.11, "bun": 0.06,
+                 "ponytail": 0.06, "bob": 0.09, "long": 0.13}  # fmt: skip
 
 _HAT = {"hat_off": (0.0, 0.0), "hat_y": (0.045, 0.062), "hat_h": (0.085, 0.120), "brim": (0.080, 0.138)}
 _GLASSES = {"glasses_off": (0.0, 0.0), "glasses_r": (0.019, 0.023)}
@@ -85,7 +87,7 @@ _HAIRS = ((24, 20, 20), (52, 36, 28), (96, 62, 38), (150, 100, 54), (206, 168, 1
 _IRISES = ((88, 56, 34), (66, 92, 124), (92, 112, 74), (54, 36, 26), (110, 128, 140))
 _METALS = ((214, 178, 88), (214, 216, 222), (236, 232, 224), (70, 70, 78))
 
-Person = dict[str, jax.Array | np.ndarray]
+Person = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,10 +139,10 @@ def make_head(identity: int, seed: int = 0, config: PeopleConfig | None = None) 
         person["hair_t"] = min(person["hair_t"], 0.015)
         person["hat_t"] = max(person["hair_t"], 0.006) + 0.006
     person |= _colours(rng) | _textures(rng)
-    return {name: np.asarray(value, np.float32) for name, value in person.items()}
+    return {name: jnp.asarray(value, jnp.float32) for name, value in person.items()}
 
 
-def _colours(rng: np.random.Generator) -> Person:
+def _colours(rng: np.random.Generator) -> dict[str, np.ndarray]:
     skin = _between(rng, _SKINS)
     hair = _between(rng, _HAIRS, neighbours=False)
     cloth = rng.uniform(0.08, 0.92, (2, 3))
@@ -167,7 +169,7 @@ def _between(rng: np.random.Generator, anchors, neighbours: bool = True) -> np.n
     return np.clip(mixed * rng.uniform(0.92, 1.08, 3), 0.0, 1.0)
 
 
-def _textures(rng: np.random.Generator) -> Person:
+def _textures(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Wave vectors (unit length) and phases (turns) of the noise, and the light's direction in the head frame."""
     waves = rng.normal(size=(3, 5, 3))
     light = np.asarray([rng.uniform(-0.9, 0.9), rng.uniform(0.1, 0.9), rng.uniform(0.5, 1.0)])

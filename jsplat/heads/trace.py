@@ -19,12 +19,12 @@ from jsplat.errors import InputError
 from jsplat.heads import paint, shape
 from jsplat.heads.person import Person
 
-BLOCK = 16384  # rays per call of a compiled program
+BLOCK = 8192  # rays per call of a compiled program
 CONE = 4  # pixels per side
 REACH = 0.42  # metres around the origin inside which everything visible lies
 STEP = 0.9  # of the distance per step: the ellipsoid bound is not exact
 HIT = 1e-4  # metres from the surface that count as on it: 1/25 of a pixel at 128 px
-STEPS, ROUNDS = 6, 16  # steps per call, calls per ray: grazing rays that still creep then count as hits
+STEPS, ROUNDS = 6, 12  # steps per call, calls per ray: grazing rays that still creep then count as hits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +73,10 @@ def render_head(person: Person, cameras: Camera, samples: int = 2) -> View:
         near = -_widest(-t.reshape(shape_)) - 0.004  # half a pixel away nothing thicker than this is missed
         edge = np.flatnonzero(_edges(ids.reshape(shape_), depth))
         view, v, u, near = view[edge], v[edge], u[edge], near.reshape(-1)[edge]
-        total = np.zeros((edge.size, 3), np.float32)
-        for i, j in np.ndindex(samples, samples):
-            lines, _ = rays.through(view, u + (i + 0.5) / samples, v + (j + 0.5) / samples)
-            total += _shade(person, lines, _march(person, lines, near, 0.0))[0]
-        rgb[edge] = total / samples**2
+        ways = [((i + 0.5) / samples, (j + 0.5) / samples) for i, j in np.ndindex(samples, samples)]
+        lines = np.concatenate([rays.through(view, u + du, v + dv)[0] for du, dv in ways], axis=1)
+        fine = _march(person, lines, np.tile(near, samples**2), 0.0)
+        rgb[edge] = _shade(person, lines, fine)[0].reshape(samples**2, -1, 3).mean(0)
     images = np.round(rgb * 255.0).astype(np.uint8)
     return View(images.reshape(*shape_, 3), ids.reshape(shape_), depth)
 
