@@ -1,7 +1,7 @@
 """Alpha blending of projected Gaussians: one differentiable function, one contract, several implementations.
 
-The contract is `reference.blend_reference`. `custom_vjp` stands outside and `custom_vmap` inside, so that any nesting of
-`vmap` and `grad` folds into one flat list of images, never a lockstep over the longest tile.
+The contract is `reference.blend_reference`. `custom_vjp` stands outside and `custom_vmap` inside, so that any nesting
+of `vmap` and `grad` folds into one flat list of images, never a lockstep over the longest tile.
 """
 
 import functools
@@ -123,6 +123,9 @@ def blend(
     lead, channels = opacities.shape[:-1], features.shape[-1]
     if shape_channels is not None and not 0 <= shape_channels <= channels:
         raise ValueError(f"blend: shape_channels: wanted 0 to {channels}, got {shape_channels}")
+    if opacities.size == 0:  # no images, or nothing to draw
+        empty = jnp.zeros((*lead, size[1], size[0], channels + 1), features.dtype)
+        return empty[..., :-1], empty[..., -1], jnp.zeros(lead, jnp.int32)
     flat = [x.reshape(-1, *x.shape[len(lead) :]) for x in (means2d, conics, opacities, depths, features)]
     out, needed = _blend_function(size, capacity, channels if shape_channels is None else shape_channels)(*flat)
     out = out.reshape(*lead, *out.shape[1:])

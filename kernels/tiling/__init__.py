@@ -12,6 +12,9 @@ from jaxtyping import Array, Float, Int
 
 from jsplat.kernels.constants import ALPHA_FLOOR
 
+MOST = 2**31 - 1
+ROUNDING = 5e-7  # of float32, relative to the terms of a sum that may cancel: dropping must never be a matter of it
+
 
 class TileHits(typing.NamedTuple):
     """The flat list of tile hits.
@@ -62,10 +65,13 @@ def bin_tiles(
     spans = jnp.where(visible[:, None], jnp.maximum(high - low, 0), 0)
     counts = spans[:, 0] * spans[:, 1]
     needed = counts.reshape(i, n).sum(1)
+    # A need beyond 32 bits must not wrap around to a small one.
+    needed = jnp.where(counts.reshape(i, n).sum(1, dtype=jnp.float32) > MOST, MOST, needed)
     counts = jnp.where(jnp.repeat(needed <= capacity, n), counts, 0)
 
     # Depth first over all images at once; slots then come in depth order, which the sort by tile keeps.
-    _, order = _sort_pairs(lax.bitcast_convert_type(jnp.where(counts > 0, depths, jnp.inf), jnp.int32), jnp.arange(i * n))
+    nearness = lax.bitcast_convert_type(jnp.where(counts > 0, depths, jnp.inf).astype(jnp.float32), jnp.int32)
+    _, order = _sort_pairs(nearness, jnp.arange(i * n))
     slots = i * capacity
     offsets = jnp.cumsum(counts[order]) - counts[order]
     rank = jnp.repeat(jnp.arange(i * n, dtype=jnp.int32), counts[order], total_repeat_length=slots)
@@ -86,11 +92,13 @@ def bin_tiles(
 def _tile_box(means2d, conics, opacities, size, tile):
     """Tile ranges [low, high) around the ellipse where alpha reaches the floor, and the power limit of that ellipse."""
     limit = jnp.log(jnp.maximum(opacities, 1e-30) / ALPHA_FLOOR)  # keep where the power is at most this
-    determinant = conics[:, 0] * conics[:, 2] - conics[:, 1] ** 2
+    product = conics[:, 0] * conics[:, 2]
+    exact = product - conics[:, 1] ** 2
+    determinant = exact - ROUNDING * product  # a needle's may be all rounding: then its box is the whole image
     variances = jnp.stack([conics[:, 2], conics[:, 0]], -1) / jnp.maximum(determinant, 1e-30)[:, None]
     reach = jnp.sqrt(2 * jnp.maximum(limit, 0)[:, None] * variances)
     bounds = jnp.asarray(tile_grid(*size, tile))
-    finite = jnp.isfinite(means2d).all(-1) & jnp.isfinite(reach).all(-1) & (determinant > 0)
+    finite = jnp.isfinite(means2d).all(-1) & jnp.isfinite(conics).all(-1) & (exact > 0)
     # A pixel centre at x + 0.5 is inside [mean - reach, mean + reach]; clip before the cast, floats may be huge.
     low = jnp.clip(jnp.floor((means2d - reach - 0.5) / tile), 0, bounds)
     high = jnp.clip(jnp.floor((means2d + reach - 0.5) / tile) + 1, 0, bounds)
@@ -117,7 +125,8 @@ def _touches(cell, rows, tile):
     other_x = jnp.clip(mean[:, 0] - b / a * offset[:, 1], low[:, 0], low[:, 0] + (tile - 1)) - mean[:, 0]
 
     def power(x, y):
-        return 0.5 * (a * x * x + c * y * y) + b * x * y
+        squares = 0.5 * (a * x * x + c * y * y)
+        return squares + b * x * y - ROUNDING * squares
 
     least = jnp.minimum(power(offset[:, 0], other_y), power(other_x, offset[:, 1]))
-    return least <= limit * 1.0001 + 1e-4  # a hair of slack: dropping must never be a matter of rounding
+    return least <= limit * 1.0001 + 1e-4
