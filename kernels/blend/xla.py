@@ -172,7 +172,17 @@ def forward(means2d, conics, opacities, depths, features, *, size: tuple[int, in
 
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "shape_channels"))
 def backward(
-    means2d, conics, opacities, depths, features, out, grad, *, size: tuple[int, int], capacity: int, shape_channels: int
+    means2d,
+    conics,
+    opacities,
+    depths,
+    features,
+    out,
+    grad,
+    *,
+    size: tuple[int, int],
+    capacity: int,
+    shape_channels: int,
 ) -> tuple[Float[Array, "i n 2"], Float[Array, "i n 3"], Float[Array, "i n"], Float[Array, "i n c"]]:
     """Gradients of sum(out * grad), recomputed front to back; `out` and `grad` are tiled like `forward`'s output.
 
@@ -185,8 +195,14 @@ def backward(
     chunks = _chunks(hits)
     table, values = _table(means2d, conics, opacities), _with_one(features)
     count, channels = table.shape[0] - 1, values.shape[-1] - 1
-    shaping = (*range(shape_channels), channels)  # the channels that may move the geometry, and alpha
-    whole = jnp.sum(out[..., shaping] * grad[..., shaping], -1)
+
+    def shaping(x):
+        """The channels that may move the geometry, and alpha; slices, because a gather is slow on CPUs."""
+        if shape_channels == channels:
+            return x
+        return jnp.concatenate([x[..., :shape_channels], x[..., channels:]], -1)
+
+    whole = jnp.sum(shaping(out) * shaping(grad), -1)
 
     def block(index, state):
         sums, through, running, last = state
@@ -197,7 +213,7 @@ def backward(
         new_tile = tile != jnp.concatenate([last[None], tile[:-1]])
         raw, alpha, before, weight, kept, through = _weights(rows, dx, dy, new_tile, through)
         upstream = grad.at[tile].get(mode="fill", fill_value=0.0)
-        v = jnp.einsum("bpc,bkc->bkp", upstream[..., shaping], values[ids][..., shaping])
+        v = jnp.einsum("bpc,bkc->bkp", shaping(upstream), shaping(values[ids]))
         share = weight * v
         inner, total = _exclusive("sum", share)
         start, running = _across_chunks("sum", total, new_tile, running)
