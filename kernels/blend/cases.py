@@ -1,0 +1,129 @@
+"""Named inputs of `blend`, as data: the same ones feed the tests and the benchmarks.
+
+All named cases share one shape, so that one compilation serves them; unused rows are hidden Gaussians. The values are
+rounded to float32 once, so that float32 and float64 code starts from the same numbers.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jsplat.kernels.blend.xla import CHUNK
+
+COUNT = 64
+CHANNELS = 3
+SIZE = (37, 29)  # no multiple of any tile edge
+CAPACITY = COUNT * 5 * 4  # every Gaussian in every tile of 8 x 8
+LOW_PASS = 0.3  # pixel^2; what the projection adds to every covariance
+
+Rows = Float[np.ndarray, "n"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Splats:
+    """Projected Gaussians of i images; see `jsplat.kernels.tiling.bin_tiles` for units."""
+
+    means2d: Float[np.ndarray, "i n 2"]
+    conics: Float[np.ndarray, "i n 3"]
+    opacities: Float[np.ndarray, "i n"]
+    depths: Float[np.ndarray, "i n"]
+    features: Float[np.ndarray, "i n c"]
+
+    def arrays(self, dtype: type = np.float32) -> tuple[jax.Array, ...]:
+        """The arguments of `blend`, in order."""
+        return tuple(jnp.asarray(getattr(self, f.name), dtype) for f in dataclasses.fields(self))
+
+
+def conic(long: np.ndarray, short: np.ndarray, angle: np.ndarray) -> Float[np.ndarray, "*b 3"]:
+    """Inverse covariance (a, b, c) of standard deviations in pixels, the long one turned by `angle` radians."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    u, v = 1 / (np.square(long) + LOW_PASS), 1 / (np.square(short) + LOW_PASS)
+    return np.stack([cos * cos * u + sin * sin * v, cos * sin * (u - v), sin * sin * u + cos * cos * v], -1)
+
+
+def splats(means2d, conics, opacities, depths, features) -> Splats:
+    """One image from rows, rounded to float32 and filled up to COUNT with hidden Gaussians."""
+    rest = COUNT - len(means2d)
+    rows = (means2d, conics, opacities, depths, features)
+    fill = (
+        np.ones((rest, 2)),
+        np.ones((rest, 3)) * [1, 0, 1],
+        np.ones(rest),
+        np.full(rest, np.inf),
+        np.ones((rest, 3)),
+    )
+    joined = (np.concatenate([np.asarray(a, np.float64).reshape(-1, *b.shape[1:]), b]) for a, b in zip(rows, fill))
+    return Splats(*(x.astype(np.float32).astype(np.float64)[None] for x in joined))
+
+
+def _random(count: int = COUNT, seed: int = 0, **changes) -> Splats:
+    """Gaussians of a few pixels all over the image; `changes` replace rows."""
+    random = np.random.default_rng(seed)
+    rows = {
+        "means2d": random.uniform(-2, 2 + np.asarray(SIZE), (count, 2)),
+        "conics": conic(*random.uniform(0.5, 5, (2, count)), random.uniform(0, np.pi, count)),
+        "opacities": random.uniform(0.02, 0.98, count),
+        "depths": random.uniform(1, 2, count),
+        "features": random.uniform(0, 1, (count, CHANNELS)),
+    }
+    return splats(**{**rows, **changes})
+
+
+def _one(long: float, short: float, angle: float = 0.4, opacity: float = 0.7, mean=(17.3, 12.8)) -> Splats:
+    return _random(1, means2d=[mean], conics=conic(*np.array([[long], [short], [angle]])), opacities=[opacity])
+
+
+def _over_one_tile(count: int) -> Splats:
+    """`count` Gaussians that all lie inside one tile, so that its list is exactly that long."""
+    random = np.random.default_rng(count)
+    small = np.full(count, 0.05)
+    return _random(count, means2d=random.uniform(11.5, 12.5, (count, 2)), conics=conic(small, small, small))
+
+
+# Name -> how to make it.
+CASES: dict[str, Callable[[], Splats]] = {
+    "random": _random,
+    "nothing_visible": lambda: _random(0),
+    "all_behind": lambda: _random(depths=np.full(COUNT, np.inf)),
+    "all_outside": lambda: _random(means2d=np.full((COUNT, 2), -500.0)),
+    "one": lambda: _one(3.0, 2.0),
+    "one_at_the_corner": lambda: _one(3.0, 2.0, mean=(0.0, 0.0)),
+    "needle": lambda: _one(25.0, 1e-4, angle=0.7),
+    "huge": lambda: _one(1e4, 1e3),
+    "point": lambda: _one(0.0, 0.0),
+    "opacity_zero": lambda: _random(opacities=np.zeros(COUNT)),
+    "opacity_one": lambda: _random(opacities=np.ones(COUNT)),
+    "just_below_the_floor": lambda: _random(opacities=np.full(COUNT, 0.999 / 255)),
+    "one_chunk": lambda: _over_one_tile(CHUNK),
+    "one_chunk_and_one": lambda: _over_one_tile(CHUNK + 1),
+    "opaque_layers": lambda: _random(
+        conics=conic(np.full(COUNT, 30.0), np.full(COUNT, 20.0), np.zeros(COUNT)), opacities=np.full(COUNT, 0.6)
+    ),
+    "nearly_opaque_layers": lambda: _random(
+        conics=conic(np.full(COUNT, 30.0), np.full(COUNT, 20.0), np.zeros(COUNT)), opacities=np.full(COUNT, 0.9985)
+    ),
+    "equal_depths": lambda: _random(depths=np.full(COUNT, 1.5)),
+    "far_apart_depths": lambda: _random(depths=np.geomspace(1e-6, 1e30, COUNT)[::-1]),
+}
+
+
+def headlike(images: int, count: int, edge: int, channels: int, seed: int = 0) -> Splats:
+    """Gaussians on an ellipsoid that fills two thirds of square images of `edge` pixels, as a fitted head would."""
+    random = np.random.default_rng(seed)
+    normal = random.normal(size=(images, count, 3))
+    normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
+    point = normal * np.array([0.3, 0.375, 0.35]) * edge
+    spacing = 0.7 * np.sqrt(4 * np.pi * (0.34 * edge) ** 2 / count)
+    along, across = spacing * np.exp(0.3 * random.normal(size=(2, images, count)))
+    across = across * np.maximum(0.25, np.abs(normal[..., 2]))  # seen from the side towards the outline
+    return Splats(
+        point[..., :2] + edge / 2,
+        conic(along, across, np.arctan2(normal[..., 1], normal[..., 0]) + np.pi / 2),
+        random.uniform(0.02, 0.98, (images, count)),
+        4 * edge + point[..., 2],
+        random.uniform(0, 1, (images, count, channels)),
+    )

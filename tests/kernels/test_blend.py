@@ -1,0 +1,338 @@
+"""`blend`: every implementation against the float64 reference, on the named cases."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsplat.kernels import blend as door
+from jsplat.kernels.blend import BACKENDS, blend, xla
+from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, SIZE, Splats, splats
+from jsplat.kernels.blend.reference import blend_reference
+from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
+from tests.close import (
+    assert_close,
+    assert_finite_differences,
+    assert_gradient_close,
+    assert_image_close,
+    near,
+)
+
+FLOOR_WIDTH = 1e-5  # float32 gives alpha to some 1e-6 of itself
+STOP_WIDTH = 1e-3  # a transmittance is a product of 1 - alpha, and 1 - 0.999 keeps only 6e-5 of relative precision
+DOUBLE = 1e-9
+DOUBLE_WHY = "float64: rounding of 1e-16, amplified by 1 / (1 - 0.999) for each opaque layer and by sums over pixels"
+REGROUPED = 1e-5
+REGROUPED_WHY = "float32 sums in another order: chunks of other images move the borders of the blocks"
+ATTRIBUTES = ("means2d", "conics", "opacities", "features")
+LOSS = np.random.default_rng(7).normal(size=(SIZE[1], SIZE[0], CHANNELS + 1))  # weights of channels and alpha
+
+
+def loss_of(out, alpha):
+    weights = jnp.asarray(LOSS, out.dtype)
+    return (out * weights[..., :-1]).sum() + (alpha * weights[..., -1]).sum()
+
+
+def image_and_gradients(function):
+    """Image with alpha, and the gradients of a random linear loss for everything but the depths."""
+
+    def run(*args):
+        def loss(means2d, conics, opacities, features):
+            out, alpha, *_ = function(means2d, conics, opacities, args[3], features)
+            return loss_of(out, alpha), jnp.concatenate([out, alpha[..., None]], -1)
+
+        gradients, image = jax.grad(loss, (0, 1, 2, 3), has_aux=True)(*args[:3], args[4])
+        return image, dict(zip(ATTRIBUTES, gradients))
+
+    return run
+
+
+@functools.cache
+def implementation(backend: str):
+    return image_and_gradients(functools.partial(blend, size=SIZE, capacity=CAPACITY, backend=backend))
+
+
+@functools.cache
+def truth(name: str):
+    """Image, gradients (numpy, float64) and the band of pixels near a cutoff."""
+    with jax.enable_x64(True):
+        run = _truth_function()
+        image, gradients = jax.tree.map(np.asarray, run(*CASES[name]().arrays(np.float64)))
+    assert image.dtype == np.float64
+    return image, gradients, cutoff_band(CASES[name]())
+
+
+@functools.cache
+def _truth_function():
+    return jax.jit(image_and_gradients(functools.partial(blend_reference, size=SIZE)))
+
+
+def cutoff_band(case: Splats) -> np.ndarray:
+    """Pixels `i h w` where some alpha is near the floor or the ceiling, or some transmittance near the stop."""
+    floors, stops = [], []
+    for means2d, (a, b, c), opacities, depths in zip(
+        case.means2d, np.moveaxis(case.conics, -1, 1), case.opacities, case.depths
+    ):
+        order = np.argsort(depths, kind="stable")
+        pixels = np.stack(np.meshgrid(np.arange(SIZE[0]) + 0.5, np.arange(SIZE[1]) + 0.5), -1)
+        dx, dy = np.moveaxis(means2d - pixels[:, :, None], -1, 0)
+        alpha = opacities * np.exp(-0.5 * (a * dx * dx + c * dy * dy) - b * dx * dy) * np.isfinite(depths)
+        alpha = alpha[..., order]
+        through = np.cumprod(1 - np.where(alpha >= ALPHA_FLOOR, np.minimum(alpha, ALPHA_CEILING), 0), -1)
+        floors.append(near(alpha, ALPHA_FLOOR, FLOOR_WIDTH))
+        stops.append(near(through, TRANSMITTANCE_STOP, STOP_WIDTH))
+    return np.stack(floors) | np.stack(stops)
+
+
+def test_these_implementations_ran():
+    assert BACKENDS == ("xla",)
+
+
+def test_an_unknown_implementation_is_refused():
+    with pytest.raises(ValueError, match=r"blend: backend: wanted one of \('xla',\) or None, got 'cuda'"):
+        blend(*CASES["one"]().arrays(), size=SIZE, capacity=CAPACITY, backend="cuda")
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_image_and_gradients_are_the_references(backend, name):
+    want, wanted, band = truth(name)
+    image, gradients = implementation(backend)(*CASES[name]().arrays())
+    assert image.dtype == np.float32
+    assert_image_close(image, want, band)
+    for key, gradient in gradients.items():
+        got, true = (np.asarray(g).reshape(-1, *g.shape[2:]) for g in (gradient, wanted[key]))
+        if true.any():
+            assert_gradient_close({key: got}, {key: true})
+        else:
+            assert not got.any(), f"{key}: a gradient where the reference has none"
+
+
+def test_the_cases_are_what_their_names_say():
+    def weight(name):
+        return truth(name)[0][..., -1]
+
+    for name in ("nothing_visible", "all_behind", "all_outside", "opacity_zero", "just_below_the_floor"):
+        assert not truth(name)[0].any(), name
+    for name in ("random", "one", "needle", "point", "one_chunk", "one_chunk_and_one", "equal_depths"):
+        assert weight(name).any(), name
+    assert weight("huge").min() > 0.69  # covers every pixel with its opacity of 0.7
+    for name in ("opaque_layers", "nearly_opaque_layers"):
+        left = 1 - weight(name)
+        assert 0 < left.min() < TRANSMITTANCE_STOP, name  # the stop acted: all 64 layers would leave far less
+        assert left.min() > 1e-8, name
+
+
+@pytest.mark.parametrize("name", ["random", "opacity_one", "opaque_layers", "needle"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_in_float64_the_same_formulas_come_out(backend, name):
+    want, wanted, _ = truth(name)
+    with jax.enable_x64(True):
+        image, gradients = implementation(backend)(*CASES[name]().arrays(np.float64))
+    assert image.dtype == np.float64
+    assert_close(image, want, DOUBLE, DOUBLE_WHY)
+    assert_close(gradients, wanted, DOUBLE, DOUBLE_WHY, relative=True)
+
+
+def test_the_reference_has_the_gradient_of_its_finite_differences():
+    case = CASES["random"]()
+    count = 12  # few enough that no pixel lies near a cutoff
+    few = Splats(*(x[:, :count] for x in (case.means2d, case.conics, case.opacities, case.depths, case.features)))
+    assert not cutoff_band(few).any()
+
+    def loss(means2d, conics, opacities, features):
+        return loss_of(*blend_reference(means2d, conics, opacities, jnp.asarray(few.depths), features, size=SIZE))
+
+    assert_finite_differences(loss, few.means2d, few.conics, few.opacities, few.features)
+
+
+# Batches
+
+
+@functools.cache
+def batch() -> tuple[jax.Array, ...]:
+    """Four images of quite different cost: `4 n ...`."""
+    names = ("random", "opaque_layers", "one", "nothing_visible")
+    return tuple(jnp.concatenate(rows) for rows in zip(*(CASES[name]().arrays() for name in names)))
+
+
+def one_image(*args):
+    """Channels and alpha."""
+    return blend(*args, size=SIZE, capacity=CAPACITY)[:2]
+
+
+def gradient_of(function):
+    def loss(*args):
+        out, alpha = function(*args)
+        return loss_of(out, alpha)
+
+    return jax.grad(loss, (0, 1, 2, 4))
+
+
+@functools.cache
+def unbatched():
+    """Images and gradients, one image at a time."""
+    rows = [implementation("xla")(*(x[k : k + 1] for x in batch())) for k in range(4)]
+    return jax.tree.map(lambda *x: np.concatenate(x), *rows)
+
+
+def equal(got, want):
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+def test_leading_axes_equal_one_image_at_a_time():
+    pairs = [x.reshape(2, 2, *x.shape[1:]) for x in batch()]
+    out, alpha, needed = blend(*pairs, size=SIZE, capacity=CAPACITY)
+    assert (out.shape, needed.shape) == ((2, 2, SIZE[1], SIZE[0], CHANNELS), (2, 2))
+    got = jnp.concatenate([out, alpha[..., None]], -1)
+    assert_close(got.reshape(unbatched()[0].shape), unbatched()[0], REGROUPED, REGROUPED_WHY)
+
+
+NESTINGS = {
+    "grad": lambda args: gradient_of(one_image)(*args),
+    "vmap(grad)": lambda args: jax.vmap(gradient_of(one_image))(*args),
+    "grad(vmap)": lambda args: gradient_of(jax.vmap(one_image))(*args),
+    "jit(vmap(jit(grad)))": lambda args: jax.jit(jax.vmap(jax.jit(gradient_of(one_image))))(*args),
+    "vmap(vmap(grad))": lambda args: jax.vmap(jax.vmap(gradient_of(one_image)))(*in_pairs(args)),
+    "grad(vmap(vmap))": lambda args: gradient_of(jax.vmap(jax.vmap(one_image)))(*in_pairs(args)),
+    "vmap(grad(vmap))": lambda args: jax.vmap(gradient_of(jax.vmap(one_image)))(*in_pairs(args)),
+}
+
+
+def in_pairs(args):
+    return [x.reshape(2, 2, *x.shape[1:]) for x in args]
+
+
+@pytest.mark.parametrize("name", NESTINGS)
+def test_nested_transformations_equal_one_image_at_a_time(name):
+    got = NESTINGS[name](batch())
+    want = unbatched()[1]
+    got = {key: np.asarray(g).reshape(want[key].shape) for key, g in zip(ATTRIBUTES, got)}
+    assert_close(got, want, REGROUPED, REGROUPED_WHY, relative=True)
+
+
+def test_nesting_changes_no_bit():
+    plain = NESTINGS["grad(vmap)"](batch())
+    equal(NESTINGS["vmap(grad)"](batch()), plain)
+    equal(tuple(x.reshape(4, *x.shape[2:]) for x in NESTINGS["vmap(grad(vmap))"](batch())), plain)
+
+
+def test_an_axis_that_is_not_batched_is_shared():
+    args = tuple(x[0] for x in batch())
+    colors = jnp.stack([args[4] * scale for scale in (1, 2, 3, 4)])
+    over = (None, None, None, None, 0)
+    out, _ = jax.vmap(one_image, over)(*args[:4], colors)
+    shared = jax.grad(lambda *a: jax.vmap(one_image, over)(*a, colors)[0].sum(), (0, 1, 2))(*args[:4])
+    copies = [jnp.stack([x] * 4) for x in args[:4]]
+    every = jax.grad(lambda *a: jax.vmap(one_image)(*a, colors)[0].sum(), (0, 1, 2))(*copies)
+    equal(out, jax.vmap(one_image)(*copies, colors)[0])
+    assert_close(shared, [g.sum(0) for g in every], REGROUPED, REGROUPED_WHY, relative=True)
+
+
+def test_two_runs_give_the_same_bits():
+    run = implementation("xla")
+    equal(run(*CASES["random"]().arrays()), run(*CASES["random"]().arrays()))
+
+
+# Channels
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("channels", [1, 22, 33])
+def test_any_number_of_channels(backend, channels):
+    case = CASES["random"]().arrays()
+    features = np.random.default_rng(channels).uniform(size=(1, COUNT, channels)).astype(np.float32).astype(np.float64)
+    out, alpha, _ = blend(*case[:4], jnp.asarray(features, jnp.float32), size=SIZE, capacity=CAPACITY, backend=backend)
+    with jax.enable_x64(True):
+        want, over = blend_reference(*CASES["random"]().arrays(np.float64)[:4], jnp.asarray(features), size=SIZE)
+    assert out.shape == (1, SIZE[1], SIZE[0], channels)
+    assert_image_close(out, want, truth("random")[2])
+    assert_image_close(alpha[..., None], over[..., None], truth("random")[2])
+
+
+def gradients_by_channels(shape_channels, features, used):
+    """Gradients of a loss on the first `used` channels and alpha."""
+    case = CASES["random"]().arrays()
+    weights = np.where(np.arange(CHANNELS + 1) < used, LOSS, 0)
+    weights[..., -1] = LOSS[..., -1]
+
+    def loss(means2d, conics, opacities, features):
+        out, alpha, _ = blend(
+            means2d, conics, opacities, case[3], features, size=SIZE, capacity=CAPACITY, shape_channels=shape_channels
+        )
+        return (jnp.concatenate([out, alpha[..., None]], -1) * weights).sum()
+
+    return jax.grad(loss, (0, 1, 2, 3))(*case[:3], features)
+
+
+@pytest.mark.parametrize("shaping", [0, 2])
+def test_only_shape_channels_and_alpha_move_the_geometry(shaping):
+    features = CASES["random"]().arrays()[4]
+    got = gradients_by_channels(shaping, features, CHANNELS)
+    want = gradients_by_channels(None, features, shaping)  # the same, had the loss not seen the other channels
+    full = gradients_by_channels(None, features, CHANNELS)
+    assert_gradient_close([g[0] for g in got[:3]], [g[0] for g in want[:3]], error=1e-5)  # float32, same terms
+    equal(got[3], full[3])  # all channels learn their features
+    assert not np.allclose(want[0], full[0], rtol=1e-2)
+
+
+@pytest.mark.parametrize("shaping", [-1, 4])
+def test_impossible_shape_channels_are_refused(shaping):
+    with pytest.raises(ValueError, match=f"blend: shape_channels: wanted 0 to 3, got {shaping}"):
+        blend(*CASES["one"]().arrays(), size=SIZE, capacity=CAPACITY, shape_channels=shaping)
+
+
+# Capacity
+
+
+def test_a_view_above_capacity_is_nan_and_its_neighbours_do_not_notice():
+    capacity = 400  # above the 20 tiles of one Gaussian, below the 1280 of the layers
+
+    def stacked(middle):
+        cases = [CASES[name]().arrays() for name in ("one", middle, "one_at_the_corner")]
+        return [jnp.concatenate(rows) for rows in zip(*cases)]
+
+    @jax.jit
+    def run(*args):
+        def loss(*args):
+            out, alpha, needed = blend(*args, size=SIZE, capacity=capacity)
+            return out[::2].sum(), (out, alpha, needed)
+
+        return jax.grad(loss, (0, 1, 2, 4), has_aux=True)(*args)
+
+    gradients, (out, alpha, needed) = run(*stacked("opaque_layers"))
+    assert needed[1] == CAPACITY
+    assert max(needed[0], needed[2]) <= 20
+    assert np.isnan(out[1]).all()
+    assert np.isnan(alpha[1]).all()
+    want, (clean, over, _) = run(*stacked("nothing_visible"))  # the same program beside an empty view
+    equal((out[::2], alpha[::2], [g[::2] for g in gradients]), (clean[::2], over[::2], [g[::2] for g in want]))
+    assert clean[0].any()
+
+
+def test_a_capacity_that_just_suffices_is_enough():
+    args = CASES["random"]().arrays()
+    want, _, needed = blend(*args, size=SIZE, capacity=CAPACITY)
+    assert_close(blend(*args, size=SIZE, capacity=int(needed[0]))[0], want, REGROUPED, REGROUPED_WHY)
+    assert np.isnan(blend(*args, size=SIZE, capacity=int(needed[0]) - 1)[0]).all()
+
+
+def test_no_gaussians_at_all_give_an_empty_image():
+    out, alpha, needed = blend(*(x[:, :0] for x in CASES["one"]().arrays()), size=SIZE, capacity=1)
+    assert not out.any()
+    assert not alpha.any()
+    assert needed.tolist() == [0]
+
+
+def test_tiles_and_images_are_one_another_inverse():
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(2, 13, 21, 3)), jnp.float32)
+    equal(door.untile(door.to_tiles(image), (21, 13)), image)
+    assert door.to_tiles(image).shape == (2 * 2 * 3, xla.TILE**2, 3)
+
+
+def test_hidden_rows_fill_a_case_up():
+    rows = splats(np.ones((1, 2)), [[1, 0, 1]], [0.5], [1.0], np.ones((1, 3)))
+    assert rows.means2d.shape == (1, COUNT, 2)
+    assert np.isfinite(rows.depths).sum() == 1

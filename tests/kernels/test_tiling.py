@@ -1,0 +1,146 @@
+"""`bin_tiles` against brute force over all pixels in float64."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsplat.kernels.blend.cases import conic
+from jsplat.kernels.constants import ALPHA_FLOOR
+from jsplat.kernels.tiling import TileHits, bin_tiles, tile_grid
+
+SIZE, TILE, COUNT = (61, 45), 8, 300
+ACROSS, DOWN = tile_grid(*SIZE, TILE)
+TILES = ACROSS * DOWN
+LISTED_FOR_NOTHING = 0.12  # an ellipse may cut a tile's corner between pixel centres; these tiles cost time, no error
+
+
+@functools.cache
+def gaussians(seed: int) -> tuple[np.ndarray, ...]:
+    """Two images with everything from points to needles of 1000 pixels, in and around the image, float32."""
+    random = np.random.default_rng(seed)
+    shape = (2, COUNT)
+    means = random.uniform(-40, 40 + np.asarray(SIZE), (*shape, 2))
+    long = np.exp(random.uniform(np.log(0.01), np.log(1000), shape))
+    short = long * np.exp(random.uniform(np.log(1e-6), 0, shape))
+    opacities = np.where(random.uniform(size=shape) < 0.2, 1.01 * ALPHA_FLOOR, random.uniform(0, 1, shape))
+    depths = np.where(random.uniform(size=shape) < 0.05, np.inf, random.uniform(0.5, 2, shape))
+    rows = (means, conic(long, short, random.uniform(0, np.pi, shape)), opacities, depths)
+    return tuple(x.astype(np.float32) for x in rows)
+
+
+@functools.partial(jax.jit, static_argnames="capacity")
+def run(means2d, conics, opacities, depths, capacity=COUNT * TILES) -> TileHits:
+    return bin_tiles(means2d, conics, opacities, depths, size=SIZE, tile=TILE, capacity=capacity)
+
+
+def touched(means2d, conics, opacities, depths) -> np.ndarray:
+    """`i n tile`: whether some pixel of the tile sees an alpha of at least 1/255."""
+    a, b, c = np.moveaxis(conics.astype(np.float64), -1, 0)[..., None, None]
+    x, y = np.meshgrid(np.arange(SIZE[0]) + 0.5, np.arange(SIZE[1]) + 0.5)
+    dx, dy = (means2d.astype(np.float64)[..., k, None, None] - p for k, p in ((0, x), (1, y)))
+    alpha = opacities[..., None, None] * np.exp(-0.5 * (a * dx * dx + c * dy * dy) - b * dx * dy)
+    seen = (alpha >= ALPHA_FLOOR) & np.isfinite(depths)[..., None, None]
+    padded = np.pad(seen, ((0, 0), (0, 0), (0, DOWN * TILE - SIZE[1]), (0, ACROSS * TILE - SIZE[0])))
+    return padded.reshape(*seen.shape[:2], DOWN, TILE, ACROSS, TILE).any((3, 5)).reshape(*seen.shape[:2], TILES)
+
+
+def listed(hits: TileHits, images: int, count: int) -> np.ndarray:
+    """`i n tile`: what the list says."""
+    table = np.zeros((images, count, TILES), bool)
+    ids, starts = np.asarray(hits.ids), np.asarray(hits.starts)
+    for tile in range(images * TILES):
+        rows = ids[starts[tile] : starts[tile + 1]]
+        assert (rows // count == tile // TILES).all(), "a tile lists a Gaussian of another image"
+        table[tile // TILES, rows % count, tile % TILES] = True
+    return table
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_tile_is_dropped_and_most_needless_ones_are(seed):
+    args = gaussians(seed)
+    want, got = touched(*args), listed(run(*map(jnp.asarray, args)), 2, COUNT)
+    assert want.any(2).sum() > COUNT / 2
+    assert not (want & ~got).any(), f"{np.argwhere(want & ~got)[:5]}"
+    assert (got & ~want).sum() / got.sum() < LISTED_FOR_NOTHING
+
+
+def test_no_tile_of_a_long_needle_is_dropped():
+    """Their determinants are differences of nearly equal numbers, in float32."""
+    random = np.random.default_rng(5)
+    shape = (2, COUNT)
+    shapes = conic(random.uniform(100, 1000, shape), np.zeros(shape), random.uniform(0, np.pi, shape))
+    means = random.uniform(-200, 260, (*shape, 2))
+    args = [x.astype(np.float32) for x in (means, shapes, np.ones(shape), np.ones(shape))]
+    want, got = touched(*args), listed(run(*map(jnp.asarray, args)), 2, COUNT)
+    assert not (want & ~got).any(), f"{np.argwhere(want & ~got)[:5]}"
+
+
+def test_the_list_is_grouped_by_tile_nearest_first_without_repeats():
+    args = gaussians(0)
+    hits = run(*map(jnp.asarray, args))
+    ids, starts, depths = np.asarray(hits.ids), np.asarray(hits.starts), args[3].ravel()
+    assert (starts[0], len(starts)) == (0, 2 * TILES + 1)
+    assert (np.diff(starts) >= 0).all()
+    assert (ids[starts[-1] :] == 2 * COUNT).all()
+    for begin, end in itertools.pairwise(starts):
+        rows = ids[begin:end]
+        assert len(set(rows)) == len(rows)
+        assert (np.diff(depths[rows]) >= 0).all()
+
+
+def test_equal_depths_keep_the_order_of_the_rows():
+    means2d, conics, opacities, depths = gaussians(0)
+    hits = run(*map(jnp.asarray, (means2d, conics, opacities, np.ones_like(depths))))
+    ids, starts = np.asarray(hits.ids), np.asarray(hits.starts)
+    assert max(np.diff(starts)) > 10
+    assert all((np.diff(ids[a:b]) > 0).all() for a, b in itertools.pairwise(starts))
+
+
+def test_needed_is_what_suffices():
+    args = tuple(map(jnp.asarray, gaussians(0)))
+    full = run(*args)
+    most = int(full.needed.max())
+    exact = run(*args, capacity=most)
+    np.testing.assert_array_equal(exact.starts, full.starts)
+    np.testing.assert_array_equal(exact.ids[: exact.starts[-1]], full.ids[: full.starts[-1]])
+    assert (np.asarray(full.needed) >= listed(full, 2, COUNT).sum((1, 2))).all()
+
+
+def test_an_image_above_capacity_has_no_hits_and_says_what_it_needed():
+    args = gaussians(0)
+    halved = tuple(np.stack([x[0], np.where(np.arange(COUNT).reshape(-1, *[1] * (x.ndim - 2)) < 100, x[1], y)])
+                   for x, y in zip(args, (0, 1, 0, np.inf)))  # fmt: skip
+    full = run(*map(jnp.asarray, halved))
+    few, many = int(full.needed[1]), int(full.needed[0])
+    assert few < many
+    hits = run(*map(jnp.asarray, halved), capacity=few)
+    np.testing.assert_array_equal(hits.needed, full.needed)
+    np.testing.assert_array_equal(hits.starts[: TILES + 1], 0)
+    np.testing.assert_array_equal(listed(hits, 2, COUNT)[1], listed(full, 2, COUNT)[1])
+
+
+def test_a_need_beyond_32_bits_is_not_mistaken_for_a_small_one():
+    count, size = 70_000, (2048, 2048)  # 65,536 tiles for each of 70,000 Gaussians: 4.6e9, which wraps to 2.9e8
+    flat = [jnp.full((1, count, 2), 1024.0), jnp.tile(jnp.asarray([1e-8, 0, 1e-8]), (1, count, 1))]
+    jitted = jax.jit(functools.partial(bin_tiles, size=size, tile=8, capacity=10))
+    hits = jitted(*flat, jnp.ones((1, count)), jnp.ones((1, count)))
+    assert hits.needed[0] == 2**31 - 1
+    assert hits.starts[-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "value"),
+    [(0, np.nan), (0, np.inf), (1, np.nan), (1, np.inf), (2, 0.0), (2, np.nan), (3, np.inf), (3, np.nan)],
+    ids=lambda x: str(x),
+)
+def test_what_is_not_a_gaussian_is_not_listed(row, value):
+    rows = list(gaussians(0))
+    rows[row] = rows[row].copy()
+    rows[row][:, ::2] = value
+    table = listed(run(*map(jnp.asarray, rows)), 2, COUNT)
+    assert not table[:, ::2].any()
+    np.testing.assert_array_equal(table[:, 1::2], listed(run(*map(jnp.asarray, gaussians(0))), 2, COUNT)[:, 1::2])
