@@ -1,0 +1,1 @@
+"""Measurements with a memory: `python -m bench.run`."""
