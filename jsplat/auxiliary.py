@@ -4,11 +4,10 @@ import dataclasses
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jsplat.capture import Capture, capture_folders, read_capture, write_png
+from jsplat.capture import Capture, capture_folders, inside, read_capture, read_image, read_labels, write_png
 from jsplat.errors import InputError
 from jsplat.folder import new_folder, write_bytes, write_json
 from jsplat.labelset import LabelSet
@@ -51,6 +50,10 @@ def from_captures(captures: list[Capture]) -> AuxiliarySet:
         if capture.labelset != labelset:
             names = None if capture.labelset is None else capture.labelset.names
             raise InputError(f"capture {capture.identity}", wanted="the label set of the others", got=names)
+        if capture.images.shape[1:] != captures[0].images.shape[1:]:
+            h, w = captures[0].images.shape[1:3]
+            got = f"{capture.images.shape[2]}x{capture.images.shape[1]}"
+            raise InputError(f"capture {capture.identity}", wanted=f"{w}x{h} pixels, as the others", got=got)
         labels.append(capture.labels)
     assert labelset is not None  # the first capture had one, or the loop has stopped
     counts = [len(c.images) for c in captures]
@@ -68,6 +71,10 @@ def from_captures(captures: list[Capture]) -> AuxiliarySet:
 
 def concatenate(sets: list[AuxiliarySet]) -> AuxiliarySet:
     """Several sets as one."""
+    if not sets:
+        raise InputError("concatenate: sets", wanted="at least one", got="none")
+    if any(s.images.shape[1:] != sets[0].images.shape[1:] for s in sets):
+        raise InputError("concatenate: sets", wanted="one picture size", got=[s.images.shape[1:3] for s in sets])
     if any(s.labelset != sets[0].labelset for s in sets):
         raise InputError("concatenate: sets", wanted="one label set", got=[s.labelset.names for s in sets])
     arrays = {n: np.concatenate([getattr(s, n) for s in sets]) for n in ("images", "labels", "weights", "yaw", "pitch")}
@@ -94,22 +101,29 @@ def write_auxiliary(path: Path, data: AuxiliarySet) -> None:
 
 
 def read_auxiliary(path: Path) -> AuxiliarySet:
-    """Reads what `write_auxiliary` wrote."""
+    """Reads what `write_auxiliary` wrote.
+
+    Raises:
+        InputError: naming the file, line and field that is wrong.
+    """
+    where = f"{path.name}/samples.jsonl"
     try:
         labelset = LabelSet.from_json(json.loads((path / "labelset.json").read_text()))
         rows = [json.loads(line) for line in (path / "samples.jsonl").read_text().splitlines()]
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(str(path), wanted="an auxiliary set (labelset.json, samples.jsonl)", got=error) from error
+    if not rows:
+        raise InputError(where, wanted="at least one picture", got="none")
     images, labels = [], []
     for i, row in enumerate(rows):
-        image, label = cv2.imread(str(path / row["image"])), cv2.imread(str(path / row["label"]), cv2.IMREAD_UNCHANGED)
-        if image is None or label is None or image.shape[:2] != label.shape:
-            raise InputError(
-                f"{path.name}/samples.jsonl: line {i + 1}", wanted="a picture and its labels, one size", got=row
-            )
-        labelset.check(label, row["label"])
-        images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-        labels.append(label)
+        line = f"{where}: line {i + 1}"
+        _check_row(row, line)
+        images.append(read_image(inside(path, row["image"], f"{line}, image"), f"{line}, image"))
+        if images[i].shape != images[0].shape:
+            (h, w), got = images[0].shape[:2], f"{images[i].shape[1]}x{images[i].shape[0]}"
+            raise InputError(f"{line}, image", wanted=f"{w}x{h} pixels, as the others", got=got)
+        size = (images[i].shape[1], images[i].shape[0])
+        labels.append(read_labels(inside(path, row["label"], f"{line}, label"), f"{line}, label", labelset, size))
     return AuxiliarySet(
         images=np.stack(images),
         labels=np.stack(labels),
@@ -120,6 +134,24 @@ def read_auxiliary(path: Path) -> AuxiliarySet:
         source=tuple(r["source"] for r in rows),
         labelset=labelset,
     )
+
+
+def _check_row(row: object, line: str) -> None:
+    if not isinstance(row, dict):
+        raise InputError(line, wanted="an object", got=repr(row))
+    for key in ("yaw", "pitch", "weight"):
+        value = row.get(key)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
+        if value is None or not number or (key == "weight" and value < 0):
+            wanted = "a finite number" + (" >= 0" if key == "weight" else "")
+            raise InputError(f"{line}, {key}", wanted=wanted, got=repr(value))
+    if not isinstance(row.get("identity"), str):
+        raise InputError(f"{line}, identity", wanted="a name", got=repr(row.get("identity")))
+    if row.get("source") not in ("photo", "render"):
+        raise InputError(f"{line}, source", wanted="photo or render", got=repr(row.get("source")))
+    for key in ("image", "label"):
+        if key not in row:
+            raise InputError(f"{line}, {key}", wanted="a path inside the folder", got="none")
 
 
 def read_training_set(path: Path, size: int | None = None) -> AuxiliarySet:

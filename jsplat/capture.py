@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from jsplat.camera import OPENGL_FROM_OPENCV, Camera, pose_angles
 from jsplat.errors import InputError
 from jsplat.folder import new_folder, write_json
-from jsplat.labelset import IGNORE, LabelSet
+from jsplat.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,24 +56,63 @@ class Capture:
         return dataclasses.replace(self, labels=labels, labelset=labelset)
 
 
-def shrink_labels(labels: UInt8[np.ndarray, "h w"], size: tuple[int, int], k: int) -> UInt8[np.ndarray, "h2 w2"]:
-    """Resizes a label map by area vote: each new pixel takes the class (or IGNORE) covering most of it."""
+def resize_labels(labels: UInt8[np.ndarray, "h w"], size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2"]:
+    """Resizes a label map to (width, height): smaller by area vote (each new pixel takes the class, or IGNORE, that
+    covers most of it), larger by the nearest pixel."""
     if labels.shape == size[::-1]:
         return labels
+    if size[0] > labels.shape[1] or size[1] > labels.shape[0]:
+        return cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
     present = np.unique(labels)
-    shares = np.stack(
-        [cv2.resize((labels == i).astype(np.float32), size, interpolation=cv2.INTER_AREA) for i in present]
-    )
-    if labels.shape[0] < size[1]:
-        return cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
-    return present[np.argmax(shares, 0)].astype(np.uint8)
+    shares = [cv2.resize((labels == i).astype(np.float32), size, interpolation=cv2.INTER_AREA) for i in present]
+    return present[np.argmax(np.stack(shares), 0)].astype(np.uint8)
+
+
+def inside(root: Path, name: object, where: str) -> Path:
+    """The file `name` below `root`; InputError (`where`: file and field) if it is no relative path that stays there."""
+    if not isinstance(name, str) or not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise InputError(where, wanted="a path inside the folder", got=repr(name))
+    return root / name
+
+
+def read_image(path: Path, where: str) -> UInt8[np.ndarray, "h w 3"]:
+    """Reads an 8-bit photograph as sRGB; InputError (`where`: file and field) if it cannot be used as it is."""
+    image = _decode(path, where)
+    if image.dtype != np.uint8 or (image.ndim != 2 and image.shape[2] != 3):
+        wanted = "an 8-bit picture, RGB or grey, without transparency"
+        raise InputError(where, wanted=wanted, got=f"{path.name}, {image.dtype} {image.shape}")
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
+
+
+def read_labels(path: Path, where: str, labelset: LabelSet, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+    """Reads a label map of (width, height); InputError (`where`: file and field) unless every pixel has a class."""
+    labels = _decode(path, where)
+    if labels.shape != size[::-1] or labels.dtype != np.uint8:
+        wanted = f"one 8-bit channel of {size[0]}x{size[1]} pixels"
+        raise InputError(where, wanted=wanted, got=f"{path.name}, {labels.dtype} {labels.shape}")
+    labelset.check(labels, where)
+    return labels
+
+
+def _decode(path: Path, where: str) -> np.ndarray:
+    if not path.is_file():
+        raise InputError(where, wanted="an image", got=f"no file {path.name}")
+    data = path.read_bytes()
+    # OpenCV fills what is missing of a cut file with grey, so the end marker is asked for first.
+    ends = {b"\x89PNG": b"IEND\xaeB`\x82", b"\xff\xd8\xff": b"\xff\xd9"}
+    cut = any(data.startswith(start) and not data.rstrip(b"\0").endswith(end) for start, end in ends.items())
+    image = None if cut or not data else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        got = f"{path.name}, {len(data)} bytes{', cut off' if cut else ''}"
+        raise InputError(where, wanted="a readable image", got=got)
+    return image
 
 
 def _read_json(path: Path) -> dict:
     try:
         data = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError(str(path), wanted="a transforms.json", got="no such file") from error
+    except OSError as error:
+        raise InputError(str(path), wanted="a readable file", got=error.strerror) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(str(path), wanted="JSON", got=error) from error
     if not isinstance(data, dict):
@@ -98,30 +137,16 @@ def _rigid(value: object, where: str) -> np.ndarray:
     rotation = matrix[:3, :3]
     rigid = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) and np.linalg.det(rotation) > 0
     if not rigid or not np.allclose(matrix[3], [0, 0, 0, 1], atol=1e-6):
-        raise InputError(where, wanted="a rigid camera-to-world transform", got=matrix.round(4).tolist())
+        raise InputError(where, wanted="a rigid transform", got=matrix.round(4).tolist())
     return matrix
 
 
-def _inside(root: Path, name: object, where: str) -> Path:
-    if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise InputError(where, wanted="a path inside the capture's folder", got=repr(name))
-    return root / name
-
-
-def _read_image(path: Path, where: str, flags: int) -> np.ndarray:
-    if not path.is_file():
-        raise InputError(where, wanted="an image", got=f"no file {path.name}")
-    image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
-    if image is None:
-        raise InputError(where, wanted="a readable image", got=f"{path.name}, {path.stat().st_size} bytes")
-    return image
-
-
 def _labelset(data: dict, where: str) -> LabelSet:
-    from jsplat.labelset import CELEBAMASK_HQ
-
-    if isinstance(data.get("labelset"), dict):
-        return LabelSet.from_json(data["labelset"])
+    if "labelset" in data:
+        try:
+            return LabelSet.from_json(data["labelset"])
+        except InputError as error:
+            raise InputError(f"{where}: labelset", wanted=error.wanted, got=error.got) from error
     names = data.get("classes")
     if not isinstance(names, list):
         raise InputError(f"{where}: classes", wanted="a list of class names", got=repr(names))
@@ -145,73 +170,83 @@ def read_capture(path: Path, size: int | None = None) -> Capture:
     Raises:
         InputError: naming the file and field that is wrong.
     """
-    json_path = path / "transforms.json"
-    data, where = _read_json(json_path), f"{path.name}/transforms.json"
+    data, where = _read_json(path / "transforms.json"), f"{path.name}/transforms.json"
     frames = data.get("frames")
     if not isinstance(frames, list) or len(frames) < 2:
-        raise InputError(
-            f"{where}: frames", wanted="at least 2 views", got=len(frames) if isinstance(frames, list) else frames
-        )
-    for key in ("k1", "k2", "k3", "p1", "p2"):
-        if _number(data, key, where, 0.0) != 0.0:
-            raise InputError(f"{where}: {key}", wanted="0 (undistort the images first)", got=data[key])
-    w, h = int(_number(data, "w", where)), int(_number(data, "h", where))
-    fx = _number(data, "fl_x", where)
-    fy = _number(data, "fl_y", where, fx)
-    cx, cy = _number(data, "cx", where, w / 2), _number(data, "cy", where, h / 2)
-    if min(w, h, fx, fy) <= 0:
-        raise InputError(f"{where}: w, h, fl_x, fl_y", wanted="positive numbers", got=(w, h, fx, fy))
-    scale = 1.0 if size is None else size / max(w, h)
-    out = (round(w * scale), round(h * scale))
-    labelled = [isinstance(f, dict) and "label_path" in f for f in frames]
+        got = len(frames) if isinstance(frames, list) else repr(frames)
+        raise InputError(f"{where}: frames", wanted="at least 2 views", got=got)
+    for i, frame in enumerate(frames):
+        if not isinstance(frame, dict):
+            raise InputError(f"{where}: frames[{i}]", wanted="an object", got=repr(frame))
+        if "fl_x" in frame:
+            raise InputError(f"{where}: frames[{i}].fl_x", wanted="one lens for all frames", got=frame["fl_x"])
+    labelled = ["label_path" in frame for frame in frames]
     if any(labelled) and not all(labelled):
-        raise InputError(
-            f"{where}: frames[{labelled.index(False)}].label_path", wanted="labels for all views or none", got=None
-        )
+        field = f"{where}: frames[{labelled.index(False)}].label_path"
+        raise InputError(field, wanted="labels for all views or none", got="none")
     labelset = _labelset(data, where) if all(labelled) else None
 
+    lens, full = _lens(data, where)
+    if size is not None and size < 1:
+        raise InputError("read_capture: size", wanted="at least 1 pixel", got=size)
+    scale = 1.0 if size is None else size / max(full)
+    out = (max(round(full[0] * scale), 1), max(round(full[1] * scale), 1))
     images, labels, matrices = [], [], []
     for i, frame in enumerate(frames):
         field = f"{where}: frames[{i}]"
-        if not isinstance(frame, dict):
-            raise InputError(field, wanted="an object", got=repr(frame))
-        camera_to_world = _rigid(frame.get("transform_matrix"), f"{field}.transform_matrix")
-        matrices.append(np.linalg.inv(camera_to_world @ OPENGL_FROM_OPENCV))
+        matrices.append(_rigid(frame.get("transform_matrix"), f"{field}.transform_matrix"))
         name = f"{field}.file_path"
-        image = _read_image(_inside(path, frame.get("file_path"), name), name, cv2.IMREAD_COLOR)
-        if image.shape[:2] != (h, w):
-            raise InputError(name, wanted=f"{w}x{h} pixels", got=f"{image.shape[1]}x{image.shape[0]}")
-        filter_ = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        images.append(cv2.cvtColor(cv2.resize(image, out, interpolation=filter_), cv2.COLOR_BGR2RGB))
-        if labelset is None:
-            continue
-        name = f"{field}.label_path"
-        label = _read_image(_inside(path, frame["label_path"], name), name, cv2.IMREAD_UNCHANGED)
-        if label.shape != (h, w) or label.dtype != np.uint8:
-            raise InputError(name, wanted=f"one 8-bit channel of {w}x{h} pixels", got=f"{label.dtype} {label.shape}")
-        labelset.check(label, name)
-        if not np.any((label > 0) & (label != IGNORE)):
-            raise InputError(name, wanted="a mask with some foreground", got="an empty mask")
-        labels.append(shrink_labels(label, out, len(labelset)))
+        image = read_image(inside(path, frame.get("file_path"), name), name)
+        if image.shape[1::-1] != full:
+            raise InputError(name, wanted=f"{full[0]}x{full[1]} pixels", got=f"{image.shape[1]}x{image.shape[0]}")
+        images.append(cv2.resize(image, out, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR))
+        if labelset is not None:
+            name = f"{field}.label_path"
+            label = read_labels(inside(path, frame["label_path"], name), name, labelset, full)
+            if not np.any((label > 0) & (label != IGNORE)):
+                raise InputError(name, wanted="a mask with some foreground", got="an empty mask")
+            labels.append(resize_labels(label, out))
 
-    intrinsics = np.asarray([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
-    cameras = Camera(
-        jnp.asarray(np.stack(matrices), jnp.float32),
-        jnp.asarray(np.broadcast_to(intrinsics, (len(frames), 3, 3)), jnp.float32),
-        w,
-        h,
-    ).resized(*out)
+    camera_from_world = np.linalg.inv(np.stack(matrices) @ OPENGL_FROM_OPENCV)
+    intrinsics = np.broadcast_to(lens, (len(frames), 3, 3))
+    cameras = Camera(jnp.asarray(camera_from_world, jnp.float32), jnp.asarray(intrinsics, jnp.float32), *full)
     head = data.get("head_from_world")
-    background = data.get("background")
     return Capture(
         identity=str(data.get("identity", path.name)),
         images=np.stack(images),
         labels=np.stack(labels) if labelset is not None else None,
-        cameras=cameras,
+        cameras=cameras.resized(*out),
         labelset=labelset,
         head_from_world=np.eye(4) if head is None else _rigid(head, f"{where}: head_from_world"),
-        background=None if background is None else (int(background[0]), int(background[1]), int(background[2])),
+        background=_background(data, where),
     )
+
+
+def _lens(data: dict, where: str) -> tuple[np.ndarray, tuple[int, int]]:
+    """Intrinsics `3 3` in pixels, and (width, height)."""
+    model = data.get("camera_model", "OPENCV")
+    if model not in ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE"):
+        raise InputError(f"{where}: camera_model", wanted="OPENCV, PINHOLE or SIMPLE_PINHOLE", got=repr(model))
+    for key in ("k1", "k2", "k3", "k4", "p1", "p2"):
+        if _number(data, key, where, 0.0) != 0.0:
+            raise InputError(f"{where}: {key}", wanted="0 (undistort the images first)", got=data[key])
+    w, h, fx = (_number(data, key, where) for key in ("w", "h", "fl_x"))
+    fy = _number(data, "fl_y", where, fx)
+    cx, cy = _number(data, "cx", where, w / 2), _number(data, "cy", where, h / 2)
+    if min(w, h, fx, fy) <= 0 or w != int(w) or h != int(h):
+        wanted = "positive numbers, w and h whole"
+        raise InputError(f"{where}: w, h, fl_x, fl_y", wanted=wanted, got=(w, h, fx, fy))
+    return np.asarray([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), (int(w), int(h))
+
+
+def _background(data: dict, where: str) -> tuple[int, int, int] | None:
+    value = data.get("background")
+    if value is None:
+        return None
+    whole = isinstance(value, list) and len(value) == 3 and all(type(c) is int and 0 <= c <= 255 for c in value)
+    if not whole:
+        raise InputError(f"{where}: background", wanted="three whole numbers in 0..255", got=repr(value))
+    return value[0], value[1], value[2]
 
 
 def capture_folders(path: Path) -> list[Path]:
@@ -223,7 +258,16 @@ def capture_folders(path: Path) -> list[Path]:
 
 
 def write_capture(path: Path, capture: Capture) -> None:
-    """Writes a capture so that `read_capture` gives it back (images as PNG, without loss)."""
+    """Writes a capture so that `read_capture` gives it back (images as PNG, without loss).
+
+    Raises:
+        InputError: fewer than two views, or cameras of different lenses, which the format cannot say.
+    """
+    if len(capture.images) < 2:
+        raise InputError("write_capture: capture.images", wanted="at least 2 views", got=len(capture.images))
+    if np.ptp(np.asarray(capture.cameras.intrinsics), axis=0).any():
+        got = f"{len(np.unique(np.asarray(capture.cameras.intrinsics), axis=0))} different ones"
+        raise InputError("write_capture: capture.cameras.intrinsics", wanted="one lens for all views", got=got)
     k = np.asarray(capture.cameras.intrinsics[0], np.float64)
     matrices = np.linalg.inv(np.asarray(capture.cameras.camera_from_world, np.float64)) @ OPENGL_FROM_OPENCV
     with new_folder(path) as folder:

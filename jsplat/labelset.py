@@ -1,6 +1,7 @@
 """Class names, sides and colours. Left and right are the subject's; masks carry names, never bare ids."""
 
 import dataclasses
+import typing
 
 import numpy as np
 from jaxtyping import UInt8
@@ -84,7 +85,7 @@ class LabelSet:
         }
 
     @staticmethod
-    def from_json(data: dict) -> "LabelSet":
+    def from_json(data: typing.Any) -> "LabelSet":
         """The inverse of `to_json`."""
         try:
             colors = tuple((int(r), int(g), int(b)) for r, g, b in data["colors"])
