@@ -175,6 +175,19 @@ def rasterize(
     return Render(image, alpha, depth, needed)
 
 
+def capacity_for(gaussians: Gaussians, cameras: Camera) -> int:
+    """The most tile hits that any of these views needs, rounded up so that similar scenes share compiled programs."""
+    most = int(_most_needed(gaussians, cameras))
+    return -(-most // 4096) * 4096
+
+
+@jax.jit
+def _most_needed(gaussians: Gaussians, cameras: Camera) -> jax.Array:
+    # A capacity of 1 leaves every list empty, so that only the count is paid for.
+    blank = jnp.zeros((*gaussians.logit_opacities.shape, 1))
+    return jax.lax.map(lambda camera: rasterize(gaussians, blank, camera, capacity=1).needed, cameras).max()
+
+
 def _check_capacity(needed, capacity: int) -> None:
     if isinstance(needed, jax.core.Tracer):
         return

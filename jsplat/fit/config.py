@@ -15,6 +15,8 @@ class FitConfig:
         voxels: edge of the grid that carves starting points from silhouettes.
         quorum: share of the views seeing a voxel whose silhouette must contain it.
         background_tolerance: colour distance (0..255) from a known background that counts as silhouette.
+        detail: share of the starting points drawn where pictures change most, the rest evenly over the surface.
+        width: starting standard deviation over the local spacing.
         flatness: starting thickness along the surface normal over the width.
         ssim_weight: share of D-SSIM in the colour loss.
         label_weight: weight of the cross-entropy; 0 leaves the labels out of the pass.
@@ -29,13 +31,15 @@ class FitConfig:
         steps_per_call: steps in one compiled call.
     """
 
-    gaussians: int = 8000
+    gaussians: int = 20000
     steps: int = 600
     hold_out: int = 14
     sh_degree: int = 0
-    voxels: int = 80
+    voxels: int = 112
     quorum: float = 0.9
     background_tolerance: float = 16.0
+    detail: float = 0.6
+    width: float = 0.5
     flatness: float = 0.3
     ssim_weight: float = 0.2
     label_weight: float = 0.1

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, UInt8
 
 from jsplat.camera import Camera
 from jsplat.capture import Capture
@@ -61,17 +61,21 @@ def starting_scene(capture: Capture, config: FitConfig, key: jax.Array, classes:
     voxel = 2 * radius * 1.1 / grid
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     rows = np.flatnonzero(surface.ravel())
-    chosen = rng.choice(rows, config.gaussians, replace=rows.size < config.gaussians)
+    sites, directions = (jnp.asarray(x.reshape(-1, 3)[rows], jnp.float32) for x in (points, normals))
+    detail = np.asarray(_seen_from(sites, directions, jnp.asarray(_detail(capture.images)), capture.cameras)[:, 0], np.float64)
+    share = (1 - config.detail) / rows.size + config.detail * detail / detail.sum()
+    drawn = rng.choice(rows.size, config.gaussians, p=share / share.sum())
+    chosen = rows[drawn]
     jitter = rng.uniform(-0.5, 0.5, (config.gaussians, 3)) * voxel
     means = (points[chosen] + jitter).astype(np.float32)
     normal = normals.reshape(-1, 3)[chosen].astype(np.float32)
-    colors = _colors(jnp.asarray(means), jnp.asarray(normal), jnp.asarray(capture.images), capture.cameras)
-    spacing = voxel * np.sqrt(rows.size / config.gaussians)
-    log_scales = np.log(spacing * 0.6 * np.array([1, 1, config.flatness]))
+    colors = _seen_from(jnp.asarray(means), jnp.asarray(normal), jnp.asarray(capture.images), capture.cameras) / 255
+    spacing = voxel / np.sqrt(config.gaussians * share[drawn])
+    log_scales = np.log(spacing[:, None] * config.width * np.array([1, 1, config.flatness]))
     gaussians = Gaussians(
         jnp.asarray(means),
         _quats_to(jnp.asarray(normal)),
-        jnp.broadcast_to(jnp.asarray(log_scales, jnp.float32), (config.gaussians, 3)),
+        jnp.asarray(log_scales, jnp.float32),
         jnp.full(config.gaussians, np.log(START_OPACITY / (1 - START_OPACITY)), jnp.float32),
     )
     logits = jnp.zeros((config.gaussians, classes), jnp.float32)
@@ -99,18 +103,27 @@ def _hull_votes(points, masks, cameras):
     return jax.lax.scan(view, (zeros, zeros), (masks, cameras))[0]
 
 
+def _detail(images: UInt8[np.ndarray, "v h w 3"]) -> UInt8[np.ndarray, "v h w 1"]:
+    """How much a picture changes around each pixel: where small things are, more Gaussians should start."""
+    gray = images.astype(np.float32).mean(-1)
+    down, across = np.gradient(gray, axis=(1, 2))
+    return np.clip(np.hypot(down, across), 0, 64).astype(np.uint8)[..., None]
+
+
 @jax.jit
-def _colors(points, normals, images, cameras):
+def _seen_from(points, normals, images, cameras):
+    """Mean over the views that face a point of what they show there."""
+
     def view(totals, item):
         image, camera = item
         xy, valid = _pixels(points, camera)
         toward = camera.centers - points
         facing = jnp.einsum("ni,ni->n", toward, normals) / jnp.linalg.norm(toward, axis=-1)
         weight = jnp.where(valid, jnp.where(facing > FACING, facing, 1e-4), 0.0)
-        color = image[xy[:, 1], xy[:, 0]].astype(jnp.float32) / 255
+        color = image[xy[:, 1], xy[:, 0]].astype(jnp.float32)
         return (totals[0] + weight[:, None] * color, totals[1] + weight), None
 
-    start = (jnp.zeros(points.shape), jnp.zeros(points.shape[0]))
+    start = (jnp.zeros((points.shape[0], images.shape[-1])), jnp.zeros(points.shape[0]))
     total, weight = jax.lax.scan(view, start, (images, cameras))[0]
     return total / jnp.maximum(weight, 1e-6)[:, None]
 

@@ -22,7 +22,7 @@ from jsplat.fit.start import scene_sphere, starting_scene
 from jsplat.labelset import IGNORE
 from jsplat.progress import Progress
 from jsplat.pytree import pytree, replace
-from jsplat.raster import rasterize, render_scene, sh_colors
+from jsplat.raster import capacity_for, rasterize, render_scene, sh_colors
 from jsplat.scene import Scene
 
 AXIS = "identity"
@@ -307,18 +307,20 @@ def _score(scene: Scene, photos: Photos, captures: list[Capture], config: FitCon
         views = held_out(len(capture.images), config.hold_out)
         views = views if len(views) else np.arange(len(capture.images))
         own = jax.tree.map(lambda x, i=i: jax.device_get(x[i]), scene)
-        psnr, score = _score_views(own, photos.cameras[i, views], photos.background[i, views], photos.images[i, views])
+        cameras, behind, shots = jax.device_get((photos.cameras[i, views], photos.background[i, views], photos.images[i, views]))
+        capacity = capacity_for(own.gaussians, cameras)
+        psnr, score = _score_views(own, cameras, behind, shots, capacity=capacity)
         psnrs.append(float(psnr))
         ssims.append(float(score))
     return np.asarray(psnrs), np.asarray(ssims)
 
 
-@jax.jit
-def _score_views(scene: Scene, cameras: Camera, background, images):
+@functools.partial(jax.jit, static_argnames="capacity")
+def _score_views(scene: Scene, cameras: Camera, background, images, *, capacity: int):
     def view(item):
         camera, behind, photo = item
         rgb = sh_colors(scene.attributes.sh, scene.gaussians.means, camera)
-        shown = rasterize(scene.gaussians, rgb, camera, background=behind, capacity=16 * rgb.shape[-2]).channels
+        shown = rasterize(scene.gaussians, rgb, camera, background=behind, capacity=capacity).channels
         photo = photo.astype(jnp.float32) / 255
         return -10 * jnp.log10(jnp.mean((jnp.clip(shown, 0, 1) - photo) ** 2)), ssim(shown, photo)
 

@@ -1,0 +1,67 @@
+"""Labels onto the geometry in closed form, and back into any view.
+
+A render is linear in what is painted on the Gaussians, so the blend weight each Gaussian has in each pixel is the
+render's Jacobian, and the weighted sum of a picture over a Gaussian's pixels is one vector-Jacobian product
+(Marrie et al. 2025, "LUDVIG"; Shen et al. 2024, "FlashSplat").
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jsplat.camera import Camera
+from jsplat.raster import rasterize, rotation_matrices
+from jsplat.scene import Gaussians, Render
+
+
+@functools.partial(jax.jit, static_argnames="capacity")
+def lift(
+    gaussians: Gaussians, cameras: Camera, pictures: Float[Array, "v h w k"], *, capacity: int
+) -> tuple[Float[Array, "v n k"], Float[Array, "v n"]]:
+    """What each view says about each Gaussian of one head: one backward pass per view, no optimiser.
+
+    Args:
+        cameras: one per picture.
+        pictures: class probabilities (or any channels) per pixel.
+        capacity: tile hits a view may need (`jsplat.raster.capacity_for`); the result is NaN where it is too small.
+
+    Returns:
+        evidence: sum over pixels of blend weight times picture; weight: sum of the blend weight.
+    """
+
+    def one(item):
+        camera, picture = item
+        count = gaussians.means.shape[0]
+        blank = jnp.zeros((count, picture.shape[-1] + 1))
+
+        def paint(features):
+            render = rasterize(gaussians, features, camera, capacity=capacity, shape_channels=0)
+            return render.channels, render.needed
+
+        _, pull, needed = jax.vjp(paint, blank, has_aux=True)
+        (sums,) = pull(jnp.concatenate([picture.astype(jnp.float32), jnp.ones((*picture.shape[:2], 1))], -1))
+        return jnp.where(needed > capacity, jnp.nan, sums)
+
+    sums = jax.lax.map(one, (cameras, pictures))
+    return sums[..., :-1], sums[..., -1]
+
+
+@functools.partial(jax.jit, static_argnames="capacity")
+def paint(
+    gaussians: Gaussians, features: Float[Array, "n c"], cameras: Camera, *, capacity: int
+) -> Render:
+    """Any channels per Gaussian of one head, seen by many cameras, one after the other in memory."""
+    return jax.lax.map(lambda camera: rasterize(gaussians, features, camera, capacity=capacity), cameras)
+
+
+@jax.jit
+def facing(gaussians: Gaussians, cameras: Camera) -> Float[Array, "v n"]:
+    """Cosine of each viewing ray with the surface normal (the shortest axis of a Gaussian), in [0, 1]."""
+    rotation = rotation_matrices(gaussians.quats)
+    shortest = jnp.argmin(gaussians.log_scales, -1)
+    normals = jnp.take_along_axis(rotation, shortest[:, None, None], -1)[..., 0]
+    rays = gaussians.means - cameras.centers[:, None, :]
+    rays /= jnp.linalg.norm(rays, axis=-1, keepdims=True)
+    return jnp.abs(jnp.einsum("vni,ni->vn", rays, normals))

@@ -1,0 +1,88 @@
+"""Novel cameras around a head, and whether the capture supports what they would show."""
+
+import dataclasses
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jsplat.camera import Camera, orbit
+from jsplat.capture import Capture
+from jsplat.errors import InputError
+from jsplat.raster import capacity_for, rasterize
+from jsplat.scene import Gaussians
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewsConfig:
+    """Where novel cameras stand, in degrees around the head frame.
+
+    Attributes:
+        layout: "random" draws `count` views from the ranges; "grid" takes `grid` (yaws, pitches) evenly spaced ones.
+        count: views of an identity, if random.
+        grid: numbers of yaws and pitches, if a grid.
+        yaw, pitch, roll: ranges.
+        distance: range, as a multiple of the capture's own median distance.
+        support: least share of what a view shows that an input camera has seen; other views are left out.
+        seen_weight: blend weight (pixels, summed over input views) from which a Gaussian counts as seen.
+    """
+
+    layout: Literal["random", "grid"] = "random"
+    count: int = 24
+    grid: tuple[int, int] = (9, 3)
+    yaw: tuple[float, float] = (-110.0, 110.0)
+    pitch: tuple[float, float] = (-40.0, 50.0)
+    roll: tuple[float, float] = (-10.0, 10.0)
+    distance: tuple[float, float] = (0.95, 1.15)
+    support: float = 0.9
+    seen_weight: float = 0.5
+
+    def __post_init__(self):
+        for name in ("yaw", "pitch", "roll", "distance"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise InputError(f"ViewsConfig.{name}", wanted="(low, high)", got=(low, high))
+
+
+def novel_cameras(capture: Capture, config: ViewsConfig, seed: int) -> Camera:
+    """Cameras with the capture's own intrinsics, looking where its cameras look."""
+    matrices = np.asarray(capture.cameras.camera_from_world, np.float64)
+    world_from_head = np.linalg.inv(capture.head_from_world)
+    centers = np.asarray(capture.cameras.centers, np.float64)
+    axes = matrices[:, 2, :3]
+    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
+    target = np.linalg.lstsq(across.sum(0), np.einsum("vij,vj->i", across, centers), rcond=None)[0]
+    distance = float(np.median(np.linalg.norm(centers - target, axis=-1)))
+    head_target = capture.head_from_world[:3, :3] @ target + capture.head_from_world[:3, 3]
+    if config.layout == "grid":
+        yaw, pitch = (np.linspace(*span, n) for span, n in zip((config.yaw, config.pitch), config.grid))
+        yaw, pitch = (a.ravel() for a in np.meshgrid(yaw, pitch, indexing="ij"))
+        roll, far = np.full(yaw.shape, np.mean(config.roll)), np.full(yaw.shape, np.mean(config.distance))
+    else:
+        rng = np.random.default_rng(seed)
+        spans = (config.yaw, config.pitch, config.roll, config.distance)
+        yaw, pitch, roll, far = (rng.uniform(*span, config.count) for span in spans)
+    size = (capture.cameras.width, capture.cameras.height)
+    intrinsics = np.asarray(capture.cameras.intrinsics[0])
+    around = orbit(yaw, pitch, roll, far * distance, intrinsics, size, target=head_target)
+    camera_from_head = np.asarray(around.camera_from_world, np.float64)
+    moved = camera_from_head @ np.linalg.inv(world_from_head)
+    return Camera(jnp.asarray(moved, jnp.float32), around.intrinsics, *size)
+
+
+def support(
+    gaussians: Gaussians, weight: Float[Array, " n"], cameras: Camera, config: ViewsConfig
+) -> Float[np.ndarray, " v"]:
+    """Share of each view's visible surface that the input cameras have seen, in [0, 1]; 0 where nothing shows.
+
+    Args:
+        weight: blend weight of each Gaussian summed over pixels and input views.
+    """
+    seen = (weight >= config.seen_weight).astype(jnp.float32)[:, None]
+    capacity = capacity_for(gaussians, cameras)
+    shares = []
+    for v in range(cameras.intrinsics.shape[0]):
+        render = rasterize(gaussians, seen, cameras[v], capacity=capacity)
+        shares.append(float(render.channels.sum() / jnp.maximum(render.alpha.sum(), 1e-6)))
+    return np.asarray(shares)
