@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from jsplat.errors import InputError
@@ -38,7 +40,9 @@ def load_arrays(path: Path, like: dict[str, jax.ShapeDtypeStruct]) -> dict[str, 
             if found != wanted:
                 name = next(n for n in sorted(found.keys() | wanted.keys()) if found.get(n) != wanted.get(n))
                 raise InputError(f"{path}: {name}", wanted=f"shape {wanted.get(name)}", got=found.get(name))
-            return checkpointer.restore(path.absolute(), like)
+            restored = checkpointer.restore(path.absolute(), like)
+            # Orbax pins its arrays to a device, for which every jitted function would be compiled a second time.
+            return {name: jnp.array(np.array(value)) for name, value in restored.items()}
     except InputError:
         raise
     except (ValueError, OSError, KeyError, TypeError) as error:

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Integer
 
 from jsplat.labelset import IGNORE
 
@@ -10,7 +10,7 @@ HARD = 0.35667494
 """-ln 0.7: the loss above which a pixel counts as hard in the reference recipe."""
 
 
-def pixel_loss(logits: Float[Array, "b k h w"], labels: Int[Array, "b h w"]) -> Float[Array, "b h w"]:
+def pixel_loss(logits: Float[Array, "b k h w"], labels: Integer[Array, "b h w"]) -> Float[Array, "b h w"]:
     """Cross-entropy in nats per pixel; 0 where the label is `IGNORE`."""
     valid = labels != IGNORE
     onehot = jnp.where(valid, labels, 0)[:, None] == jnp.arange(logits.shape[1])[:, None, None]

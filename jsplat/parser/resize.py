@@ -34,7 +34,11 @@ def _from_native(native: int, network: int, content: int, pixels: int) -> np.nda
 
 
 def logits_to_pixels(
-    logits: Float[Array, "b i j k"], network: tuple[int, int], content: tuple[int, int], pixels: tuple[int, int]
+    logits: Float[Array, "b i j k"],
+    network: tuple[int, int],
+    content: tuple[int, int],
+    pixels: tuple[int, int],
+    every: int = 1,
 ) -> Float[Array, "b k h w"]:
     """Bilinear logits at a picture's own pixels, in one step.
 
@@ -44,9 +48,11 @@ def logits_to_pixels(
         logits: at their native resolution.
         network: height and width of the network's input, padding included.
         content: height and width of the picture inside it (top left), before padding.
-        pixels: height and width h, w wanted; they cover `content`.
+        pixels: height and width of the picture; they cover `content`.
+        every: only every so many rows and columns of these pixels, from the first.
     """
-    rows, columns = (_from_native(n, s, c, p) for n, s, c, p in zip(logits.shape[1:3], network, content, pixels))
+    sizes = zip(logits.shape[1:3], network, content, pixels)
+    rows, columns = (_from_native(n, s, c, p)[::every] for n, s, c, p in sizes)
     return jnp.einsum("hi,bijk,wj->bkhw", rows, logits, columns, optimize="optimal")
 
 
