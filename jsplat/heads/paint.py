@@ -1,5 +1,7 @@
 """What a point of the surface is called and what it looks like: functions of the 3D point, never of the picture."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -8,7 +10,8 @@ from jsplat.heads.person import Person
 from jsplat.heads.shape import Point
 from jsplat.labelset import CELEBAMASK_HQ
 
-Channels = tuple[jax.Array, jax.Array, jax.Array]
+Channel = jax.Array | float
+Channels = tuple[Channel, Channel, Channel]
 ID = {name: i for i, name in enumerate(CELEBAMASK_HQ.names)}
 WAVELENGTHS = (0.045, 0.018, 0.008)  # of the noise, metres
 
@@ -178,7 +181,7 @@ def _rgb(colours: jax.Array) -> Channels:
     return colours[0], colours[1], colours[2]
 
 
-def _map(f, *colours: Channels) -> Channels:
+def _map(f: Callable[..., Channel], *colours: Channels) -> Channels:
     r, g, b = (f(*channel) for channel in zip(*colours))
     return r, g, b
 
@@ -187,5 +190,5 @@ def _scaled(colours: Channels, factor: jax.Array) -> Channels:
     return _map(lambda c: c * factor, colours)
 
 
-def _where(condition: jax.Array, yes, no) -> Channels:
+def _where(condition: jax.Array, yes: Channels, no: Channels) -> Channels:
     return _map(lambda a, b: jnp.where(condition, a, b), yes, no)

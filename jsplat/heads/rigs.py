@@ -4,7 +4,6 @@ import concurrent.futures
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from jsplat.camera import Camera, orbit
 from jsplat.capture import Capture
 from jsplat.errors import InputError
 from jsplat.heads.person import PeopleConfig, make_head
-from jsplat.heads.trace import render_head
+from jsplat.heads.trace import REACH, render_head
 from jsplat.labelset import CELEBAMASK_HQ
 
 # (pitch, share of the views, largest |yaw|) in degrees: the rows of a FaceScape-like dome, face level first.
@@ -47,9 +46,11 @@ class HeadsConfig:
     def __post_init__(self):
         if self.size < 8 or self.samples < 1:
             raise InputError("HeadsConfig: size, samples", wanted="at least 8, 1", got=(self.size, self.samples))
-        if min(self.distance, self.across) <= 0 or not 0 <= self.frontal_zoom < 0.5:
+        nearest = self.distance * (1.0 - self.frontal_zoom)
+        if self.across <= 0 or self.frontal_zoom < 0 or nearest <= REACH:
             got = (self.distance, self.across, self.frontal_zoom)
-            raise InputError("HeadsConfig: distance, across, frontal_zoom", wanted="> 0, > 0, in [0, 0.5)", got=got)
+            wanted = f"> 0, >= 0, and every camera more than {REACH} m away"
+            raise InputError("HeadsConfig: distance, across, frontal_zoom", wanted=wanted, got=got)
 
     @property
     def intrinsics(self) -> np.ndarray:
@@ -87,7 +88,7 @@ def render_captures(
     views: int,
     config: HeadsConfig,
     seed: int = 0,
-    rig: Literal["frontal", "capture"] = "capture",
+    rig: str = "capture",
 ) -> list[Capture]:
     """Renders some people, one capture each, with exact labels.
 

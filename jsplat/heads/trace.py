@@ -19,12 +19,12 @@ from jsplat.errors import InputError
 from jsplat.heads import paint, shape
 from jsplat.heads.person import Person
 
-BLOCK = 8192  # rays per call of a compiled program
+BLOCK = 4096  # rays per call of a compiled program
 CONE = 4  # pixels per side
 REACH = 0.42  # metres around the origin inside which everything visible lies
 STEP = 0.9  # of the distance per step: the ellipsoid bound is not exact
 HIT = 1e-4  # metres from the surface that count as on it: 1/25 of a pixel at 128 px
-STEPS, ROUNDS = 6, 12  # steps per call, calls per ray: grazing rays that still creep then count as hits
+STEPS, ROUNDS = 6, 50  # steps per call, calls per ray: 300 steps are more than rays that graze a surface take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,12 +109,13 @@ def _march(person: Person, lines: np.ndarray, t: np.ndarray, spread: float) -> n
     for _ in range(ROUNDS):
         going = []
         for at in _blocks(todo):
-            moved, active = _advance(person, _padded(lines[:, at], 1.0), _padded(t[at], np.inf), spread)
+            moved, active = _advance(person, _padded(lines[:, at], 1.0), _padded(t[at], np.inf), jnp.float32(spread))
             t[at] = np.asarray(moved)[: at.size]
             going.append(at[np.asarray(active)[: at.size]])
         todo = np.concatenate(going) if going else todo[:0]
         if not todo.size:
             break
+    t[todo] = np.inf
     return t
 
 
@@ -131,7 +132,7 @@ def _shade(person: Person, lines: np.ndarray, t: np.ndarray) -> tuple[np.ndarray
 
 @jax.jit
 def _advance(
-    person: Person, lines: Float[jax.Array, "6 n"], t: Float[jax.Array, " n"], spread: float
+    person: Person, lines: Float[jax.Array, "6 n"], t: Float[jax.Array, " n"], spread: Float[jax.Array, ""]
 ) -> tuple[Float[jax.Array, " n"], Bool[jax.Array, " n"]]:
     far = REACH - sum(lines[a] * lines[a + 3] for a in range(3))
 
