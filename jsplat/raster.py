@@ -81,9 +81,7 @@ def _matvec(matrix, vector):
     return jnp.einsum("...ij,...j->...i", matrix, vector)
 
 
-def sh_colors(
-    sh: Float[Array, "*b n s 3"], means: Float[Array, "*b n 3"], camera: Camera
-) -> Float[Array, "*b n 3"]:
+def sh_colors(sh: Float[Array, "*b n s 3"], means: Float[Array, "*b n 3"], camera: Camera) -> Float[Array, "*b n 3"]:
     """Colours towards a camera from real spherical harmonics of degree 0 to 3, plus 0.5, not below 0.
 
     The basis and its signs are those of Sloan, "Efficient Spherical Harmonic Evaluation" (2013), as 3DGS uses them.

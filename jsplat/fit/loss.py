@@ -30,7 +30,9 @@ def ssim(a: Float[Array, "*b h w c"], b: Float[Array, "*b h w c"]) -> Float[Arra
     return score.mean((-3, -2, -1))
 
 
-def photo_loss(render: Float[Array, "*b h w 3"], photo: Float[Array, "*b h w 3"], ssim_weight: float) -> Float[Array, "*b"]:
+def photo_loss(
+    render: Float[Array, "*b h w 3"], photo: Float[Array, "*b h w 3"], ssim_weight: float
+) -> Float[Array, "*b"]:
     """(1 - s) L1 + s (1 - SSIM) / 2, as Kerbl et al. 2023."""
     l1 = jnp.abs(render - photo).mean((-3, -2, -1))
     return (1 - ssim_weight) * l1 + ssim_weight * (1 - ssim(render, photo)) / 2

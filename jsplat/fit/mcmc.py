@@ -30,9 +30,7 @@ def split_opacity(
     return each, jnp.where(copies > 1, opacity / jnp.maximum(total, 1e-9), 1.0)
 
 
-def relocate(
-    scene: Scene, key: jax.Array, dead_opacity: float
-) -> tuple[Scene, Bool[Array, " n"]]:
+def relocate(scene: Scene, key: jax.Array, dead_opacity: float) -> tuple[Scene, Bool[Array, " n"]]:
     """Moves dead Gaussians of one identity onto living ones, drawn by opacity, without changing the render much.
 
     Returns:

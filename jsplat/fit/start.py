@@ -25,7 +25,9 @@ def scene_sphere(cameras: Camera) -> tuple[np.ndarray, float]:
     center = np.linalg.lstsq(across.sum(0), np.einsum("vij,vj->i", across, centers), rcond=None)[0]
     depth = np.einsum("vi,vi->v", axes, center - centers)
     if np.any(depth <= 0):
-        raise InputError("cameras", wanted="all looking towards one head", got=f"view {int(np.argmin(depth))} looks away")
+        raise InputError(
+            "cameras", wanted="all looking towards one head", got=f"view {int(np.argmin(depth))} looks away"
+        )
     focal = np.asarray(cameras.intrinsics, np.float64)[:, [0, 1], [0, 1]]
     reach = depth[:, None] * np.array([cameras.width, cameras.height]) / (2 * focal)
     return center, float(np.median(reach.min(1)))
@@ -37,7 +39,9 @@ def silhouettes(capture: Capture, tolerance: float) -> Bool[np.ndarray, "v h w"]
         difference = np.abs(capture.images.astype(np.int16) - np.asarray(capture.background, np.int16)).max(-1)
         return difference > tolerance
     if capture.labels is None:
-        raise InputError(f"capture {capture.identity}", wanted="labels or a known background to start from", got="neither")
+        raise InputError(
+            f"capture {capture.identity}", wanted="labels or a known background to start from", got="neither"
+        )
     return (capture.labels > 0) & (capture.labels != IGNORE)
 
 
@@ -57,12 +61,16 @@ def starting_scene(capture: Capture, config: FitConfig, key: jax.Array, classes:
     full = np.asarray(full).reshape(grid, grid, grid)
     surface, normals = _surface(full)
     if not surface.any():
-        raise InputError(f"capture {capture.identity}: silhouettes", wanted="a hull", got=f"none at quorum {config.quorum}")
+        raise InputError(
+            f"capture {capture.identity}: silhouettes", wanted="a hull", got=f"none at quorum {config.quorum}"
+        )
     voxel = 2 * radius * 1.1 / grid
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     rows = np.flatnonzero(surface.ravel())
     sites, directions = (jnp.asarray(x.reshape(-1, 3)[rows], jnp.float32) for x in (points, normals))
-    detail = np.asarray(_seen_from(sites, directions, jnp.asarray(_detail(capture.images)), capture.cameras)[:, 0], np.float64)
+    detail = np.asarray(
+        _seen_from(sites, directions, jnp.asarray(_detail(capture.images)), capture.cameras)[:, 0], np.float64
+    )
     share = (1 - config.detail) / rows.size + config.detail * detail / detail.sum()
     drawn = rng.choice(rows.size, config.gaussians, p=share / share.sum())
     chosen = rows[drawn]

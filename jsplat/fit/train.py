@@ -157,9 +157,7 @@ def _optimizer(config: FitConfig) -> optax.GradientTransformation:
 
 def _predict(scene: Scene, camera: Camera, background, config: FitConfig, capacity: int):
     if config.label_weight > 0:
-        return render_scene(
-            scene, camera, background=background, capacity=capacity, labels_shape=config.labels_shape
-        )
+        return render_scene(scene, camera, background=background, capacity=capacity, labels_shape=config.labels_shape)
     rgb = sh_colors(scene.attributes.sh, scene.gaussians.means, camera)
     render = rasterize(scene.gaussians, rgb, camera, background=background, capacity=capacity)
     return render, render.channels, None
@@ -231,7 +229,9 @@ def _sharded(mesh: Mesh, function, static_args: int):
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "config", "capacity"), donate_argnums=0)
-def _advance(state: FitState, photos: Photos, until: Array, *, mesh: Mesh, config: FitConfig, capacity: int) -> FitState:
+def _advance(
+    state: FitState, photos: Photos, until: Array, *, mesh: Mesh, config: FitConfig, capacity: int
+) -> FitState:
     """At most `steps_per_call` steps towards `until`; no device talks to another."""
 
     def local(state, photos, until):
@@ -289,9 +289,15 @@ def fit(captures: list[Capture], config: FitConfig, seed: int = 0, start: Scene 
         state = _advance(state, photos, jnp.int32(until), mesh=mesh, config=config, capacity=capacity)
         if int(state.step.min()) < until:
             capacity = int(1.25 * int(state.needed.max())) + 64
-            print(f"fit: a view needed {int(state.needed.max())} tile hits; going on with capacity {capacity}", flush=True)
+            print(
+                f"fit: a view needed {int(state.needed.max())} tile hits; going on with capacity {capacity}", flush=True
+            )
             continue
-        if config.relocate_every and until % config.relocate_every == 0 and until < config.relocate_until * config.steps:
+        if (
+            config.relocate_every
+            and until % config.relocate_every == 0
+            and until < config.relocate_until * config.steps
+        ):
             state = _relocate_all(state, photos, mesh=mesh, config=config)
         losses.append((until, float(state.loss.mean())))
         progress.advance(until - done, loss=losses[-1][1])
@@ -307,7 +313,9 @@ def _score(scene: Scene, photos: Photos, captures: list[Capture], config: FitCon
         views = held_out(len(capture.images), config.hold_out)
         views = views if len(views) else np.arange(len(capture.images))
         own = jax.tree.map(lambda x, i=i: jax.device_get(x[i]), scene)
-        cameras, behind, shots = jax.device_get((photos.cameras[i, views], photos.background[i, views], photos.images[i, views]))
+        cameras, behind, shots = jax.device_get(
+            (photos.cameras[i, views], photos.background[i, views], photos.images[i, views])
+        )
         capacity = capacity_for(own.gaussians, cameras)
         psnr, score = _score_views(own, cameras, behind, shots, capacity=capacity)
         psnrs.append(float(psnr))

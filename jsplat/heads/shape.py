@@ -12,6 +12,7 @@ from jsplat.heads.person import Person
 
 Point = tuple[jax.Array, jax.Array, jax.Array]
 
+HAT_TILT = 0.10  # how much lower hats sit in front, metres per metre
 PARTS = ("head", "neck", "ear", "hair", "cloth", "hat", "glasses", "earring", "necklace")
 
 
@@ -126,13 +127,13 @@ def hair(p: Point, s: Person) -> jax.Array:
     cap = jnp.maximum(skull(p, s) - thick, s["nape"] + 0.25 * (z + 0.1) - y)
     drape = ellipsoid(p, (0.0, -0.025, -0.022), (s["drape_x"], 0.26, s["drape_z"]))
     drape = smooth_max(drape, jnp.maximum(s["drape_end"] - y, z - s["drape_front"]), 0.012)
-    drape = jnp.maximum(drape, y - 0.05)
+    drape = smooth_max(drape, y - 0.055, 0.05)
     tail = ellipsoid(p, (0.0, s["tail_y"], s["tail_z"]), (s["tail_r"], s["tail_ry"], s["tail_r"]))
     d = smooth_min(smooth_min(cap, drape, 0.012), tail, 0.006) + s["hair_amp"] * bumps
     face = ellipsoid((x - s["hair_part"], y, z), (0.0, -0.040, 0.105), (s["temple"], s["hairline"] + 0.012, 0.105))
     ears = ellipsoid(q, (0.080, s["ear_y"] - 0.010, s["ear_z"] + 0.010), (0.040, 0.036, 0.028))
     d = smooth_max(smooth_max(d, -face, 0.005), -ears - s["ear_cover"], 0.004)
-    return jnp.maximum(d, y - s["hair_top"])
+    return jnp.maximum(d, y + HAT_TILT * z - s["hair_top"])  # what is under a hat must not poke through
 
 
 def cloth(p: Point, s: Person) -> jax.Array:
@@ -145,7 +146,7 @@ def cloth(p: Point, s: Person) -> jax.Array:
 def hat(p: Point, s: Person) -> jax.Array:
     """Distance to the hat: a crown above a brim; a short brim makes a cap."""
     x, y, z = p
-    y = y + 0.10 * z - s["hat_y"]
+    y = y + HAT_TILT * z - s["hat_y"]
     grow = s["hat_t"]
     radii = (s["skull_x"] + grow, s["hat_h"], s["skull_z"] + grow)
     crown = smooth_max(ellipsoid((x, y, z), (0.0, 0.0, -0.015), radii), -y, 0.004)

@@ -49,9 +49,7 @@ def lift(
 
 
 @functools.partial(jax.jit, static_argnames="capacity")
-def paint(
-    gaussians: Gaussians, features: Float[Array, "n c"], cameras: Camera, *, capacity: int
-) -> Render:
+def paint(gaussians: Gaussians, features: Float[Array, "n c"], cameras: Camera, *, capacity: int) -> Render:
     """Any channels per Gaussian of one head, seen by many cameras, one after the other in memory."""
     return jax.lax.map(lambda camera: rasterize(gaussians, features, camera, capacity=capacity), cameras)
 

@@ -1,0 +1,223 @@
+"""The command line: every command reads folders and writes one folder with run.json."""
+
+import functools
+import os
+from pathlib import Path
+
+import click
+
+from jsplat.errors import InputError
+
+
+def _settings(function):
+    """Adds --config and --set; the command gets the loaded RunConfig as `config`."""
+
+    @click.option("--config", "toml", type=click.Path(path_type=Path), help="TOML file: differences from the defaults.")
+    @click.option("--set", "overrides", multiple=True, metavar="STAGE.FIELD=VALUE", help="Changes one setting.")
+    @functools.wraps(function)
+    def command(*args, toml: Path | None, overrides: tuple[str, ...], **options):
+        _devices()
+        from jsplat.config import load
+        from jsplat.pipeline import RunConfig
+
+        return function(*args, config=load(RunConfig, toml, list(overrides)), **options)
+
+    return command
+
+
+def _devices() -> None:
+    """One XLA device per CPU core, so that identities are fitted side by side; compiled programs are kept on disk."""
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jsplat"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context):
+        """Bad input ends in one line, not in a traceback."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            raise click.ClickException(str(error)) from error
+
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="jsplat")
+def main() -> None:
+    """Label refinement for head images by Gaussian splatting, in JAX.
+
+    \b
+    The whole loop on procedural heads:   jsplat demo out/demo
+    The same on your captures:            jsplat train-parser FRONTAL out/teacher
+                                          jsplat run out/run --captures DIR --parser out/teacher
+    """
+
+
+@main.command()
+@click.argument("out", type=FOLDER)
+@click.option("--people", default=8, show_default=True, help="How many.")
+@click.option(
+    "--first", default=0, show_default=True, help="Number of the first person; a number is always one person."
+)
+@click.option("--views", default=56, show_default=True, help="Photographs of each.")
+@click.option("--rig", type=click.Choice(["capture", "frontal"]), default="capture", show_default=True)
+@_settings
+def heads(out: Path, people: int, first: int, views: int, rig: str, config) -> None:
+    """Makes procedural people as captures with exact labels.
+
+    \b
+    jsplat heads out/captures --people 4 --views 30
+    jsplat heads out/frontal --people 40 --first 1000 --views 8 --rig frontal
+    """
+    from jsplat.pipeline import write_people
+
+    write_people(out, range(first, first + people), views, rig, config)
+
+
+@main.command("train-parser")
+@click.argument("data", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@click.option("--from", "start", type=FOLDER, help="Fine-tune this parser instead of starting anew.")
+@click.option("--replay", type=FOLDER, help="Mixed into every batch, to keep old skills: the old training data.")
+@click.option("--validation", type=FOLDER, help="Scored at the end.")
+@_settings
+def train_parser(
+    data: Path, out: Path, start: Path | None, replay: Path | None, validation: Path | None, config
+) -> None:
+    """Trains BiSeNet on DATA: captures with labels, or an auxiliary set.
+
+    \b
+    jsplat train-parser heads/frontal out/teacher
+    jsplat train-parser out/run/render/student out/student --from out/teacher --replay heads/frontal
+    """
+    from jsplat.pipeline import train_teacher
+
+    settings = config.teacher if start is None else config.finetune
+    train_teacher(data, out, config, settings, start=start, replay=replay, validation=validation)
+
+
+@main.command()
+@click.argument("parser", type=FOLDER)
+@click.argument("captures", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@_settings
+def parse(parser: Path, captures: Path, out: Path, config) -> None:
+    """Gives every view of CAPTURES its first labels, with PARSER.
+
+    \b
+    jsplat parse out/teacher heads/train out/parsed
+    """
+    from jsplat.pipeline import commands
+
+    commands.parse(parser, captures, out, config)
+
+
+@main.command()
+@click.argument("captures", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@click.option("--labels", type=FOLDER, help="First labels, from `parse`; needed where the background is unknown.")
+@_settings
+def fit(captures: Path, out: Path, labels: Path | None, config) -> None:
+    """Fits 3D Gaussians to all CAPTURES at once.
+
+    \b
+    jsplat fit heads/train out/fit --labels out/parsed --set fit.steps=1000
+    """
+    from jsplat.pipeline import commands
+
+    commands.fit(captures, labels, out, config)
+
+
+@main.command()
+@click.argument("captures", type=FOLDER)
+@click.argument("fitted", type=FOLDER)
+@click.argument("labels", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@_settings
+def label(captures: Path, fitted: Path, labels: Path, out: Path, config) -> None:
+    """Fuses first LABELS on FITTED scenes by the robust vote, and renders refined masks of every view.
+
+    \b
+    jsplat label heads/train out/fit out/parsed out/labelled --set vote.method=best
+    """
+    from jsplat.pipeline import commands
+
+    commands.label(captures, fitted, labels, out, config)
+
+
+@main.command()
+@click.argument("captures", type=FOLDER)
+@click.argument("fitted", type=FOLDER)
+@click.argument("labelled", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@_settings
+def render(captures: Path, fitted: Path, labelled: Path, out: Path, config) -> None:
+    """Renders labelled pictures from poses nobody photographed, with the refined photographs: an auxiliary set.
+
+    \b
+    jsplat render heads/train out/fit out/labelled out/auxiliary --set views.count=48
+    """
+    from jsplat.pipeline import commands
+
+    commands.render(captures, fitted, labelled, out, config)
+
+
+@main.command()
+@click.argument("parser", type=FOLDER)
+@click.argument("captures", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@_settings
+def evaluate(parser: Path, captures: Path, out: Path, config) -> None:
+    """Scores PARSER on labelled CAPTURES, by head pose.
+
+    \b
+    jsplat evaluate out/run/student heads/train out/scores
+    """
+    from jsplat.pipeline import commands
+
+    commands.evaluate(parser, captures, out, config)
+
+
+@main.command()
+@click.argument("out", type=FOLDER)
+@click.option("--captures", type=FOLDER, required=True, help="Folder of captures.")
+@click.option("--parser", type=FOLDER, required=True, help="The weak parser, from `train-parser`.")
+@click.option("--replay", type=FOLDER, help="What the parser was trained on; its run.json knows, if it is still there.")
+@click.option(
+    "--truth",
+    type=click.Choice(["labels", "none"]),
+    default="labels",
+    show_default=True,
+    help="Whether labels in the captures are used to score. They are never used to fit.",
+)
+@_settings
+def run(out: Path, captures: Path, parser: Path, replay: Path | None, truth: str, config) -> None:
+    """All stages: first labels, fit, vote, renders, fine-tuning, report. Finished stages are skipped.
+
+    \b
+    jsplat run out/run --captures heads/train --parser out/teacher --config configs/heads_cpu.toml
+    """
+    from jsplat.pipeline import run as run_all
+
+    run_all(captures, parser, out, config, replay_path=replay, truth=truth == "labels")
+    click.echo(f"report: {out / 'report.html'}")
+
+
+@main.command()
+@click.argument("out", type=FOLDER, default=Path("out/demo"))
+@_settings
+def demo(out: Path, config) -> None:
+    """The whole loop on procedural people, nothing downloaded.
+
+    \b
+    jsplat demo out/demo
+    """
+    from jsplat.pipeline import demo as run_demo
+
+    run_demo(out, config)
+    click.echo(f"report: {out / 'run' / 'report.html'}")

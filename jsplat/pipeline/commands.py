@@ -1,0 +1,104 @@
+"""The stages one by one, as the command line offers them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from jsplat.auxiliary import write_auxiliary
+from jsplat.capture import write_png
+from jsplat.config import to_json
+from jsplat.errors import InputError
+from jsplat.evaluate import score
+from jsplat.folder import write_json
+from jsplat.labelset import LabelSet
+from jsplat.parser import predict_labels
+from jsplat.pipeline import stages
+from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.run import open_parser
+from jsplat.pipeline.stage import fingerprint, finished, load_arrays, save_arrays, stage
+from jsplat.progress import Progress
+
+
+def _labelset_of(parsed: Path) -> LabelSet:
+    return LabelSet.from_json(json.loads((parsed / "labelset.json").read_text()))
+
+
+def parse(parser: Path, captures: Path, out: Path, config: RunConfig) -> None:
+    """First labels of all views."""
+    wanted = fingerprint(parser, captures, config.size, config.flip)
+    if finished(out, wanted) is None:
+        with stage(out, wanted, {"flip": config.flip, "size": config.size}, config.seed) as folder:
+            stages.parse(stages.read_captures(captures, config.size), open_parser(parser), folder, config.flip)
+
+
+def fit(captures: Path, labels: Path | None, out: Path, config: RunConfig) -> None:
+    """Scenes of all captures."""
+    wanted = fingerprint(captures, *([] if labels is None else [labels]), config.size, config.fit, config.seed)
+    if finished(out, wanted) is None:
+        labelset = None if labels is None else _labelset_of(labels)
+        with stage(out, wanted, config.fit, config.seed) as folder:
+            stages.fit_captures(stages.read_captures(captures, config.size), labels, labelset, config, folder)
+
+
+def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConfig) -> None:
+    """Refined masks of all views: arrays, and PNGs to look at."""
+    labelset = _labelset_of(labels)
+    about = {"vote": to_json(config.vote), "mask": to_json(config.mask)}
+    wanted = fingerprint(captures, fitted, labels, config.size, about, config.ablation)
+    if finished(out, wanted) is not None:
+        return
+    with stage(out, wanted, about, config.seed) as folder:
+        read = stages.read_captures(captures, config.size)
+        progress = Progress("label", len(read))
+        for capture in read:
+            scene, first = stages.scene_of(fitted, capture.identity), stages.first_labels(labels, capture)
+            known = stages.label_capture(capture, scene, first, labelset, config)
+            save_arrays(folder / f"{capture.identity}.npz", **known)
+            for i, mask in enumerate(known["refined"]):
+                write_png(folder / capture.identity / "labels" / f"{i:03d}.png", mask)
+                write_png(folder / capture.identity / "colors" / f"{i:03d}.png", labelset.colorize(mask))
+            progress.advance()
+        write_json(folder / "labelset.json", labelset.to_json())
+
+
+def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunConfig) -> None:
+    """An auxiliary set of refined photographs and labelled renders."""
+    labelset = _labelset_of(labelled)
+    wanted = fingerprint(captures, fitted, labelled, config.size, config.views, config.mask, config.seed)
+    if finished(out, wanted) is not None:
+        return
+    read = stages.read_captures(captures, config.size)
+    with stage(out, wanted, config.views, config.seed) as folder:
+        masks, novel = {}, {}
+        for capture in read:
+            known = load_arrays(labelled / f"{capture.identity}.npz")
+            scene, rows = stages.scene_of(fitted, capture.identity), {"refined": known["rows_refined"]}
+            novel[capture.identity] = stages.render_novel(capture, scene, known["seen"], rows, labelset, config)
+            masks[capture.identity] = known["refined"]
+        write_auxiliary(folder / "set", stages.auxiliary_set(read, masks, novel, "refined", labelset))
+        write_json(folder / "left_out.json", {name: n.left_out for name, n in novel.items()})
+
+
+def evaluate(parser: Path, captures: Path, out: Path, config: RunConfig) -> None:
+    """Scores of a parser by head pose, as scores.json."""
+    known, read = open_parser(parser), stages.read_captures(captures, config.size)
+    unlabelled = [c.identity for c in read if c.labels is None]
+    if unlabelled:
+        raise InputError("evaluate: captures", wanted="labels to score against", got=f"none in {unlabelled}")
+    wanted = fingerprint(parser, captures, config.size)
+    with stage(out, wanted, {"size": config.size}, config.seed) as folder:
+        scores = score(
+            np.concatenate([predict_labels(known, c.images) for c in read]),
+            np.concatenate([c.labels for c in read if c.labels is not None]),
+            np.concatenate([c.yaw for c in read]),
+            np.concatenate([c.pitch for c in read]),
+            tuple(c.identity for c in read for _ in c.images),
+            known.labelset,
+        )
+        write_json(folder / "scores.json", scores)
+    for name, values in scores["bins"].items():
+        if values["n"]:
+            print(
+                f"{name:>7}  F1 {values['f1']:.3f}  core {values['f1_core']:.3f}  mIoU {values['miou']:.3f}  n {values['n']}"
+            )

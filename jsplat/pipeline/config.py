@@ -1,0 +1,56 @@
+"""All settings of a run, one field per stage."""
+
+import dataclasses
+
+from jsplat.findings import Goals
+from jsplat.fit import FitConfig
+from jsplat.heads import HeadsConfig
+from jsplat.labels import MaskConfig, PaletteConfig, VoteConfig
+from jsplat.parser import ParserConfig
+from jsplat.views import ViewsConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoConfig:
+    """Procedural people for the demo.
+
+    Attributes:
+        teacher_people, teacher_views: near-frontal pictures that the teacher is trained on.
+        people, views: captures that are fitted.
+    """
+
+    teacher_people: int = 32
+    teacher_views: int = 8
+    people: int = 6
+    views: int = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Settings of a whole run; `size` is the longer side in pixels at which captures are read.
+
+    Attributes:
+        seed: decides every random choice.
+        unseen: so many people, the last by name, are fitted and scored but never trained on.
+        ablation: also score every other vote and the paper's palette.
+        flip: average the parser's prediction with that on the mirrored picture, when it gives the first labels.
+        teacher: the parser's own training; `finetune`: the student's, the truth-student's and the control's.
+    """
+
+    size: int = 128
+    seed: int = 0
+    unseen: int = 2
+    ablation: bool = True
+    flip: bool = True
+    fit: FitConfig = dataclasses.field(default_factory=FitConfig)
+    vote: VoteConfig = dataclasses.field(default_factory=VoteConfig)
+    mask: MaskConfig = dataclasses.field(default_factory=MaskConfig)
+    palette: PaletteConfig = dataclasses.field(default_factory=PaletteConfig)
+    views: ViewsConfig = dataclasses.field(default_factory=ViewsConfig)
+    teacher: ParserConfig = dataclasses.field(default_factory=ParserConfig)
+    finetune: ParserConfig = dataclasses.field(
+        default_factory=lambda: ParserConfig(steps=500, learning_rate=1e-3, frozen_statistics=True)
+    )
+    heads: HeadsConfig = dataclasses.field(default_factory=HeadsConfig)
+    demo: DemoConfig = dataclasses.field(default_factory=DemoConfig)
+    goals: Goals = dataclasses.field(default_factory=Goals)

@@ -1,0 +1,242 @@
+"""All stages in one command: captures and a parser in, a fine-tuned parser and a report out."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+from jsplat.auxiliary import AuxiliarySet, read_training_set, write_auxiliary
+from jsplat.capture import Capture, write_capture
+from jsplat.config import to_json
+from jsplat.errors import InputError
+from jsplat.findings import headline
+from jsplat.folder import provenance, write_json
+from jsplat.heads import render_captures
+from jsplat.labels import METHODS
+from jsplat.parser import Parser, ParserConfig, load_parser, predict_labels, save_parser, train_parser
+from jsplat.pipeline import stages
+from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.scoring import MASK_METHODS, ablation_rows, all_scores, pictures
+from jsplat.pipeline.stage import fingerprint, finished, load_arrays, save_arrays, scratch, stage
+from jsplat.report import write_report
+
+STUDENTS = ("student", "truth_student", "control")
+TURNTABLE_STEP = 3  # every so many novel views, by yaw, go into the turntable strip
+
+
+def run(
+    captures_path: Path,
+    parser_path: Path,
+    out: Path,
+    config: RunConfig,
+    *,
+    replay_path: Path | None,
+    truth: bool = True,
+) -> dict:
+    """The whole loop; what is done already is skipped, a killed fine-tuning goes on where it was.
+
+    Args:
+        captures_path: folder of captures; their labels are used to score only.
+        parser_path: the weak parser (a folder of `train-parser`).
+        replay_path: its training data; the folder that the parser's run.json names if None.
+        truth: whether to use labels for scoring at all.
+
+    Returns:
+        what report.json holds.
+    """
+    captures = stages.read_captures(captures_path, config.size)
+    if not truth:
+        captures = [c.with_labels(None, None) for c in captures]
+    if not 0 <= config.unseen < len(captures):
+        raise InputError("unseen", wanted=f"fewer than the {len(captures)} captures", got=config.unseen)
+    split = len(captures) - config.unseen
+    groups = {"fitted": captures[:split], "unseen": captures[split:]}
+    teacher = open_parser(parser_path)
+    for capture in captures:
+        if capture.labelset is not None and capture.labelset.names != teacher.labelset.names:
+            raise InputError(
+                f"capture {capture.identity}: classes", wanted=teacher.labelset.names, got=capture.labelset.names
+            )
+    replay = read_training_set(replay_path or _trained_on(parser_path), config.size)
+    source = fingerprint(captures_path, parser_path, config.size, config.seed, truth)
+    seconds = {}
+
+    def do(name: str, part: object, fill, *after: str) -> Path:
+        wanted = fingerprint(
+            source, part, *[json.loads((out / a / "run.json").read_text())["fingerprint"] for a in after]
+        )
+        if finished(out / name, wanted) is None:
+            with (
+                stage(out / name, wanted, part, config.seed) as folder,
+                scratch(out / f".{name}.{wanted}") as unfinished,
+            ):
+                fill(folder, unfinished)
+        done = finished(out / name, wanted)
+        seconds[name] = done if done is not None else 0.0
+        return out / name
+
+    first = do("parse", {"flip": config.flip}, lambda f, _: stages.parse(captures, teacher, f, config.flip))
+    fitted = do(
+        "fit", config.fit, lambda f, _: stages.fit_captures(captures, first, teacher.labelset, config, f), "parse"
+    )
+    about = [to_json(c) for c in (config.vote, config.mask, config.palette)] + [config.ablation]
+    labelled = do("label", about, lambda f, _: _label(captures, fitted, first, teacher, config, f), "fit")
+    shown = [to_json(config.views), config.unseen]
+    rendered = do("render", shown, lambda f, _: _render(groups, fitted, labelled, teacher, config, f), "label")
+    for name in STUDENTS:
+        if name == "truth_student" and any(c.labels is None for c in groups["fitted"]):
+            continue
+        data = replay if name == "control" else read_training_set(rendered / name)
+        own = None if name == "control" else replay
+        do(name, config.finetune, lambda f, u, d=data, r=own: _finetune(f, u, teacher, d, r, config), "render")
+    return _report(out, groups, teacher, replay, seconds, config)
+
+
+def open_parser(path: Path) -> Parser:
+    """The parser of a `train-parser` folder, or of a bare checkpoint folder."""
+    return load_parser(path / "parser" if (path / "parser").is_dir() else path)
+
+
+def _trained_on(parser_path: Path) -> Path:
+    try:
+        return Path(json.loads((parser_path / "run.json").read_text())["config"]["data"])
+    except (OSError, KeyError, json.JSONDecodeError) as error:
+        wanted = "a run.json that names its training data, or --replay"
+        raise InputError(f"{parser_path}/run.json", wanted=wanted, got=error) from error
+
+
+def _label(captures, fitted: Path, first: Path, teacher: Parser, config: RunConfig, folder: Path) -> None:
+    progress = stages.Progress("label", len(captures))
+    for capture in captures:
+        scene, seen = stages.scene_of(fitted, capture.identity), stages.first_labels(first, capture)
+        save_arrays(
+            folder / f"{capture.identity}.npz", **stages.label_capture(capture, scene, seen, teacher.labelset, config)
+        )
+        progress.advance()
+
+
+def _render(groups, fitted: Path, labelled: Path, teacher: Parser, config: RunConfig, folder: Path) -> None:
+    novel, left = {}, {}
+    for capture in [c for captures in groups.values() for c in captures]:
+        known = load_arrays(labelled / f"{capture.identity}.npz")
+        rows = {
+            n: known[f"rows_{k}"]
+            for n, k in (("student", "refined"), ("truth_student", "oracle"))
+            if f"rows_{k}" in known
+        }
+        scene = stages.scene_of(fitted, capture.identity)
+        novel[capture.identity] = stages.render_novel(capture, scene, known["seen"], rows, teacher.labelset, config)
+        left[capture.identity] = novel[capture.identity].left_out
+        view = novel[capture.identity]
+        save_arrays(folder / f"{capture.identity}.npz", yaw=view.yaw, images=view.images, labels=view.rows["student"])
+    write_json(folder / "left_out.json", left)
+    train = groups["fitted"]
+    masks = {c.identity: load_arrays(labelled / f"{c.identity}.npz")["refined"] for c in train}
+    own = {c.identity: novel[c.identity] for c in train}
+    write_auxiliary(folder / "student", stages.auxiliary_set(train, masks, own, "student", teacher.labelset))
+    if all(c.labels is not None for c in train):
+        truths = {c.identity: c.labels for c in train}
+        data = stages.auxiliary_set(train, truths, own, "truth_student", teacher.labelset)
+        write_auxiliary(folder / "truth_student", data)
+
+
+def _finetune(
+    folder: Path, unfinished: Path, teacher: Parser, data: AuxiliarySet, replay: AuxiliarySet | None, config: RunConfig
+) -> None:
+    parser, history = train_parser(data, config.finetune, config.seed, start=teacher, replay=replay, resume=unfinished)
+    save_parser(folder / "parser", parser)
+    write_json(folder / "history.json", dataclasses.asdict(history))
+
+
+def _report(out: Path, groups, teacher: Parser, replay: AuxiliarySet, seconds: dict, config: RunConfig) -> dict:
+    captures = [c for group in groups.values() for c in group]
+    known = {c.identity: load_arrays(out / "label" / f"{c.identity}.npz") for c in captures}
+    depth = {name: arrays["depth"] for name, arrays in known.items()}
+
+    def masks_of(key: str) -> dict[str, np.ndarray]:
+        return {name: arrays[key] for name, arrays in known.items() if key in arrays}
+
+    masks = {method: masks_of(method) for method in MASK_METHODS}
+    curves = {}
+    for name in STUDENTS:
+        if (out / name / "parser").is_dir():
+            parser = load_parser(out / name / "parser", teacher.labelset)
+            masks[name] = {c.identity: predict_labels(parser, c.images) for c in captures}
+            history = json.loads((out / name / "history.json").read_text())
+            curves[f"Fine-tuning: {name}"] = {"step": history["steps"], "loss": history["loss"]}
+    # Students are one parser in one look; the teacher is scored the same way, though its first labels may be flip-averaged.
+    masks["teacher"] = {c.identity: predict_labels(teacher, c.images) for c in captures}
+    about = json.loads((out / "fit" / "fit.json").read_text())
+    curves = {"Fit": about["curve"], **curves}
+    report = {
+        "stages": seconds,
+        "fit": {"psnr": about["psnr"], "ssim": about["ssim"], "identities": about["identities"]},
+        **all_scores(groups, masks, depth, teacher.labelset),
+        "config": to_json(config),
+        **provenance(config.seed),
+    }
+    truth = [c for c in captures if c.labels is not None]
+    if config.ablation and truth:
+        votes = {m: m for m in (*METHODS, "trained", "palette")}
+        votes |= {"plain": "vote_plain", config.vote.method: "refined"}
+        found = {name: masks_of(key) for name, key in votes.items()}
+        found = {"teacher": masks["teacher"], **{n: m for n, m in found.items() if len(m) == len(captures)}}
+        found["oracle"] = masks["oracle"]
+        report["ablation"] = ablation_rows(truth, found, teacher.labelset)
+    turns = {}
+    for capture in captures[:2] + captures[-1:]:
+        novel = load_arrays(out / "render" / f"{capture.identity}.npz")
+        order = np.argsort(novel["yaw"])[::TURNTABLE_STEP]
+        turns[f"{capture.identity}: novel views"] = (
+            novel["yaw"][order],
+            novel["images"][order],
+            novel["labels"][order],
+        )
+    write_report(out, report, pictures(groups, masks, turns, teacher.labelset), curves, config.goals)
+    written = json.loads((out / "report.json").read_text())
+    for line in headline(written, config.goals):
+        print(line)
+    return written
+
+
+def train_teacher(data_path: Path, out: Path, config: RunConfig, settings: ParserConfig, **options) -> Parser:
+    """Trains a parser into a folder (or fine-tunes one); skipped when it is already there.
+
+    Args:
+        options: `start` (folder of a parser), `replay` and `validation` (folders), as in `train_parser`.
+    """
+    paths = {name: path for name, path in options.items() if path is not None}
+    wanted = fingerprint(settings, config.size, config.seed, data_path, *paths.values())
+    if finished(out, wanted) is None:
+        sets = {n: read_training_set(p, config.size) for n, p in paths.items() if n != "start"}
+        start = open_parser(paths["start"]) if "start" in paths else None
+        data = read_training_set(data_path, config.size)
+        about = to_json(settings) | {"data": str(data_path.resolve())}
+        unfinished = out.with_name(f".{out.name}.{wanted}")
+        with stage(out, wanted, about, config.seed) as folder, scratch(unfinished):
+            parser, history = train_parser(data, settings, config.seed, start=start, resume=unfinished, **sets)
+            save_parser(folder / "parser", parser)
+            write_json(folder / "history.json", dataclasses.asdict(history))
+    return load_parser(out / "parser")
+
+
+def write_people(out: Path, people: range, views: int, rig: str, config: RunConfig) -> None:
+    """Procedural people as captures on disk; skipped when they are already there."""
+    wanted = fingerprint(config.heads, config.seed, [people.start, people.stop], views, rig)
+    if finished(out, wanted) is None:
+        with stage(out, wanted, config.heads, config.seed) as folder:
+            progress = stages.Progress("heads", len(people))
+            for identity in people:
+                capture: Capture = render_captures([identity], views, config.heads, config.seed, rig)[0]  # type: ignore[arg-type]
+                write_capture(folder / capture.identity, capture)
+                progress.advance()
+
+
+def demo(out: Path, config: RunConfig) -> dict:
+    """The whole loop on procedural people: frontal training set, teacher, captures, run."""
+    sizes = config.demo
+    write_people(out / "frontal", range(1000, 1000 + sizes.teacher_people), sizes.teacher_views, "frontal", config)
+    write_people(out / "captures", range(sizes.people), sizes.views, "capture", config)
+    train_teacher(out / "frontal", out / "teacher", config, config.teacher)
+    return run(out / "captures", out / "teacher", out / "run", config, replay_path=out / "frontal")
