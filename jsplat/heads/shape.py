@@ -12,7 +12,7 @@ from jsplat.heads.person import Person
 
 Point = tuple[jax.Array, jax.Array, jax.Array]
 
-HAT_TILT = 0.10  # how much lower hats sit in front, metres per metre
+HAT_TILT, BRIM_DROOP = 0.10, 0.15  # how much lower hats sit in front, and brims at the sides: metres per metre
 PARTS = ("head", "neck", "ear", "hair", "cloth", "hat", "glasses", "earring", "necklace")
 
 
@@ -133,7 +133,9 @@ def hair(p: Point, s: Person) -> jax.Array:
     face = ellipsoid((x - s["hair_part"], y, z), (0.0, -0.040, 0.105), (s["temple"], s["hairline"] + 0.012, 0.105))
     ears = ellipsoid(q, (0.080, s["ear_y"] - 0.010, s["ear_z"] + 0.010), (0.040, 0.036, 0.028))
     d = smooth_max(smooth_max(d, -face, 0.005), -ears - s["ear_cover"], 0.004)
-    return jnp.maximum(d, y + HAT_TILT * z - s["hair_top"])  # what is under a hat must not poke through
+    return jnp.maximum(
+        d, y + HAT_TILT * z + BRIM_DROOP * q[0] - s["hair_top"]
+    )  # what is under a hat must not poke through
 
 
 def cloth(p: Point, s: Person) -> jax.Array:
@@ -152,7 +154,7 @@ def hat(p: Point, s: Person) -> jax.Array:
     crown = smooth_max(ellipsoid((x, y, z), (0.0, 0.0, -0.015), radii), -y, 0.004)
     rim = _norm(x / (s["skull_x"] + grow + 0.001), (z + 0.015) / (s["skull_z"] + grow + 0.001))
     reach = (rim - 1.0) * (s["skull_x"] + grow) * 0.85 - (s["brim"] - 0.08)
-    brim = smooth_max(reach, jnp.abs(y - 0.004 + 0.15 * jnp.abs(x)) - 0.004, 0.004) * 0.9
+    brim = smooth_max(reach, jnp.abs(y - 0.004 + BRIM_DROOP * jnp.abs(x)) - 0.004, 0.004) * 0.9
     return smooth_min(crown, brim, 0.006) + s["hat_off"]
 
 
