@@ -20,6 +20,9 @@ from jsplat.kernels.tiling import TileHits, bin_tiles, tile_grid
 TILE = 8
 CHUNK = 16
 BLOCK = 64
+OPAQUE = 1e-30  # transmittance of a chunk below which its logarithm is not needed: the stop came long before
+
+_einsum = functools.partial(jnp.einsum, precision="highest")  # GPUs would else round the factors to 10 bits
 
 
 class Chunks(typing.NamedTuple):
@@ -92,38 +95,34 @@ def _alphas(rows, dx, dy):
     return opacity * jnp.exp(-power)
 
 
-def _exclusive(scan: str, x):
-    """Exclusive running product or sum along axis 1."""
-    op, unit = (jnp.multiply, 1.0) if scan == "product" else (jnp.add, 0.0)
-    inclusive = lax.associative_scan(op, x, axis=1)
-    first = jnp.full_like(x[:, :1], unit)
-    return jnp.concatenate([first, inclusive[:, :-1]], 1), inclusive[:, -1]
+def _running_product(x):
+    """Exclusive running product along axis 1, and the product of all."""
+    inclusive = lax.associative_scan(jnp.multiply, x, axis=1)
+    return jnp.concatenate([jnp.ones_like(x[:, :1]), inclusive[:, :-1]], 1), inclusive[:, -1]
 
 
-def _across_chunks(scan: str, totals, new_tile, carried):
-    """Value at each chunk's start from the chunks of the same tile before it, and the value after the last chunk."""
-    op = jnp.multiply if scan == "product" else jnp.add
-    unit = 1.0 if scan == "product" else 0.0
+def _across_chunks(totals, tile, last, carried):
+    """Sum at each chunk's start over the chunks of the same tile before it, and the sum after the last chunk.
 
-    def combine(left, right):
-        flag, value = right
-        return left[0] | flag, jnp.where(flag, value, op(left[1], value))
-
-    # Shift by one: element j holds the total of chunk j-1, restarted where chunk j begins a tile.
-    shifted = jnp.concatenate([carried[None], totals[:-1]])
-    shifted = jnp.where(new_tile[:, None], unit, shifted)
-    flags = jnp.broadcast_to(new_tile[:, None], shifted.shape)
-    _, start = lax.associative_scan(combine, (flags, shifted), axis=0)
-    return start, op(start[-1], totals[-1])
+    Args:
+        totals: sum of each chunk, `b p`.
+        tile: of each chunk, `b`; chunks of a tile follow one another.
+        last, carried: tile of the chunk before the block, and the sum after that chunk.
+    """
+    place = jnp.arange(tile.shape[0])
+    before = (tile[:, None] == tile) & (place[:, None] > place)
+    start = _einsum("jk,kp->jp", before.astype(totals.dtype), totals)
+    start = start + jnp.where((tile == last)[:, None], carried, 0.0)
+    return start, start[-1] + totals[-1]
 
 
-def _weights(rows, dx, dy, new_tile, carried):
-    """Blend weights and what the backward pass needs with them."""
+def _weights(rows, dx, dy, tile, last, carried):
+    """Blend weights and what the backward pass needs with them; the logarithm of the transmittance is carried."""
     raw = _alphas(rows, dx, dy)
     alpha = jnp.where(raw >= ALPHA_FLOOR, jnp.minimum(raw, ALPHA_CEILING), 0.0)
-    inner, total = _exclusive("product", 1 - alpha)
-    start, carried = _across_chunks("product", total, new_tile, carried)
-    before = start[:, None, :] * inner
+    inner, total = _running_product(1 - alpha)
+    start, carried = _across_chunks(jnp.log(jnp.maximum(total, OPAQUE)), tile, last, carried)
+    before = jnp.exp(start)[:, None, :] * inner
     kept = before >= TRANSMITTANCE_STOP
     return raw, alpha, before, jnp.where(kept, alpha * before, 0.0), kept, carried
 
@@ -132,7 +131,7 @@ def _shape_gradients(power, rows, local):
     """Gradients of (x, y, a, b, c, opacity) from the gradient of each pair's power, by six moments over the pixels."""
     x, y = _pixels(power.dtype)
     monomials = jnp.stack([jnp.ones_like(x), x, y, x * x, x * y, y * y], -1)
-    m, mx, my, mxx, mxy, myy = jnp.moveaxis(jnp.einsum("bkp,pm->bkm", power, monomials), -1, 0)
+    m, mx, my, mxx, mxy, myy = jnp.moveaxis(_einsum("bkp,pm->bkm", power, monomials), -1, 0)
     u, v = local[..., 0], local[..., 1]
     a, b, c, opacity = (rows[..., k] for k in range(2, 6))
     dx, dy = u * m - mx, v * m - my
@@ -159,13 +158,12 @@ def forward(means2d, conics, opacities, depths, features, *, size: tuple[int, in
         out, carried, last = state
         tile, ids = _block_rows(index, chunks, hits)
         rows = table[ids]
-        new_tile = tile != jnp.concatenate([last[None], tile[:-1]])
-        *_, weight, _, carried = _weights(rows, *_offsets(_local(rows, tile, grid)), new_tile, carried)
-        blended = jnp.einsum("bkp,bkc->bpc", weight, values[ids])
+        *_, weight, _, carried = _weights(rows, *_offsets(_local(rows, tile, grid)), tile, last, carried)
+        blended = _einsum("bkp,bkc->bpc", weight, values[ids])
         return out.at[tile].add(blended, mode="drop"), carried, tile[-1]
 
     pixels = TILE * TILE
-    start = (jnp.zeros((tiles, pixels, values.shape[-1]), values.dtype), jnp.ones(pixels, values.dtype), jnp.int32(-1))
+    start = (jnp.zeros((tiles, pixels, values.shape[-1]), values.dtype), jnp.zeros(pixels, values.dtype), jnp.int32(-1))
     out, *_ = lax.fori_loop(0, -(-chunks.used // BLOCK), block, start)
     return out, hits.needed
 
@@ -210,24 +208,23 @@ def backward(
         rows = table[ids]
         local = _local(rows, tile, grid)
         dx, dy = _offsets(local)
-        new_tile = tile != jnp.concatenate([last[None], tile[:-1]])
-        raw, alpha, before, weight, kept, through = _weights(rows, dx, dy, new_tile, through)
+        raw, alpha, before, weight, kept, through = _weights(rows, dx, dy, tile, last, through)
         upstream = grad.at[tile].get(mode="fill", fill_value=0.0)
-        v = jnp.einsum("bpc,bkc->bkp", shaping(upstream), shaping(values[ids]))
+        v = _einsum("bpc,bkc->bkp", shaping(upstream), shaping(values[ids]))
         share = weight * v
-        inner, total = _exclusive("sum", share)
-        start, running = _across_chunks("sum", total, new_tile, running)
-        rest = whole.at[tile].get(mode="fill", fill_value=0.0)[:, None] - (start[:, None] + inner + share)
+        inner = _einsum("kj,bjp->bkp", jnp.tri(CHUNK, dtype=share.dtype), share)  # inclusive running sum
+        start, running = _across_chunks(inner[:, -1], tile, last, running)
+        rest = whole.at[tile].get(mode="fill", fill_value=0.0)[:, None] - (start[:, None] + inner)
         live = kept & (raw >= ALPHA_FLOOR) & (raw < ALPHA_CEILING)
         # d loss / d power = -alpha * d loss / d alpha; where alpha is clipped neither opacity nor shape matters.
         power = jnp.where(live, -alpha * (before * v - rest / (1 - alpha)), 0.0)
         shape = _shape_gradients(power, rows, local)
-        painted = jnp.einsum("bkp,bpc->bkc", weight, upstream[..., :channels])
+        painted = _einsum("bkp,bpc->bkc", weight, upstream[..., :channels])
         update = jnp.concatenate([shape, painted], -1)
         return sums.at[ids].add(update, mode="drop"), through, running, tile[-1]
 
     zeros = jnp.zeros((TILE * TILE,), table.dtype)
-    start = (jnp.zeros((count + 1, 6 + channels), table.dtype), zeros + 1, zeros, jnp.int32(-1))
+    start = (jnp.zeros((count + 1, 6 + channels), table.dtype), zeros, zeros, jnp.int32(-1))
     sums, *_ = lax.fori_loop(0, -(-chunks.used // BLOCK), block, start)
     sums = sums[:count].reshape(*opacities.shape, -1)
     return sums[..., :2], sums[..., 2:5], sums[..., 5], sums[..., 6:]
