@@ -3,6 +3,8 @@
 The only module that imports `jsplat.kernels`.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -17,6 +19,8 @@ NEAR = 0.01  # world units; nearer Gaussians are hidden
 LOW_PASS = 0.3  # pixel^2 added to the projected covariance (Kerbl et al. 2023)
 HITS_PER_GAUSSIAN = 8  # default capacity: a splat of a fitted head touches 3 to 4 tiles
 FRUSTUM_MARGIN = 0.15  # of the image size beyond which the projection's Jacobian is held fixed, as gsplat does
+
+_einsum = functools.partial(jnp.einsum, precision="highest")  # GPUs would else round the factors to 10 bits
 
 
 @pytree
@@ -64,12 +68,13 @@ def project(gaussians: Gaussians, camera: Camera, *, antialiased: bool = False) 
     row_x = jnp.stack([fx / z + zero, zero, -fx * slope_x / z], -1)
     row_y = jnp.stack([zero, fy / z + zero, -fy * slope_y / z], -1)
     axes = rotation_matrices(gaussians.quats) * jnp.exp(gaussians.log_scales)[..., None, :]
-    u = jnp.einsum("...i,...ij->...j", _matvec(jnp.swapaxes(rotation, -1, -2), row_x), axes)
-    v = jnp.einsum("...i,...ij->...j", _matvec(jnp.swapaxes(rotation, -1, -2), row_y), axes)
+    u = _einsum("...i,...ij->...j", _matvec(jnp.swapaxes(rotation, -1, -2), row_x), axes)
+    v = _einsum("...i,...ij->...j", _matvec(jnp.swapaxes(rotation, -1, -2), row_y), axes)
     xx, xy, yy = (u * u).sum(-1), (u * v).sum(-1), (v * v).sum(-1)
-    bare = xx * yy - xy * xy
+    # Lagrange's identity: what is xx yy - xy^2 on paper is a difference of large numbers for a needle.
+    bare = (jnp.cross(u, v) ** 2).sum(-1)
+    determinant = bare + LOW_PASS * (xx + yy + LOW_PASS)
     xx, yy = xx + LOW_PASS, yy + LOW_PASS
-    determinant = xx * yy - xy * xy
     conics = jnp.stack([yy, -xy, xx], -1) / determinant[..., None]
     opacities = jnp.broadcast_to(jax.nn.sigmoid(gaussians.logit_opacities), z.shape)
     if antialiased:
@@ -78,10 +83,10 @@ def project(gaussians: Gaussians, camera: Camera, *, antialiased: bool = False) 
 
 
 def _matvec(matrix, vector):
-    return jnp.einsum("...ij,...j->...i", matrix, vector)
+    return _einsum("...ij,...j->...i", matrix, vector)
 
 
-def sh_colors(sh: Float[Array, "*b n s 3"], means: Float[Array, "*b n 3"], camera: Camera) -> Float[Array, "*b n 3"]:
+def sh_colors(sh: Float[Array, "*b n s 3"], means: Float[Array, "*b n 3"], camera: Camera) -> Float[Array, "*v n 3"]:
     """Colours towards a camera from real spherical harmonics of degree 0 to 3, plus 0.5, not below 0.
 
     The basis and its signs are those of Sloan, "Efficient Spherical Harmonic Evaluation" (2013), as 3DGS uses them.
@@ -114,7 +119,7 @@ def sh_colors(sh: Float[Array, "*b n s 3"], means: Float[Array, "*b n 3"], camer
             1.445305721320277 * z * (x * x - y * y),
             -0.5900435899266435 * x * (x * x - 3 * y * y),
         ]
-    return jnp.maximum(jnp.einsum("...ns,...nsc->...nc", jnp.stack(basis, -1), sh) + 0.5, 0.0)
+    return jnp.maximum(_einsum("...ns,...nsc->...nc", jnp.stack(basis, -1), sh) + 0.5, 0.0)
 
 
 def rasterize(
@@ -122,7 +127,7 @@ def rasterize(
     features: Float[Array, "*b n c"],
     camera: Camera,
     *,
-    background: Float[Array, "*b c"] | None = None,
+    background: Float[Array, "*v c"] | None = None,
     capacity: int | None = None,
     shape_channels: int | None = None,
     antialiased: bool = False,
@@ -139,7 +144,7 @@ def rasterize(
         backend: a name in `jsplat.kernels.blend.BACKENDS`; the best that works here if None.
 
     Raises:
-        InputError: outside `jit`, when a view needed more than the capacity; inside, such a view is NaN.
+        InputError: when a view needed more than the capacity; under `jit`, `grad` or `vmap` such a view is NaN.
     """
     if features.shape[-2] != gaussians.means.shape[-2]:
         raise InputError("rasterize: features", wanted=f"{gaussians.means.shape[-2]} rows", got=features.shape)
