@@ -11,8 +11,9 @@ import numpy as np
 from jsplat.kernels.blend import blend
 from jsplat.kernels.blend.cases import headlike
 from jsplat.kernels.blend.reference import blend_reference
+from jsplat.kernels.blend.xla import TILE
+from jsplat.kernels.tiling import bin_tiles
 
-HITS_PER_GAUSSIAN = 8
 STRIP = 8  # rows of the image on which accuracy is measured: the float64 reference is dense
 
 
@@ -90,10 +91,16 @@ def runner(work: Workload) -> tuple[Callable[..., tuple[jax.Array, tuple[jax.Arr
     if work.implementation == "dense":
         draw = functools.partial(blend_reference, size=size)
     else:
-        capacity = HITS_PER_GAUSSIAN * work.count
-        draw = functools.partial(blend, size=size, capacity=capacity, backend=work.implementation)
+        draw = functools.partial(blend, size=size, capacity=_capacity(work), backend=work.implementation)
     function = _weighted(draw) if work.gradient else lambda weights, *args: (draw(*args)[0], ())
     return jax.jit(function), headlike(work.images, work.count, work.edge, work.channels).arrays()
+
+
+def _capacity(work: Workload) -> int:
+    """What the images need, rounded up as the fit does."""
+    rows = headlike(work.images, work.count, work.edge, work.channels).arrays()[:4]
+    needed = bin_tiles(*rows, size=(work.edge, work.edge), tile=TILE, capacity=1).needed
+    return -(-int(needed.max()) // 4096) * 4096
 
 
 def weights_of(work: Workload) -> jax.Array:
@@ -119,7 +126,8 @@ def accuracy(work: Workload, run: Callable, args: tuple[jax.Array, ...]) -> dict
         truth[0] = truth[0] - jnp.asarray([0.0, top])
         draw = functools.partial(blend_reference, size=(work.edge, STRIP))
         want, wanted = jax.jit(_weighted(draw))(jnp.asarray(weights[:1, rows], jnp.float64), *truth)
-    off = np.abs(np.asarray(image[:1, rows], np.float64) - np.asarray(want))
+        want, wanted = jax.tree.map(np.asarray, (want, wanted))
+    off = np.abs(np.asarray(image[:1, rows], np.float64) - want)
     found = {"image_error": float(off.max()), "image_beyond": float((off > 1e-4).mean())}
     if gradients:
         errors = [
