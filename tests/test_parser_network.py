@@ -12,7 +12,7 @@ from jax import lax
 from jsplat.errors import InputError
 from jsplat.labelset import CELEBAMASK_HQ, LabelSet
 from jsplat.parser import Architecture, load_parser, new_parser, predict, predict_labels, save_parser
-from jsplat.parser.bisenet import Conv, double, max_pool, stem_convolution
+from jsplat.parser.bisenet import Conv, convolution, double, max_pool, stem_convolution
 from jsplat.parser.model import parameter_count, variable_shapes
 from jsplat.parser.resize import interpolation, logits_to_pixels, network_size, to_network
 
@@ -69,17 +69,20 @@ def test_convolutions_pad_as_torch_does(size, stride):
     np.testing.assert_allclose(conv(x), wanted, **SUMS)
 
 
-def test_stem_has_the_gradient_of_the_plain_convolution():
-    x, kernel = jax.random.normal(jax.random.key(0), (1, 8, 8, 3)), jax.random.normal(jax.random.key(1), (7, 7, 3, 4))
+@pytest.mark.parametrize(("size", "stride", "side"), [(3, 1, 8), (3, 2, 8), (3, 2, 7), (7, 2, 8)])
+def test_convolutions_have_the_gradients_of_the_plain_one(size, stride, side):
+    x = jax.random.normal(jax.random.key(0), (2, side, side, 3))
+    kernel = jax.random.normal(jax.random.key(1), (size, size, 3, 4))
 
-    def plain(kernel):
-        dims = ("NHWC", "HWIO", "NHWC")
-        return (lax.conv_general_dilated(x, kernel, (2, 2), [(3, 3)] * 2, dimension_numbers=dims) ** 2).sum()
+    def plain(x, kernel):
+        dims, padding = ("NHWC", "HWIO", "NHWC"), [(size // 2, size // 2)] * 2
+        return (lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=dims) ** 2).sum()
 
-    ours = jax.grad(lambda kernel: (stem_convolution(x, kernel) ** 2).sum())(kernel)
-    wanted = jax.grad(plain)(kernel)
-    # Sums of up to 16 terms of size 100.
-    np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-2)
+    def ours(x, kernel):
+        return ((stem_convolution(x, kernel) if size == 7 else convolution(x, kernel, stride, (1, 1))) ** 2).sum()
+
+    for got, wanted in zip(jax.jit(jax.grad(ours, (0, 1)))(x, kernel), jax.jit(jax.grad(plain, (0, 1)))(x, kernel)):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-2)  # float32 sums of up to 128 terms of size 100
 
 
 def test_first_weights():

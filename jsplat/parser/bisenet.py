@@ -10,6 +10,7 @@ One known difference: torch keeps the running variance unbiased, flax biased; it
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,51 @@ class Architecture:
         return max(8, 8 * round(reference * self.width / 8))
 
 
+def _convolution(x, kernel, stride, padding):
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), (padding, padding), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolution(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "u v i o"], stride: int, padding: tuple[int, int]
+) -> Float[Array, "b h2 w2 o"]:
+    """A convolution (correlation, as networks say it), padded alike along both axes.
+
+    Its gradient with respect to the kernel is the usual one, computed from a copy of `x` whose batch axis was moved
+    last by a matrix product. Left to itself, XLA on CPU fuses that copy with all the arithmetic that made `x` and
+    walks memory against the grain: it took longer than the convolutions.
+    """
+    return _convolution(x, kernel, stride, padding)
+
+
+def _convolution_forward(x, kernel, stride, padding):
+    return _convolution(x, kernel, stride, padding), (x, kernel)
+
+
+def _convolution_backward(stride, padding, saved, gradient):
+    x, kernel = saved
+    _, back = jax.vjp(lambda x: _convolution(x, kernel, stride, padding), x)
+    # Full precision, so that multiplying by one is exact on every device.
+    batch_last = jnp.einsum("bhwi,bc->hwic", x, jnp.eye(len(x), dtype=x.dtype), precision=lax.Precision.HIGHEST)
+    before, after = padding
+    # Rows that no window reached, because the stride did not divide, lie at the end.
+    unused = [(side + before + after - size) % stride for side, size in zip(x.shape[1:3], kernel.shape)]
+    slope = lax.conv_general_dilated(
+        batch_last,
+        gradient,
+        (1, 1),
+        [(before, after - rest) for rest in unused],
+        rhs_dilation=(stride, stride),
+        dimension_numbers=("HWNC", "IHWO", "HWNC"),
+    )
+    return back(gradient)[0], slope
+
+
+convolution.defvjp(_convolution_forward, _convolution_backward)
+
+
 class Conv(nnx.Module):
     """A convolution without bias, padded by k // 2 on every side as in torch; 1x1, 3x3 or the 7x7/2 stem."""
 
@@ -63,10 +109,7 @@ class Conv(nnx.Module):
             return x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
         if self.size == 7:
             return stem_convolution(x, kernel)
-        padding = [(self.size // 2, self.size // 2)] * 2
-        return lax.conv_general_dilated(
-            x, kernel, (self.stride, self.stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+        return convolution(x, kernel, self.stride, (self.size // 2, self.size // 2))
 
 
 def stem_convolution(x: Float[Array, "b h w i"], kernel: Float[Array, "7 7 i o"]) -> Float[Array, "b h2 w2 o"]:
@@ -79,9 +122,7 @@ def stem_convolution(x: Float[Array, "b h w i"], kernel: Float[Array, "7 7 i o"]
     # Output p reads pixels 2p-3 .. 2p+3; a zero row and column in front make that 2p-4 .. 2p+3, four whole blocks.
     padded = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
     folded = padded.reshape(4, 2, 4, 2, i, -1).transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, 4 * i, -1)
-    return lax.conv_general_dilated(
-        blocks, folded, (1, 1), [(2, 1), (2, 1)], dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    return convolution(blocks, folded, 1, (2, 1))
 
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
