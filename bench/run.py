@@ -9,12 +9,13 @@ python -m bench.run --save-baseline                   # these numbers become the
 import argparse
 import datetime
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from bench.workloads import SUITES, Suite, Workload, accuracy, runner, weights_o
 
 ROOT = Path(__file__).resolve().parent
 ROUNDS = 7
+TURN = 0.3  # seconds: a shorter workload is repeated within its turn, so that all meet the same disturbances
 
 
 def measure(suite: Suite, rounds: int = ROUNDS) -> list[Metric]:
@@ -37,17 +39,14 @@ def measure(suite: Suite, rounds: int = ROUNDS) -> list[Metric]:
         try:
             run, args = runner(work)
             right[work.name] = accuracy(work, run, args)  # compiles as well
-            weights = weights_of(work)
-            jax.block_until_ready(run(weights, *args))
-            ready[work.name] = (run, (weights, *args))
+            args = (weights_of(work), *args)
+            ready[work.name] = (run, args, max(1, math.ceil(TURN / _seconds(run, args, 1))))
         except Exception as error:  # whatever it is, the other workloads are still worth measuring
             failed[work.name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     seconds: dict[str, list[float]] = {name: [] for name in ready}
     for _ in range(rounds):
-        for name, (run, args) in ready.items():
-            begin = time.perf_counter()
-            jax.block_until_ready(run(*args))
-            seconds[name].append(time.perf_counter() - begin)
+        for name, timed in ready.items():
+            seconds[name].append(_seconds(*timed))
     found = [
         _time(work, seconds.get(work.name), right.get(work.name), failed.get(work.name)) for work in suite.workloads
     ]
@@ -60,6 +59,14 @@ def measure(suite: Suite, rounds: int = ROUNDS) -> list[Metric]:
         both = {f"{n}.{key}": x for n in (ratio.over, ratio.under) for key, x in right[n].items()}
         found.append(Metric(ratio.name, value, "x", ratio.direction, spread, rounds, ratio.bound, both))
     return found
+
+
+def _seconds(run: Callable, args: tuple, repeats: int) -> float:
+    """Mean wall time of one call."""
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        jax.block_until_ready(run(*args))
+    return (time.perf_counter() - begin) / repeats
 
 
 def _time(work: Workload, seconds: list[float] | None, right: dict | None, error: str | None) -> Metric:
@@ -96,7 +103,7 @@ def about(suite: str) -> dict[str, object]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 1 when the gate has a complaint."""
-    parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.run", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--suite", choices=SUITES, default="cpu-small")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--out", type=Path, help="a .jsonl file to append to")

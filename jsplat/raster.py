@@ -7,6 +7,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from jsplat.camera import Camera
@@ -192,7 +193,7 @@ def _most_needed(gaussians: Gaussians, cameras: Camera) -> jax.Array:
 
 
 def _check_capacity(needed, capacity: int) -> None:
-    if isinstance(needed, jax.core.Tracer):
+    if isinstance(needed, Tracer):
         return
     most = int(needed.max()) if needed.size else 0
     if most > capacity:

@@ -65,7 +65,7 @@ def _random(count: int = COUNT, seed: int = 0, **changes) -> Splats:
     random = np.random.default_rng(seed)
     rows = {
         "means2d": random.uniform(-2, 2 + np.asarray(SIZE), (count, 2)),
-        "conics": conic(*random.uniform(0.5, 5, (2, count)), random.uniform(0, np.pi, count)),
+        "conics": conic(random.uniform(0.5, 5, count), random.uniform(0.5, 5, count), random.uniform(0, np.pi, count)),
         "opacities": random.uniform(0.02, 0.98, count),
         "depths": random.uniform(1, 2, count),
         "features": random.uniform(0, 1, (count, CHANNELS)),
@@ -74,7 +74,9 @@ def _random(count: int = COUNT, seed: int = 0, **changes) -> Splats:
 
 
 def _one(long: float, short: float, angle: float = 0.4, opacity: float = 0.7, mean=(17.3, 12.8)) -> Splats:
-    return _random(1, means2d=[mean], conics=conic(*np.array([[long], [short], [angle]])), opacities=[opacity])
+    return _random(
+        1, means2d=[mean], conics=conic(np.array([long]), np.array([short]), np.array([angle])), opacities=[opacity]
+    )
 
 
 def _over_one_tile(count: int) -> Splats:

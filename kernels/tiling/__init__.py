@@ -97,7 +97,7 @@ def _tile_box(means2d, conics, opacities, size, tile):
     determinant = exact - ROUNDING * product  # a needle's may be all rounding: then its box is the whole image
     variances = jnp.stack([conics[:, 2], conics[:, 0]], -1) / jnp.maximum(determinant, 1e-30)[:, None]
     reach = jnp.sqrt(2 * jnp.maximum(limit, 0)[:, None] * variances)
-    bounds = jnp.asarray(tile_grid(*size, tile))
+    bounds = jnp.asarray(tile_grid(size[0], size[1], tile))
     finite = jnp.isfinite(means2d).all(-1) & jnp.isfinite(conics).all(-1) & (exact > 0)
     # A pixel centre at x + 0.5 is inside [mean - reach, mean + reach]; clip before the cast, floats may be huge.
     low = jnp.clip(jnp.floor((means2d - reach - 0.5) / tile), 0, bounds)
