@@ -24,8 +24,8 @@ class AugmentConfig:
         tint: factor per colour channel in 1 +- this.
     """
 
-    scale: tuple[float, float] = (0.75, 1.5)
-    rotation: float = 15.0
+    scale: tuple[float, float] = (0.85, 1.4)
+    rotation: float = 12.0
     shift: float = 0.1
     flip: float = 0.5
     background: float = 0.5

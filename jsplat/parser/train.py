@@ -40,6 +40,7 @@ class ParserConfig:
         replay: share of each batch that comes from the replay set, when there is one.
         frozen_statistics: leave the running batch statistics as they are and normalise with them.
         hard, least: the OHEM rule (`jsplat.parser.loss.ohem`).
+        balance: chosen pixels count by the inverse frequency of their class to this power; 0 = all alike.
         auxiliary: weight of each of the two auxiliary heads.
         label_size: side of the grid on which labels are compared, best about the pictures' own size.
         augment: how far pictures are changed.
@@ -49,11 +50,11 @@ class ParserConfig:
     """
 
     depth: int = 18
-    width: float = 0.5
-    input_size: int = 192
-    steps: int = 1200
+    width: float = 0.25
+    input_size: int = 320
+    steps: int = 1000
     batch: int = 16
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     warmup: int = 50
     weight_decay: float = 0.02
     clip: float = 5.0
@@ -61,6 +62,7 @@ class ParserConfig:
     frozen_statistics: bool = False
     hard: float = HARD
     least: float = 1 / 16
+    balance: float = 1 / 3
     auxiliary: float = 1.0
     label_size: int = 128
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
@@ -140,18 +142,19 @@ def batch_loss(
     colours: Float[Array, "b s s 3"],
     labels: UInt8[Array, "b l l"],
     importance: Float[Array, " b"],
+    class_weights: Float[Array, " k"],
     config: ParserConfig,
     architecture: Architecture,
-    classes: int,
 ) -> tuple[Float[Array, ""], Variables]:
     """The OHEM loss of all three heads, and the running statistics after the batch."""
-    model = with_variables(architecture, classes, weights | statistics)
+    model = with_variables(architecture, len(class_weights), weights | statistics)
     main, *auxiliary = model.training_logits(normalise(colours), running=config.frozen_statistics)
     side, grid = (colours.shape[1], colours.shape[2]), (labels.shape[1], labels.shape[2])
 
     def head(logits, every):
         pixels, wanted = logits_to_pixels(logits, side, side, grid, every), labels[:, ::every, ::every]
-        valid = (wanted != IGNORE) * importance[:, None, None]
+        counts = class_weights[jnp.minimum(wanted, len(class_weights) - 1)] * importance[:, None, None]
+        valid = jnp.where(wanted == IGNORE, 0, counts)
         return ohem(pixel_loss(pixels, wanted), valid, config.hard, config.least)
 
     # The auxiliary heads are coarse by design: every other label tells them enough, at a quarter of the cost.
@@ -165,6 +168,7 @@ def train_step(
     key: Key[Array, ""],
     pools: tuple[Pool, ...],
     mirror_ids: Int[Array, " k"],
+    class_weights: Float[Array, " k"],
     config: ParserConfig,
     architecture: Architecture,
 ) -> tuple[State, Float[Array, ""]]:
@@ -180,11 +184,18 @@ def train_step(
     sizes = architecture.input_size, config.label_size
     colours, labels = augment(keys[0], batch.images, batch.labels, mirror_ids, config.augment, *sizes)
     (loss, statistics), gradient = jax.value_and_grad(batch_loss, has_aux=True)(
-        state.weights, state.statistics, colours, labels, batch.weights, config, architecture, len(mirror_ids)
+        state.weights, state.statistics, colours, labels, batch.weights, class_weights, config, architecture
     )
     updates, moments = optimiser(config).update(gradient, state.optimiser, state.weights)
     weights = optax.apply_updates(state.weights, updates)
     return State(weights, statistics, moments), loss  # type: ignore[arg-type]
+
+
+def class_weights(sets: list[AuxiliarySet], power: float) -> Float[np.ndarray, " k"]:
+    """Inverse class frequency to a power, each set counting alike; classes below 1e-5 of the pixels count as 1e-5."""
+    k = len(sets[0].labelset)
+    shares = [np.bincount(s.labels[s.labels != IGNORE], minlength=k) / max((s.labels != IGNORE).sum(), 1) for s in sets]
+    return (np.maximum(np.mean(shares, 0), 1e-5) ** -power).astype(np.float32)
 
 
 def scores(parser: Parser, data: AuxiliarySet) -> tuple[float, float]:
@@ -265,10 +276,13 @@ def train_parser(
         return Parser(state.weights | state.statistics, start.architecture, labelset)
 
     progress = Progress("fine-tune" if sets[1:] else "train", config.steps - done)
-    key, mirror_ids = jax.random.key(seed), jnp.asarray(labelset.mirror_ids)
+    key, tables = jax.random.key(seed), (labelset.mirror_ids, class_weights(sets, config.balance))
+    mirror_ids, weights_of_classes = map(jnp.asarray, tables)
     losses, saved = [], time.monotonic()
     for step in range(done, config.steps):
-        state, loss = train_step(state, jax.random.fold_in(key, step), pools, mirror_ids, config, start.architecture)
+        state, loss = train_step(
+            state, jax.random.fold_in(key, step), pools, mirror_ids, weights_of_classes, config, start.architecture
+        )
         losses.append(loss)
         ends = step + 1 == config.steps
         if (step + 1) % config.log_every and not ends:
