@@ -5,7 +5,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class FitConfig:
-    """How Gaussians are fitted; lengths are fractions of the scene's radius (what all cameras see), so that units cancel.
+    """How Gaussians are fitted; lengths are fractions of the scene's radius (what all cameras see): no units.
 
     Attributes:
         gaussians: per identity, fixed throughout.
@@ -31,28 +31,28 @@ class FitConfig:
         steps_per_call: steps in one compiled call.
     """
 
-    gaussians: int = 20000
-    steps: int = 600
+    gaussians: int = 12000
+    steps: int = 500
     hold_out: int = 14
     sh_degree: int = 0
     voxels: int = 112
     quorum: float = 0.9
     background_tolerance: float = 16.0
     detail: float = 0.6
-    width: float = 0.5
+    width: float = 0.6
     flatness: float = 0.3
     ssim_weight: float = 0.2
     label_weight: float = 0.1
     labels_shape: bool = False
     opacity_weight: float = 0.005
     scale_weight: float = 0.01
-    lr_means: float = 6e-4
-    lr_quats: float = 5e-3
-    lr_scales: float = 1e-2
-    lr_opacities: float = 3e-2
-    lr_sh: float = 1e-2
+    lr_means: float = 1e-2
+    lr_quats: float = 2e-2
+    lr_scales: float = 3e-2
+    lr_opacities: float = 1e-1
+    lr_sh: float = 5e-2
     lr_labels: float = 1e-1
-    lr_final: float = 0.1
+    lr_final: float = 0.03
     noise: float = 10.0
     relocate_every: int = 50
     relocate_until: float = 0.75

@@ -16,8 +16,7 @@ from jsplat.parser import predict_labels
 from jsplat.pipeline import stages
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.run import open_parser
-from jsplat.pipeline.stage import fingerprint, finished, load_arrays, save_arrays, stage
-from jsplat.progress import Progress
+from jsplat.pipeline.stage import fingerprint, finished, load_arrays, stage
 
 
 def _labelset_of(parsed: Path) -> LabelSet:
@@ -44,22 +43,17 @@ def fit(captures: Path, labels: Path | None, out: Path, config: RunConfig) -> No
 def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConfig) -> None:
     """Refined masks of all views: arrays, and PNGs to look at."""
     labelset = _labelset_of(labels)
-    about = {"vote": to_json(config.vote), "mask": to_json(config.mask)}
+    about = {"vote": to_json(config.vote), "sharpen": to_json(config.sharpen), "mask": to_json(config.mask)}
     wanted = fingerprint(captures, fitted, labels, config.size, about, config.ablation)
     if finished(out, wanted) is not None:
         return
     with stage(out, wanted, about, config.seed) as folder:
         read = stages.read_captures(captures, config.size)
-        progress = Progress("label", len(read))
+        stages.label_captures(read, fitted, labels, labelset, config, folder)
         for capture in read:
-            scene, first = stages.scene_of(fitted, capture.identity), stages.first_labels(labels, capture)
-            known = stages.label_capture(capture, scene, first, labelset, config)
-            save_arrays(folder / f"{capture.identity}.npz", **known)
-            for i, mask in enumerate(known["refined"]):
+            for i, mask in enumerate(load_arrays(folder / f"{capture.identity}.npz")["refined"]):
                 write_png(folder / capture.identity / "labels" / f"{i:03d}.png", mask)
                 write_png(folder / capture.identity / "colors" / f"{i:03d}.png", labelset.colorize(mask))
-            progress.advance()
-        write_json(folder / "labelset.json", labelset.to_json())
 
 
 def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunConfig) -> None:
@@ -99,6 +93,5 @@ def evaluate(parser: Path, captures: Path, out: Path, config: RunConfig) -> None
         write_json(folder / "scores.json", scores)
     for name, values in scores["bins"].items():
         if values["n"]:
-            print(
-                f"{name:>7}  F1 {values['f1']:.3f}  core {values['f1_core']:.3f}  mIoU {values['miou']:.3f}  n {values['n']}"
-            )
+            shown = "  ".join(f"{key} {values[key]:.3f}" for key in ("f1", "f1_core", "miou"))
+            print(f"{name:>7}  {shown}  n {values['n']}")

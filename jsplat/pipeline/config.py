@@ -5,7 +5,7 @@ import dataclasses
 from jsplat.findings import Goals
 from jsplat.fit import FitConfig
 from jsplat.heads import HeadsConfig
-from jsplat.labels import MaskConfig, PaletteConfig, VoteConfig
+from jsplat.labels import MaskConfig, PaletteConfig, SharpenConfig, VoteConfig
 from jsplat.parser import ParserConfig
 from jsplat.views import ViewsConfig
 
@@ -44,6 +44,7 @@ class RunConfig:
     flip: bool = True
     fit: FitConfig = dataclasses.field(default_factory=FitConfig)
     vote: VoteConfig = dataclasses.field(default_factory=VoteConfig)
+    sharpen: SharpenConfig = dataclasses.field(default_factory=SharpenConfig)
     mask: MaskConfig = dataclasses.field(default_factory=MaskConfig)
     palette: PaletteConfig = dataclasses.field(default_factory=PaletteConfig)
     views: ViewsConfig = dataclasses.field(default_factory=ViewsConfig)

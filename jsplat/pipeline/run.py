@@ -80,8 +80,11 @@ def run(
     fitted = do(
         "fit", config.fit, lambda f, _: stages.fit_captures(captures, first, teacher.labelset, config, f), "parse"
     )
-    about = [to_json(c) for c in (config.vote, config.mask, config.palette)] + [config.ablation]
-    labelled = do("label", about, lambda f, _: _label(captures, fitted, first, teacher, config, f), "fit")
+    parts = (config.vote, config.sharpen, config.mask, config.palette)
+    about = [to_json(c) for c in parts] + [config.ablation]
+    labelled = do(
+        "label", about, lambda f, _: stages.label_captures(captures, fitted, first, teacher.labelset, config, f), "fit"
+    )
     shown = [to_json(config.views), config.unseen]
     rendered = do("render", shown, lambda f, _: _render(groups, fitted, labelled, teacher, config, f), "label")
     for name in STUDENTS:
@@ -104,16 +107,6 @@ def _trained_on(parser_path: Path) -> Path:
     except (OSError, KeyError, json.JSONDecodeError) as error:
         wanted = "a run.json that names its training data, or --replay"
         raise InputError(f"{parser_path}/run.json", wanted=wanted, got=error) from error
-
-
-def _label(captures, fitted: Path, first: Path, teacher: Parser, config: RunConfig, folder: Path) -> None:
-    progress = stages.Progress("label", len(captures))
-    for capture in captures:
-        scene, seen = stages.scene_of(fitted, capture.identity), stages.first_labels(first, capture)
-        save_arrays(
-            folder / f"{capture.identity}.npz", **stages.label_capture(capture, scene, seen, teacher.labelset, config)
-        )
-        progress.advance()
 
 
 def _render(groups, fitted: Path, labelled: Path, teacher: Parser, config: RunConfig, folder: Path) -> None:
@@ -165,7 +158,7 @@ def _report(out: Path, groups, teacher: Parser, replay: AuxiliarySet, seconds: d
             masks[name] = {c.identity: predict_labels(parser, c.images) for c in captures}
             history = json.loads((out / name / "history.json").read_text())
             curves[f"Fine-tuning: {name}"] = {"step": history["steps"], "loss": history["loss"]}
-    # Students are one parser in one look; the teacher is scored the same way, though its first labels may be flip-averaged.
+    # Scored like the students, in one look, though its first labels may be flip-averaged.
     masks["teacher"] = {c.identity: predict_labels(teacher, c.images) for c in captures}
     about = json.loads((out / "fit" / "fit.json").read_text())
     curves = {"Fit": about["curve"], **curves}
@@ -178,11 +171,13 @@ def _report(out: Path, groups, teacher: Parser, replay: AuxiliarySet, seconds: d
     }
     truth = [c for c in captures if c.labels is not None]
     if config.ablation and truth:
-        votes = {m: m for m in (*METHODS, "trained", "palette")}
-        votes |= {"plain": "vote_plain", config.vote.method: "refined"}
-        found = {name: masks_of(key) for name, key in votes.items()}
+        found = {name: masks_of(name) for name in (*METHODS, "trained", "palette")}
         found = {"teacher": masks["teacher"], **{n: m for n, m in found.items() if len(m) == len(captures)}}
-        found["oracle"] = masks["oracle"]
+        found |= {
+            "plain, sharpened": masks["vote_plain"],
+            f"{config.vote.method}, sharpened (refined)": masks["refined"],
+        }
+        found["oracle, sharpened"] = masks["oracle"]
         report["ablation"] = ablation_rows(truth, found, teacher.labelset)
     turns = {}
     for capture in captures[:2] + captures[-1:]:

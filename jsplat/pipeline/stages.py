@@ -1,6 +1,8 @@
 """What each stage does to data: captures to first labels, to scenes, to refined labels, to an auxiliary set."""
 
+import concurrent.futures
 import dataclasses
+import queue
 from pathlib import Path
 
 import jax
@@ -14,7 +16,20 @@ from jsplat.checkpoint import load_scenes, save_scenes
 from jsplat.errors import InputError
 from jsplat.fit import FitResult, fit
 from jsplat.folder import write_json
-from jsplat.labels import METHODS, VoteConfig, clean, facing, from_colors, lift, paint, to_colors, to_masks, vote
+from jsplat.labels import (
+    METHODS,
+    VoteConfig,
+    clean,
+    facing,
+    from_colors,
+    lift,
+    paint,
+    pose_prior,
+    sharpen,
+    to_colors,
+    to_masks,
+    vote,
+)
 from jsplat.labelset import LabelSet
 from jsplat.parser import Parser, predict
 from jsplat.pipeline.config import RunConfig
@@ -79,46 +94,57 @@ def scene_of(folder: Path, identity: str) -> Scene:
 
 
 def label_capture(
-    capture: Capture, scene: Scene, first: Float[np.ndarray, "v h w k"], labelset: LabelSet, config: RunConfig
+    capture: Capture,
+    scene: Scene,
+    first: Float[np.ndarray, "v h w k"],
+    labelset: LabelSet,
+    config: RunConfig,
+    capacity: int,
 ) -> dict[str, np.ndarray]:
     """Everything the label stage knows about one head.
 
     Returns:
-        masks "v h w" of every vote under its method's name, "refined", "vote_plain", "teacher" and, where the capture
-        has labels, "oracle"; per-Gaussian rows "rows_*" of those to render from elsewhere; "confidence", "alpha",
-        "depth" of the views, and "seen" (blend weight per Gaussian over all views).
+        masks "v h w": "refined" and "vote_plain", both sharpened; "oracle", the same from the capture's own labels
+        where it has some; with `config.ablation` every vote as it came under its method's name, "trained" and "palette".
+        Besides: per-Gaussian tables "rows_refined" and "rows_oracle", "confidence", "alpha" and "depth" of the views,
+        and "seen" (blend weight per Gaussian over all views).
     """
     gaussians, cameras = scene.gaussians, capture.cameras
-    capacity = capacity_for(gaussians, cameras)
-    angles = capture.yaw.astype(np.float32), capture.pitch.astype(np.float32)
-    evidence, weight = lift(gaussians, cameras, jnp.asarray(first, jnp.float32), capacity=capacity)
+    yaw, pitch = capture.yaw.astype(np.float32), capture.pitch.astype(np.float32)
+    pictures = jnp.asarray(first, jnp.float32)
+    evidence, weight = lift(gaussians, cameras, pictures, capacity=capacity)
     cosines = facing(gaussians, cameras)
-    out: dict[str, np.ndarray] = {"teacher": first.argmax(-1).astype(np.uint8), "seen": np.asarray(weight.sum(0))}
+    out: dict[str, np.ndarray] = {"seen": np.asarray(weight.sum(0))}
+
+    def elect(method: str) -> Array:
+        return vote(evidence, weight, yaw, pitch, dataclasses.replace(config.vote, method=method), cosines)
 
     def masks(rows: Array):
         render = paint(gaussians, rows, cameras, capacity=capacity)
-        channels, alpha = np.asarray(render.channels), np.asarray(render.alpha)
-        labels, sure = to_masks(channels, alpha, labelset, config.mask)
+        labels, sure = to_masks(np.asarray(render.channels), np.asarray(render.alpha), labelset, config.mask)
         return clean(labels, sure, labelset, config.mask), sure, render
 
-    wanted = {"refined": config.vote, "vote_plain": dataclasses.replace(config.vote, method="plain")}
+    def sharpened(rows: Array, seen: Array, trust: Array, confusion: bool) -> Array:
+        how = dataclasses.replace(config.sharpen, confusion=confusion)
+        return sharpen(gaussians, rows, cameras, seen, trust, capacity=capacity, config=how)
+
+    alike = jnp.ones(len(yaw))
+    trust = pose_prior(yaw, pitch, config.vote)
+    rows = sharpened(elect(config.vote.method), pictures, trust, config.sharpen.confusion)
+    out["refined"], out["confidence"], render = masks(rows)
+    out |= {"rows_refined": np.asarray(rows), "alpha": np.asarray(render.alpha), "depth": np.asarray(render.depth)}
+    out["vote_plain"], *_ = masks(sharpened(elect("plain"), pictures, alike, confusion=False))
     if config.ablation:
-        wanted |= {
-            m: dataclasses.replace(config.vote, method=m) for m in METHODS if m not in ("plain", config.vote.method)
-        }
-    for name, how in wanted.items():
-        rows = vote(evidence, weight, *angles, how, cosines)
-        out[name], sure, render = masks(rows)
-        if name == "refined":
-            out |= {"rows_refined": np.asarray(rows), "confidence": sure}
-            out |= {"alpha": np.asarray(render.alpha), "depth": np.asarray(render.depth)}
-    if config.fit.label_weight > 0 and config.ablation:
-        out["trained"], *_ = masks(jax.nn.softmax(scene.attributes.label_logits.at[:, 0].set(-jnp.inf), -1))
-    if config.ablation:
+        out |= {method: masks(elect(method))[0] for method in METHODS}
         out["palette"] = _palette_masks(gaussians, cameras, first, labelset, config, capacity)
+        if config.fit.label_weight > 0:
+            logits = scene.attributes.label_logits.at[:, 0].set(-jnp.inf)
+            out["trained"], *_ = masks(jax.nn.softmax(logits, -1))
     if capture.labels is not None:
         truth = jax.nn.one_hot(capture.labels, len(labelset))
-        rows = vote(*lift(gaussians, cameras, truth, capacity=capacity), *angles, VoteConfig(method="plain"))
+        known, seen = lift(gaussians, cameras, truth, capacity=capacity)
+        rows = vote(known, seen, yaw, pitch, VoteConfig(method="plain"))
+        rows = sharpened(rows, truth, alike, confusion=False)
         out["oracle"], *_ = masks(rows)
         out["rows_oracle"] = np.asarray(rows)
     return out
@@ -133,6 +159,35 @@ def _palette_masks(gaussians: Gaussians, cameras, first, labelset: LabelSet, con
     behind = jnp.asarray(labelset.colors[0], jnp.float32) / 255
     shown = render.channels + (1 - render.alpha)[..., None] * behind
     return from_colors(np.asarray(shown), np.asarray(render.alpha), labelset, config.palette)
+
+
+def label_captures(
+    captures: list[Capture], fitted: Path, first: Path, labelset: LabelSet, config: RunConfig, folder: Path
+) -> None:
+    """`label_capture` of all, one identity per device at a time, each into its own file."""
+    scenes = [scene_of(fitted, c.identity) for c in captures]
+    # One capacity for all, so that they share compiled programs.
+    capacity = max(capacity_for(s.gaussians, c.cameras) for s, c in zip(scenes, captures))
+    progress, devices = Progress("label", len(captures)), queue.SimpleQueue()
+    for device in jax.devices():
+        devices.put(device)
+
+    def one(capture: Capture, scene: Scene) -> None:
+        device = devices.get()
+        try:
+            with jax.default_device(device):
+                own = jax.tree.map(np.asarray, (capture.cameras, scene))
+                cameras, own_scene = jax.device_put(own, device)
+                placed = dataclasses.replace(capture, cameras=cameras)
+                known = label_capture(placed, own_scene, first_labels(first, capture), labelset, config, capacity)
+        finally:
+            devices.put(device)
+        save_arrays(folder / f"{capture.identity}.npz", **known)
+        progress.advance()
+
+    with concurrent.futures.ThreadPoolExecutor(len(jax.devices())) as pool:
+        list(pool.map(one, captures, scenes))
+    write_json(folder / "labelset.json", labelset.to_json())
 
 
 @dataclasses.dataclass(frozen=True)
