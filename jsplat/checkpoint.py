@@ -33,11 +33,11 @@ def load_scenes(path: Path) -> tuple[Scene, list[str]]:
         InputError: naming the folder that holds no scenes.
     """
     try:
-        about = json.loads((path / "scenes.json").read_text())
+        identities = list(json.loads((path / "scenes.json").read_text())["identities"])
         with ocp.StandardCheckpointer() as checkpointer:
             arrays = checkpointer.restore((path / "arrays").absolute())
         loaded = {name: jax.numpy.asarray(arrays[name]) for name in (*GAUSSIAN_FIELDS, *ATTRIBUTE_FIELDS)}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(str(path), wanted="fitted scenes (scenes.json, arrays)", got=error) from error
     gaussians = Gaussians(*[loaded[name] for name in GAUSSIAN_FIELDS])
-    return Scene(gaussians, Attributes(*[loaded[name] for name in ATTRIBUTE_FIELDS])), about["identities"]
+    return Scene(gaussians, Attributes(*[loaded[name] for name in ATTRIBUTE_FIELDS])), identities
