@@ -46,13 +46,14 @@ def _blend_function(size: tuple[int, int], capacity: int, shape_channels: int):
 
     @_fold
     def pull(means2d, conics, opacities, depths, features, image, grad):
+        whole = (xla.shaping(image, shape_channels) * xla.shaping(grad, shape_channels)).sum(-1, keepdims=True)
         return xla.backward(
             means2d,
             conics,
             opacities,
             depths,
             features,
-            to_tiles(image),
+            to_tiles(whole)[..., 0],
             to_tiles(grad),
             size=size,
             capacity=capacity,

@@ -19,7 +19,7 @@ from jsplat.kernels.tiling import TileHits, bin_tiles, tile_grid
 
 TILE = 8
 CHUNK = 16
-BLOCK = 64
+BLOCK = 32  # with 16 hits and 64 pixels: 128 KiB an array, so that a processor's second cache holds several
 OPAQUE = 1e-30  # transmittance of a chunk below which its logarithm is not needed: the stop came long before
 
 _einsum = functools.partial(jnp.einsum, precision="highest")  # GPUs would else round the factors to 10 bits
@@ -141,6 +141,13 @@ def _shape_gradients(power, rows, local):
     return jnp.stack([a * dx + b * dy, b * dx + c * dy, 0.5 * dxx, dxy, 0.5 * dyy, opacities], -1)
 
 
+def shaping(x: Float[Array, "*b c"], shape_channels: int) -> Float[Array, "*b s"]:
+    """The channels that may move the geometry, and alpha, the last of `x`; by slices, a gather is slow on CPUs."""
+    if shape_channels == x.shape[-1] - 1:
+        return x
+    return jnp.concatenate([x[..., :shape_channels], x[..., -1:]], -1)
+
+
 @functools.partial(jax.jit, static_argnames=("size", "capacity"))
 def forward(means2d, conics, opacities, depths, features, *, size: tuple[int, int], capacity: int):
     """See `jsplat.kernels.blend.blend`; leading axis: images.
@@ -175,17 +182,17 @@ def backward(
     opacities,
     depths,
     features,
-    out,
+    whole,
     grad,
     *,
     size: tuple[int, int],
     capacity: int,
     shape_channels: int,
 ) -> tuple[Float[Array, "i n 2"], Float[Array, "i n 3"], Float[Array, "i n"], Float[Array, "i n c"]]:
-    """Gradients of sum(out * grad), recomputed front to back; `out` and `grad` are tiled like `forward`'s output.
+    """Gradients of sum(out * grad), recomputed front to back; `grad` "t p c+1" is tiled like `forward`'s output.
 
-    With v = grad . feature and A the sum of weight * v over the whole list, the gradient of a Gaussian's alpha is
-    T v - (A - running sum) / (1 - alpha).
+    With v = grad . feature and `whole` "t p" the sum of weight * v over the whole list, which is `out` . grad, the
+    gradient of a Gaussian's alpha is T v - (whole - running sum) / (1 - alpha).
     """
     grid = tile_grid(*size, TILE)
     # Under one jit XLA merges this binning with the forward pass's own.
@@ -193,14 +200,6 @@ def backward(
     chunks = _chunks(hits)
     table, values = _table(means2d, conics, opacities), _with_one(features)
     count, channels = table.shape[0] - 1, values.shape[-1] - 1
-
-    def shaping(x):
-        """The channels that may move the geometry, and alpha; slices, because a gather is slow on CPUs."""
-        if shape_channels == channels:
-            return x
-        return jnp.concatenate([x[..., :shape_channels], x[..., channels:]], -1)
-
-    whole = jnp.sum(shaping(out) * shaping(grad), -1)
 
     def block(index, state):
         sums, through, running, last = state
@@ -210,7 +209,7 @@ def backward(
         dx, dy = _offsets(local)
         raw, alpha, before, weight, kept, through = _weights(rows, dx, dy, tile, last, through)
         upstream = grad.at[tile].get(mode="fill", fill_value=0.0)
-        v = _einsum("bpc,bkc->bkp", shaping(upstream), shaping(values[ids]))
+        v = _einsum("bpc,bkc->bkp", shaping(upstream, shape_channels), shaping(values[ids], shape_channels))
         share = weight * v
         inner = _einsum("kj,bjp->bkp", jnp.tri(CHUNK, dtype=share.dtype), share)  # inclusive running sum
         start, running = _across_chunks(inner[:, -1], tile, last, running)
