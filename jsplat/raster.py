@@ -181,7 +181,7 @@ def rasterize(
 
 def capacity_for(gaussians: Gaussians, cameras: Camera) -> int:
     """The most tile hits that any of these views needs, rounded up so that similar scenes share compiled programs."""
-    most = int(_most_needed(gaussians, cameras))
+    most = max(int(_most_needed(gaussians, cameras)), 1)  # also where no view shows anything
     return -(-most // 4096) * 4096
 
 

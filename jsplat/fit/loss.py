@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from jsplat.labelset import IGNORE
 
@@ -38,7 +38,7 @@ def photo_loss(
     return (1 - ssim_weight) * l1 + ssim_weight * (1 - ssim(render, photo)) / 2
 
 
-def label_loss(probabilities: Float[Array, "*b h w k"], labels: Int[Array, "*b h w"]) -> Float[Array, "*b"]:
+def label_loss(probabilities: Float[Array, "*b h w k"], labels: Integer[Array, "*b h w"]) -> Float[Array, "*b"]:
     """Mean cross-entropy of a class mixture; `IGNORE` does not count."""
     valid = labels != IGNORE
     chosen = jnp.take_along_axis(probabilities, jnp.where(valid, labels, 0)[..., None].astype(jnp.int32), -1)[..., 0]

@@ -174,7 +174,7 @@ def _losses(scene: Scene, photo, labels, camera, background, config: FitConfig, 
     return loss, render
 
 
-def _one_step(state: FitState, photos: Photos, until: int, config: FitConfig, capacity: int) -> FitState:
+def _one_step(state: FitState, photos: Photos, until: Array, config: FitConfig, capacity: int) -> FitState:
     keys = jax.vmap(lambda seed, step: jax.random.split(jax.random.fold_in(jax.random.key(seed), step), 2))(
         photos.seed, state.step
     )
