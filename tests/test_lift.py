@@ -1,0 +1,160 @@
+"""Labels onto the geometry: evidence against a dense sum of blend weights, and what sharpening does to a mixture."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsplat.errors import InputError
+from jsplat.kernels.blend.reference import blend_reference
+from jsplat.labels import SharpenConfig, VoteConfig, facing, lift, paint, sharpen, vote
+from jsplat.raster import project
+from tests import ball
+from tests.close import assert_close
+
+SUMS = 1e-5
+SUMS_WHY = "float32 sums over some hundred pixels, grouped another way"
+SIZE, CAPACITY = 24, 4096
+
+
+@functools.cache
+def head():
+    """A ball of 150 Gaussians, its true pictures from eight sides, and what they say about each Gaussian."""
+    seen = ball.capture(size=SIZE)
+    gaussians = ball.gaussians(150)
+    truth = jax.nn.one_hot(seen.labels, len(ball.SIDES))
+    evidence, weight = lift(gaussians, seen.cameras, truth, capacity=CAPACITY)
+    return seen, gaussians, truth, evidence, weight
+
+
+@jax.jit
+def blend_weights(gaussians, cameras) -> jax.Array:
+    """`v h w n`: one channel per Gaussian, in the dense reference, is the Jacobian itself."""
+    flat = project(jax.tree.map(lambda x: x[None], gaussians), cameras)
+    views, count = flat.depths.shape
+    eye = jnp.broadcast_to(jnp.eye(count), (views, count, count))
+    return blend_reference(flat.means2d, flat.conics, flat.opacities, flat.depths, eye, size=(SIZE, SIZE))[0]
+
+
+def test_evidence_is_the_dense_sum_of_blend_weights_times_pictures():
+    seen, gaussians, truth, evidence, weight = head()
+    views = np.array([0, 5])
+    for v, dense in zip(views, np.asarray(blend_weights(gaussians, seen.cameras[views]), np.float64)):
+        want = np.einsum("hwn,hwk->nk", dense, np.asarray(truth[v]))
+        assert_close(evidence[v], want, SUMS, SUMS_WHY, relative=True)
+        assert_close(weight[v], dense.sum((0, 1)), SUMS, SUMS_WHY, relative=True)
+
+
+def test_evidence_adds_up_to_the_weight_where_pictures_add_up_to_one():
+    _, _, _, evidence, weight = head()
+    assert_close(evidence.sum(-1), weight, SUMS, SUMS_WHY, relative=True)
+    assert (np.asarray(weight) > 0.1).any(0).all(), "a Gaussian that no view sees"
+
+
+def test_a_capacity_too_small_is_loud():
+    seen, gaussians, truth, *_ = head()
+    evidence, weight = lift(gaussians, seen.cameras, truth, capacity=64)
+    assert np.isnan(evidence).all()
+    assert np.isnan(weight).all()
+
+
+def test_lifted_labels_come_back_when_painted():
+    seen, gaussians, _, evidence, weight = head()
+    rows = vote(evidence, weight, seen.yaw, seen.pitch, VoteConfig(method="plain"))
+    render = paint(gaussians, rows, seen.cameras, capacity=CAPACITY)
+    solid = (seen.labels > 0) & (np.asarray(render.alpha) > 0.5)
+    right = np.asarray(render.channels).argmax(-1) == seen.labels
+    assert solid.sum() > 1000
+    # A Gaussian is 3 pixels wide, and one column of pixels in eighteen lies on the border of the two classes.
+    assert right[solid].mean() > 0.9
+
+
+def test_facing_is_the_cosine_with_the_thin_axis():
+    seen, gaussians, *_ = head()
+    got = np.asarray(facing(gaussians, seen.cameras))
+    toward = np.asarray(seen.cameras.centers, np.float64)[:, None] - np.asarray(gaussians.means, np.float64)
+    normals = np.asarray(gaussians.means, np.float64) / ball.RADIUS
+    want = np.abs(np.einsum("vni,ni->vn", toward, normals)) / np.linalg.norm(toward, axis=-1)
+    assert_close(got, want, 1e-5, "float32 rotations of unit vectors")
+    assert got.min() < 0.1
+    assert got.max() > 0.95
+
+
+# Sharpening
+
+
+@functools.cache
+def plain_rows():
+    seen, _, _, evidence, weight = head()
+    return vote(evidence, weight, seen.yaw, seen.pitch, VoteConfig(method="plain"))
+
+
+def sharper(rows, pictures, **changes):
+    seen, gaussians, *_ = head()
+    trust = jnp.ones(len(pictures))
+    config = SharpenConfig(**changes)
+    return sharpen(gaussians, rows, seen.cameras, pictures, trust, capacity=CAPACITY, config=config)
+
+
+def cross_entropy(rows) -> float:
+    """Of the rendered mixture of true classes, over solid foreground pixels, weighted with alpha as EM weighs it."""
+    seen, gaussians, truth, *_ = head()
+    render = paint(gaussians, rows, seen.cameras, capacity=CAPACITY)
+    channels, alpha = np.asarray(render.channels, np.float64), np.asarray(render.alpha, np.float64)
+    weight = alpha * (alpha >= 0.5) * (seen.labels > 0)
+    mixture = (channels * np.asarray(truth)).sum(-1) / np.maximum(alpha, 1e-9)
+    return float((-np.log(np.maximum(mixture, 1e-3)) * weight).sum() / weight.sum())
+
+
+def assert_distributions(rows):
+    rows = np.asarray(rows)
+    assert rows.min() >= 0
+    assert_close(rows.sum(-1), np.ones(len(rows)), 1e-6, "float32: a division by the sum of three numbers")
+    assert not rows[:, 0].any(), "a Gaussian on the head became background"
+
+
+def test_every_round_lowers_the_cross_entropy_of_the_mixture():
+    _, _, truth, *_ = head()
+    rows = [plain_rows()]
+    for _ in range(5):
+        rows.append(sharper(rows[-1], truth, rounds=1, confusion=False))
+        assert_distributions(rows[-1])
+    entropy = [cross_entropy(r) for r in rows]
+    assert all(after < before for before, after in itertools.pairwise(entropy)), entropy
+    # What is left is the border of the two classes, which runs through Gaussians three pixels wide.
+    assert entropy[-1] < 0.8 * entropy[0], entropy
+
+
+def test_a_lying_view_does_less_harm_through_its_confusion_matrix():
+    _, _, truth, *_ = head()
+    pictures = truth.at[2].set(truth[2][..., jnp.array([0, 2, 1])])
+    believed = sharper(plain_rows(), pictures, rounds=1, confusion=False)
+    doubted = sharper(plain_rows(), pictures, rounds=1, confusion=True)
+    assert_distributions(believed)
+    assert_distributions(doubted)
+    honest = cross_entropy(sharper(plain_rows(), truth, rounds=1, confusion=False))
+    harm = [cross_entropy(rows) - honest for rows in (believed, doubted)]
+    assert harm[0] > 0.01, harm
+    assert harm[1] < 0.5 * harm[0], harm
+
+
+def test_a_view_without_trust_says_nothing():
+    seen, gaussians, truth, *_ = head()
+    pictures = truth.at[2].set(truth[2][..., jnp.array([0, 2, 1])])
+    config = SharpenConfig(rounds=1, confusion=False)
+    trust = jnp.ones(len(pictures)).at[2].set(0.0)
+    rows = [
+        sharpen(gaussians, plain_rows(), seen.cameras, p, trust, capacity=CAPACITY, config=config)
+        for p in (pictures, truth)
+    ]
+    assert np.array_equal(*rows)
+
+
+def test_silly_numbers_are_refused():
+    with pytest.raises(InputError, match=r"rounds, pseudo_counts: wanted at least 0, positive, got \(-1, 20.0\)"):
+        SharpenConfig(rounds=-1)
+    with pytest.raises(InputError, match="rounds, pseudo_counts"):
+        SharpenConfig(pseudo_counts=0.0)
