@@ -21,7 +21,7 @@ for _i in range(MOST_COPIES):
 def split_opacity(
     opacity: Float[Array, " n"], copies: Int[Array, " n"]
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """Opacity of each of `copies` coincident Gaussians that together blend like one, and the factor on scales (eq. 9)."""
+    """Opacity of each of `copies` coincident Gaussians that blend like one, and the factor on scales (eq. 9)."""
     copies = jnp.clip(copies, 1, MOST_COPIES)
     each = 1 - (1 - opacity) ** (1 / copies)
     powers = each[:, None] ** jnp.arange(1, MOST_COPIES + 1)

@@ -114,7 +114,7 @@ def _hull_votes(points, masks, cameras):
 def _detail(images: UInt8[np.ndarray, "v h w 3"]) -> UInt8[np.ndarray, "v h w 1"]:
     """How much a picture changes around each pixel: where small things are, more Gaussians should start."""
     gray = images.astype(np.float32).mean(-1)
-    down, across = np.gradient(gray, axis=(1, 2))
+    down, across = np.gradient(gray, axis=1), np.gradient(gray, axis=2)
     return np.clip(np.hypot(down, across), 0, 64).astype(np.uint8)[..., None]
 
 
@@ -148,7 +148,7 @@ def _surface(full: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for axis in range(3):
         smooth = (np.roll(smooth, 1, axis) + smooth + np.roll(smooth, -1, axis)) / 3
         smooth = (np.roll(smooth, 1, axis) + smooth + np.roll(smooth, -1, axis)) / 3
-    gradient = -np.stack(np.gradient(smooth), -1)[core]
+    gradient = -np.stack([np.gradient(smooth, axis=axis) for axis in range(3)], -1)[core]
     return full & ~buried, gradient / np.maximum(np.linalg.norm(gradient, axis=-1, keepdims=True), 1e-9)
 
 

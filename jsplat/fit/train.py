@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import zlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -155,6 +156,11 @@ def _optimizer(config: FitConfig) -> optax.GradientTransformation:
     return optax.partition({name: adam(rate) for name, rate in rates.items()}, name_leaves)
 
 
+def _update(config: FitConfig) -> Callable[[Scene, optax.OptState], tuple[Scene, optax.OptState]]:
+    """Adam's step on one identity; optax's own type forgets that a scene comes back."""
+    return _optimizer(config).update  # type: ignore[return-value]
+
+
 def _predict(scene: Scene, camera: Camera, background, config: FitConfig, capacity: int):
     if config.label_weight > 0:
         return render_scene(scene, camera, background=background, capacity=capacity, labels_shape=config.labels_shape)
@@ -190,15 +196,14 @@ def _one_step(state: FitState, photos: Photos, until: Array, config: FitConfig, 
         return (loss + config.scale_weight * scales).sum(), (loss, render.needed)
 
     (_, (loss, needed)), grads = jax.value_and_grad(total, has_aux=True)(state.scene)
-    updates, moments = jax.vmap(_optimizer(config).update)(grads, state.moments, state.scene)
+    updates, moments = jax.vmap(_update(config))(grads, state.moments)
     rate = optax.exponential_decay(config.lr_means, config.steps, config.lr_final)(state.step)
     moved = updates.gaussians.means * photos.radius[:, None, None]
     wander = jnp.where(state.step < config.relocate_until * config.steps, config.noise * rate, 0.0)
     moved += wander[:, None, None] * jax.vmap(exploration)(state.scene.gaussians, keys[:, 1])
     updates = replace(updates, gaussians=replace(updates.gaussians, means=moved))
-    stepped = FitState(
-        optax.apply_updates(state.scene, updates), moments, state.step + 1, jnp.maximum(state.needed, needed), loss
-    )
+    scene = jax.tree.map(jnp.add, state.scene, updates)
+    stepped = FitState(scene, moments, state.step + 1, jnp.maximum(state.needed, needed), loss)
     frozen = replace(state, needed=stepped.needed)
     active = (needed <= capacity) & (state.step < until)
     return _select(active, stepped, frozen)
@@ -255,6 +260,13 @@ def _mesh(identities: int) -> Mesh:
     return Mesh(np.asarray(devices[:count]), (AXIS,))
 
 
+def _carved(captures: list[Capture], photos: Photos, config: FitConfig, seed: int, classes: int) -> Scene:
+    """Starting scenes from the silhouettes, stacked."""
+    keys = [jax.random.fold_in(jax.random.key(seed), int(own)) for own in photos.seed]
+    scenes = [starting_scene(c, config, key, classes) for c, key in zip(captures, keys)]
+    return jax.tree.map(lambda *x: jnp.stack(x), *scenes)
+
+
 def fit(captures: list[Capture], config: FitConfig, seed: int = 0, start: Scene | None = None) -> FitResult:
     """Fits all captures at once.
 
@@ -274,15 +286,12 @@ def fit(captures: list[Capture], config: FitConfig, seed: int = 0, start: Scene 
     classes = len(next(iter(labelsets))) if labelsets else 1
     photos = stack_photos(captures, config)
     photos = replace(photos, seed=photos.seed ^ seed)
-    if start is None:
-        keys = [jax.random.fold_in(jax.random.key(seed), int(s)) for s in photos.seed]
-        scenes = [starting_scene(c, config, k, classes) for c, k in zip(captures, keys)]
-        start = jax.tree.map(lambda *x: jnp.stack(x), *scenes)
+    scene = _carved(captures, photos, config, seed, classes) if start is None else start
     mesh = _mesh(len(captures))
     count = jnp.zeros(len(captures), jnp.int32)
-    state = FitState(start, jax.vmap(_optimizer(config).init)(start), count, count, jnp.zeros(len(captures)))
+    state = FitState(scene, jax.vmap(_optimizer(config).init)(scene), count, count, jnp.zeros(len(captures)))
     state, photos = jax.device_put((state, photos), NamedSharding(mesh, P(AXIS)))
-    capacity = int(config.hits_per_gaussian * start.gaussians.means.shape[1])
+    capacity = int(config.hits_per_gaussian * scene.gaussians.means.shape[1])
     progress, losses, done = Progress("fit", config.steps), [], 0
     while done < config.steps:
         until = min(done + config.steps_per_call, config.steps)

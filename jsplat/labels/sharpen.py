@@ -1,8 +1,8 @@
 """From votes per Gaussian to sharp masks: expectation-maximisation of the rendered class mixture.
 
 A vote gives each Gaussian the mean of what lies under its footprint, so rendering it blurs a second time and small
-parts drown. A render is a mixture, sum of weight times class probability, and the maximum-likelihood table for given pixel
-labels is found by the multiplicative EM update for mixtures (Richardson 1972, Lucy 1974; one render and one
+parts drown. A render is a mixture, sum of weight times class probability, and the maximum-likelihood table for given
+pixel labels is found by the multiplicative EM update for mixtures (Richardson 1972, Lucy 1974; one render and one
 vector-Jacobian product per view). The pixel labels are not the parser's: they are the posterior of the consensus as
 prior and the view's own confusion matrix as likelihood, so a view that errs is not believed where it errs.
 """
@@ -88,8 +88,9 @@ def sharpen(
         return jnp.einsum("hwt,hws->ts", prior, hard)
 
     def first_counts(item):
-        shown = shown_by(rows, item[0])
-        return counts_of(_normalised(shown[..., :-1]), *item[1:], shown[..., -1] >= config.alpha_gate)
+        camera, said, mass = item
+        shown = shown_by(rows, camera)
+        return counts_of(_normalised(shown[..., :-1]), said, mass, shown[..., -1] >= config.alpha_gate)
 
     def update(state, _):
         table, counts = state

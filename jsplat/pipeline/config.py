@@ -50,7 +50,7 @@ class RunConfig:
     views: ViewsConfig = dataclasses.field(default_factory=ViewsConfig)
     teacher: ParserConfig = dataclasses.field(default_factory=ParserConfig)
     finetune: ParserConfig = dataclasses.field(
-        default_factory=lambda: ParserConfig(steps=500, learning_rate=1e-3, frozen_statistics=True)
+        default_factory=lambda: ParserConfig(steps=450, learning_rate=1e-3)
     )
     heads: HeadsConfig = dataclasses.field(default_factory=HeadsConfig)
     demo: DemoConfig = dataclasses.field(default_factory=DemoConfig)

@@ -56,7 +56,7 @@ def run(
     for capture in captures:
         if capture.labelset is not None and capture.labelset.names != teacher.labelset.names:
             raise InputError(
-                f"capture {capture.identity}: classes", wanted=teacher.labelset.names, got=capture.labelset.names
+                f"capture {capture.identity}: classes", wanted=str(teacher.labelset.names), got=capture.labelset.names
             )
     replay = read_training_set(replay_path or _trained_on(parser_path), config.size)
     source = fingerprint(captures_path, parser_path, config.size, config.seed, truth)

@@ -105,7 +105,7 @@ def label_capture(
 
     Returns:
         masks "v h w": "refined" and "vote_plain", both sharpened; "oracle", the same from the capture's own labels
-        where it has some; with `config.ablation` every vote as it came under its method's name, "trained" and "palette".
+        where it has some; with `config.ablation` every vote as it came, "trained" and "palette".
         Besides: per-Gaussian tables "rows_refined" and "rows_oracle", "confidence", "alpha" and "depth" of the views,
         and "seen" (blend weight per Gaussian over all views).
     """
