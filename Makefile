@@ -18,7 +18,7 @@ help:
 	@echo "make clean   removes everything that was built, and out/"
 
 demo: $(READY)
-	$(BIN)/jsplat demo $(OUT)
+	$(BIN)/jsplat demo $(OUT) --config configs/demo.toml
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
