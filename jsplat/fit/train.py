@@ -290,7 +290,9 @@ def fit(captures: list[Capture], config: FitConfig, seed: int = 0, start: Scene 
     mesh = _mesh(len(captures))
     count = jnp.zeros(len(captures), jnp.int32)
     state = FitState(scene, jax.vmap(_optimizer(config).init)(scene), count, count, jnp.zeros(len(captures)))
-    state, photos = jax.device_put((state, photos), NamedSharding(mesh, P(AXIS)))
+    # The loop donates its state, so every buffer must be its own: used once, and not the caller's `start`.
+    state = jax.device_put(state, NamedSharding(mesh, P(AXIS)), may_alias=False)
+    photos = jax.device_put(photos, NamedSharding(mesh, P(AXIS)))
     capacity = int(config.hits_per_gaussian * scene.gaussians.means.shape[1])
     progress, losses, done = Progress("fit", config.steps), [], 0
     while done < config.steps:
