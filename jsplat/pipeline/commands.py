@@ -20,7 +20,10 @@ from jsplat.pipeline.stage import fingerprint, finished, load_arrays, stage
 
 
 def _labelset_of(parsed: Path) -> LabelSet:
-    return LabelSet.from_json(json.loads((parsed / "labelset.json").read_text()))
+    try:
+        return LabelSet.from_json(json.loads((parsed / "labelset.json").read_text()))
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(str(parsed), wanted="labels from `parse` or `label` (labelset.json)", got=error) from error
 
 
 def parse(parser: Path, captures: Path, out: Path, config: RunConfig) -> None:

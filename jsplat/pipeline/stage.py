@@ -12,14 +12,21 @@ from pathlib import Path
 import numpy as np
 
 from jsplat.config import to_json
+from jsplat.errors import InputError
 from jsplat.folder import new_folder, provenance, write_json
 
 
 def fingerprint(*parts: object) -> str:
-    """A short digest of settings (any config dataclass or JSON value) and of the folders and files in `parts`."""
+    """A short digest of settings (any config dataclass or JSON value) and of the folders and files in `parts`.
+
+    Raises:
+        InputError: naming the folder or file that is not there.
+    """
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Path):
+            if not part.exists():
+                raise InputError(str(part), wanted="a folder or file to read", got="nothing there")
             files = (
                 sorted(p for p in part.rglob("*") if p.is_file() and p.name != "run.json") if part.is_dir() else [part]
             )
