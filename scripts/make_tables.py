@@ -58,10 +58,11 @@ def run_section(report: dict) -> str:
     goals = Goals(**report["goals"])
     minutes = sum(report["stages"].values()) / 60
     stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report["stages"].items())
+    where = f"{report['device']}, commit {report['commit']}, jax {report['versions']['jax']}, seed {report['seed']}"
+    fit = f"Held-out views: PSNR {report['fit']['psnr']:.1f} dB, SSIM {report['fit']['ssim']:.3f}."
     parts = [
-        f"Measured on {report['device']}, commit {report['commit']}, jax {report['versions']['jax']}, seed {report['seed']}.",
-        f"Without the teacher's training {minutes:.1f} minutes: {stages}. Held-out views: PSNR {report['fit']['psnr']:.1f} dB, "
-        f"SSIM {report['fit']['ssim']:.3f}.",
+        f"Measured on {where}.",
+        f"{minutes:.1f} minutes, the teacher's training apart: {stages}. {fit}",
         "\n".join(f"- {line}" for line in headline(report, goals)),
         "People whose captures were fitted and used for fine-tuning:\n\n" + scores(report, "fitted"),
         "People nobody trained on (fitted all the same, to score their refined labels):\n\n" + scores(report, "unseen"),
@@ -75,15 +76,12 @@ def bench_section() -> str:
     """The rasterizer's ratios on each kind of device that has a baseline."""
     parts = []
     for path in sorted(BENCH.glob("*.json")):
-        data = json.loads(path.read_text())
-        metrics = data["metrics"] if "metrics" in data else data
-        items = metrics.values() if isinstance(metrics, dict) else metrics
-        rows = [
-            [m["name"], f"{m['value']:.3g} {m['unit']}"]
-            for m in items
-            if isinstance(m, dict) and m.get("value") is not None
-        ]
-        parts.append(f"{path.stem}:\n\n" + markdown(["measurement", "median"], rows))
+        rows = []
+        for metric in json.loads(path.read_text()).values():
+            value = NOT_MEASURED if metric["value"] is None else f"{metric['value']:.3g} {metric['unit']}"
+            goal = "-" if metric["bound"] is None else f"{metric['bound']:g}"
+            rows.append([metric["name"], value, goal, f"{metric['spread']:.2f}", metric["commit"]])
+        parts.append(f"{path.stem}:\n\n" + markdown(["measurement", "median", "goal", "spread", "commit"], rows))
     return "\n\n".join([*parts, f"GPU: {NOT_MEASURED}."])
 
 

@@ -40,8 +40,10 @@ def relocate(scene: Scene, key: jax.Array, dead_opacity: float) -> tuple[Scene, 
     opacity = jax.nn.sigmoid(gaussians.logit_opacities)
     count = opacity.shape[0]
     dead = opacity < dead_opacity
-    weights = jnp.where(dead, -jnp.inf, jnp.log(opacity))
-    drawn = jax.random.categorical(key, weights, shape=(count,))
+    # By inversion: `jax.random.categorical` would hold n x n numbers.
+    shares = jnp.cumsum(jnp.where(dead, 0.0, opacity))
+    drawn = jnp.searchsorted(shares, jax.random.uniform(key, (count,)) * shares[-1], side="right")
+    drawn = jnp.minimum(drawn, count - 1)
     source = jnp.where(dead & ~dead.all(), drawn, jnp.arange(count))
     copies = jnp.zeros(count, jnp.int32).at[source].add(1)
     each, factor = split_opacity(opacity, copies)
