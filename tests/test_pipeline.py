@@ -1,0 +1,253 @@
+"""Stages that leave nothing half done, and the whole loop on the smallest people."""
+
+import dataclasses
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from jsplat import cli
+from jsplat.auxiliary import read_auxiliary
+from jsplat.capture import read_capture, write_capture
+from jsplat.errors import InputError
+from jsplat.fit import FitConfig
+from jsplat.pipeline.stage import fingerprint, finished, load_arrays, save_arrays, scratch, stage
+
+SETTINGS = """
+size = 32
+unseen = 1
+[fit]
+gaussians = 300
+steps = 4
+steps_per_call = 2
+relocate_every = 2
+voxels = 24
+[sharpen]
+rounds = 1
+[views]
+count = 3
+support = 0.0
+[teacher]
+width = 0.125
+input_size = 32
+steps = 2
+batch = 2
+label_size = 32
+[finetune]
+steps = 2
+batch = 2
+log_every = 1
+label_size = 32
+[heads]
+size = 32
+samples = 1
+[demo]
+teacher_people = 2
+teacher_views = 2
+people = 2
+views = 5
+"""
+METHODS = ("teacher", "vote_plain", "refined", "oracle", "control", "truth_student", "student")
+BINS = {"0-15", "15-45", "45-75", "75-105", ">105", "steep", "side", "all"}
+SCORES = {"f1", "f1_core", "miou", "miou_fg", "boundary_iou", "n"}
+STAGES = ["parse", "fit", "label", "render", "student", "truth_student", "control"]
+
+
+# A stage
+
+
+def test_a_stage_appears_when_it_is_done(tmp_path):
+    wanted = fingerprint({"a": 1})
+    with stage(tmp_path / "fit", wanted, FitConfig(steps=3), 7) as folder:
+        (folder / "data").write_text("x")
+        assert not (tmp_path / "fit").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["fit"]
+    about = json.loads((tmp_path / "fit" / "run.json").read_text())
+    assert about["config"]["steps"] == 3
+    assert about["seed"] == 7
+    assert {"fingerprint", "seconds", "commit", "device", "versions"} <= set(about)
+    assert finished(tmp_path / "fit", wanted) == about["seconds"]
+
+
+def test_a_stage_that_fails_leaves_nothing_and_keeps_what_was_there(tmp_path):
+    def fail(text):
+        with stage(tmp_path / "fit", "old", {}, 0) as folder:
+            (folder / "data").write_text(text)
+            if text == "half":
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail("half")
+    assert list(tmp_path.iterdir()) == []
+    fail("whole")
+    with pytest.raises(KeyboardInterrupt):
+        fail("half")
+    assert [p.name for p in tmp_path.iterdir()] == ["fit"]
+    assert (tmp_path / "fit" / "data").read_text() == "whole"
+
+
+def test_scratch_survives_a_failure_and_goes_with_success(tmp_path):
+    path = tmp_path / ".student"
+
+    def attempt(fail):
+        with scratch(path) as folder:
+            folder.mkdir(exist_ok=True)
+            (folder / "half").write_text("x")
+            if fail:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        attempt(fail=True)
+    assert (path / "half").read_text() == "x"
+    attempt(fail=False)
+    assert not path.exists()
+
+
+def test_a_fingerprint_follows_settings_and_files(tmp_path):
+    (tmp_path / "in").mkdir()
+    file = tmp_path / "in" / "a.txt"
+    file.write_text("one")
+    first = fingerprint(tmp_path / "in", FitConfig(), 3)
+    assert fingerprint(tmp_path / "in", FitConfig(), 3) == first
+    assert fingerprint(tmp_path / "in", FitConfig(steps=1), 3) != first
+    assert fingerprint(tmp_path / "in", FitConfig(), 4) != first
+    (tmp_path / "in" / "run.json").write_text("{}")  # says when, not what
+    assert fingerprint(tmp_path / "in", FitConfig(), 3) == first
+    file.write_text("other")
+    assert fingerprint(tmp_path / "in", FitConfig(), 3) != first
+    (tmp_path / "fit").mkdir()
+    (tmp_path / "fit" / "run.json").write_text("{")
+    assert finished(tmp_path / "fit", first) is None
+    with pytest.raises(InputError, match=re.escape(f"{tmp_path / 'no'}: wanted a folder or file to read, got nothing")):
+        fingerprint(tmp_path / "no")
+
+
+# The whole loop
+
+
+def call(*args: object):
+    result = CliRunner().invoke(cli.main, [str(a) for a in args], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """`jsplat demo` on two people."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "_devices", lambda: None)  # too late in this process
+        path = tmp_path_factory.mktemp("demo")
+        (path / "config.toml").write_text(SETTINGS)
+        call("demo", path, "--config", path / "config.toml")
+        yield path
+
+
+def times(folder):
+    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_report_has_the_documented_keys(out):
+    report = json.loads((out / "run" / "report.json").read_text())
+    assert list(report["stages"]) == STAGES
+    assert all(seconds > 0 for seconds in report["stages"].values())
+    assert {"psnr", "ssim"} <= set(report["fit"])
+    assert {"ablation", "config", "commit", "device", "versions", "seed"} <= set(report)
+    assert report["config"]["fit"]["steps"] == 4
+    assert report["ablation"]
+    for method in METHODS:
+        assert set(report[method]) == {"fitted", "unseen"}
+        for scores in report[method].values():
+            assert {"bins", "classes", "f1_merged", "agreement"} <= set(scores)
+            assert set(scores["bins"]) >= BINS
+            assert scores["bins"]["all"]["n"] == 5
+            for row in scores["bins"].values():
+                assert set(row) >= SCORES
+                shares = [row[key] for key in SCORES - {"n"} if row[key] is not None]
+                assert all(0 <= share <= 1 and math.isfinite(share) for share in shares)
+            assert all({"iou", "f1"} <= set(row) for row in scores["classes"].values())
+    page = (out / "run" / "report.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "head0000" in page
+    for name in STAGES:
+        assert json.loads((out / "run" / name / "run.json").read_text())["seconds"] == report["stages"][name]
+
+
+def test_the_oracle_knows_more_than_the_untrained_teacher(out):
+    report = json.loads((out / "run" / "report.json").read_text())
+    oracle, refined = (report[m]["fitted"]["bins"]["all"]["f1"] for m in ("oracle", "refined"))
+    assert oracle > refined + 0.1
+
+
+def test_unseen_people_are_not_trained_on(out):
+    for name in ("student", "truth_student"):
+        assert set(read_auxiliary(out / "run" / "render" / name).identity) == {"head0000"}
+
+
+def test_nothing_is_done_twice(out):
+    before = times(out)
+    result = call("demo", out, "--config", out / "config.toml")
+    assert f"report: {out / 'run' / 'report.html'}" in result.output
+    after = times(out)
+    rewritten = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert rewritten <= {"run/report.json", "run/report.html"}
+
+
+@pytest.fixture(scope="module")
+def lied_to(out):
+    """The same photographs with garbage for labels, through the single commands."""
+    random = np.random.default_rng(0)
+    for path in sorted((out / "captures").glob("head*")):
+        capture = read_capture(path)
+        garbage = random.integers(0, 19, capture.labels.shape).astype(np.uint8)
+        write_capture(out / "lies" / "captures" / path.name, dataclasses.replace(capture, labels=garbage))
+    lies, config = out / "lies", ("--config", out / "config.toml")
+    call("parse", out / "teacher", lies / "captures", lies / "parse", *config)
+    call("fit", lies / "captures", lies / "fit", "--labels", lies / "parse", *config)
+    call("label", lies / "captures", lies / "fit", lies / "parse", lies / "label", *config)
+    call("render", lies / "captures", lies / "fit", lies / "label", lies / "render", *config)
+    return lies
+
+
+def test_truth_changes_no_bit_of_masks_or_training_data(out, lied_to):
+    for name in ("head0000", "head0001"):
+        got, want = (load_arrays(p / "label" / f"{name}.npz") for p in (lied_to, out / "run"))
+        for key in ("refined", "vote_plain", "rows_refined", "confidence", "seen"):
+            assert np.array_equal(got[key], want[key]), key
+        assert not np.array_equal(got["oracle"], want["oracle"]), "the lies never arrived"
+    got, want = read_auxiliary(lied_to / "render" / "set"), read_auxiliary(out / "run" / "render" / "student")
+    own = np.asarray(got.identity) == "head0000"
+    assert want.source == ("photo",) * 5 + ("render",) * 3
+    for key in ("images", "labels", "weights", "yaw"):
+        assert np.array_equal(getattr(got, key)[own], getattr(want, key)), key
+
+
+def test_refined_masks_can_be_looked_at(lied_to):
+    folder = lied_to / "label" / "head0000"
+    assert len(list((folder / "labels").glob("*.png"))) == len(list((folder / "colors").glob("*.png"))) == 5
+
+
+def test_a_changed_setting_runs_its_stage_again_and_no_other(out, lied_to):
+    config = ("--config", out / "config.toml", "--set", "mask.alpha_gate=0.4")
+    before = times(lied_to)
+    call("fit", lied_to / "captures", lied_to / "fit", "--labels", lied_to / "parse", *config)
+    assert times(lied_to) == before
+    call("label", lied_to / "captures", lied_to / "fit", lied_to / "parse", lied_to / "label", *config)
+    after = times(lied_to)
+    assert {name.split("/")[0] for name in before if before[name] != after.get(name)} == {"label"}
+
+
+def test_a_parser_is_scored(out):
+    call("evaluate", out / "teacher", out / "captures", out / "scores", "--config", out / "config.toml")
+    scores = json.loads((out / "scores" / "scores.json").read_text())
+    assert scores["bins"]["all"]["n"] == 10
+    assert set(scores["bins"]) >= BINS
+
+
+def test_arrays_come_back(tmp_path):
+    save_arrays(tmp_path / "a.npz", x=np.arange(3), y=np.float16([0.5]))
+    got = load_arrays(tmp_path / "a.npz")
+    assert set(got) == {"x", "y"}
+    assert got["y"].dtype == np.float16
