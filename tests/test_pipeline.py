@@ -1,10 +1,12 @@
 """Stages that leave nothing half done, and the whole loop on the smallest people."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import re
 
+import jax
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -134,10 +136,19 @@ def call(*args: object):
     return result
 
 
+@contextlib.contextmanager
+def _compiled_quickly():
+    """Nearly all of the time goes to the compiler, and few of its programs run more than twice."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     """`jsplat demo` on two people."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, _compiled_quickly():
         patch.setattr(cli, "_devices", lambda: None)  # too late in this process
         path = tmp_path_factory.mktemp("demo")
         (path / "config.toml").write_text(SETTINGS)
