@@ -1,8 +1,10 @@
 """Novel cameras around a head, and whether the capture supports what they would show."""
 
 import dataclasses
+import functools
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -80,9 +82,13 @@ def support(
         weight: blend weight of each Gaussian summed over pixels and input views.
     """
     seen = (weight >= config.seen_weight).astype(jnp.float32)[:, None]
-    capacity = capacity_for(gaussians, cameras)
-    shares = []
-    for v in range(cameras.intrinsics.shape[0]):
-        render = rasterize(gaussians, seen, cameras[v], capacity=capacity)
-        shares.append(float(render.channels.sum() / jnp.maximum(render.alpha.sum(), 1e-6)))
-    return np.asarray(shares)
+    return np.asarray(_shares(gaussians, seen, cameras, capacity=capacity_for(gaussians, cameras)))
+
+
+@functools.partial(jax.jit, static_argnames="capacity")
+def _shares(gaussians: Gaussians, seen: Float[Array, "n 1"], cameras: Camera, *, capacity: int) -> Float[Array, " v"]:
+    def share(camera: Camera):
+        render = rasterize(gaussians, seen, camera, capacity=capacity)
+        return render.channels.sum() / jnp.maximum(render.alpha.sum(), 1e-6)
+
+    return jax.lax.map(share, cameras)

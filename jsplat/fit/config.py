@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from jsplat.errors import InputError
+
 
 @dataclasses.dataclass(frozen=True)
 class FitConfig:
@@ -59,3 +61,8 @@ class FitConfig:
     dead_opacity: float = 0.02
     hits_per_gaussian: float = 5.0
     steps_per_call: int = 50
+
+    def __post_init__(self):
+        if self.relocate_every % self.steps_per_call:
+            wanted = f"a multiple of steps_per_call {self.steps_per_call}: Gaussians are relocated between calls"
+            raise InputError("FitConfig.relocate_every", wanted=wanted, got=self.relocate_every)

@@ -289,7 +289,8 @@ def fit(captures: list[Capture], config: FitConfig, seed: int = 0, start: Scene 
     scene = _carved(captures, photos, config, seed, classes) if start is None else start
     mesh = _mesh(len(captures))
     count = jnp.zeros(len(captures), jnp.int32)
-    state = FitState(scene, jax.vmap(_optimizer(config).init)(scene), count, count, jnp.zeros(len(captures)))
+    moments = jax.vmap(_optimizer(config).init)(scene)  # type: ignore[arg-type]
+    state = FitState(scene, moments, count, count, jnp.zeros(len(captures)))
     # The loop donates its state, so every buffer must be its own: used once, and not the caller's `start`.
     state = jax.device_put(state, NamedSharding(mesh, P(AXIS)), may_alias=False)
     photos = jax.device_put(photos, NamedSharding(mesh, P(AXIS)))

@@ -3,19 +3,17 @@
 import json
 from pathlib import Path
 
-import numpy as np
-
 from jsplat.auxiliary import write_auxiliary
 from jsplat.capture import write_png
 from jsplat.config import to_json
 from jsplat.errors import InputError
-from jsplat.evaluate import score
 from jsplat.folder import write_json
 from jsplat.labelset import LabelSet
 from jsplat.parser import predict_labels
 from jsplat.pipeline import stages
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.run import open_parser
+from jsplat.pipeline.scoring import scores
 from jsplat.pipeline.stage import fingerprint, finished, load_arrays, stage
 
 
@@ -79,22 +77,16 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunC
 
 def evaluate(parser: Path, captures: Path, out: Path, config: RunConfig) -> None:
     """Scores of a parser by head pose, as scores.json."""
-    known, read = open_parser(parser), stages.read_captures(captures, config.size)
-    unlabelled = [c.identity for c in read if c.labels is None]
-    if unlabelled:
-        raise InputError("evaluate: captures", wanted="labels to score against", got=f"none in {unlabelled}")
     wanted = fingerprint(parser, captures, config.size)
-    with stage(out, wanted, {"size": config.size}, config.seed) as folder:
-        scores = score(
-            np.concatenate([predict_labels(known, c.images) for c in read]),
-            np.concatenate([c.labels for c in read if c.labels is not None]),
-            np.concatenate([c.yaw for c in read]),
-            np.concatenate([c.pitch for c in read]),
-            tuple(c.identity for c in read for _ in c.images),
-            known.labelset,
-        )
-        write_json(folder / "scores.json", scores)
-    for name, values in scores["bins"].items():
+    if finished(out, wanted) is None:
+        known, read = open_parser(parser), stages.read_captures(captures, config.size)
+        unlabelled = [c.identity for c in read if c.labels is None]
+        if unlabelled:
+            raise InputError("evaluate: captures", wanted="labels to score against", got=f"none in {unlabelled}")
+        masks = {c.identity: predict_labels(known, c.images) for c in read}
+        with stage(out, wanted, {"size": config.size}, config.seed) as folder:
+            write_json(folder / "scores.json", scores(read, masks, known.labelset))
+    for name, values in json.loads((out / "scores.json").read_text())["bins"].items():
         if values["n"]:
             shown = "  ".join(f"{key} {values[key]:.3f}" for key in ("f1", "f1_core", "miou"))
             print(f"{name:>7}  {shown}  n {values['n']}")

@@ -49,9 +49,7 @@ class RunConfig:
     palette: PaletteConfig = dataclasses.field(default_factory=PaletteConfig)
     views: ViewsConfig = dataclasses.field(default_factory=ViewsConfig)
     teacher: ParserConfig = dataclasses.field(default_factory=ParserConfig)
-    finetune: ParserConfig = dataclasses.field(
-        default_factory=lambda: ParserConfig(steps=450, learning_rate=1e-3)
-    )
+    finetune: ParserConfig = dataclasses.field(default_factory=lambda: ParserConfig(steps=450, learning_rate=1e-3))
     heads: HeadsConfig = dataclasses.field(default_factory=HeadsConfig)
     demo: DemoConfig = dataclasses.field(default_factory=DemoConfig)
     goals: Goals = dataclasses.field(default_factory=Goals)

@@ -58,7 +58,8 @@ def run(
             raise InputError(
                 f"capture {capture.identity}: classes", wanted=str(teacher.labelset.names), got=capture.labelset.names
             )
-    replay = read_training_set(replay_path or _trained_on(parser_path), config.size)
+    replay_path = replay_path or _trained_on(parser_path)
+    replay = read_training_set(replay_path, config.size)
     source = fingerprint(captures_path, parser_path, config.size, config.seed, truth)
     seconds = {}
 
@@ -171,12 +172,11 @@ def _report(out: Path, groups, teacher: Parser, replay: AuxiliarySet, seconds: d
     }
     truth = [c for c in captures if c.labels is not None]
     if config.ablation and truth:
-        found = {name: masks_of(name) for name in (*METHODS, "trained", "palette")}
-        found = {"teacher": masks["teacher"], **{n: m for n, m in found.items() if len(m) == len(captures)}}
-        found |= {
-            "plain, sharpened": masks["vote_plain"],
-            f"{config.vote.method}, sharpened (refined)": masks["refined"],
-        }
+        named = {method: method for method in METHODS} | {"plain": "vote_plain", "plain, sharpened": "plain_sharpened"}
+        named |= {"trained in the fit": "trained", "palette, as the paper": "palette"}
+        found = {"teacher": masks["teacher"]} | {name: masks_of(key) for name, key in named.items()}
+        found = {name: of for name, of in found.items() if len(of) == len(captures)}
+        found[f"{config.vote.method}, sharpened (refined)"] = masks["refined"]
         found["oracle, sharpened"] = masks["oracle"]
         report["ablation"] = ablation_rows(truth, found, teacher.labelset)
     turns = {}

@@ -8,7 +8,6 @@ from jsplat.labelset import LabelSet
 from jsplat.pictures import PictureRow, Pictures, Turntable
 
 MASK_METHODS = ("teacher", "vote_plain", "refined", "oracle")
-PARSER_METHODS = ("control", "truth_student", "student")
 SHOWN_YAWS = (0.0, 50.0, -75.0, 100.0)  # one picture row per person and yaw
 
 
@@ -18,7 +17,7 @@ def group_scores(
     """Scores of one method on one group of people, in the shape report.json keeps."""
     across = [agreement(masks[c.identity], depth[c.identity], c.cameras) for c in captures]
     known = [a for a in across if a is not None]
-    return _scores(captures, masks, labelset) | {"agreement": float(np.mean(known)) if known else None}
+    return scores(captures, masks, labelset) | {"agreement": float(np.mean(known)) if known else None}
 
 
 def all_scores(
@@ -37,10 +36,10 @@ def all_scores(
 
 
 def ablation_rows(captures: list[Capture], masks: dict[str, dict[str, np.ndarray]], labelset: LabelSet) -> dict:
-    """{vote: {f1_frontal, f1_side, f1_core_side, miou_side}} of every vote on the geometry."""
+    """{vote: F1 at the front, at 45-75, at 75-105, from the side, and there over the core classes} of every vote on the geometry."""
     rows = {}
     for vote, of in masks.items():
-        bins = _scores(captures, of, labelset)["bins"]
+        bins = scores(captures, of, labelset)["bins"]
         rows[vote] = {
             "f1_frontal": bins["0-15"]["f1"],
             "f1_45_75": bins["45-75"]["f1"],
@@ -51,7 +50,8 @@ def ablation_rows(captures: list[Capture], masks: dict[str, dict[str, np.ndarray
     return rows
 
 
-def _scores(captures: list[Capture], masks: dict[str, np.ndarray], labelset: LabelSet) -> dict:
+def scores(captures: list[Capture], masks: dict[str, np.ndarray], labelset: LabelSet) -> dict:
+    """`jsplat.evaluate.score` over all pictures of some people."""
     return score(
         np.concatenate([masks[c.identity] for c in captures]),
         np.concatenate([c.labels for c in captures if c.labels is not None]),

@@ -104,8 +104,9 @@ def label_capture(
     """Everything the label stage knows about one head.
 
     Returns:
-        masks "v h w": "refined" and "vote_plain", both sharpened; "oracle", the same from the capture's own labels
-        where it has some; with `config.ablation` every vote as it came, "trained" and "palette".
+        masks "v h w": "refined", sharpened; "vote_plain", the plain vote as it came; "oracle", sharpened from the
+        capture's own labels where it has some; with `config.ablation` every other vote as it came, "plain_sharpened", "trained" and
+        "palette".
         Besides: per-Gaussian tables "rows_refined" and "rows_oracle", "confidence", "alpha" and "depth" of the views,
         and "seen" (blend weight per Gaussian over all views).
     """
@@ -133,9 +134,10 @@ def label_capture(
     rows = sharpened(elect(config.vote.method), pictures, trust, config.sharpen.confusion)
     out["refined"], out["confidence"], render = masks(rows)
     out |= {"rows_refined": np.asarray(rows), "alpha": np.asarray(render.alpha), "depth": np.asarray(render.depth)}
-    out["vote_plain"], *_ = masks(sharpened(elect("plain"), pictures, alike, confusion=False))
+    out["vote_plain"], *_ = masks(elect("plain"))
     if config.ablation:
-        out |= {method: masks(elect(method))[0] for method in METHODS}
+        out |= {method: masks(elect(method))[0] for method in METHODS if method != "plain"}
+        out["plain_sharpened"], *_ = masks(sharpened(elect("plain"), pictures, alike, confusion=False))
         out["palette"] = _palette_masks(gaussians, cameras, first, labelset, config, capacity)
         if config.fit.label_weight > 0:
             logits = scene.attributes.label_logits.at[:, 0].set(-jnp.inf)
