@@ -36,7 +36,7 @@ def all_scores(
 
 
 def ablation_rows(captures: list[Capture], masks: dict[str, dict[str, np.ndarray]], labelset: LabelSet) -> dict:
-    """{vote: F1 at the front, at 45-75, at 75-105, from the side, and there over the core classes} of every vote on the geometry."""
+    """F1 of every vote on the geometry, by pose."""
     rows = {}
     for vote, of in masks.items():
         bins = scores(captures, of, labelset)["bins"]

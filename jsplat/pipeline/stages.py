@@ -105,8 +105,8 @@ def label_capture(
 
     Returns:
         masks "v h w": "refined", sharpened; "vote_plain", the plain vote as it came; "oracle", sharpened from the
-        capture's own labels where it has some; with `config.ablation` every other vote as it came, "plain_sharpened", "trained" and
-        "palette".
+        capture's own labels where it has some; with
+        `config.ablation` every other vote as it came, "plain_sharpened", "trained" and "palette".
         Besides: per-Gaussian tables "rows_refined" and "rows_oracle", "confidence", "alpha" and "depth" of the views,
         and "seen" (blend weight per Gaussian over all views).
     """
