@@ -93,7 +93,8 @@ def run(
             continue
         data = replay if name == "control" else read_training_set(rendered / name)
         own = None if name == "control" else replay
-        do(name, config.finetune, lambda f, u, d=data, r=own: _finetune(f, u, teacher, d, r, config), "render")
+        about = {"finetune": to_json(config.finetune), "replay": fingerprint(replay_path)}
+        do(name, about, lambda f, u, d=data, r=own: _finetune(f, u, teacher, d, r, config), "render")
     return _report(out, groups, teacher, replay, seconds, config)
 
 
