@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from jsplat.camera import Camera
 from jsplat.errors import InputError
+from jsplat.labels.votes import certainty
 from jsplat.raster import rasterize
 from jsplat.scene import Gaussians
 
@@ -49,11 +50,6 @@ class SharpenConfig:
 
 def _normalised(x: Array) -> Array:
     return x / jnp.maximum(x.sum(-1, keepdims=True), 1e-12)
-
-
-def _certainty(said: Array) -> Array:
-    entropy = -jnp.sum(jax.scipy.special.xlogy(said, said), -1)
-    return jnp.clip(1 - entropy / jnp.log(said.shape[-1]), 0, 1)
 
 
 @functools.partial(jax.jit, static_argnames=("capacity", "config"))
@@ -104,7 +100,7 @@ def sharpen(
             prior = _normalised(shown[..., :-1])
             likelihood = jnp.moveaxis(matrix[:, said.argmax(-1)], 0, -1)
             target = _normalised(prior * likelihood) if config.confusion else said
-            sure = jnp.where(solid, weight * _certainty(said) ** config.trust_power * mass, 0.0)[..., None]
+            sure = jnp.where(solid, weight * certainty(said) ** config.trust_power * mass, 0.0)[..., None]
             ratio = jnp.where(prior > _SURE, target / jnp.maximum(prior, _LEAST), 0.0)
             (gained,) = pull(jnp.concatenate([sure * ratio, jnp.zeros_like(sure)], -1))
             return totals + gained, counts_of(prior, said, mass, solid)

@@ -73,7 +73,7 @@ class _Ballots:
     cosines: Array | None
 
 
-def _certainty(said: Array) -> Array:
+def certainty(said: Float[Array, "*b k"]) -> Float[Array, "*b"]:
     """1 - H, the entropy H scaled so that a uniform opinion has 1."""
     return jnp.clip(1 + jnp.sum(jax.scipy.special.xlogy(said, said), -1) / jnp.log(said.shape[-1]), 0, 1)
 
@@ -102,7 +102,7 @@ def _cosine(ballots: _Ballots, config: VoteConfig) -> Array:
 
 
 def _entropy(ballots: _Ballots, config: VoteConfig) -> Array:
-    trust = _certainty(ballots.said) ** config.entropy_power
+    trust = certainty(ballots.said) ** config.entropy_power
     return _mean(ballots.said, ballots.sees * (trust + _EPS))
 
 
@@ -160,7 +160,7 @@ def _tempered(ballots: _Ballots, config: VoteConfig) -> Array:
     # Sharpened: in a soft opinion the many small classes, each with a little, outvote what the view really says.
     said = ballots.said**config.sharpness
     said = said / jnp.maximum(said.sum(-1, keepdims=True), _EPS)
-    trust = ballots.sees * ballots.pose * _certainty(ballots.said) ** config.trust_power
+    trust = ballots.sees * ballots.pose * certainty(ballots.said) ** config.trust_power
     total = trust.sum(0)
     effective = total**2 / jnp.maximum((trust**2).sum(0), _EPS)
     share = trust * (jnp.minimum(effective, config.temperature) / jnp.maximum(total, _EPS))
