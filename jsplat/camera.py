@@ -62,6 +62,14 @@ def pose_angles(camera: Camera, head_from_world: np.ndarray | None = None) -> tu
     return np.asarray(np.degrees(yaw)), np.asarray(np.degrees(pitch))
 
 
+def meeting_point(cameras: Camera) -> Float[np.ndarray, " 3"]:
+    """The world point nearest to all optical axes of a batch `v` of cameras, by least squares."""
+    axes = np.asarray(cameras.camera_from_world, np.float64)[:, 2, :3]
+    centers = np.asarray(cameras.centers, np.float64)
+    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
+    return np.linalg.lstsq(across.sum(0), np.einsum("vij,vj->i", across, centers), rcond=None)[0]
+
+
 def orbit(
     yaw: np.ndarray,
     pitch: np.ndarray,

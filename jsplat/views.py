@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jsplat.camera import Camera, orbit
+from jsplat.camera import Camera, meeting_point, orbit
 from jsplat.capture import Capture
 from jsplat.errors import InputError
 from jsplat.raster import capacity_for, rasterize
@@ -49,12 +49,9 @@ class ViewsConfig:
 
 def novel_cameras(capture: Capture, config: ViewsConfig, seed: int) -> Camera:
     """Cameras with the capture's own intrinsics, looking where its cameras look."""
-    matrices = np.asarray(capture.cameras.camera_from_world, np.float64)
     world_from_head = np.linalg.inv(capture.head_from_world)
     centers = np.asarray(capture.cameras.centers, np.float64)
-    axes = matrices[:, 2, :3]
-    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
-    target = np.linalg.lstsq(across.sum(0), np.einsum("vij,vj->i", across, centers), rcond=None)[0]
+    target = meeting_point(capture.cameras)
     distance = float(np.median(np.linalg.norm(centers - target, axis=-1)))
     head_target = capture.head_from_world[:3, :3] @ target + capture.head_from_world[:3, 3]
     if config.layout == "grid":

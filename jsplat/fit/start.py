@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
-from jsplat.camera import Camera
+from jsplat.camera import Camera, meeting_point
 from jsplat.capture import Capture
 from jsplat.errors import InputError
 from jsplat.fit.config import FitConfig
@@ -21,8 +21,7 @@ def scene_sphere(cameras: Camera) -> tuple[np.ndarray, float]:
     """The point nearest to all optical axes, and the radius around it that every picture holds, in world units."""
     matrices = np.asarray(cameras.camera_from_world, np.float64)
     axes, centers = matrices[:, 2, :3], np.asarray(cameras.centers, np.float64)
-    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
-    center = np.linalg.lstsq(across.sum(0), np.einsum("vij,vj->i", across, centers), rcond=None)[0]
+    center = meeting_point(cameras)
     depth = np.einsum("vi,vi->v", axes, center - centers)
     if np.any(depth <= 0):
         raise InputError(
