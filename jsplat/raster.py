@@ -151,32 +151,22 @@ def rasterize(
         raise InputError("rasterize: features", wanted=f"{gaussians.means.shape[-2]} rows", got=features.shape)
     if backend is not None and backend not in BACKENDS:
         raise InputError("rasterize: backend", wanted=f"one of {BACKENDS} or None", got=repr(backend))
-    count, channels = features.shape[-2:]
-    capacity = HITS_PER_GAUSSIAN * count if capacity is None else capacity
+    capacity = HITS_PER_GAUSSIAN * features.shape[-2] if capacity is None else capacity
     view = project(gaussians, camera, antialiased=antialiased)
     lead = jnp.broadcast_shapes(view.opacities.shape[:-1], features.shape[:-2])
-    depth = jnp.where(jnp.isfinite(view.depths), view.depths, 0.0)
-    painted = [jnp.broadcast_to(features, (*lead, count, channels)), jnp.broadcast_to(depth, (*lead, count))[..., None]]
-    if shape_channels is not None:  # depth goes first, so that it stays among the channels that shape
-        painted.reverse()
-        shape_channels += 1
-    wide = [jnp.broadcast_to(x, (*lead, *x.shape[view.opacities.ndim - 1 :])) for x in jax.tree.leaves(view)]
-    blended, alpha, needed = blend(
-        *wide,
-        jnp.concatenate(painted, -1),
+    channels, alpha, depth, needed = blend(
+        *(jnp.broadcast_to(x, (*lead, *x.shape[view.opacities.ndim - 1 :])) for x in jax.tree.leaves(view)),
+        features,
         size=(camera.width, camera.height),
         capacity=capacity,
         shape_channels=shape_channels,
         backend=backend,
     )
-    if shape_channels is not None:
-        blended = jnp.roll(blended, -1, -1)
     _check_capacity(needed, capacity)
-    image, depth = blended[..., :-1], blended[..., -1]
     if background is not None:
-        image = image + (1 - alpha)[..., None] * background[..., None, None, :]
+        channels = channels + (1 - alpha)[..., None] * background[..., None, None, :]
     depth = jnp.where(alpha > 0, depth / jnp.where(alpha > 0, alpha, 1.0), 0.0)
-    return Render(image, alpha, depth, needed)
+    return Render(channels, alpha, depth, needed)
 
 
 def capacity_for(gaussians: Gaussians, cameras: Camera) -> int:

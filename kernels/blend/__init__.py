@@ -1,10 +1,13 @@
 """Alpha blending of projected Gaussians: one differentiable function, one contract, several implementations.
 
 The contract is `reference.blend_reference`. `custom_vjp` stands outside and `custom_vmap` inside, so that any nesting
-of `vmap` and `grad` folds into one flat list of images, never a lockstep over the longest tile.
+of `vmap` and `grad` folds into one flat list of images, never a lockstep over the longest tile. An implementation is a
+module with `forward` and `backward` like those of `xla`: i images, f sets of features, `owner` the set of each image.
 """
 
 import functools
+import math
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -12,53 +15,59 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float, Int
 
 from jsplat.kernels.blend import xla
-from jsplat.kernels.tiling import tile_grid
 
-BACKENDS = ("xla",)
+_IMPLEMENTATIONS = {"xla": xla}
+BACKENDS = tuple(_IMPLEMENTATIONS)
 
 
-def _fold(function):
-    """Makes a function over images (leading axis) fold every vmapped axis into the images."""
+class Blended(typing.NamedTuple):
+    """Channels and depth weighted by alpha * transmittance, the weights' sum, and the tile hits each image needed."""
+
+    channels: Float[Array, "*b h w c"]
+    alpha: Float[Array, "*b h w"]
+    depth: Float[Array, "*b h w"]
+    needed: Int[Array, "*b"]
+
+
+def _fold(function, *, copies: bool):
+    """Makes a function over images (leading axis) fold every vmapped axis into the images.
+
+    Features that the axis shares are copied only where the function returns something for each set of them.
+    """
     folded = custom_vmap(function)
 
     @folded.def_vmap
     def rule(axis_size, in_batched, *args):
-        def widen(x, batched):
+        def flat(x, batched):
             x = x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
             return x.reshape(axis_size * x.shape[1], *x.shape[2:])
 
-        flat = folded(*jax.tree.map(widen, args, tuple(in_batched)))
-        out = jax.tree.map(lambda x: x.reshape(axis_size, x.shape[0] // axis_size, *x.shape[1:]), flat)
+        features, batched = args[4], in_batched[4]
+        wide = [flat(x, b) for x, b in zip(args, in_batched)]
+        if copies or batched:
+            sets = features.shape[batched]
+            wide[5] += sets * jnp.repeat(jnp.arange(axis_size, dtype=jnp.int32), wide[5].size // axis_size)
+        else:
+            wide[4] = features
+        out = jax.tree.map(lambda x: x.reshape(axis_size, -1, *x.shape[1:]), folded(*wide))
         return out, jax.tree.map(lambda _: True, out)
 
     return folded
 
 
 @functools.lru_cache(maxsize=64)
-def _blend_function(size: tuple[int, int], capacity: int, shape_channels: int):
+def _blend_function(size: tuple[int, int], capacity: int, shape_channels: int, backend: str):
     """The differentiable blend for one image size and capacity."""
+    implementation = _IMPLEMENTATIONS[backend]
 
-    @_fold
-    def run(means2d, conics, opacities, depths, features):
-        tiled, needed = xla.forward(means2d, conics, opacities, depths, features, size=size, capacity=capacity)
-        image = untile(tiled, size)
+    @functools.partial(_fold, copies=False)
+    def run(*args):
+        image, needed = implementation.forward(*args, size=size, capacity=capacity)
         return jnp.where((needed > capacity)[:, None, None, None], jnp.nan, image), needed
 
-    @_fold
-    def pull(means2d, conics, opacities, depths, features, image, grad):
-        whole = (xla.shaping(image, shape_channels) * xla.shaping(grad, shape_channels)).sum(-1, keepdims=True)
-        return xla.backward(
-            means2d,
-            conics,
-            opacities,
-            depths,
-            features,
-            to_tiles(whole)[..., 0],
-            to_tiles(grad),
-            size=size,
-            capacity=capacity,
-            shape_channels=shape_channels,
-        )
+    @functools.partial(_fold, copies=True)
+    def pull(*args):
+        return implementation.backward(*args, size=size, capacity=capacity, shape_channels=shape_channels)
 
     @jax.custom_vjp
     def blend_images(*args):
@@ -70,27 +79,10 @@ def _blend_function(size: tuple[int, int], capacity: int, shape_channels: int):
 
     def blend_bwd(residuals, cotangents):
         args, image = residuals
-        means2d, conics, opacities, features = pull(*args, image, cotangents[0])
-        return means2d, conics, opacities, jnp.zeros_like(args[3]), features
+        return *pull(*args, image, cotangents[0]), None
 
     blend_images.defvjp(blend_fwd, blend_bwd)
     return blend_images
-
-
-def to_tiles(image: Float[Array, "i h w c"]) -> Float[Array, "t p c"]:
-    """Images cut into tiles, padded with zeros to whole tiles."""
-    i, h, w, c = image.shape
-    across, down = tile_grid(w, h, xla.TILE)
-    padded = jnp.pad(image, ((0, 0), (0, down * xla.TILE - h), (0, across * xla.TILE - w), (0, 0)))
-    cut = padded.reshape(i, down, xla.TILE, across, xla.TILE, c).transpose(0, 1, 3, 2, 4, 5)
-    return cut.reshape(i * down * across, xla.TILE**2, c)
-
-
-def untile(tiled: Float[Array, "t p c"], size: tuple[int, int]) -> Float[Array, "i h w c"]:
-    """The inverse of `to_tiles`."""
-    across, down = tile_grid(*size, xla.TILE)
-    cut = tiled.reshape(-1, down, across, xla.TILE, xla.TILE, tiled.shape[-1]).transpose(0, 1, 3, 2, 4, 5)
-    return cut.reshape(cut.shape[0], down * xla.TILE, across * xla.TILE, -1)[:, : size[1], : size[0]]
 
 
 def blend(
@@ -98,36 +90,42 @@ def blend(
     conics: Float[Array, "*b n 3"],
     opacities: Float[Array, "*b n"],
     depths: Float[Array, "*b n"],
-    features: Float[Array, "*b n c"],
+    features: Float[Array, "*f n c"],
     *,
     size: tuple[int, int],
     capacity: int,
     shape_channels: int | None = None,
     backend: str | None = None,
-) -> tuple[Float[Array, "*b h w c"], Float[Array, "*b h w"], Int[Array, "*b"]]:
+) -> Blended:
     """Blends Gaussians front to back; `reference.blend_reference` is the contract.
 
     Args:
-        means2d, conics, opacities, depths: see `jsplat.kernels.tiling.bin_tiles`; depths get no gradient.
-        features: any number of channels.
+        means2d, conics, opacities, depths: see `jsplat.kernels.tiling.bin_tiles`; the order of depths gets no gradient.
+        features: any number of channels; the leading axes broadcast to those of the others, without a copy.
         size: (width, height) in pixels.
         capacity: tile hits an image may need.
-        shape_channels: only the first so many channels (and alpha) send gradients to the geometry; None = all.
+        shape_channels: only the first so many channels, depth and alpha send gradients to the geometry; None = all.
         backend: one of `BACKENDS`, or None for the best that works here.
 
     Returns:
-        blended features, alpha in [0, 1], and the tile hits each image needed. An image that needed more than
-        `capacity` is NaN; the others are not affected.
+        what the images show. An image that needed more than `capacity` is NaN; the others are not affected.
     """
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"blend: backend: wanted one of {BACKENDS} or None, got {backend!r}")
     lead, channels = opacities.shape[:-1], features.shape[-1]
     if shape_channels is not None and not 0 <= shape_channels <= channels:
         raise ValueError(f"blend: shape_channels: wanted 0 to {channels}, got {shape_channels}")
+    sets = features.shape[:-2]
+    if len(sets) > len(lead) or any(f not in (1, b) for f, b in zip(sets[::-1], lead[::-1])):
+        raise ValueError(f"blend: features: wanted leading axes that broadcast to {lead}, got {sets}")
     if opacities.size == 0:  # no images, or nothing to draw
-        empty = jnp.zeros((*lead, size[1], size[0], channels + 1), features.dtype)
-        return empty[..., :-1], empty[..., -1], jnp.zeros(lead, jnp.int32)
-    flat = [x.reshape(-1, *x.shape[len(lead) :]) for x in (means2d, conics, opacities, depths, features)]
-    out, needed = _blend_function(size, capacity, channels if shape_channels is None else shape_channels)(*flat)
+        empty = jnp.zeros((*lead, size[1], size[0], channels + 2), features.dtype)
+        return Blended(empty[..., :-2], empty[..., -1], empty[..., -2], jnp.zeros(lead, jnp.int32))
+    flat = [x.reshape(-1, *x.shape[len(lead) :]) for x in (means2d, conics, opacities, depths)]
+    owner = jnp.broadcast_to(jnp.arange(math.prod(sets), dtype=jnp.int32).reshape(sets), lead).reshape(-1)
+    function = _blend_function(
+        size, capacity, channels if shape_channels is None else shape_channels, backend or BACKENDS[0]
+    )
+    out, needed = function(*flat, features.reshape(-1, *features.shape[-2:]), owner)
     out = out.reshape(*lead, *out.shape[1:])
-    return out[..., :-1], out[..., -1], needed.reshape(lead)
+    return Blended(out[..., :-2], out[..., -1], out[..., -2], needed.reshape(lead))

@@ -15,14 +15,14 @@ def blend_reference(
     features: Float[Array, "i n c"],
     *,
     size: tuple[int, int],
-) -> tuple[Float[Array, "i h w c"], Float[Array, "i h w"]]:
+) -> tuple[Float[Array, "i h w c"], Float[Array, "i h w"], Float[Array, "i h w"]]:
     """Front-to-back alpha blending (Kerbl et al. 2023, eq. 2-3).
 
     alpha = min(0.999, opacity * exp(-power)), power = (a dx^2 + c dy^2) / 2 + b dx dy at the pixel's centre.
     A Gaussian counts when alpha >= 1/255 and the transmittance before it is at least 1e-4.
 
     Returns:
-        sum of alpha * transmittance * feature, and the sum of alpha * transmittance.
+        with weight = alpha * transmittance: the sum of weight * feature, of weight, and of weight * depth.
     """
     width, height = size
     xs, ys = jnp.meshgrid(jnp.arange(width) + 0.5, jnp.arange(height) + 0.5)
@@ -42,7 +42,9 @@ def blend_reference(
         through = jnp.cumprod(1 - alpha, axis=0)
         before = jnp.concatenate([jnp.ones_like(through[:1]), through[:-1]])
         weight = jnp.where(before >= TRANSMITTANCE_STOP, alpha * before, 0.0)
-        return weight.T @ features, weight.sum(0)
+        near = jnp.where(hidden, 0.0, depths[order])
+        return weight.T @ features, weight.sum(0), weight.T @ near
 
-    out, alpha = jax.vmap(one)(means2d, conics, opacities, depths, features)
-    return out.reshape(*out.shape[:1], height, width, -1), alpha.reshape(-1, height, width)
+    out, alpha, depth = jax.vmap(one)(means2d, conics, opacities, depths, features)
+    picture = (-1, height, width)
+    return out.reshape(*picture, features.shape[-1]), alpha.reshape(picture), depth.reshape(picture)

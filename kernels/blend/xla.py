@@ -15,9 +15,10 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
-from jsplat.kernels.tiling import TileHits, bin_tiles, tile_grid
+from jsplat.kernels.tiling import TileHits, bin_tiles, from_tiles, tile_grid, to_tiles
 
-TILE = 8
+TILE = (8, 8)  # width and height in pixels
+PIXELS = TILE[0] * TILE[1]
 CHUNK = 16
 BLOCK = 32  # with 16 hits and 64 pixels: 128 KiB an array, so that a processor's second cache holds several
 OPAQUE = 1e-30  # transmittance of a chunk below which its logarithm is not needed: the stop came long before
@@ -48,17 +49,19 @@ def _chunks(hits: TileHits) -> Chunks:
     return Chunks(jnp.where(live, tile, tiles), hits.starts[tile] + within, length, used)
 
 
-def _table(means2d, conics, opacities):
-    """Rows (x, y, a, b, c, opacity) of all images, and a row of nothing for empty slots."""
-    rows = jnp.concatenate([means2d, conics, opacities[..., None]], -1)
-    return jnp.concatenate([rows.reshape(-1, 6), jnp.zeros((1, 6), rows.dtype)])
+def _table(means2d, conics, opacities, depths):
+    """Rows (x, y, a, b, c, opacity, depth, 1) of all images, and a row of nothing for empty slots."""
+    depths = jnp.where(jnp.isfinite(depths), depths, 0.0).astype(opacities.dtype)
+    rest = jnp.stack([opacities, depths, jnp.ones_like(opacities)], -1)
+    rows = jnp.concatenate([means2d, conics, rest], -1)
+    return jnp.concatenate([rows.reshape(-1, 8), jnp.zeros((1, 8), rows.dtype)])
 
 
-def _with_one(features):
-    """Features and a 1 (its blend is alpha), flat, and a row of nothing for empty slots."""
-    ones = jnp.concatenate([features, jnp.ones_like(features[..., :1])], -1)
-    flat = ones.reshape(-1, ones.shape[-1])
-    return jnp.concatenate([flat, jnp.zeros_like(flat[:1])])
+def _values(features, owner, count, rows, ids):
+    """What the hits blend: the features of their image's set, depth, and 1 (its blend is alpha)."""
+    whose = owner.at[ids // count].get(mode="fill", fill_value=0) * count + ids % count
+    painted = features.reshape(-1, features.shape[-1])[whose]
+    return jnp.concatenate([painted, rows[..., 6:8]], -1)
 
 
 def _block_rows(index, chunks, hits):
@@ -73,14 +76,15 @@ def _local(rows, tile, grid):
     """Means relative to the tile's centre: small numbers keep float32 exact."""
     across, down = grid
     within = tile % (across * down)
-    center = jnp.stack([within % across, within // across], -1) * TILE + TILE // 2
+    edges = jnp.asarray(TILE)
+    center = jnp.stack([within % across, within // across], -1) * edges + edges // 2
     return rows[..., :2] - center[:, None, :].astype(rows.dtype)
 
 
 def _pixels(dtype):
     """x and y of a tile's pixel centres relative to the tile's centre."""
-    y, x = jnp.divmod(jnp.arange(TILE * TILE), TILE)
-    return (x + 0.5 - TILE // 2).astype(dtype), (y + 0.5 - TILE // 2).astype(dtype)
+    y, x = jnp.divmod(jnp.arange(PIXELS), TILE[0])
+    return (x + 0.5 - TILE[0] // 2).astype(dtype), (y + 0.5 - TILE[1] // 2).astype(dtype)
 
 
 def _offsets(local):
@@ -141,24 +145,30 @@ def _shape_gradients(power, rows, local):
     return jnp.stack([a * dx + b * dy, b * dx + c * dy, 0.5 * dxx, dxy, 0.5 * dyy, opacities], -1)
 
 
-def shaping(x: Float[Array, "*b c"], shape_channels: int) -> Float[Array, "*b s"]:
-    """The channels that may move the geometry, and alpha, the last of `x`; by slices, a gather is slow on CPUs."""
-    if shape_channels == x.shape[-1] - 1:
+def _shaping(x, shape_channels):
+    """The channels that may move the geometry, depth and alpha among them; by slices, a gather is slow on CPUs."""
+    if shape_channels == x.shape[-1] - 2:
         return x
-    return jnp.concatenate([x[..., :shape_channels], x[..., -1:]], -1)
+    return jnp.concatenate([x[..., :shape_channels], x[..., -2:]], -1)
 
 
 @functools.partial(jax.jit, static_argnames=("size", "capacity"))
-def forward(means2d, conics, opacities, depths, features, *, size: tuple[int, int], capacity: int):
-    """See `jsplat.kernels.blend.blend`; leading axis: images.
-
-    Returns:
-        tiles "t p c+1": blended features and alpha per tile and pixel; needed "i".
-    """
-    grid = tile_grid(*size, TILE)
+def forward(
+    means2d: Float[Array, "i n 2"],
+    conics: Float[Array, "i n 3"],
+    opacities: Float[Array, "i n"],
+    depths: Float[Array, "i n"],
+    features: Float[Array, "f n c"],
+    owner: Int[Array, " i"],
+    *,
+    size: tuple[int, int],
+    capacity: int,
+) -> tuple[Float[Array, "i h w c+2"], Int[Array, " i"]]:
+    """The blend of features, depth and 1, and the tile hits each image needed; see `jsplat.kernels.blend`."""
+    grid = tile_grid(size, TILE)
     hits = bin_tiles(means2d, conics, opacities, depths, size=size, tile=TILE, capacity=capacity)
     chunks = _chunks(hits)
-    table, values = _table(means2d, conics, opacities), _with_one(features)
+    table, count = _table(means2d, conics, opacities, depths), opacities.shape[1]
     tiles = hits.starts.shape[0] - 1
 
     def block(index, state):
@@ -166,40 +176,44 @@ def forward(means2d, conics, opacities, depths, features, *, size: tuple[int, in
         tile, ids = _block_rows(index, chunks, hits)
         rows = table[ids]
         *_, weight, _, carried = _weights(rows, *_offsets(_local(rows, tile, grid)), tile, last, carried)
-        blended = _einsum("bkp,bkc->bpc", weight, values[ids])
+        blended = _einsum("bkp,bkc->bpc", weight, _values(features, owner, count, rows, ids))
         return out.at[tile].add(blended, mode="drop"), carried, tile[-1]
 
-    pixels = TILE * TILE
-    start = (jnp.zeros((tiles, pixels, values.shape[-1]), values.dtype), jnp.zeros(pixels, values.dtype), jnp.int32(-1))
+    pixels, channels = PIXELS, features.shape[-1] + 2
+    start = (jnp.zeros((tiles, pixels, channels), table.dtype), jnp.zeros(pixels, table.dtype), jnp.int32(-1))
     out, *_ = lax.fori_loop(0, -(-chunks.used // BLOCK), block, start)
-    return out, hits.needed
+    return from_tiles(out, size=size, tile=TILE), hits.needed
 
 
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "shape_channels"))
 def backward(
-    means2d,
-    conics,
-    opacities,
-    depths,
-    features,
-    whole,
-    grad,
+    means2d: Float[Array, "i n 2"],
+    conics: Float[Array, "i n 3"],
+    opacities: Float[Array, "i n"],
+    depths: Float[Array, "i n"],
+    features: Float[Array, "f n c"],
+    owner: Int[Array, " i"],
+    image: Float[Array, "i h w c+2"],
+    grad: Float[Array, "i h w c+2"],
     *,
     size: tuple[int, int],
     capacity: int,
     shape_channels: int,
-) -> tuple[Float[Array, "i n 2"], Float[Array, "i n 3"], Float[Array, "i n"], Float[Array, "i n c"]]:
-    """Gradients of sum(out * grad), recomputed front to back; `grad` "t p c+1" is tiled like `forward`'s output.
+) -> tuple[
+    Float[Array, "i n 2"], Float[Array, "i n 3"], Float[Array, "i n"], Float[Array, "i n"], Float[Array, "f n c"]
+]:
+    """Gradients of sum(image * grad) for all but `owner`, recomputed front to back; `image` is what `forward` gave.
 
-    With v = grad . feature and `whole` "t p" the sum of weight * v over the whole list, which is `out` . grad, the
-    gradient of a Gaussian's alpha is T v - (whole - running sum) / (1 - alpha).
+    With v = grad . feature and the sum of weight * v over a pixel's whole list, which is image . grad, the gradient
+    of a Gaussian's alpha is T v - (whole sum - running sum) / (1 - alpha).
     """
-    grid = tile_grid(*size, TILE)
+    grid = tile_grid(size, TILE)
     # Under one jit XLA merges this binning with the forward pass's own.
     hits = bin_tiles(means2d, conics, opacities, depths, size=size, tile=TILE, capacity=capacity)
     chunks = _chunks(hits)
-    table, values = _table(means2d, conics, opacities), _with_one(features)
-    count, channels = table.shape[0] - 1, values.shape[-1] - 1
+    whole = (_shaping(image, shape_channels) * _shaping(grad, shape_channels)).sum(-1, keepdims=True)
+    whole, grad = (to_tiles(x, tile=TILE) for x in (whole, grad))
+    table, (images, count) = _table(means2d, conics, opacities, depths), opacities.shape
 
     def block(index, state):
         sums, through, running, last = state
@@ -209,21 +223,24 @@ def backward(
         dx, dy = _offsets(local)
         raw, alpha, before, weight, kept, through = _weights(rows, dx, dy, tile, last, through)
         upstream = grad.at[tile].get(mode="fill", fill_value=0.0)
-        v = _einsum("bpc,bkc->bkp", shaping(upstream, shape_channels), shaping(values[ids], shape_channels))
+        values = _shaping(_values(features, owner, count, rows, ids), shape_channels)
+        v = _einsum("bpc,bkc->bkp", _shaping(upstream, shape_channels), values)
         share = weight * v
         inner = _einsum("kj,bjp->bkp", jnp.tri(CHUNK, dtype=share.dtype), share)  # inclusive running sum
         start, running = _across_chunks(inner[:, -1], tile, last, running)
-        rest = whole.at[tile].get(mode="fill", fill_value=0.0)[:, None] - (start[:, None] + inner)
+        rest = whole.at[tile, :, 0].get(mode="fill", fill_value=0.0)[:, None] - (start[:, None] + inner)
         live = kept & (raw >= ALPHA_FLOOR) & (raw < ALPHA_CEILING)
         # d loss / d power = -alpha * d loss / d alpha; where alpha is clipped neither opacity nor shape matters.
         power = jnp.where(live, -alpha * (before * v - rest / (1 - alpha)), 0.0)
         shape = _shape_gradients(power, rows, local)
-        painted = _einsum("bkp,bpc->bkc", weight, upstream[..., :channels])
+        painted = _einsum("bkp,bpc->bkc", weight, upstream[..., :-1])  # features and depth
         update = jnp.concatenate([shape, painted], -1)
         return sums.at[ids].add(update, mode="drop"), through, running, tile[-1]
 
-    zeros = jnp.zeros((TILE * TILE,), table.dtype)
-    start = (jnp.zeros((count + 1, 6 + channels), table.dtype), zeros, zeros, jnp.int32(-1))
+    zeros = jnp.zeros(PIXELS, table.dtype)
+    width = 6 + features.shape[-1] + 1
+    start = (jnp.zeros((images * count + 1, width), table.dtype), zeros, zeros, jnp.int32(-1))
     sums, *_ = lax.fori_loop(0, -(-chunks.used // BLOCK), block, start)
-    sums = sums[:count].reshape(*opacities.shape, -1)
-    return sums[..., :2], sums[..., 2:5], sums[..., 5], sums[..., 6:]
+    sums = sums[:-1].reshape(images, count, width)
+    painted = jnp.zeros(features.shape, sums.dtype).at[owner].add(sums[..., 6:-1])
+    return sums[..., :2], sums[..., 2:5], sums[..., 5], sums[..., -1], painted

@@ -30,9 +30,27 @@ class TileHits(typing.NamedTuple):
     needed: Int[Array, " i"]
 
 
-def tile_grid(width: int, height: int, tile: int) -> tuple[int, int]:
+def tile_grid(size: tuple[int, int], tile: tuple[int, int]) -> tuple[int, int]:
     """Tiles across and down."""
-    return -(-width // tile), -(-height // tile)
+    return -(-size[0] // tile[0]), -(-size[1] // tile[1])
+
+
+def to_tiles(image: Float[Array, "i h w c"], *, tile: tuple[int, int]) -> Float[Array, "t p c"]:
+    """Images cut into tiles row by row, padded with zeros to whole tiles; pixels of a tile row by row."""
+    i, h, w, c = image.shape
+    across, down = tile_grid((w, h), tile)
+    padded = jnp.pad(image, ((0, 0), (0, down * tile[1] - h), (0, across * tile[0] - w), (0, 0)))
+    cut = padded.reshape(i, down, tile[1], across, tile[0], c).transpose(0, 1, 3, 2, 4, 5)
+    return cut.reshape(i * down * across, tile[0] * tile[1], c)
+
+
+def from_tiles(
+    tiled: Float[Array, "t p c"], *, size: tuple[int, int], tile: tuple[int, int]
+) -> Float[Array, "i h w c"]:
+    """The inverse of `to_tiles`."""
+    across, down = tile_grid(size, tile)
+    cut = tiled.reshape(-1, down, across, tile[1], tile[0], tiled.shape[-1]).transpose(0, 1, 3, 2, 4, 5)
+    return cut.reshape(cut.shape[0], down * tile[1], across * tile[0], -1)[:, : size[1], : size[0]]
 
 
 def bin_tiles(
@@ -42,7 +60,7 @@ def bin_tiles(
     depths: Float[Array, "i n"],
     *,
     size: tuple[int, int],
-    tile: int,
+    tile: tuple[int, int],
     capacity: int,
 ) -> TileHits:
     """Lists the tiles in which each Gaussian can reach an alpha of 1/255.
@@ -53,11 +71,11 @@ def bin_tiles(
         opacities: in [0, 1]; 0 hides a Gaussian.
         depths: the order of blending; positive, infinite to hide a Gaussian.
         size: (width, height) of the images in pixels.
-        tile: edge of a tile in pixels.
+        tile: (width, height) of a tile in pixels.
         capacity: slots per image.
     """
     i, n = opacities.shape
-    across, down = tile_grid(*size, tile)
+    across, down = tile_grid(size, tile)
     flat = jax.tree.map(lambda x: x.reshape(i * n, *x.shape[2:]), (means2d, conics, opacities, depths))
     means2d, conics, opacities, depths = flat
     low, high, limit = _tile_box(means2d, conics, opacities, size, tile)
@@ -97,11 +115,11 @@ def _tile_box(means2d, conics, opacities, size, tile):
     determinant = exact - ROUNDING * product  # a needle's may be all rounding: then its box is the whole image
     variances = jnp.stack([conics[:, 2], conics[:, 0]], -1) / jnp.maximum(determinant, 1e-30)[:, None]
     reach = jnp.sqrt(2 * jnp.maximum(limit, 0)[:, None] * variances)
-    bounds = jnp.asarray(tile_grid(size[0], size[1], tile))
+    bounds, edges = jnp.asarray(tile_grid(size, tile)), jnp.asarray(tile)
     finite = jnp.isfinite(means2d).all(-1) & jnp.isfinite(conics).all(-1) & (exact > 0)
     # A pixel centre at x + 0.5 is inside [mean - reach, mean + reach]; clip before the cast, floats may be huge.
-    low = jnp.clip(jnp.floor((means2d - reach - 0.5) / tile), 0, bounds)
-    high = jnp.clip(jnp.floor((means2d + reach - 0.5) / tile) + 1, 0, bounds)
+    low = jnp.clip(jnp.floor((means2d - reach - 0.5) / edges), 0, bounds)
+    high = jnp.clip(jnp.floor((means2d + reach - 0.5) / edges) + 1, 0, bounds)
     low, high = (jnp.where(finite[:, None], x, 0).astype(jnp.int32) for x in (low, high))
     return low, high, jnp.where(finite, limit, 0)
 
@@ -117,12 +135,13 @@ def _sort_pairs(key, value):
 def _touches(cell, rows, tile):
     """Whether the ellipse reaches a pixel centre's rectangle: the least power over the tile is within the limit."""
     mean, a, b, c, limit = rows[:, :2], rows[:, 2], rows[:, 3], rows[:, 4], rows[:, 5]
-    low = cell * tile + 0.5
-    near = jnp.clip(mean, low, low + (tile - 1))
+    low = cell * jnp.asarray(tile) + 0.5
+    high = low + (jnp.asarray(tile) - 1)
+    near = jnp.clip(mean, low, high)
     offset = near - mean
     # The minimum of a convex form over a box lies on the facing vertical or horizontal side (or is the centre itself).
-    other_y = jnp.clip(mean[:, 1] - b / c * offset[:, 0], low[:, 1], low[:, 1] + (tile - 1)) - mean[:, 1]
-    other_x = jnp.clip(mean[:, 0] - b / a * offset[:, 1], low[:, 0], low[:, 0] + (tile - 1)) - mean[:, 0]
+    other_y = jnp.clip(mean[:, 1] - b / c * offset[:, 0], low[:, 1], high[:, 1]) - mean[:, 1]
+    other_x = jnp.clip(mean[:, 0] - b / a * offset[:, 1], low[:, 0], high[:, 0]) - mean[:, 0]
 
     def power(x, y):
         squares = 0.5 * (a * x * x + c * y * y)

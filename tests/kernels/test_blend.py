@@ -1,14 +1,14 @@
 """`blend`: every implementation against the float64 reference, on the named cases."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsplat.kernels import blend as door
-from jsplat.kernels.blend import BACKENDS, blend, xla
+from jsplat.kernels.blend import BACKENDS, blend
 from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, SIZE, Splats, splats
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
@@ -26,24 +26,36 @@ DOUBLE = 1e-9
 DOUBLE_WHY = "float64: rounding of 1e-16, amplified by 1 / (1 - 0.999) for each opaque layer and by sums over pixels"
 REGROUPED = 1e-5
 REGROUPED_WHY = "float32 sums in another order: chunks of other images move the borders of the blocks"
-ATTRIBUTES = ("means2d", "conics", "opacities", "features")
-LOSS = np.random.default_rng(7).normal(size=(SIZE[1], SIZE[0], CHANNELS + 1))  # weights of channels and alpha
+ATTRIBUTES = ("means2d", "conics", "opacities", "depths", "features")
+LOSS = np.random.default_rng(7).normal(size=(SIZE[1], SIZE[0], CHANNELS + 2))  # weights of channels, depth and alpha
 
 
-def loss_of(out, alpha):
-    weights = jnp.asarray(LOSS, out.dtype)
-    return (out * weights[..., :-1]).sum() + (alpha * weights[..., -1]).sum()
+def stacked(out, alpha, depth, *_):
+    """All that an image shows, in one array."""
+    return jnp.concatenate([out, depth[..., None], alpha[..., None]], -1)
+
+
+def unit_depth(depths):
+    """What makes the depths of a case at most 1, so that they weigh as much as the colours do."""
+    return 1 / jnp.maximum(jnp.where(jnp.isfinite(depths), depths, 0).max(), 1e-30)
+
+
+def loss_of(*blended):
+    image = stacked(*blended)
+    return (image * jnp.asarray(LOSS, image.dtype)).sum()
 
 
 def image_and_gradients(function):
-    """Image with alpha, and the gradients of a random linear loss for everything but the depths."""
+    """Image with depth and alpha, and the gradients of a random linear loss."""
 
     def run(*args):
-        def loss(means2d, conics, opacities, features):
-            out, alpha, *_ = function(means2d, conics, opacities, args[3], features)
-            return loss_of(out, alpha), jnp.concatenate([out, alpha[..., None]], -1)
+        scale = unit_depth(args[3])
 
-        gradients, image = jax.grad(loss, (0, 1, 2, 3), has_aux=True)(*args[:3], args[4])
+        def loss(*args):
+            out, alpha, depth, *_ = function(*args)
+            return loss_of(out, alpha, depth * scale), stacked(out, alpha, depth * scale)
+
+        gradients, image = jax.grad(loss, (0, 1, 2, 3, 4), has_aux=True)(*args)
         return image, dict(zip(ATTRIBUTES, gradients))
 
     return run
@@ -142,10 +154,10 @@ def test_the_reference_has_the_gradient_of_its_finite_differences():
     few = Splats(*(x[:, :count] for x in (case.means2d, case.conics, case.opacities, case.depths, case.features)))
     assert not cutoff_band(few).any()
 
-    def loss(means2d, conics, opacities, features):
-        return loss_of(*blend_reference(means2d, conics, opacities, jnp.asarray(few.depths), features, size=SIZE))
+    def loss(*args):
+        return loss_of(*blend_reference(*args, size=SIZE))
 
-    assert_finite_differences(loss, few.means2d, few.conics, few.opacities, few.features)
+    assert_finite_differences(loss, few.means2d, few.conics, few.opacities, few.depths, few.features)
 
 
 # Batches
@@ -159,22 +171,21 @@ def batch() -> tuple[jax.Array, ...]:
 
 
 def one_image(*args):
-    """Channels and alpha."""
-    return blend(*args, size=SIZE, capacity=CAPACITY)[:2]
+    return blend(*args, size=SIZE, capacity=CAPACITY)[:3]
 
 
 def gradient_of(function):
-    def loss(*args):
-        out, alpha = function(*args)
-        return loss_of(out, alpha)
-
-    return jax.grad(loss, (0, 1, 2, 4))
+    return jax.grad(lambda *args: loss_of(*function(*args)), (0, 1, 2, 3, 4))
 
 
 @functools.cache
 def unbatched():
     """Images and gradients, one image at a time."""
-    rows = [implementation("xla")(*(x[k : k + 1] for x in batch())) for k in range(4)]
+
+    def run(*args):
+        return stacked(*one_image(*args)), dict(zip(ATTRIBUTES, gradient_of(one_image)(*args)))
+
+    rows = [run(*(x[k : k + 1] for x in batch())) for k in range(4)]
     return jax.tree.map(lambda *x: np.concatenate(x), *rows)
 
 
@@ -184,10 +195,10 @@ def equal(got, want):
 
 def test_leading_axes_equal_one_image_at_a_time():
     pairs = [x.reshape(2, 2, *x.shape[1:]) for x in batch()]
-    out, alpha, needed = blend(*pairs, size=SIZE, capacity=CAPACITY)
-    assert (out.shape, needed.shape) == ((2, 2, SIZE[1], SIZE[0], CHANNELS), (2, 2))
-    got = jnp.concatenate([out, alpha[..., None]], -1)
-    assert_close(got.reshape(unbatched()[0].shape), unbatched()[0], REGROUPED, REGROUPED_WHY)
+    got = blend(*pairs, size=SIZE, capacity=CAPACITY)
+    assert (got.channels.shape, got.needed.shape) == ((2, 2, SIZE[1], SIZE[0], CHANNELS), (2, 2))
+    got = stacked(*got).reshape(unbatched()[0].shape)
+    assert_close(got, unbatched()[0], REGROUPED, REGROUPED_WHY)
 
 
 NESTINGS = {
@@ -223,12 +234,34 @@ def test_an_axis_that_is_not_batched_is_shared():
     args = tuple(x[0] for x in batch())
     colors = jnp.stack([args[4] * scale for scale in (1, 2, 3, 4)])
     over = (None, None, None, None, 0)
-    out, _ = jax.vmap(one_image, over)(*args[:4], colors)
+    out, *_ = jax.vmap(one_image, over)(*args[:4], colors)
     shared = jax.grad(lambda *a: jax.vmap(one_image, over)(*a, colors)[0].sum(), (0, 1, 2))(*args[:4])
     copies = [jnp.stack([x] * 4) for x in args[:4]]
     every = jax.grad(lambda *a: jax.vmap(one_image)(*a, colors)[0].sum(), (0, 1, 2))(*copies)
     equal(out, jax.vmap(one_image)(*copies, colors)[0])
     assert_close(shared, [g.sum(0) for g in every], REGROUPED, REGROUPED_WHY, relative=True)
+
+
+def test_features_that_images_share_are_not_copied():
+    views, sets = 4, 2
+    rows = [jnp.stack([x[k : k + sets] for k in range(views - sets + 1)]) for x in batch()[:4]]  # "3 2 n ..."
+    features = jnp.tile(batch()[4][:1, None], 2)[..., :5]  # one set for all six images; 5: unlike every other axis
+
+    def shown(rows, features):
+        return stacked(*blend(*rows, features, size=SIZE, capacity=CAPACITY))
+
+    copied = jnp.broadcast_to(features, (*rows[2].shape, 5))
+    assert_close(shown(rows, features), shown(rows, copied), 0, "the same numbers in the same order")
+    text = str(jax.make_jaxpr(lambda f: jax.vmap(shown, (0, None))(rows, f[0]))(features))
+    assert not re.search(rf"f32\[(3,2|6),{COUNT},5\]", text)
+    got, want = (jax.grad(lambda f: (shown(rows, f)[..., :5] * LOSS).sum())(f) for f in (features, copied))
+    assert_close(got[0, 0], want.sum((0, 1)), REGROUPED, REGROUPED_WHY, relative=True)
+
+
+def test_features_that_do_not_broadcast_are_refused():
+    case = CASES["one"]().arrays()
+    with pytest.raises(ValueError, match=r"features: wanted leading axes that broadcast to \(1,\), got \(2,\)"):
+        blend(*case[:4], jnp.concatenate([case[4]] * 2), size=SIZE, capacity=CAPACITY)
 
 
 def test_two_runs_give_the_same_bits():
@@ -244,31 +277,31 @@ def test_two_runs_give_the_same_bits():
 def test_any_number_of_channels(backend, channels):
     case = CASES["random"]().arrays()
     features = np.random.default_rng(channels).uniform(size=(1, COUNT, channels)).astype(np.float32).astype(np.float64)
-    out, alpha, _ = blend(*case[:4], jnp.asarray(features, jnp.float32), size=SIZE, capacity=CAPACITY, backend=backend)
+    out, alpha, *_ = blend(*case[:4], jnp.asarray(features, jnp.float32), size=SIZE, capacity=CAPACITY, backend=backend)
     with jax.enable_x64(True):
-        want, over = blend_reference(*CASES["random"]().arrays(np.float64)[:4], jnp.asarray(features), size=SIZE)
+        want, over, _ = blend_reference(*CASES["random"]().arrays(np.float64)[:4], jnp.asarray(features), size=SIZE)
     assert out.shape == (1, SIZE[1], SIZE[0], channels)
     assert_image_close(out, want, truth("random")[2])
     assert_image_close(alpha[..., None], over[..., None], truth("random")[2])
 
 
 def gradients_by_channels(shape_channels, features, used):
-    """Gradients of a loss on the first `used` channels and alpha."""
+    """Gradients of a loss on the first `used` channels, depth and alpha."""
     case = CASES["random"]().arrays()
-    weights = np.where(np.arange(CHANNELS + 1) < used, LOSS, 0)
-    weights[..., -1] = LOSS[..., -1]
+    weights = np.where(np.arange(CHANNELS + 2) < used, LOSS, 0)
+    weights[..., -2:] = LOSS[..., -2:]
 
     def loss(means2d, conics, opacities, features):
-        out, alpha, _ = blend(
+        blended = blend(
             means2d, conics, opacities, case[3], features, size=SIZE, capacity=CAPACITY, shape_channels=shape_channels
         )
-        return (jnp.concatenate([out, alpha[..., None]], -1) * weights).sum()
+        return (stacked(*blended) * weights).sum()
 
     return jax.grad(loss, (0, 1, 2, 3))(*case[:3], features)
 
 
 @pytest.mark.parametrize("shaping", [0, 2])
-def test_only_shape_channels_and_alpha_move_the_geometry(shaping):
+def test_only_shape_channels_depth_and_alpha_move_the_geometry(shaping):
     features = CASES["random"]().arrays()[4]
     got = gradients_by_channels(shaping, features, CHANNELS)
     want = gradients_by_channels(None, features, shaping)  # the same, had the loss not seen the other channels
@@ -290,46 +323,40 @@ def test_impossible_shape_channels_are_refused(shaping):
 def test_a_view_above_capacity_is_nan_and_its_neighbours_do_not_notice():
     capacity = 400  # above the 20 tiles of one Gaussian, below the 1280 of the layers
 
-    def stacked(middle):
+    def beside(middle):
         cases = [CASES[name]().arrays() for name in ("one", middle, "one_at_the_corner")]
         return [jnp.concatenate(rows) for rows in zip(*cases)]
 
     @jax.jit
     def run(*args):
         def loss(*args):
-            out, alpha, needed = blend(*args, size=SIZE, capacity=capacity)
+            out, alpha, _, needed = blend(*args, size=SIZE, capacity=capacity)
             return out[::2].sum(), (out, alpha, needed)
 
         return jax.grad(loss, (0, 1, 2, 4), has_aux=True)(*args)
 
-    gradients, (out, alpha, needed) = run(*stacked("opaque_layers"))
+    gradients, (out, alpha, needed) = run(*beside("opaque_layers"))
     assert needed[1] == CAPACITY
     assert max(needed[0], needed[2]) <= 20
     assert np.isnan(out[1]).all()
     assert np.isnan(alpha[1]).all()
-    want, (clean, over, _) = run(*stacked("nothing_visible"))  # the same program beside an empty view
+    want, (clean, over, _) = run(*beside("nothing_visible"))  # the same program beside an empty view
     equal((out[::2], alpha[::2], [g[::2] for g in gradients]), (clean[::2], over[::2], [g[::2] for g in want]))
     assert clean[0].any()
 
 
 def test_a_capacity_that_just_suffices_is_enough():
     args = CASES["random"]().arrays()
-    want, _, needed = blend(*args, size=SIZE, capacity=CAPACITY)
+    want, *_, needed = blend(*args, size=SIZE, capacity=CAPACITY)
     assert_close(blend(*args, size=SIZE, capacity=int(needed[0]))[0], want, REGROUPED, REGROUPED_WHY)
     assert np.isnan(blend(*args, size=SIZE, capacity=int(needed[0]) - 1)[0]).all()
 
 
 def test_no_gaussians_at_all_give_an_empty_image():
-    out, alpha, needed = blend(*(x[:, :0] for x in CASES["one"]().arrays()), size=SIZE, capacity=1)
+    out, alpha, _, needed = blend(*(x[:, :0] for x in CASES["one"]().arrays()), size=SIZE, capacity=1)
     assert not out.any()
     assert not alpha.any()
     assert needed.tolist() == [0]
-
-
-def test_tiles_and_images_are_one_another_inverse():
-    image = jnp.asarray(np.random.default_rng(0).normal(size=(2, 13, 21, 3)), jnp.float32)
-    equal(door.untile(door.to_tiles(image), (21, 13)), image)
-    assert door.to_tiles(image).shape == (2 * 2 * 3, xla.TILE**2, 3)
 
 
 def test_hidden_rows_fill_a_case_up():

@@ -10,10 +10,10 @@ import pytest
 
 from jsplat.kernels.blend.cases import conic
 from jsplat.kernels.constants import ALPHA_FLOOR
-from jsplat.kernels.tiling import TileHits, bin_tiles, tile_grid
+from jsplat.kernels.tiling import TileHits, bin_tiles, from_tiles, tile_grid, to_tiles
 
-SIZE, TILE, COUNT = (61, 45), 8, 300
-ACROSS, DOWN = tile_grid(*SIZE, TILE)
+SIZE, TILE, COUNT = (61, 45), (8, 8), 300
+ACROSS, DOWN = tile_grid(SIZE, TILE)
 TILES = ACROSS * DOWN
 LISTED_FOR_NOTHING = 0.12  # an ellipse may cut a tile's corner between pixel centres; these tiles cost time, no error
 
@@ -44,8 +44,8 @@ def touched(means2d, conics, opacities, depths) -> np.ndarray:
     dx, dy = (means2d.astype(np.float64)[..., k, None, None] - p for k, p in ((0, x), (1, y)))
     alpha = opacities[..., None, None] * np.exp(-0.5 * (a * dx * dx + c * dy * dy) - b * dx * dy)
     seen = (alpha >= ALPHA_FLOOR) & np.isfinite(depths)[..., None, None]
-    padded = np.pad(seen, ((0, 0), (0, 0), (0, DOWN * TILE - SIZE[1]), (0, ACROSS * TILE - SIZE[0])))
-    return padded.reshape(*seen.shape[:2], DOWN, TILE, ACROSS, TILE).any((3, 5)).reshape(*seen.shape[:2], TILES)
+    padded = np.pad(seen, ((0, 0), (0, 0), (0, DOWN * TILE[1] - SIZE[1]), (0, ACROSS * TILE[0] - SIZE[0])))
+    return padded.reshape(*seen.shape[:2], DOWN, TILE[1], ACROSS, TILE[0]).any((3, 5)).reshape(*seen.shape[:2], TILES)
 
 
 def listed(hits: TileHits, images: int, count: int) -> np.ndarray:
@@ -126,7 +126,7 @@ def test_an_image_above_capacity_has_no_hits_and_says_what_it_needed():
 def test_a_need_beyond_32_bits_is_not_mistaken_for_a_small_one():
     count, size = 70_000, (2048, 2048)  # 65,536 tiles for each of 70,000 Gaussians: 4.6e9, which wraps to 2.9e8
     flat = [jnp.full((1, count, 2), 1024.0), jnp.tile(jnp.asarray([1e-8, 0, 1e-8]), (1, count, 1))]
-    jitted = jax.jit(functools.partial(bin_tiles, size=size, tile=8, capacity=10))
+    jitted = jax.jit(functools.partial(bin_tiles, size=size, tile=TILE, capacity=10))
     hits = jitted(*flat, jnp.ones((1, count)), jnp.ones((1, count)))
     assert hits.needed[0] == 2**31 - 1
     assert hits.starts[-1] == 0
@@ -144,3 +144,13 @@ def test_what_is_not_a_gaussian_is_not_listed(row, value):
     table = listed(run(*map(jnp.asarray, rows)), 2, COUNT)
     assert not table[:, ::2].any()
     np.testing.assert_array_equal(table[:, 1::2], listed(run(*map(jnp.asarray, gaussians(0))), 2, COUNT)[:, 1::2])
+
+
+@pytest.mark.parametrize("tile", [(8, 8), (16, 8), (4, 32)])
+def test_tiles_and_images_are_one_another_inverse(tile):
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(2, 13, 21, 3)), jnp.float32)
+    tiles = to_tiles(image, tile=tile)
+    across, down = tile_grid((21, 13), tile)
+    assert tiles.shape == (2 * across * down, tile[0] * tile[1], 3)
+    np.testing.assert_array_equal(tiles[0].reshape(tile[1], tile[0], 3)[:13, :21], image[0, : tile[1], : tile[0]])
+    np.testing.assert_array_equal(from_tiles(tiles, size=(21, 13), tile=tile), image)
