@@ -6,17 +6,20 @@ names in the JSON. README's Conventions section shows an example.
 
 import dataclasses
 import json
+import struct
 from pathlib import Path
 
 import cv2
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from jsplat.camera import OPENGL_FROM_OPENCV, Camera, pose_angles
 from jsplat.errors import InputError
 from jsplat.folder import new_folder, write_json
 from jsplat.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
+
+MOST_PIXELS = 100_000_000  # what a header may claim; a hostile one costs memory before its data is looked at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Capture:
         labelset: what the ids mean; None when the capture has no labels.
         head_from_world: rigid, into the head frame of `jsplat.camera`.
         background: the flat sRGB colour behind the head, if it is known.
+        valid: False where a pixel says nothing (outside the lens, masked out), and labels are IGNORE; None: all True.
     """
 
     identity: str
@@ -40,6 +44,7 @@ class Capture:
     labelset: LabelSet | None
     head_from_world: Float[np.ndarray, "4 4"]
     background: tuple[int, int, int] | None
+    valid: Bool[np.ndarray, "v h w"] | None = None
 
     @property
     def yaw(self) -> Float[np.ndarray, " v"]:
@@ -52,7 +57,9 @@ class Capture:
         return pose_angles(self.cameras, self.head_from_world)[1]
 
     def with_labels(self, labels: np.ndarray | None, labelset: LabelSet | None) -> "Capture":
-        """The same photographs with other labels."""
+        """The same photographs with other labels; invalid pixels get none."""
+        if labels is not None and self.valid is not None:
+            labels = np.where(self.valid, labels, np.uint8(IGNORE))
         return dataclasses.replace(self, labels=labels, labelset=labelset)
 
 
@@ -77,7 +84,7 @@ def inside(root: Path, name: object, where: str) -> Path:
 
 def read_image(path: Path, where: str) -> UInt8[np.ndarray, "h w 3"]:
     """Reads an 8-bit photograph as sRGB; InputError (`where`: file and field) if it cannot be used as it is."""
-    image = _decode(path, where)
+    image = read_pixels(path, where)
     if image.dtype != np.uint8 or (image.ndim != 2 and image.shape[2] != 3):
         wanted = "an 8-bit picture, RGB or grey, without transparency"
         raise InputError(where, wanted=wanted, got=f"{path.name}, {image.dtype} {image.shape}")
@@ -86,7 +93,7 @@ def read_image(path: Path, where: str) -> UInt8[np.ndarray, "h w 3"]:
 
 def read_labels(path: Path, where: str, labelset: LabelSet, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
     """Reads a label map of (width, height); InputError (`where`: file and field) unless every pixel has a class."""
-    labels = _decode(path, where)
+    labels = read_pixels(path, where)
     if labels.shape != size[::-1] or labels.dtype != np.uint8:
         wanted = f"one 8-bit channel of {size[0]}x{size[1]} pixels"
         raise InputError(where, wanted=wanted, got=f"{path.name}, {labels.dtype} {labels.shape}")
@@ -94,54 +101,136 @@ def read_labels(path: Path, where: str, labelset: LabelSet, size: tuple[int, int
     return labels
 
 
-def _decode(path: Path, where: str) -> np.ndarray:
-    if not path.is_file():
+def read_mask(path: Path, where: str, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """Reads a mask of (width, height): 0 = the pixel says nothing, as nerfstudio's `mask_path`."""
+    mask = read_pixels(path, where)
+    if mask.shape != size[::-1] or mask.dtype != np.uint8:
+        wanted = f"one 8-bit channel of {size[0]}x{size[1]} pixels"
+        raise InputError(where, wanted=wanted, got=f"{path.name}, {mask.dtype} {mask.shape}")
+    return mask > 0
+
+
+def resize_mask(mask: Bool[np.ndarray, "h w"], size: tuple[int, int]) -> Bool[np.ndarray, "h2 w2"]:
+    """Resizes a mask to (width, height): a pixel is valid when everything under it is."""
+    share = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    return share > 1 - 1e-4  # sums of float32 weights; a whole source pixel weighs more up to a reduction of 100
+
+
+def picture_header(data: bytes) -> tuple[int, int, int, int] | None:
+    """Width, height, channels and Exif orientation (1 = upright) of a whole PNG or JPEG; None for anything else.
+
+    JPEG: ITU-T T.81, annex B; Exif 2.32, tag 0x0112; PNG specification, 11.2.2. A palette counts as three channels.
+    """
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR" and len(data) > 32:
+        whole = data.rstrip(b"\0").endswith(b"IEND\xaeB`\x82")
+        channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(data[25], 0)
+        return (*struct.unpack_from(">II", data, 16), channels, 1) if whole else None
+    size, orientation, at = None, 1, 2
+    while data[:2] == b"\xff\xd8" and at + 10 <= len(data) and data[at] == 0xFF:
+        kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if kind == 0xFF:  # padding
+            at += 1
+            continue
+        if kind == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
+            orientation = _orientation(data[at + 10 : at + 2 + length])
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            height, width, channels = struct.unpack_from(">HHB", data, at + 5)
+            size = (width, height, channels)
+        if kind == 0xDA:
+            # An end marker cannot occur inside entropy-coded data; cameras append more pictures behind it.
+            return (*size, orientation) if size and data.find(b"\xff\xd9", at) >= 0 else None
+        at += 2 + length
+    return None
+
+
+def _orientation(tiff: bytes) -> int:
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    try:
+        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (entries,) = struct.unpack_from(f"{order}H", tiff, start)
+        for i in range(entries):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * i)
+            if tag == 0x0112:
+                return value if 1 <= value <= 8 else 1
+    except struct.error:  # no such byte order, or an entry beyond the end: a broken tag says nothing
+        pass
+    return 1
+
+
+def read_pixels(path: Path, where: str) -> np.ndarray:
+    """Decodes a PNG or JPEG as it is stored: channels in OpenCV's order, Exif rotation not applied (calibrations are
+    made on stored pixels); InputError (`where`: file and field) for what is damaged, too large, or CMYK."""
+    try:
+        data = path.read_bytes() if path.is_file() else None
+    except OSError as error:
+        raise InputError(where, wanted="an image", got=f"{path.name[:80]}: {error.strerror}") from error
+    if data is None:
         raise InputError(where, wanted="an image", got=f"no file {path.name}")
-    data = path.read_bytes()
-    # OpenCV fills what is missing of a cut file with grey, so the end marker is asked for first.
-    ends = {b"\x89PNG": b"IEND\xaeB`\x82", b"\xff\xd8\xff": b"\xff\xd9"}
-    cut = any(data.startswith(start) and not data.rstrip(b"\0").endswith(end) for start, end in ends.items())
-    image = None if cut or not data else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    header, image = picture_header(data), None
+    if header is not None:
+        width, height, channels, _ = header
+        if width * height > MOST_PIXELS:
+            wanted = f"at most {MOST_PIXELS:,} pixels"
+            raise InputError(where, wanted=wanted, got=f"{path.name}, {width}x{height}")
+        if channels == 4 and data[:2] == b"\xff\xd8":
+            raise InputError(where, wanted="an RGB or grey picture", got=f"{path.name}, a CMYK JPEG")
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        except cv2.error:  # OpenCV's own limits
+            image = None
     if image is None:
-        got = f"{path.name}, {len(data)} bytes{', cut off' if cut else ''}"
-        raise InputError(where, wanted="a readable image", got=got)
+        known = data[:8] == b"\x89PNG\r\n\x1a\n" or data[:3] == b"\xff\xd8\xff"
+        why = "neither PNG nor JPEG" if not known else "cut off" if header is None else "damaged"
+        raise InputError(where, wanted="a readable image", got=f"{path.name}, {len(data)} bytes, {why}")
     return image
 
 
-def _read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict:
+    """The JSON object in a file; InputError for anything else."""
     try:
         data = json.loads(path.read_text())
     except OSError as error:
         raise InputError(str(path), wanted="a readable file", got=error.strerror) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # broken, no text, an endless number, nested too deep
         raise InputError(str(path), wanted="JSON", got=error) from error
     if not isinstance(data, dict):
         raise InputError(str(path), wanted="a JSON object", got=type(data).__name__)
     return data
 
 
-def _number(data: dict, key: str, where: str, default: float | None = None) -> float:
+def number(data: dict, key: str, where: str, default: float | None = None) -> float:
+    """A finite number from a JSON object; InputError (`where`: the file) for anything else."""
     value = data.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
-        raise InputError(f"{where}: {key}", wanted="a finite number", got=repr(value))
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
+        raise InputError(f"{where}: {key}", wanted="a finite number", got=repr(value)[:80])
     return float(value)
 
 
-def _rigid(value: object, where: str) -> np.ndarray:
+def matrix(value: object, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """A finite float64 array of that shape from nested JSON lists; InputError (`where`: file and field) otherwise."""
+    size = "x".join(map(str, shape))
     try:
-        matrix = np.asarray(value, np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(where, wanted="a 4x4 matrix of numbers", got=error) from error
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-        raise InputError(where, wanted="a finite 4x4 matrix", got=matrix.tolist())
-    rotation = matrix[:3, :3]
-    rigid = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) and np.linalg.det(rotation) > 0
-    if not rigid or not np.allclose(matrix[3], [0, 0, 0, 1], atol=1e-6):
-        raise InputError(where, wanted="a rigid transform", got=matrix.round(4).tolist())
-    return matrix
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(where, wanted=f"a {size} matrix of numbers", got=error) from error
+    if array.shape != shape or not np.isfinite(array).all():
+        raise InputError(where, wanted=f"a finite {size} matrix", got=str(array.tolist())[:200])
+    return array
 
 
-def _labelset(data: dict, where: str) -> LabelSet:
+def rigid(value: object, where: str) -> np.ndarray:
+    """A rigid transform `4 4` from nested JSON lists; InputError (`where`: file and field) for anything else."""
+    array = matrix(value, (4, 4), where)
+    rotation = array[:3, :3]
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) and np.linalg.det(rotation) > 0
+    if not square or not np.allclose(array[3], [0, 0, 0, 1], atol=1e-6):
+        raise InputError(where, wanted="a rigid transform", got=array.round(4).tolist())
+    return array
+
+
+def labelset_of(data: dict, where: str) -> LabelSet:
+    """What the ids of a capture's label maps mean, from its JSON object."""
     if "labelset" in data:
         try:
             return LabelSet.from_json(data["labelset"])
@@ -170,7 +259,7 @@ def read_capture(path: Path, size: int | None = None) -> Capture:
     Raises:
         InputError: naming the file and field that is wrong.
     """
-    data, where = _read_json(path / "transforms.json"), f"{path.name}/transforms.json"
+    data, where = read_json(path / "transforms.json"), f"{path.name}/transforms.json"
     frames = data.get("frames")
     if not isinstance(frames, list) or len(frames) < 2:
         got = len(frames) if isinstance(frames, list) else repr(frames)
@@ -184,28 +273,33 @@ def read_capture(path: Path, size: int | None = None) -> Capture:
     if any(labelled) and not all(labelled):
         field = f"{where}: frames[{labelled.index(False)}].label_path"
         raise InputError(field, wanted="labels for all views or none", got="none")
-    labelset = _labelset(data, where) if all(labelled) else None
+    labelset = labelset_of(data, where) if all(labelled) else None
 
     lens, full = _lens(data, where)
     if size is not None and size < 1:
         raise InputError("read_capture: size", wanted="at least 1 pixel", got=size)
     scale = 1.0 if size is None else size / max(full)
     out = (max(round(full[0] * scale), 1), max(round(full[1] * scale), 1))
-    images, labels, matrices = [], [], []
+    images, labels, matrices, valid = [], [], [], []
     for i, frame in enumerate(frames):
         field = f"{where}: frames[{i}]"
-        matrices.append(_rigid(frame.get("transform_matrix"), f"{field}.transform_matrix"))
+        matrices.append(rigid(frame.get("transform_matrix"), f"{field}.transform_matrix"))
         name = f"{field}.file_path"
         image = read_image(inside(path, frame.get("file_path"), name), name)
         if image.shape[1::-1] != full:
             raise InputError(name, wanted=f"{full[0]}x{full[1]} pixels", got=f"{image.shape[1]}x{image.shape[0]}")
         images.append(cv2.resize(image, out, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR))
+        if "mask_path" in frame:
+            name = f"{field}.mask_path"
+            valid.append(resize_mask(read_mask(inside(path, frame["mask_path"], name), name, full), out))
+        else:
+            valid.append(np.ones(out[::-1], bool))
         if labelset is not None:
             name = f"{field}.label_path"
             label = read_labels(inside(path, frame["label_path"], name), name, labelset, full)
             if not np.any((label > 0) & (label != IGNORE)):
                 raise InputError(name, wanted="a mask with some foreground", got="an empty mask")
-            labels.append(resize_labels(label, out))
+            labels.append(np.where(valid[-1], resize_labels(label, out), np.uint8(IGNORE)))
 
     camera_from_world = np.linalg.inv(np.stack(matrices) @ OPENGL_FROM_OPENCV)
     intrinsics = np.broadcast_to(lens, (len(frames), 3, 3))
@@ -217,8 +311,9 @@ def read_capture(path: Path, size: int | None = None) -> Capture:
         labels=np.stack(labels) if labelset is not None else None,
         cameras=cameras.resized(*out),
         labelset=labelset,
-        head_from_world=np.eye(4) if head is None else _rigid(head, f"{where}: head_from_world"),
+        head_from_world=np.eye(4) if head is None else rigid(head, f"{where}: head_from_world"),
         background=_background(data, where),
+        valid=np.stack(valid) if any("mask_path" in frame for frame in frames) else None,
     )
 
 
@@ -228,11 +323,11 @@ def _lens(data: dict, where: str) -> tuple[np.ndarray, tuple[int, int]]:
     if model not in ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE"):
         raise InputError(f"{where}: camera_model", wanted="OPENCV, PINHOLE or SIMPLE_PINHOLE", got=repr(model))
     for key in ("k1", "k2", "k3", "k4", "p1", "p2"):
-        if _number(data, key, where, 0.0) != 0.0:
+        if number(data, key, where, 0.0) != 0.0:
             raise InputError(f"{where}: {key}", wanted="0 (undistort the images first)", got=data[key])
-    w, h, fx = (_number(data, key, where) for key in ("w", "h", "fl_x"))
-    fy = _number(data, "fl_y", where, fx)
-    cx, cy = _number(data, "cx", where, w / 2), _number(data, "cy", where, h / 2)
+    w, h, fx = (number(data, key, where) for key in ("w", "h", "fl_x"))
+    fy = number(data, "fl_y", where, fx)
+    cx, cy = number(data, "cx", where, w / 2), number(data, "cy", where, h / 2)
     if min(w, h, fx, fy) <= 0 or w != int(w) or h != int(h):
         wanted = "positive numbers, w and h whole"
         raise InputError(f"{where}: w, h, fl_x, fl_y", wanted=wanted, got=(w, h, fx, fy))
@@ -279,6 +374,9 @@ def write_capture(path: Path, capture: Capture) -> None:
             if capture.labels is not None:
                 frame["label_path"] = f"labels/{i:03d}.png"
                 write_png(folder / frame["label_path"], capture.labels[i])
+            if capture.valid is not None:
+                frame["mask_path"] = f"masks/{i:03d}.png"
+                write_png(folder / frame["mask_path"], np.where(capture.valid[i], np.uint8(255), np.uint8(0)))
             frames.append(frame)
         data = {"camera_model": "OPENCV", "fl_x": k[0, 0], "fl_y": k[1, 1], "cx": k[0, 2], "cy": k[1, 2]}
         data |= {"w": capture.cameras.width, "h": capture.cameras.height, "identity": capture.identity}
