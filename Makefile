@@ -4,15 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+KERNELS := $(VENV)/kernels
 OUT ?= out/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test check check-kernels bench lock clean
 
 help:
 	@echo "make demo    the whole loop on procedural heads; the report lands in $(OUT)"
 	@echo "make test    the tests (pass more with ARGS='-k camera')"
 	@echo "make check   style and types"
+	@echo "make check-kernels  compiles the GPU kernels without a GPU: spills, registers, loops (Linux, x86_64)"
 	@echo "make bench   the benchmarks of this machine"
 	@echo "make lock    new versions and hashes in requirements.lock"
 	@echo "make clean   removes everything that was built, and out/"
@@ -27,6 +29,9 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+check-kernels: $(KERNELS)/.ready
+	PYTHONPATH=$(KERNELS) $(BIN)/python -m bench.aot.check $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python -m bench.run $(ARGS)
@@ -44,10 +49,20 @@ $(READY): pyproject.toml requirements.lock
 	@PYTHONWARNINGS=ignore $(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# The compilers for GPUs, in a folder of their own: the environment itself stays one of a machine without a GPU.
+$(KERNELS)/.ready: $(READY) requirements-kernels.lock
+	rm -rf $(KERNELS)
+	$(PIP) install --no-deps --require-hashes --target $(KERNELS) --requirement requirements-kernels.lock
+	@touch $@
+
 lock: $(READY)
 	$(PIP) install uv
 	$(BIN)/uv --no-config --quiet pip compile pyproject.toml --extra test --universal --upgrade --python-version 3.11 \
 	  --generate-hashes --no-annotate --custom-compile-command "make lock" --output-file requirements.lock
+	{ for name in pjrt plugin; do sed -n "s/^jax\(==.*\) .$$/jax-cuda13-$$name\1/p" requirements.lock; done; \
+	  printf '%s\n' nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-nvdisasm; } | \
+	  $(BIN)/uv --no-config --quiet pip compile - --no-deps --universal --upgrade --python-version 3.11 \
+	  --generate-hashes --no-annotate --custom-compile-command "make lock" --output-file requirements-kernels.lock
 
 clean:
 	rm -rf $(VENV) out build dist *.egg-info .ruff_cache .hypothesis

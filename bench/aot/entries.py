@@ -1,0 +1,70 @@
+"""What is checked: every implementation with kernels of its own, forward and backward, channels, architectures."""
+
+import dataclasses
+import functools
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+CHANNELS = (1, 3, 8, 22, 32, 64)
+PASSES = ("forward", "backward")
+# Implementation -> what it is compiled for; XLA's writes no kernels.
+ARCHITECTURES: dict[str, tuple[str, ...]] = {
+    "xla": (),
+    "mosaic_gpu": ("sm_90a", "sm_100a"),
+    "triton": ("sm_80", "sm_90a"),
+}
+IMAGES = 2
+COUNT = 50_000
+SIZE = (512, 512)
+CAPACITY = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One pass of one implementation with so many channels, on one architecture."""
+
+    implementation: str
+    of: str
+    channels: int
+    architecture: str
+
+    @property
+    def name(self) -> str:
+        """As tables and the baseline call it."""
+        return f"{self.implementation} {self.of} {self.channels} {self.architecture}"
+
+
+def entries(implementations: Sequence[str]) -> list[Entry]:
+    """All entries of these implementations.
+
+    Raises:
+        KeyError: the table does not know one of them.
+    """
+    return [
+        Entry(name, of, channels, architecture)
+        for name in implementations
+        for architecture in ARCHITECTURES[name]
+        for of in PASSES
+        for channels in CHANNELS
+    ]
+
+
+def gaussians(images: int = IMAGES, count: int = COUNT) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """Shapes of means2d, conics, opacities and depths."""
+    return tuple(jax.ShapeDtypeStruct((images, count, *rest), jnp.float32) for rest in ((2,), (3,), (), ()))
+
+
+def call(entry: Entry) -> tuple[Callable[..., Any], tuple[jax.ShapeDtypeStruct, ...]]:
+    """The function of an entry, and the shapes of its arguments."""
+    module = importlib.import_module(f"jsplat.kernels.blend.{entry.implementation}")
+    features = jax.ShapeDtypeStruct((IMAGES, COUNT, entry.channels), jnp.float32)
+    args = (*gaussians(), features, jax.ShapeDtypeStruct((IMAGES,), jnp.int32))
+    if entry.of == "forward":
+        return functools.partial(module.forward, size=SIZE, capacity=CAPACITY), args
+    image = jax.ShapeDtypeStruct((IMAGES, SIZE[1], SIZE[0], entry.channels + 2), jnp.float32)
+    backward = functools.partial(module.backward, size=SIZE, capacity=CAPACITY, shape_channels=entry.channels)
+    return backward, (*args, image, image)
