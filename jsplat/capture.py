@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from jsplat.camera import OPENGL_FROM_OPENCV, Camera, pose_angles
 from jsplat.errors import InputError
@@ -55,6 +55,11 @@ class Capture:
     def pitch(self) -> Float[np.ndarray, " v"]:
         """Degrees, > 0 when the camera stands above."""
         return pose_angles(self.cameras, self.head_from_world)[1]
+
+    def only(self, views: Int[np.ndarray, " n"]) -> "Capture":
+        """The same person in some of the views."""
+        rows = {name: getattr(self, name) for name in ("images", "labels", "cameras", "valid")}
+        return dataclasses.replace(self, **{name: None if x is None else x[views] for name, x in rows.items()})
 
     def with_labels(self, labels: np.ndarray | None, labelset: LabelSet | None) -> "Capture":
         """The same photographs with other labels; invalid pixels get none."""

@@ -247,6 +247,17 @@ def _fit(data: dict, curves: dict) -> str:
     return f"<h2>Fit and training</h2>{tiles}<div class=cards>{''.join(cards)}</div>" if shown or cards else ""
 
 
+def _left_out(data: dict) -> str:
+    views = get(data, "views", "left_out") or {}
+    rows = "".join(
+        f"<dt>{html.escape(name)}<dd>{', '.join(f'{yaw:.0f}° / {pitch:.0f}°' for yaw, pitch in poses)}"
+        for name, poses in views.items()
+        if poses
+    )
+    note = "Novel views (yaw / pitch) that no photograph supports were neither labelled nor trained on."
+    return f"<h3>Left out</h3><p class=note>{note}</p><dl>{rows}</dl>" if rows else ""
+
+
 def _provenance(data: dict) -> str:
     facts = [(k, data[k]) for k in ("commit", "device", "seed") if data.get(k) is not None]
     facts += list((data.get("versions") or {}).items())
@@ -280,8 +291,8 @@ def _page(data: dict, pictures: Pictures, curves: dict, goals: Goals) -> str:
         "<h1>Label refinement report</h1><p class=sub>Face-part masks made consistent across views by one 3D"
         f" Gaussian model per head, and the parser they teach.</p>{lead}{_tiles(data, goals)}"
         f"<h2>How to read this</h2><dl>{terms}</dl><p></p><p class=note>{reading}</p>{absent}"
-        f"{gallery(pictures)}{turntables(pictures)}{_scores(data, 'fitted')}{_scores(data, 'unseen')}{_agreement(data)}"
-        f"{_ablation(data)}"
+        f"{gallery(pictures)}{turntables(pictures)}{_left_out(data)}"
+        f"{_scores(data, 'fitted')}{_scores(data, 'unseen')}{_agreement(data)}{_ablation(data)}"
         f"{_classes(data, pictures.labelset)}{_confusions(data)}{_fit(data, curves)}{_provenance(data)}"
     )
     return (

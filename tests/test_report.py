@@ -252,3 +252,13 @@ def test_heatmap_cells():
     chart = heatmap("t", ["a", "b"], [[0.75, 0.25], [None, None]])
     assert chart.count("<rect") == 2
     assert "true a, predicted b: 25.0 %" in chart
+
+
+def test_views_left_out_are_named_with_their_pose(tmp_path):
+    report = {"views": {"left_out": {"ada & co": [[80.2, -30.0], [85.0, 0.0]], "bob": []}}}
+    write_report(tmp_path, report, Pictures(LABELS), {})
+    text = (tmp_path / "report.html").read_text()
+    assert "<dt>ada &amp; co<dd>80° / -30°, 85° / 0°" in text
+    assert "<dt>bob" not in text
+    write_report(tmp_path, {"views": {"left_out": {"bob": []}}}, Pictures(LABELS), {})
+    assert "Left out" not in (tmp_path / "report.html").read_text()

@@ -90,6 +90,11 @@ def held_out(views: int, every: int) -> np.ndarray:
     return np.arange(every // 2, views, every) if every else np.arange(0)
 
 
+def _fitted_views(capture: Capture, config: FitConfig) -> np.ndarray:
+    views = len(capture.images)
+    return np.setdiff1d(np.arange(views), held_out(views, config.hold_out))
+
+
 def backgrounds(capture: Capture) -> Float[np.ndarray, "v 3"]:
     """The colour behind the head in [0, 1]: known, or the median of what the labels call background."""
     if capture.background is not None:
@@ -117,7 +122,7 @@ def stack_photos(captures: list[Capture], config: FitConfig) -> Photos:
     def pad(x: np.ndarray) -> np.ndarray:
         return np.concatenate([x, np.repeat(x[-1:], views - len(x), 0)])
 
-    kept = [np.setdiff1d(np.arange(len(c.images)), held_out(len(c.images), config.hold_out)) for c in captures]
+    kept = [_fitted_views(c, config) for c in captures]
     longest = max(map(len, kept))
     blank = [np.full(c.images.shape[:3], IGNORE, np.uint8) if c.labels is None else c.labels for c in captures]
     first = captures[0].cameras
@@ -263,7 +268,8 @@ def _mesh(identities: int) -> Mesh:
 def _carved(captures: list[Capture], photos: Photos, config: FitConfig, seed: int, classes: int) -> Scene:
     """Starting scenes from the silhouettes, stacked."""
     keys = [jax.random.fold_in(jax.random.key(seed), int(own)) for own in photos.seed]
-    scenes = [starting_scene(c, config, key, classes) for c, key in zip(captures, keys)]
+    shown = [c.only(_fitted_views(c, config)) for c in captures]  # what is held out takes no part in carving either
+    scenes = [starting_scene(c, config, key, classes) for c, key in zip(shown, keys)]
     return jax.tree.map(lambda *x: jnp.stack(x), *scenes)
 
 

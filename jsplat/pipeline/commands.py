@@ -66,9 +66,9 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunC
     read = stages.read_captures(captures, config.size)
     with stage(out, wanted, config.views, config.seed) as folder:
         masks, novel = {}, {}
-        for capture in read:
+        for capture, scene in zip(read, stages.fitted_scenes(fitted, read)):
             known = load_arrays(labelled / f"{capture.identity}.npz")
-            scene, rows = stages.scene_of(fitted, capture.identity), {"refined": known["rows_refined"]}
+            rows = {"refined": known["rows_refined"]}
             novel[capture.identity] = stages.render_novel(capture, scene, known["seen"], rows, labelset, config)
             masks[capture.identity] = known["refined"]
         write_auxiliary(folder / "set", stages.auxiliary_set(read, masks, novel, "refined", labelset))

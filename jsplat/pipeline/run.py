@@ -113,14 +113,14 @@ def _trained_on(parser_path: Path) -> Path:
 
 def _render(groups, fitted: Path, labelled: Path, teacher: Parser, config: RunConfig, folder: Path) -> None:
     novel, left = {}, {}
-    for capture in [c for captures in groups.values() for c in captures]:
+    everyone = [c for captures in groups.values() for c in captures]
+    for capture, scene in zip(everyone, stages.fitted_scenes(fitted, everyone)):
         known = load_arrays(labelled / f"{capture.identity}.npz")
         rows = {
             n: known[f"rows_{k}"]
             for n, k in (("student", "refined"), ("truth_student", "oracle"))
             if f"rows_{k}" in known
         }
-        scene = stages.scene_of(fitted, capture.identity)
         novel[capture.identity] = stages.render_novel(capture, scene, known["seen"], rows, teacher.labelset, config)
         left[capture.identity] = novel[capture.identity].left_out
         view = novel[capture.identity]
@@ -166,6 +166,7 @@ def _report(out: Path, groups, teacher: Parser, replay: AuxiliarySet, seconds: d
     curves = {"Fit": about["curve"], **curves}
     report = {
         "stages": seconds,
+        "views": {"left_out": json.loads((out / "render" / "left_out.json").read_text())},
         "fit": {"psnr": about["psnr"], "ssim": about["ssim"], "identities": about["identities"]},
         **all_scores(groups, masks, depth, teacher.labelset),
         "config": to_json(config),

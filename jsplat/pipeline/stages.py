@@ -85,12 +85,14 @@ def fit_captures(
     write_json(folder / "fit.json", {**scores, "identities": each, "curve": curve, "capacity": result.capacity})
 
 
-def scene_of(folder: Path, identity: str) -> Scene:
-    """One identity's fitted scene."""
+def fitted_scenes(folder: Path, captures: list[Capture]) -> list[Scene]:
+    """The fitted scene of each capture."""
     scenes, identities = load_scenes(folder)
-    if identity not in identities:
-        raise InputError(str(folder), wanted=f"one of {identities}", got=identity)
-    return jax.tree.map(lambda x: x[identities.index(identity)], scenes)
+    absent = [c.identity for c in captures if c.identity not in identities]
+    if absent:
+        raise InputError(str(folder), wanted=f"some of {identities}", got=absent)
+    rows = [identities.index(c.identity) for c in captures]
+    return [jax.tree.map(lambda x, i=i: x[i], scenes) for i in rows]
 
 
 def label_capture(
@@ -167,7 +169,7 @@ def label_captures(
     captures: list[Capture], fitted: Path, first: Path, labelset: LabelSet, config: RunConfig, folder: Path
 ) -> None:
     """`label_capture` of all, one identity per device at a time, each into its own file."""
-    scenes = [scene_of(fitted, c.identity) for c in captures]
+    scenes = fitted_scenes(fitted, captures)
     # One capacity for all, so that they share compiled programs.
     capacity = max(capacity_for(s.gaussians, c.cameras) for s, c in zip(scenes, captures))
     progress, devices = Progress("label", len(captures)), queue.SimpleQueue()
