@@ -1,6 +1,6 @@
 """Which Gaussian touches which tile, in depth order, for any number of images in one flat list.
 
-Shapes: i images, n Gaussians an image, m slots for tile hits, t = i * tiles_y * tiles_x tiles.
+Shapes: i images, n Gaussians an image, g = i * n in all, m slots for tile hits, t = i * tiles_y * tiles_x tiles.
 """
 
 import typing
@@ -17,17 +17,27 @@ ROUNDING = 5e-7  # of float32, relative to the terms of a sum that may cancel: d
 
 
 class TileHits(typing.NamedTuple):
-    """The flat list of tile hits.
+    """The flat list of tile hits, and the way back to each Gaussian's own.
+
+    Before it is sorted by tile the list holds one run of slots for each Gaussian, for the tiles of its box. The last
+    four entries describe that list of runs; what nobody reads of it costs nothing under `jit`.
 
     Attributes:
-        ids: rows into the flattened `i * n` Gaussians, grouped by tile, nearest first; `i * n` past the end.
-        starts: first slot of each tile, and the number of hits as the last entry.
+        ids: rows into the flattened Gaussians, grouped by tile, nearest first; g past the end.
+        starts: first place of each tile, and the number of hits as the last entry.
         needed: slots each image wanted; an image that wanted more than it may have got no hits at all.
+        firsts, counts: first slot and length of each Gaussian's run.
+        owners: the Gaussian whose run a slot belongs to; any one past the last run.
+        places: where in `ids` a slot went; m where its tile turned out not to be hit.
     """
 
     ids: Int[Array, " m"]
     starts: Int[Array, " t+1"]
     needed: Int[Array, " i"]
+    firsts: Int[Array, " g"]
+    counts: Int[Array, " g"]
+    owners: Int[Array, " m"]
+    places: Int[Array, " m"]
 
 
 def tile_grid(size: tuple[int, int], tile: tuple[int, int]) -> tuple[int, int]:
@@ -104,7 +114,10 @@ def bin_tiles(
     key, slot = _sort_pairs(jnp.where(hit, key, tiles), jnp.arange(slots))
     ids = jnp.where(key < tiles, gaussian[slot], i * n).astype(jnp.int32)
     starts = jnp.searchsorted(key, jnp.arange(tiles + 1, dtype=jnp.int32), side="left").astype(jnp.int32)
-    return TileHits(ids, starts, needed.astype(jnp.int32))
+    firsts = jnp.zeros(i * n, jnp.int32).at[order].set(offsets, unique_indices=True)
+    place = jnp.where(key < tiles, jnp.arange(slots, dtype=jnp.int32), slots)
+    places = jnp.zeros(slots, jnp.int32).at[slot].set(place, unique_indices=True)
+    return TileHits(ids, starts, needed.astype(jnp.int32), firsts, counts, gaussian, places)
 
 
 def _tile_box(means2d, conics, opacities, size, tile):
