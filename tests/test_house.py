@@ -17,7 +17,7 @@ LONGEST = 450
 FOLDERS = ("jsplat", "kernels", "tests", "bench", "scripts")
 
 NOUNS = {"errors", "pytree", "camera", "scene", "labelset", "capture", "auxiliary", "folder", "progress"}
-VERBS = {"fit", "views", "labels", "parser", "evaluate", "heads", "report"}
+VERBS = {"fit", "views", "labels", "parser", "evaluate", "heads", "report", "readers"}
 STRINGS = {"config", "checkpoint", "pipeline", "cli"}
 ROOMS = NOUNS | VERBS | STRINGS | {"raster", "kernels", "__init__", "__main__"}
 
@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 # Package -> the only rooms that may import it.
-RESERVED = {"flax": {"parser"}, "click": {"cli"}, "cv2": {"capture", "auxiliary", "report", "pipeline"}}
+RESERVED = {"flax": {"parser"}, "click": {"cli"}, "cv2": {"capture", "auxiliary", "report", "pipeline", "readers"}}
 KERNELS_MAY_IMPORT = {"jax", "numpy", "jaxtyping"}
 OUTSIDE = {"tests", "bench", "scripts", "configs"}
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "orbax": "orbax-checkpoint"}

@@ -1,0 +1,133 @@
+"""From any of the layouts to the project's own: lenses undone, one size, the head's frame found."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from jsplat.capture import Capture, write_capture
+from jsplat.errors import InputError
+from jsplat.folder import new_folder, write_json
+from jsplat.progress import Progress
+from jsplat.readers import colmap, facescape, nerfstudio, nersemble, photographs, vhap
+from jsplat.readers.headframe import HeadFrame, find_head
+from jsplat.readers.rectify import Rectifier, common_lens, imported_cameras
+from jsplat.readers.source import ImportConfig, Photo, Source, stored_size
+
+# In the order in which they are asked: VHAP's layout is a special case of nerfstudio's.
+LAYOUTS: dict[str, ModuleType] = {
+    "facescape": facescape,
+    "nersemble": nersemble,
+    "vhap": vhap,
+    "nerfstudio": nerfstudio,
+    "colmap": colmap,
+    "photographs": photographs,
+}
+
+
+def detect(folder: Path) -> str:
+    """The name of the layout that lies in a folder (see `LAYOUTS`).
+
+    Raises:
+        InputError: no folder (archives are to be unpacked first), or none of the layouts.
+    """
+    if not folder.is_dir():
+        got = "a file; unpack archives first" if folder.exists() else "nothing there"
+        raise InputError(str(folder), wanted="a folder", got=got)
+    for name, reader in LAYOUTS.items():
+        if reader.matches(folder):
+            return name
+    looked = "; ".join(reader.LOOKS_FOR for reader in LAYOUTS.values())
+    raise InputError(str(folder), wanted=f"one of: {looked}", got="none of them")
+
+
+def read_source(folder: Path, config: ImportConfig) -> Source:
+    """A capture as its makers left it; pictures are not read yet.
+
+    Raises:
+        InputError: naming the file and field that is wrong.
+    """
+    source = LAYOUTS[detect(folder)].read(folder, config)
+    if len(source.photos) < 2:
+        got = f"{len(source.photos)} ({len(source.dropped)} marked as unusable)"
+        raise InputError(str(folder), wanted="at least 2 usable views", got=got)
+    return source
+
+
+def import_capture(folder: Path, out: Path, config: ImportConfig) -> Capture:
+    """Brings a capture into the project's own format.
+
+    Writes the capture to `out` (see `jsplat.capture`), with `import.json`: layout, the pictures' original names, views
+    left out, and the way from the source's world to the head's.
+
+    Args:
+        folder: in one of the `LAYOUTS`.
+        out: a folder to make; an older one is replaced.
+
+    Raises:
+        InputError: naming the file and field that is wrong.
+    """
+    source = read_source(folder, config)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        orientations = list(threads.map(_orientation, source.photos))
+        head = find_head(source, orientations, config)
+        intrinsics, width, height = common_lens(source.photos, head.turns, config)
+        pairs = list(zip(source.photos, head.turns.tolist()))
+        rectifier, progress = Rectifier(pairs, (intrinsics, width, height), config), Progress("import", len(pairs))
+        views = []
+        for seen in threads.map(lambda photo, turn: rectifier(photo, turn, source.labelset), *zip(*pairs)):
+            views.append(seen)
+            progress.advance()
+    matted = [v.matted for v in views]
+    if any(matted) and not all(matted):
+        where = source.photos[matted.index(False)].where
+        raise InputError(where, wanted="a matte or transparency in all photographs or none", got="none")
+    valid = np.stack([v.valid for v in views])
+    poses = head.camera_from_head(np.stack([p.camera_from_world for p in source.photos]))
+    capture = Capture(
+        identity=source.identity,
+        images=np.stack([v.image for v in views]),
+        labels=None,
+        cameras=imported_cameras(poses, intrinsics, width, height),
+        labelset=None,
+        head_from_world=np.eye(4),
+        background=config.background if matted[0] else source.background,
+        valid=None if valid.all() else valid,
+    )
+    if source.labelset is not None:
+        capture = capture.with_labels(np.stack([v.labels for v in views]), source.labelset)
+    with new_folder(out) as temporary:
+        write_capture(temporary, capture)
+        write_json(temporary / "import.json", _record(source, head, capture))
+    return capture
+
+
+def _orientation(photo: Photo) -> int:
+    if photo.frame is not None:
+        return 1
+    width, height, orientation = stored_size(photo.path, photo.where)
+    if (width, height) != (photo.lens.width, photo.lens.height):
+        turned = ", which its Exif tag turns; calibrate on stored pixels" if orientation > 4 else ""
+        got = f"{photo.path.name} with {width}x{height}{turned}"
+        wanted = f"{photo.lens.width}x{photo.lens.height} pixels as calibrated"
+        raise InputError(photo.where, wanted=wanted, got=got)
+    return orientation
+
+
+def _record(source: Source, head: HeadFrame, capture: Capture) -> dict:
+    return {
+        "layout": source.layout,
+        "views": [
+            {"source": photo.path.name, "quarter_turns": int(turn), "yaw": float(yaw), "pitch": float(pitch)}
+            for photo, turn, yaw, pitch in zip(source.photos, head.turns, capture.yaw, capture.pitch)
+        ],
+        "dropped": list(source.dropped),
+        "head_from_source": {
+            "rotation": head.rotation.tolist(),
+            "center": head.center.tolist(),
+            "metres_per_unit": head.scale,
+            "scale_known": source.metres is not None,
+        },
+    }

@@ -1,0 +1,48 @@
+"""A plain folder of photographs: cameras are found by COLMAP's structure from motion, through the extra `[sfm]`."""
+
+import importlib
+import tempfile
+from pathlib import Path
+
+from jsplat.errors import InputError
+from jsplat.readers.colmap import read_model
+from jsplat.readers.source import PICTURES, ImportConfig, Source
+
+LOOKS_FOR = "at least 3 photographs (PNG or JPEG)"
+_SEED = 0
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix in PICTURES and p.is_file())
+
+
+def matches(folder: Path) -> bool:
+    """Whether the folder has this layout."""
+    return len(_pictures(folder)) >= 3
+
+
+def read(folder: Path, config: ImportConfig) -> Source:
+    """The photographs whose cameras were found; the names of the others are kept in `dropped`.
+
+    Raises:
+        InputError: pycolmap is missing, or finds no model.
+    """
+    try:
+        pycolmap = importlib.import_module("pycolmap")
+    except ImportError as error:
+        wanted = "the package pycolmap, to find cameras: pip install 'jsplat[sfm]'"
+        raise InputError(str(folder), wanted=wanted, got="none installed") from error
+    names = [p.name for p in _pictures(folder)]
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        database = work / "database.db"
+        pycolmap.set_random_seed(_SEED)
+        pycolmap.extract_features(database, folder, image_names=names)
+        pycolmap.match_exhaustive(database)
+        models = pycolmap.incremental_mapping(database, folder, work)
+        if not models:
+            raise InputError(str(folder), wanted="photographs that overlap", got="no cameras found")
+        best = max(models, key=lambda i: models[i].num_reg_images())
+        photos = read_model(work / str(best), folder, folder / "masks")
+    found = {p.path.name for p in photos}
+    return Source("photographs", folder.name, photos, tuple(n for n in names if n not in found))

@@ -1,0 +1,174 @@
+"""What every reader finds: photographs with a lens and a pose each, in the source's own world."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from jsplat.capture import picture_header, read_mask, read_pixels
+from jsplat.errors import InputError
+from jsplat.labelset import LabelSet
+from jsplat.readers.lens import Lens
+
+PICTURES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportConfig:
+    """How a capture is brought in.
+
+    Attributes:
+        size: pixels of the longer side; none keeps the photographs' resolution.
+        edges: "keep" shows all that any photograph shows, and marks what a photograph lacks as invalid; "crop" shows
+            only what all of them show.
+        field: degrees from the optical axis beyond which wide lenses are cut off.
+        up: the edge of the stored pictures where up is; "exif" asks each picture's orientation tag.
+        front: file name of the photograph taken most nearly from the front; none asks where most cameras stand.
+        distance: metres from the head to its cameras (median), where the source has no scale.
+        background: the colour laid behind photographs that have a matte.
+        sequence: which sequence, where a folder holds several.
+        timestep: which moment of a sequence.
+    """
+
+    size: int | None = 512
+    edges: Literal["keep", "crop"] = "keep"
+    field: float = 50.0
+    up: Literal["exif", "top", "right", "bottom", "left"] = "exif"
+    front: str | None = None
+    distance: float = 1.0
+    background: tuple[int, int, int] = (255, 255, 255)
+    sequence: str | None = None
+    timestep: int = 0
+
+    def __post_init__(self):
+        if self.size is not None and not 16 <= self.size <= 16384:
+            raise InputError("ImportConfig.size", wanted="16 to 16384 pixels", got=self.size)
+        if not 1 <= self.field <= 80:
+            raise InputError("ImportConfig.field", wanted="1 to 80 degrees", got=self.field)
+        if not 0 < self.distance < 1e6:
+            raise InputError("ImportConfig.distance", wanted="metres above 0", got=self.distance)
+        if not all(0 <= c <= 255 for c in self.background):
+            raise InputError("ImportConfig.background", wanted="three numbers in 0..255", got=self.background)
+        if self.timestep < 0:
+            raise InputError("ImportConfig.timestep", wanted="at least 0", got=self.timestep)
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """One view.
+
+    Attributes:
+        where: the file and field it comes from, for messages.
+        path: a picture, or a video of which `frame` is meant.
+        lens: of the picture as it is stored.
+        camera_from_world: rigid, OpenCV axes, source units.
+        mask: 0 = the pixel says nothing.
+        matte: 0 = background, 255 = head.
+        labels: class ids.
+        frame: number of the frame in a video.
+    """
+
+    where: str
+    path: Path
+    lens: Lens
+    camera_from_world: Float[np.ndarray, "4 4"]
+    mask: Path | None = None
+    matte: Path | None = None
+    labels: Path | None = None
+    frame: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A capture as its makers left it.
+
+    Attributes:
+        layout: which reader found it.
+        identity: a name.
+        photos: the views.
+        dropped: names of views that the source itself calls unusable.
+        labelset: what label maps mean, if there are any.
+        background: the flat colour behind the head, if it is known.
+        metres: length of the world's unit; None when nothing is known.
+        up, front: world directions, if the source's world has them.
+    """
+
+    layout: str
+    identity: str
+    photos: tuple[Photo, ...]
+    dropped: tuple[str, ...] = ()
+    labelset: LabelSet | None = None
+    background: tuple[int, int, int] | None = None
+    metres: float | None = None
+    up: Float[np.ndarray, " 3"] | None = None
+    front: Float[np.ndarray, " 3"] | None = None
+
+
+def stored_size(path: Path, where: str) -> tuple[int, int, int]:
+    """Width and height of a stored picture and its Exif orientation, from its header.
+
+    Raises:
+        InputError: no PNG or JPEG, or one that is cut off.
+    """
+    try:
+        data = path.read_bytes() if path.is_file() else None
+    except OSError as error:
+        raise InputError(where, wanted="an image", got=f"{path.name[:80]}: {error.strerror}") from error
+    header = None if data is None else picture_header(data)
+    if header is None:
+        read_pixels(path, where)  # says what is wrong with it
+        raise InputError(where, wanted="a PNG or JPEG", got=path.name)
+    return header[0], header[1], header[3]
+
+
+def read_photo(
+    photo: Photo,
+) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"] | None, UInt8[np.ndarray, "h w"] | None]:
+    """Pixels of a photograph in sRGB, its mask and its matte.
+
+    Raises:
+        InputError: of another size than its lens says, or not 8 bits deep.
+    """
+    pixels = _video_frame(photo) if photo.frame is not None else read_pixels(photo.path, photo.where)
+    size, name = (photo.lens.width, photo.lens.height), photo.path.name
+    if pixels.dtype != np.uint8 or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
+        raise InputError(photo.where, wanted="an 8-bit picture", got=f"{name}, {pixels.dtype} {pixels.shape}")
+    if pixels.shape[1::-1] != size:
+        got = f"{name} with {pixels.shape[1]}x{pixels.shape[0]}"
+        raise InputError(photo.where, wanted=f"{size[0]}x{size[1]} pixels as calibrated", got=got)
+    matte = None
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        matte = np.ascontiguousarray(pixels[..., 3])
+    if photo.matte is not None:
+        matte = read_pixels(photo.matte, photo.where)
+        matte = matte[..., 0] if matte.ndim == 3 else matte  # colour copies of one grey channel occur
+        if matte.shape != size[::-1] or matte.dtype != np.uint8:
+            got = f"{photo.matte.name}, {matte.dtype} {matte.shape}"
+            raise InputError(photo.where, wanted=f"an 8-bit matte of {size[0]}x{size[1]} pixels", got=got)
+    mask = None if photo.mask is None else read_mask(photo.mask, photo.where, size)
+    to_rgb = {2: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+    image = cv2.cvtColor(pixels, to_rgb[2 if pixels.ndim == 2 else pixels.shape[2]])
+    return image, mask, matte
+
+
+def _video_frame(photo: Photo) -> np.ndarray:
+    if not photo.path.is_file():
+        raise InputError(photo.where, wanted="a video", got=f"no file {photo.path.name}")
+    video = cv2.VideoCapture(str(photo.path))
+    try:
+        video.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
+        size = (int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
+        if not video.isOpened() or size != (photo.lens.width, photo.lens.height):
+            wanted = f"a readable video of {photo.lens.width}x{photo.lens.height} pixels"
+            raise InputError(photo.where, wanted=wanted, got=f"{photo.path.name} with {size[0]}x{size[1]}")
+        # Frames are counted by decoding: seeking lands on key frames in some files.
+        found = all(video.grab() for _ in range((photo.frame or 0) + 1))
+        image = video.retrieve()[1] if found else None
+    finally:
+        video.release()
+    if image is None:
+        raise InputError(photo.where, wanted=f"a frame {photo.frame}", got=f"{photo.path.name} ends before")
+    return image

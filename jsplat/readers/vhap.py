@@ -1,0 +1,48 @@
+"""What VHAP exports for GaussianAvatars: `transforms.json` whose frames carry `timestep_index` and a lens each,
+`images/TIMESTEP_CAMERA.png`, mattes `fg_masks/TIMESTEP_CAMERA.png`; metres.
+
+Facts: VHAP's export and its conversion to OpenGL axes, which measures `cy` from the picture's lower edge.
+"""
+
+from pathlib import Path
+
+from jsplat.capture import inside, number
+from jsplat.errors import InputError
+from jsplat.readers import nerfstudio
+from jsplat.readers.source import ImportConfig, Photo, Source
+
+LOOKS_FOR = "transforms.json with timestep_index (VHAP)"
+
+
+def matches(folder: Path) -> bool:
+    """Whether the folder has this layout; a damaged file has none."""
+    try:
+        return nerfstudio.matches(folder) and any("timestep_index" in f for _, f in nerfstudio.frames_of(folder))
+    except InputError:
+        return False
+
+
+def read(folder: Path, config: ImportConfig) -> Source:
+    """The views of one moment (`config.timestep`, counted among the timesteps there are).
+
+    Raises:
+        InputError: naming the file and field that is wrong.
+    """
+    frames = nerfstudio.frames_of(folder)
+    steps = [number(frame, "timestep_index", where) for where, frame in frames]
+    moments = sorted(set(steps))
+    if config.timestep >= len(moments):
+        raise InputError("ImportConfig.timestep", wanted=f"below {len(moments)}", got=config.timestep)
+    now = [pair for pair, step in zip(frames, steps) if step == moments[config.timestep]]
+    matted = ["fg_mask_path" in frame for _, frame in now]
+    if any(matted) and not all(matted):
+        raise InputError(now[matted.index(False)][0], wanted="fg_mask_path for all frames or none", got="none")
+    photos = []
+    for where, frame in now:
+        path = nerfstudio.picture_path(folder, frame, where)
+        height = number(frame, "h", where)
+        frame = frame | {"cy": height - number(frame, "cy", where, height / 2)}
+        matte = inside(folder, frame["fg_mask_path"], f"{where}.fg_mask_path") if matted[0] else None
+        lens = nerfstudio.lens_of(frame, path, where)
+        photos.append(Photo(f"{where}.file_path", path, lens, nerfstudio.pose_of(frame, where), matte=matte))
+    return Source("vhap", folder.name, tuple(photos), metres=1.0)
