@@ -83,7 +83,7 @@ def check() -> dict[str, dict[str, Any]]:
 
 def table(run: dict[str, dict[str, Any]]) -> str:
     """What was found, a line for each kernel and each set of sorts."""
-    rows = [("entry", "kernel", *COLUMNS)]
+    rows: list[tuple[str, ...]] = [("entry", "kernel", *COLUMNS)]
     for entry, kernels in run["kernels"].items():
         if "error" in kernels:
             rows.append((entry, kernels["error"], *[""] * len(COLUMNS)))
@@ -106,7 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="make these numbers the baseline")
     given = parser.parse_args(arguments)
     try:
-        tool("ptxas"), tool("nvdisasm")
+        for name in ("ptxas", "nvdisasm"):
+            tool(name)
     except FileNotFoundError as error:
         parser.error(str(error))
     unknown = [name for name in BACKENDS if name not in ARCHITECTURES]

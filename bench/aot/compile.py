@@ -80,7 +80,7 @@ def measure(architecture: str, kernel: Kernel) -> dict[str, Measured]:
     with tempfile.TemporaryDirectory() as folder:
         xla, mosaic = Path(folder, "xla"), Path(folder, "mosaic")
         mosaic.mkdir()
-        with _environment("MOSAIC_GPU_DUMP_TO", str(mosaic)), _quiet():
+        with _environment("MOSAIC_GPU_DUMP_TO", str(mosaic)), _overheard(Path(folder, "said")):
             compile_for(device(architecture), kernel.run, kernel.args, xla)
         shared = mosaic_shared(mosaic) or triton_shared(xla)
         found = {}
@@ -151,14 +151,19 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The assembler inside XLA writes remarks past Python to the process's own output."""
+def _overheard(path: Path) -> Iterator[None]:
+    """Compilers write past Python to the process's own output: kept from the terminal, and an error is named."""
     kept = [os.dup(stream) for stream in (1, 2)]
-    with open(os.devnull, "w") as sink:
+    with path.open("w") as sink:
         for stream in (1, 2):
             os.dup2(sink.fileno(), stream)
     try:
         yield
+    except Exception as error:
+        said = [line.strip() for line in path.read_text(errors="replace").splitlines() if "error:" in line.lower()]
+        if said:
+            raise RuntimeError(f"{str(error).splitlines()[0]}: {said[0]}") from error
+        raise
     finally:
         for stream, copy in zip((1, 2), kept):
             os.dup2(copy, stream)

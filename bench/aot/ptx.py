@@ -33,8 +33,8 @@ def usage_of(report: str) -> dict[str, Usage]:
     found = {}
     for match in _REPORT.finditer(report):
         shared = re.search(r"(\d+) bytes smem", match["rest"])
-        numbers = (int(match[key]) for key in ("registers", "stack", "stores", "loads"))
-        found[match["name"]] = Usage(*numbers, int(shared.group(1)) if shared else 0)
+        registers, stack, stores, loads = (int(match[key]) for key in ("registers", "stack", "stores", "loads"))
+        found[match["name"]] = Usage(registers, stack, stores, loads, int(shared.group(1)) if shared else 0)
     return found
 
 

@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# The one entry for a machine with a GPU: kernel tests on the device, compute-sanitizer where there is one, benchmarks.
+#
+#   scripts/gpu_check.sh                  makes an environment in .venv/gpu first (needs the network)
+#   PYTHON=python3 scripts/gpu_check.sh   takes this one, whose JAX sees the GPU already
+#
+# Results go to OUT (out/gpu_check). One call ends within 10 minutes; the exit status is that of the worst step.
+# SUITE names a suite of bench.run, ARGS goes to pytest.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+OUT=${OUT:-out/gpu_check}
+TOTAL=585 # seconds for everything
+ENVIRONMENT=.venv/gpu
+
+no_gpu() {
+  echo "gpu_check: no GPU: $1" >&2
+  exit 1
+}
+
+# step NAME SECONDS COMMAND...: runs it with its own limit, within what is left of TOTAL, and keeps what it prints.
+names=() results=() worst=0
+step() {
+  local name=$1 limit=$2 left=$((TOTAL - SECONDS)) begin=$SECONDS status
+  shift 2
+  echo "== $name"
+  if ((left < 5)); then
+    status=124
+  else
+    timeout --kill-after=5 "$((limit < left ? limit : left))" "$@" 2>&1 | tee "$OUT/$name.txt"
+    status=${PIPESTATUS[0]}
+  fi
+  names+=("$name")
+  case $status in
+  0) results+=("passed in $((SECONDS - begin)) s") ;;
+  124 | 137) results+=("stopped by its time limit after $((SECONDS - begin)) s") ;;
+  *) results+=("FAILED (exit status $status) in $((SECONDS - begin)) s") ;;
+  esac
+  if ((status > worst)); then worst=$status; fi
+  return "$status"
+}
+
+# skip NAME WHY
+skip() {
+  names+=("$1")
+  results+=("not run: $2")
+}
+
+summary() {
+  for k in "${!names[@]}"; do printf '%-12s %s\n' "${names[k]}" "${results[k]}"; done | tee "$OUT/summary.txt"
+  exit "$worst"
+}
+
+python=${PYTHON:-$ENVIRONMENT/bin/python}
+if [[ -z ${PYTHON:-} ]]; then
+  nvidia-smi --list-gpus 2>/dev/null | grep -q . ||
+    no_gpu "nvidia-smi lists none (PYTHON=... names a Python whose JAX sees one)"
+  mkdir -p "$OUT" || exit 1
+  if ! "$python" -c 'import jax_plugins' 2>/dev/null; then
+    # The versions of requirements.lock, and JAX's own choice of CUDA libraries: CUDA 13 needs a driver of at least 580.
+    step environment 200 make "VENV=$ENVIRONMENT" "$ENVIRONMENT/.ready" || summary
+    driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)
+    jax=$("$python" -c 'from importlib.metadata import version; print(version("jax"))')
+    step cuda 300 "$python" -m pip --disable-pip-version-check --quiet install \
+      "jax[cuda$((${driver%%.*} >= 580 ? 13 : 12))]==$jax" || summary
+  fi
+fi
+seen=$("$python" -c 'import jax; print(jax.default_backend())' 2>/dev/null)
+[[ $seen == gpu ]] || no_gpu "the JAX of $python runs on: ${seen:-nothing, it does not even start}"
+mkdir -p "$OUT" || exit 1
+
+# A Python that is not ours has not installed the package: then it is put together from links.
+if ! "$python" -c 'import jsplat.kernels' 2>/dev/null; then
+  mkdir -p "$OUT/path/jsplat"
+  ln -sfn "$PWD"/jsplat/* "$PWD/kernels" "$OUT/path/jsplat/"
+  PYTHONPATH=$(cd "$OUT/path" && pwd)${PYTHONPATH:+:$PYTHONPATH}
+  export PYTHONPATH
+fi
+export JAX_PLATFORMS=cuda,cpu # the first is the default
+export XLA_PYTHON_CLIENT_PREALLOCATE=false
+
+ABOUT='
+import platform, sys
+from importlib.metadata import PackageNotFoundError, version
+import jax
+for device in jax.devices():
+    print(device.device_kind, "compute capability", getattr(device, "compute_capability", "unknown"))
+print("python", platform.python_version(), sys.executable)
+for name in ("jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda12-plugin", "numpy"):
+    try:
+        print(name, version(name))
+    except PackageNotFoundError:
+        pass
+'
+
+# Every implementation that runs natively here, forward and backward, on one small image.
+SMALLEST='
+import jax
+from jsplat.kernels.blend import BACKENDS, blend
+from jsplat.kernels.blend.cases import CAPACITY, CASES, SIZE
+
+for backend in BACKENDS:
+    def loss(*args):
+        return blend(*args, size=SIZE, capacity=CAPACITY, backend=backend)[0].sum()
+    try:
+        jax.block_until_ready(jax.jit(jax.grad(loss, (0, 1, 2, 4)))(*CASES["random"]().arrays()))
+        print(backend, "ran")
+    except NotImplementedError as error:
+        print(backend, "does not run here:", error)
+'
+
+nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total --format=csv,noheader 2>/dev/null
+git describe --always --dirty --abbrev=12 '--exclude=*' 2>/dev/null
+step about 60 "$python" -c "$ABOUT"
+
+# The shape checks of the tests on CPUs (pyproject.toml: addopts) are left out: they need a package more.
+# shellcheck disable=SC2086  # ARGS is a list of words
+step tests 240 env JSPLAT_DEVICE_TESTS=1 "$python" -m pytest tests/kernels -q --strict-markers -p no:cacheprovider \
+  --override-ini addopts= ${ARGS:-}
+
+if command -v compute-sanitizer >/dev/null; then
+  for check in memcheck racecheck; do
+    step "$check" 75 env XLA_PYTHON_CLIENT_ALLOCATOR=platform \
+      compute-sanitizer --tool "$check" --error-exitcode 9 "$python" -c "$SMALLEST"
+  done
+else
+  skip sanitizer "compute-sanitizer is not on the path"
+fi
+
+step bench 200 "$python" -m bench.run ${SUITE:+--suite "$SUITE"} --out "$OUT/bench.jsonl"
+summary
