@@ -16,8 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 450
 FOLDERS = ("jsplat", "kernels", "tests", "bench", "scripts")
 
-NOUNS = {"errors", "pytree", "camera", "scene", "labelset", "capture", "auxiliary", "folder", "progress"}
-VERBS = {"fit", "views", "labels", "parser", "evaluate", "heads", "report", "readers"}
+NOUNS = {"errors", "pytree", "camera", "scene", "labelset", "labeltables", "capture", "auxiliary", "png"}
+NOUNS |= {"folder", "progress"}
+VERBS = {"fit", "views", "labels", "parser", "evaluate", "heads", "report", "readers", "datasets", "exchange"}
 STRINGS = {"config", "checkpoint", "pipeline", "cli"}
 ROOMS = NOUNS | VERBS | STRINGS | {"raster", "kernels", "__init__", "__main__"}
 
@@ -37,7 +38,8 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 # Package -> the only rooms that may import it.
-RESERVED = {"flax": {"parser"}, "click": {"cli"}, "cv2": {"capture", "auxiliary", "report", "pipeline", "readers"}}
+PICTURES = {"capture", "auxiliary", "png", "report", "pipeline", "readers", "datasets", "exchange"}
+RESERVED = {"flax": {"parser"}, "click": {"cli"}, "cv2": PICTURES}
 KERNELS_MAY_IMPORT = {"jax", "numpy", "jaxtyping"}
 OUTSIDE = {"tests", "bench", "scripts", "configs"}
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "orbax": "orbax-checkpoint"}

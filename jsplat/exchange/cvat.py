@@ -1,0 +1,130 @@
+"""CVAT's "Segmentation mask 1.1": class colours in labelmap.txt, coloured masks, and a list of the pictures.
+
+labelmap.txt has a line `name:r,g,b:parts:actions` per class; SegmentationClass holds the classes, SegmentationObject
+one colour of Pascal VOC's table per object; ImageSets/Segmentation/default.txt the names without ending. CVAT takes
+black for background.
+"""
+
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from jsplat import png
+from jsplat.errors import InputError
+from jsplat.exchange.shapes import IGNORE_NAME, Budget, id_of, present
+from jsplat.labelset import IGNORE, LabelSet
+
+_MAP, _LIST, _CLASSES, _OBJECTS = (
+    "labelmap.txt",
+    "ImageSets/Segmentation/default.txt",
+    "SegmentationClass/",
+    "SegmentationObject/",
+)
+
+
+def _distinct(labelset: LabelSet) -> UInt8[np.ndarray, "256 3"]:
+    """A colour of its own for every class and for IGNORE, black for class 0; the label set's where they are free."""
+    table, taken = np.zeros((256, 3), np.uint8), {(0, 0, 0)}
+    spare = ((r, g, b) for r in range(255, -1, -51) for g in range(224, -1, -32) for b in range(192, -1, -48))
+    wanted = dict(enumerate(labelset.colors)) | {IGNORE: (224, 224, 192)}
+    for i, color in wanted.items():
+        if i == 0:
+            continue
+        if color in taken:
+            color = next(c for c in spare if c not in taken and c not in labelset.colors)
+        taken.add(color)
+        table[i] = color
+    return table
+
+
+def _voc() -> UInt8[np.ndarray, "256 3"]:
+    """Pascal VOC's colours: the bits of the number go in turn to red, green and blue, highest first."""
+    number, color = np.arange(256)[:, None], np.zeros((256, 3), int)
+    for bit in range(8):
+        color |= (number >> (3 * bit + np.arange(3)) & 1) << (7 - bit)
+    return color.astype(np.uint8)
+
+
+def _png(rgb: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    return cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def write(masks: Mapping[str, UInt8[np.ndarray, "h w"]], labelset: LabelSet) -> dict[str, bytes]:
+    """Files of the format. Every class of a picture is one object.
+
+    Raises:
+        InputError: a class name that labelmap.txt cannot hold.
+    """
+    odd = [n for n in labelset.names if any(c in n for c in ":#,\r\n") or n != n.strip()]
+    if odd:
+        raise InputError("export to cvat: class names", wanted="no colon, comma, hash or line end", got=odd)
+    table = _distinct(labelset)
+    names = [*enumerate(labelset.names), (IGNORE, IGNORE_NAME)]
+    lines = ["# label:color_rgb:parts:actions"] + [f"{n}:{','.join(map(str, table[i]))}::" for i, n in names]
+    files = {_MAP: ("\n".join(lines) + "\n").encode(), _LIST: ("\n".join(masks) + "\n").encode()}
+    for name, mask in masks.items():
+        number = np.zeros(256, np.uint8)
+        number[present(mask)] = 1 + np.arange(len(present(mask)))
+        files |= {f"{_CLASSES}{name}.png": _png(table[mask]), f"{_OBJECTS}{name}.png": _png(_voc()[number[mask]])}
+    return files
+
+
+def _labelmap(data: bytes, where: str, labelset: LabelSet) -> tuple[list[int], dict[int, int]]:
+    """Ids in the order of the lines, and packed colour -> id."""
+    order, color_of = [], {}
+    try:
+        lines = data.decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(where, wanted="text", got=error) from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        at, fields = f"{where}: line {number}", line.split(":")
+        colors = fields[1].split(",") if len(fields) > 1 else []
+        if len(colors) != 3 or not all(c.isascii() and c.isdigit() and len(c) <= 3 and int(c) < 256 for c in colors):
+            raise InputError(at, wanted="name:r,g,b:parts:actions", got=repr(line[:100]))
+        r, g, b = (int(c) for c in colors)
+        name = fields[0]
+        order.append(0 if name == "background" and name not in labelset.names else id_of(name, labelset, at))
+        if color_of.setdefault(r << 16 | g << 8 | b, order[-1]) != order[-1]:
+            raise InputError(at, wanted="a colour of its own", got=f"{r},{g},{b} again")
+    return order, color_of
+
+
+def read(files: Mapping[str, bytes], labelset: LabelSet) -> dict[str, UInt8[np.ndarray, "h w"]]:
+    """Masks of the files: by colour, or by line of labelmap.txt where the masks are grey."""
+    root = next((n[: -len(_MAP)] for n in files if n == _MAP or n.endswith(f"/{_MAP}")), None)
+    if root is None:
+        raise InputError("cvat masks", wanted=_MAP, got="no such file")
+    order, color_of = _labelmap(files[root + _MAP], root + _MAP, labelset)
+    inside = [n for n in files if n.startswith(root + _CLASSES) and n.endswith(".png")]
+    names = {n[len(root + _CLASSES) : -len(".png")]: n for n in inside}
+    if root + _LIST in files:
+        listed = files[root + _LIST].decode("utf-8", "replace").splitlines()
+        missing = [n for n in (line.strip() for line in listed) if n and n not in names]
+        if missing:
+            raise InputError(
+                root + _LIST, wanted=f"a mask in {_CLASSES} for every name", got=f"none for {missing[0]!r}"
+            )
+    masks, budget = {}, Budget()
+    for name, file in sorted(names.items()):
+        if png.is_grey(files[file], file):
+            lines = png.decode(files[file], file).ids
+            if lines.max() >= len(order):
+                raise InputError(file, wanted=f"numbers below the {len(order)} lines of {_MAP}", got=lines.max())
+            masks[name] = np.asarray(order, np.uint8)[lines]
+        else:
+            masks[name] = _by_color(png.decode_colors(files[file], file), color_of, file)
+        budget.take(masks[name].size, file)
+    return masks
+
+
+def _by_color(rgb: UInt8[np.ndarray, "h w 3"], color_of: dict[int, int], where: str) -> UInt8[np.ndarray, "h w"]:
+    packed = rgb.astype(np.int32) @ np.asarray([1 << 16, 1 << 8, 1], np.int32)
+    colors, index = np.unique(packed, return_inverse=True)
+    strange = [f"{c >> 16},{c >> 8 & 255},{c & 255}" for c in colors.tolist() if c not in color_of]
+    if strange:
+        raise InputError(where, wanted=f"colours of {_MAP}", got=strange[:3])
+    return np.asarray([color_of[c] for c in colors.tolist()], np.uint8)[index].reshape(packed.shape)

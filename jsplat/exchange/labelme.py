@@ -1,0 +1,106 @@
+"""labelme's JSON: one file per picture, shapes painted in their order.
+
+A "mask" shape holds two points, the corners of its box with the last pixel included, and a PNG of the box in base64.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from jsplat import png
+from jsplat.errors import InputError
+from jsplat.exchange.shapes import Budget, id_of, name_of, objects, parse, polygon, present, text, whole
+from jsplat.labelset import LabelSet
+
+_VERSION = "5.5.0"
+
+
+def _shape(mask: Bool[np.ndarray, "h w"], name: str) -> dict:
+    y, x = np.nonzero(mask)
+    top, left, bottom, right = int(y.min()), int(x.min()), int(y.max()), int(x.max())
+    box = mask[top : bottom + 1, left : right + 1].astype(np.uint8)
+    return {
+        "label": name,
+        "points": [[float(left), float(top)], [float(right), float(bottom)]],
+        "group_id": None,
+        "description": "",
+        "shape_type": "mask",
+        "flags": {},
+        "mask": base64.b64encode(cv2.imencode(".png", box)[1].tobytes()).decode(),
+    }
+
+
+def write(masks: Mapping[str, UInt8[np.ndarray, "h w"]], labelset: LabelSet) -> dict[str, bytes]:
+    """Files of the format: a mask shape per class but the first, which is what is left."""
+    files = {}
+    for name, mask in masks.items():
+        data = {
+            "version": _VERSION,
+            "flags": {},
+            "shapes": [_shape(mask == i, name_of(i, labelset)) for i in present(mask)],
+            "imagePath": f"{name.rsplit('/', 1)[-1]}.png",
+            "imageData": None,
+            "imageHeight": mask.shape[0],
+            "imageWidth": mask.shape[1],
+        }
+        files[f"{name}.json"] = json.dumps(data).encode()
+    return files
+
+
+def _box(shape: dict, size: tuple[int, int], where: str) -> tuple[slice, slice]:
+    corners = np.asarray(shape["points"], np.float64).round()
+    (left, top), (right, bottom) = corners.astype(int).tolist()
+    if not (0 <= left <= right < size[1] and 0 <= top <= bottom < size[0]):
+        raise InputError(f"{where}.points", wanted=f"a box inside {size[1]}x{size[0]}", got=corners.tolist())
+    return slice(top, bottom + 1), slice(left, right + 1)
+
+
+def _draw(shape: dict, size: tuple[int, int], where: str) -> Bool[np.ndarray, "h w"]:
+    kind, points = shape.get("shape_type", "polygon"), shape.get("points")
+    if kind == "polygon":
+        return polygon(points, size, f"{where}.points")
+    if kind not in ("mask", "rectangle"):
+        raise InputError(f"{where}.shape_type", wanted="mask, polygon or rectangle", got=repr(kind)[:100])
+    try:
+        corners = np.asarray(points, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{where}.points", wanted="two points [x, y]", got=error) from error
+    if corners.shape != (2, 2) or not np.isfinite(corners).all() or np.abs(corners).max() > 1e6:
+        raise InputError(
+            f"{where}.points", wanted="two points [x, y] near the picture", got=f"an array of {corners.shape}"
+        )
+    if kind == "rectangle":
+        (x0, y0), (x1, y1) = corners
+        return polygon([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], size, f"{where}.points")
+    box, drawn = _box(shape, size, where), np.zeros(size, bool)
+    try:
+        data = base64.b64decode(text(shape, "mask", where), validate=True)
+    except binascii.Error as error:
+        raise InputError(f"{where}.mask", wanted="base64", got=error) from error
+    inner = png.decode(data, f"{where}.mask").ids > 0
+    if inner.shape != drawn[box].shape:
+        wanted = f"{drawn[box].shape[1]}x{drawn[box].shape[0]} pixels, as the points say"
+        raise InputError(f"{where}.mask", wanted=wanted, got=f"{inner.shape[1]}x{inner.shape[0]}")
+    drawn[box] = inner
+    return drawn
+
+
+def read(files: Mapping[str, bytes], labelset: LabelSet) -> dict[str, UInt8[np.ndarray, "h w"]]:
+    """Masks of the files; later shapes cover earlier ones, as labelme draws them."""
+    masks, budget = {}, Budget()
+    for file in sorted(n for n in files if n.endswith(".json")):
+        data = parse(files[file], file)
+        h, w = whole(data, "imageHeight", file), whole(data, "imageWidth", file)
+        png.check_size(w, h, f"{file}: imageWidth, imageHeight")
+        budget.take(w * h, file)
+        mask = np.zeros((h, w), np.uint8)
+        for i, shape in enumerate(objects(data, "shapes", file)):
+            where = f"{file}: shapes[{i}]"
+            mask[_draw(shape, (h, w), where)] = id_of(text(shape, "label", where), labelset, f"{where}.label")
+        masks[file.removesuffix(".json")] = mask
+    return masks

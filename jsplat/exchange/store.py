@@ -1,0 +1,108 @@
+"""Folders and zip archives as {name: bytes}: written whole or not at all, read with nothing taken on trust."""
+
+import lzma
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from jsplat.errors import InputError
+from jsplat.folder import new_folder, write_bytes
+
+MOST_FILES = 100_000
+MOST_BYTES = 2_000_000_000
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
+_UNREADABLE = (*_DAMAGE, EOFError, OSError, RuntimeError, ValueError)
+
+
+def check_name(name: str, where: str) -> None:
+    """InputError unless a name is a plain relative path: no drive, no parent, nothing that a system reads otherwise."""
+    parts = name.split("/")
+    odd = any(ord(c) < 32 or c in '\\:*?"<>|' for c in name)
+    if odd or len(name) > 400 or any(part in ("", ".", "..") or part != part.strip() for part in parts):
+        raise InputError(where, wanted="a plain relative path with forward slashes", got=repr(name[:100]))
+
+
+def write_files(out: Path, files: Mapping[str, bytes]) -> None:
+    """Writes a folder, or an archive where the name ends in .zip; the same files give the same archive."""
+    if out.suffix == ".zip":
+        temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name, data in files.items():
+                    archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
+            temporary.replace(out)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return
+    with new_folder(out) as folder:
+        for name, data in files.items():
+            write_bytes(folder / name, data)
+
+
+def read_files(path: Path) -> dict[str, bytes]:
+    """All files of a folder (hidden ones left out), of a zip archive, or one single file, by relative name.
+
+    Raises:
+        InputError: nothing there, a name that leaves the folder, a link, an archive that is damaged, encrypted, or
+            unpacks to more than `MOST_BYTES` or `MOST_FILES`.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.is_file():
+        raise InputError(str(path), wanted="a file, a folder or an archive", got="nothing there")
+    if not zipfile.is_zipfile(path):
+        _check_amount(path.stat().st_size, 1, path.name)
+        return {path.name: path.read_bytes()}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read_archive(archive, path.name)
+    except _UNREADABLE as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(path.name, wanted="a readable zip archive", got=error) from error
+
+
+def _check_amount(size: int, files: int, where: str) -> None:
+    if size > MOST_BYTES or files > MOST_FILES:
+        wanted = f"at most {MOST_BYTES} bytes in {MOST_FILES} files, unpacked"
+        raise InputError(where, wanted=wanted, got=f"{size} bytes in {files} files")
+
+
+def _read_folder(path: Path) -> dict[str, bytes]:
+    found, total = {}, 0
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path).as_posix()
+        if any(part.startswith(".") for part in name.split("/")):
+            continue
+        if file.is_symlink():
+            raise InputError(f"{path.name}/{name}", wanted="a file of the folder's own", got="a link")
+        if file.is_file():
+            total += file.stat().st_size
+            _check_amount(total, len(found) + 1, path.name)
+            found[name] = file.read_bytes()
+    return found
+
+
+def _read_archive(archive: zipfile.ZipFile, where: str) -> dict[str, bytes]:
+    entries = [e for e in archive.infolist() if not e.is_dir()]
+    _check_amount(sum(e.file_size for e in entries), len(entries), where)
+    found, total = {}, 0
+    for entry in entries:
+        check_name(entry.filename, f"{where}: entry")
+        if entry.filename in found:
+            raise InputError(f"{where}: {entry.filename}", wanted="a name that occurs once", got="twice")
+        if (entry.external_attr >> 16) & 0o170000 == 0o120000:
+            raise InputError(f"{where}: {entry.filename}", wanted="a file", got="a link")
+        if any(part.startswith((".", "__MACOSX")) for part in entry.filename.split("/")):
+            continue
+        with archive.open(entry) as file:
+            # The declared size may lie: never more than is left is unpacked.
+            data = file.read(MOST_BYTES - total + 1)
+        total += len(data)
+        _check_amount(total, len(entries), where)
+        found[entry.filename] = data
+    return found
