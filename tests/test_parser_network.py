@@ -54,13 +54,14 @@ def test_variables_are_those_of_the_reference():
     assert variable_shapes(Architecture(18), 19) == wanted
 
 
+@pytest.mark.parametrize(("height", "width"), [(8, 12), (7, 9)])
 @pytest.mark.parametrize(("size", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)])
-def test_convolutions_pad_as_torch_does(size, stride):
+def test_convolutions_pad_as_torch_does(size, stride, height, width):
     conv = Conv(3, 5, size, stride)
     kernel_key, x_key = jax.random.split(jax.random.key(0))
     conv.kernel[...] = jax.random.normal(kernel_key, (size, size, 3, 5))
-    x = jax.random.normal(x_key, (2, 8, 12, 3))
-    wanted = np.zeros((2, 8 // stride, 12 // stride, 5))
+    x = jax.random.normal(x_key, (2, height, width, 3))
+    wanted = np.zeros((2, -(-height // stride), -(-width // stride), 5))
     padded = np.pad(np.asarray(x, np.float64), ((0, 0), (size // 2,) * 2, (size // 2,) * 2, (0, 0)))
     kernel = np.asarray(conv.kernel[...], np.float64)
     for i, j in np.ndindex(wanted.shape[1:3]):
@@ -69,7 +70,7 @@ def test_convolutions_pad_as_torch_does(size, stride):
     np.testing.assert_allclose(conv(x), wanted, **SUMS)
 
 
-@pytest.mark.parametrize(("size", "stride", "side"), [(3, 1, 8), (3, 2, 8), (3, 2, 7), (7, 2, 8)])
+@pytest.mark.parametrize(("size", "stride", "side"), [(3, 1, 8), (3, 2, 8), (3, 2, 7), (7, 2, 8), (7, 2, 7)])
 def test_convolutions_have_the_gradients_of_the_plain_one(size, stride, side):
     x = jax.random.normal(jax.random.key(0), (2, side, side, 3))
     kernel = jax.random.normal(jax.random.key(1), (size, size, 3, 4))
@@ -98,10 +99,16 @@ def test_first_weights():
 
 
 def test_max_pool_and_double():
+    padding = ((0, 0), (1, 1), (1, 1), (0, 0))
+    for sides in ((8, 6), (7, 5)):
+        x = jax.random.normal(jax.random.key(0), (2, *sides, 3))
+        window = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
+        np.testing.assert_array_equal(max_pool(x), window)
     x = jax.random.normal(jax.random.key(0), (2, 8, 6, 3))
-    window = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    np.testing.assert_array_equal(max_pool(x), window)
-    np.testing.assert_array_equal(double(x), np.repeat(np.repeat(x, 2, 1), 2, 2))
+    np.testing.assert_array_equal(double(x, jnp.zeros((2, 16, 12, 1))), np.repeat(np.repeat(x, 2, 1), 2, 2))
+    # torch's nearest neighbour to 15 x 11: row i reads row floor(i * 8 / 15).
+    rows, columns = np.arange(15) * 8 // 15, np.arange(11) * 6 // 11
+    np.testing.assert_array_equal(double(x, jnp.zeros((2, 15, 11, 1))), x[:, rows][:, :, columns])
 
 
 def test_logits_reach_pixels_with_aligned_corners():
@@ -169,9 +176,10 @@ def test_architecture_refuses(arguments, message):
         Architecture(*arguments)
 
 
-def test_network_refuses_sides_that_are_no_multiple_of_32(tiny):
-    with pytest.raises(InputError, match=r"multiples of 32, got \(1, 40, 32, 3\)"):
-        tiny.network(jnp.zeros((1, 40, 32, 3)))
+def test_network_takes_any_size_of_rgb(tiny):
+    assert tiny.network(jnp.zeros((1, 41, 33, 3))).shape == (1, 6, 5, 3)
+    with pytest.raises(InputError, match=r"RGB \(b, h, w, 3\), got \(1, 0, 32, 3\)"):
+        tiny.network(jnp.zeros((1, 0, 32, 3)))
 
 
 def test_a_parser_survives_the_disk(tiny, tmp_path):

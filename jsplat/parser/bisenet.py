@@ -112,11 +112,18 @@ class Conv(nnx.Module):
         return convolution(x, kernel, self.stride, (self.size // 2, self.size // 2))
 
 
+def even_sides(x: Float[Array, "b h w c"], fill: float) -> Float[Array, "b h2 w2 c"]:
+    """Sides made even by a row and a column of `fill` at the end: what padding by one shows a stride of 2 there."""
+    h, w = x.shape[1] % 2, x.shape[2] % 2
+    return jnp.pad(x, ((0, 0), (0, h), (0, w), (0, 0)), constant_values=fill) if h or w else x
+
+
 def stem_convolution(x: Float[Array, "b h w i"], kernel: Float[Array, "7 7 i o"]) -> Float[Array, "b h2 w2 o"]:
     """The 7x7 convolution with stride 2 and padding 3, as a 4x4 convolution on 2x2 blocks folded into channels.
 
-    The same sums, 3 to 4 times faster on CPU than a convolution of 3 channels. h and w are even.
+    The same sums, 3 to 4 times faster on CPU than a convolution of 3 channels.
     """
+    x = even_sides(x, 0.0)
     b, h, w, i = x.shape
     blocks = x.reshape(b, h // 2, 2, w // 2, 2, i).transpose(0, 1, 3, 2, 4, 5).reshape(b, h // 2, w // 2, 4 * i)
     # Output p reads pixels 2p-3 .. 2p+3; a zero row and column in front make that 2p-4 .. 2p+3, four whole blocks.
@@ -126,7 +133,7 @@ def stem_convolution(x: Float[Array, "b h w i"], kernel: Float[Array, "7 7 i o"]
 
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """3x3, stride 2, padding 1 on every side; h and w are even.
+    """3x3, stride 2, padding 1 on every side.
 
     Written with `maximum`, whose gradient XLA on CPU computes 4 times faster than that of `reduce_window`.
     """
@@ -137,7 +144,7 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         before = jnp.concatenate([jnp.full_like(odd[:, :1], -jnp.inf), odd[:, :-1]], 1)
         return jnp.maximum(jnp.maximum(even, odd), before)
 
-    return along_rows(along_rows(x).swapaxes(1, 2)).swapaxes(1, 2)
+    return along_rows(along_rows(even_sides(x, -jnp.inf)).swapaxes(1, 2)).swapaxes(1, 2)
 
 
 def batch_norm(channels: int) -> nnx.BatchNorm:
@@ -150,10 +157,14 @@ def global_mean(x: Float[Array, "b h w c"]) -> Float[Array, "b 1 1 c"]:
     return x.mean((1, 2), keepdims=True)
 
 
-def double(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Nearest-neighbour upsampling by 2."""
+def double(x: Float[Array, "b h w c"], like: Float[Array, "b h2 w2 _"]) -> Float[Array, "b h2 w2 c"]:
+    """Nearest-neighbour upsampling by 2, to the sides of `like`, which are the double or one less.
+
+    There torch's floor(i * h / h2) is i // 2 for both.
+    """
     b, h, w, c = x.shape
-    return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+    twice = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+    return twice[:, : like.shape[1], : like.shape[2]]
 
 
 class ConvBNReLU(nnx.Module):
@@ -245,8 +256,8 @@ class ContextPath(nnx.Module):
     def __call__(self, x: Float[Array, "b h w 3"], running: bool) -> tuple[Array, Array, Array]:
         feat8, feat16, feat32 = self.resnet(x, running)
         context = self.arm32(feat32, running) + self.conv_avg(global_mean(feat32), running)
-        up32 = self.conv_head32(double(context), running)
-        up16 = self.conv_head16(double(self.arm16(feat16, running) + up32), running)
+        up32 = self.conv_head32(double(context, feat16), running)
+        up16 = self.conv_head16(double(self.arm16(feat16, running) + up32, feat8), running)
         return feat8, up16, up32
 
 
@@ -291,9 +302,8 @@ class BiSeNet(nnx.Module):
 
     def features(self, x: Float[Array, "b h w 3"], running: bool) -> tuple[Array, Array, Array]:
         """The fused feature at 1/8 and the context at 1/8 and 1/16, before the three heads."""
-        _, h, w, channels = x.shape
-        if channels != 3 or h % 32 or w % 32:
-            raise InputError("BiSeNet input", wanted="RGB whose sides are multiples of 32", got=x.shape)
+        if x.shape[-1] != 3 or not x.size:
+            raise InputError("BiSeNet input", wanted="RGB (b, h, w, 3)", got=x.shape)
         feat8, up16, up32 = self.cp(x, running)
         return self.ffm(jnp.concatenate([feat8, up16], -1), running), up16, up32
 
@@ -301,7 +311,7 @@ class BiSeNet(nnx.Module):
         """Class logits at 1/8 of the input's resolution, with running batch statistics.
 
         Args:
-            x: normalised RGB; h and w multiples of 32.
+            x: normalised RGB of any size; odd sides are treated as torch does, rounding up.
         """
         return self.conv_out(self.features(x, True)[0], True)
 
@@ -309,7 +319,7 @@ class BiSeNet(nnx.Module):
         """Logits of the main head (1/8) and the two auxiliary ones (1/8, 1/16).
 
         Args:
-            x: normalised RGB; h and w multiples of 32.
+            x: normalised RGB of any size; odd sides are treated as torch does, rounding up.
             running: use the running batch statistics and leave them as they are.
         """
         fused, up16, up32 = self.features(x, running)

@@ -1,9 +1,10 @@
 """Parsers and unfinished trainings on disk: orbax for the arrays, JSON for what they mean."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -49,14 +50,31 @@ def load_arrays(path: Path, like: dict[str, jax.ShapeDtypeStruct]) -> dict[str, 
         raise InputError(str(path), wanted="arrays written by orbax", got=error) from error
 
 
+def describe(parser: Parser) -> dict:
+    """What the variables of a parser mean, JSON-ready."""
+    architecture = dataclasses.asdict(parser.architecture)
+    return {"format": FORMAT, "architecture": architecture, "labelset": parser.labelset.to_json()}
+
+
+def read_description(data: Any, where: str) -> tuple[Architecture, LabelSet]:
+    """The inverse of `describe`.
+
+    Raises:
+        InputError: naming `where`.
+    """
+    try:
+        if data["format"] != FORMAT:
+            raise InputError(f"{where}: format", wanted=repr(FORMAT), got=repr(data["format"]))
+        return Architecture(**data["architecture"]), LabelSet.from_json(data["labelset"])
+    except (KeyError, TypeError) as error:
+        raise InputError(where, wanted="format, architecture, labelset", got=error) from error
+
+
 def save_parser(path: Path, parser: Parser) -> None:
     """Writes a parser, its architecture and its label set, whole or not at all."""
     with new_folder(path) as folder:
         save_arrays(folder / "variables", parser.variables)
-        architecture = {"depth": parser.architecture.depth, "width": parser.architecture.width}
-        architecture |= {"input_size": parser.architecture.input_size}
-        meaning = {"format": FORMAT, "architecture": architecture, "labelset": parser.labelset.to_json()}
-        write_json(folder / "parser.json", meaning)
+        write_json(folder / "parser.json", describe(parser))
 
 
 def load_parser(path: Path, labelset: LabelSet | None = None) -> Parser:
@@ -71,12 +89,9 @@ def load_parser(path: Path, labelset: LabelSet | None = None) -> Parser:
     """
     try:
         data = json.loads((path / "parser.json").read_text())
-        if data["format"] != FORMAT:
-            raise InputError(f"{path}/parser.json: format", wanted=repr(FORMAT), got=repr(data["format"]))
-        architecture = Architecture(**data["architecture"])
-        stored = LabelSet.from_json(data["labelset"])
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(str(path), wanted="a parser (parser.json, variables)", got=error) from error
+    architecture, stored = read_description(data, f"{path}/parser.json")
     if labelset is not None and stored != labelset:
         raise InputError(f"{path}/parser.json: labelset", wanted=f"{labelset.names}", got=stored.names)
     shapes = variable_shapes(architecture, len(stored))
