@@ -31,7 +31,7 @@ check: $(READY)
 	$(BIN)/pyright
 
 check-kernels: $(KERNELS)/.ready
-	PYTHONPATH=$(KERNELS) $(BIN)/python -m bench.aot.check $(ARGS)
+	JAX_PLATFORMS=cpu PYTHONPATH=$(KERNELS) $(BIN)/python -m bench.aot.check $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python -m bench.run $(ARGS)

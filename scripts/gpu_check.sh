@@ -2,7 +2,7 @@
 # The one entry for a machine with a GPU: kernel tests on the device, compute-sanitizer where there is one, benchmarks.
 #
 #   scripts/gpu_check.sh                  makes an environment in .venv/gpu first (needs the network)
-#   PYTHON=python3 scripts/gpu_check.sh   takes this one, whose JAX sees the GPU already
+#   PYTHON=python3 scripts/gpu_check.sh   takes this one: its JAX sees the GPU already, and jsplat is installed in it
 #
 # Results go to OUT (out/gpu_check). One call ends within 10 minutes; the exit status is that of the worst step.
 # SUITE names a suite of bench.run, ARGS goes to pytest.
@@ -66,15 +66,11 @@ if [[ -z ${PYTHON:-} ]]; then
 fi
 seen=$("$python" -c 'import jax; print(jax.default_backend())' 2>/dev/null)
 [[ $seen == gpu ]] || no_gpu "the JAX of $python runs on: ${seen:-nothing, it does not even start}"
-mkdir -p "$OUT" || exit 1
-
-# A Python that is not ours has not installed the package: then it is put together from links.
 if ! "$python" -c 'import jsplat.kernels' 2>/dev/null; then
-  mkdir -p "$OUT/path/jsplat"
-  ln -sfn "$PWD"/jsplat/* "$PWD/kernels" "$OUT/path/jsplat/"
-  PYTHONPATH=$(cd "$OUT/path" && pwd)${PYTHONPATH:+:$PYTHONPATH}
-  export PYTHONPATH
+  echo "gpu_check: $python lacks jsplat: $python -m pip install --no-deps --no-build-isolation --editable ." >&2
+  exit 1
 fi
+mkdir -p "$OUT" || exit 1
 export JAX_PLATFORMS=cuda,cpu # the first is the default
 export XLA_PYTHON_CLIENT_PREALLOCATE=false
 
