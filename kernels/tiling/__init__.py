@@ -3,6 +3,7 @@
 Shapes: i images, n Gaussians an image, g = i * n in all, m slots for tile hits, t = i * tiles_y * tiles_x tiles.
 """
 
+import functools
 import typing
 
 import jax
@@ -99,21 +100,24 @@ def bin_tiles(
 
     # Depth first over all images at once; slots then come in depth order, which the sort by tile keeps.
     nearness = lax.bitcast_convert_type(jnp.where(counts > 0, depths, jnp.inf).astype(jnp.float32), jnp.int32)
-    _, order = _sort_pairs(nearness, jnp.arange(i * n))
+    _, order = _sorted(nearness, MOST)
     slots = i * capacity
     offsets = jnp.cumsum(counts[order]) - counts[order]
-    rank = jnp.repeat(jnp.arange(i * n, dtype=jnp.int32), counts[order], total_repeat_length=slots)
+    # Gaussians without slots come last in the order, so that every mark is another Gaussian's.
+    begins = jnp.where(counts[order] > 0, offsets, slots)
+    marks = jnp.zeros(slots, jnp.int32).at[begins].set(1, mode="drop", unique_indices=True)
+    rank = jnp.cumsum(marks) - 1
     gaussian = order[rank]
     within = jnp.arange(slots, dtype=jnp.int32) - offsets[rank]
     columns = jnp.maximum(spans[gaussian, 0], 1)
-    cell = low[gaussian] + jnp.stack([within % columns, within // columns], -1)
+    column, row = low[gaussian, 0] + within % columns, low[gaussian, 1] + within // columns
     used = jnp.arange(slots) < counts.sum()
-    hit = used & _touches(cell, jnp.concatenate([means2d, conics, limit[:, None]], 1)[gaussian], tile)
+    hit = used & _touches(column, row, jnp.concatenate([means2d, conics, limit[:, None]], 1)[gaussian], tile)
     tiles = i * across * down
-    key = (gaussian // n) * (across * down) + cell[:, 1] * across + cell[:, 0]
-    key, slot = _sort_pairs(jnp.where(hit, key, tiles), jnp.arange(slots))
+    key = (gaussian // n) * (across * down) + row * across + column
+    key, slot = _sorted(jnp.where(hit, key, tiles), tiles)
     ids = jnp.where(key < tiles, gaussian[slot], i * n).astype(jnp.int32)
-    starts = jnp.searchsorted(key, jnp.arange(tiles + 1, dtype=jnp.int32), side="left").astype(jnp.int32)
+    starts = _firsts_of(key, tiles + 1)
     firsts = jnp.zeros(i * n, jnp.int32).at[order].set(offsets, unique_indices=True)
     place = jnp.where(key < tiles, jnp.arange(slots, dtype=jnp.int32), slots)
     places = jnp.zeros(slots, jnp.int32).at[slot].set(place, unique_indices=True)
@@ -137,28 +141,50 @@ def _tile_box(means2d, conics, opacities, size, tile):
     return low, high, jnp.where(finite, limit, 0)
 
 
-def _sort_pairs(key, value):
-    """Sorts non-negative int32 keys with their values, ties by value, as one 64-bit key: XLA's fast path on CPUs."""
+def _sorted(key: Int[Array, " m"], most: int) -> tuple[Int[Array, " m"], Int[Array, " m"]]:
+    """Non-negative int32 keys in order, ties by their place, and the place where each was; none is above `most`."""
+    return lax.platform_dependent(key, cpu=sorted_packed, default=functools.partial(sorted_stably, most=most))
+
+
+def sorted_packed(key: Int[Array, " m"]) -> tuple[Int[Array, " m"], Int[Array, " m"]]:
+    """Key and place as one 64-bit number: XLA's CPU backend has a fast path for sorting one array of numbers."""
     with jax.enable_x64(True):
-        packed = (key.astype(jnp.uint64) << 32) | value.astype(jnp.uint64)
-        packed = lax.sort(packed, is_stable=False)
+        place = jnp.arange(key.shape[0], dtype=jnp.uint64)
+        packed = lax.sort((key.astype(jnp.uint64) << 32) | place, is_stable=False)
         return (packed >> 32).astype(jnp.int32), (packed & 0xFFFFFFFF).astype(jnp.int32)
 
 
-def _touches(cell, rows, tile):
+def sorted_stably(key: Int[Array, " m"], *, most: int) -> tuple[Int[Array, " m"], Int[Array, " m"]]:
+    """One flat key with one value: what XLA hands to CUB, whose radix sort takes a turn for every 8 bits of the key."""
+    narrow = key.astype(jnp.uint16 if most < 1 << 16 else jnp.uint32)
+    place = jnp.arange(key.shape[0], dtype=jnp.int32)
+    narrow, place = lax.sort((narrow, place), num_keys=1, is_stable=True)
+    return narrow.astype(jnp.int32), place
+
+
+def _firsts_of(key: Int[Array, " m"], stop: int) -> Int[Array, " s"]:
+    """Where in sorted keys each of 0 ... stop - 1 begins; a GPU would start kernels for every turn of a loop."""
+    wanted = jnp.arange(stop, dtype=jnp.int32)
+
+    def search(method):
+        return lambda key, wanted: jnp.searchsorted(key, wanted, method=method).astype(jnp.int32)
+
+    return lax.platform_dependent(key, wanted, cpu=search("scan"), default=search("scan_unrolled"))
+
+
+def _touches(column, row, rows, tile):
     """Whether the ellipse reaches a pixel centre's rectangle: the least power over the tile is within the limit."""
-    mean, a, b, c, limit = rows[:, :2], rows[:, 2], rows[:, 3], rows[:, 4], rows[:, 5]
-    low = cell * jnp.asarray(tile) + 0.5
-    high = low + (jnp.asarray(tile) - 1)
-    near = jnp.clip(mean, low, high)
-    offset = near - mean
+    mean_x, mean_y, a, b, c, limit = (rows[:, k] for k in range(6))
+    left, top = column * tile[0] + 0.5, row * tile[1] + 0.5
+    right, bottom = left + (tile[0] - 1), top + (tile[1] - 1)
+    x, y = jnp.clip(mean_x, left, right) - mean_x, jnp.clip(mean_y, top, bottom) - mean_y
     # The minimum of a convex form over a box lies on the facing vertical or horizontal side (or is the centre itself).
-    other_y = jnp.clip(mean[:, 1] - b / c * offset[:, 0], low[:, 1], high[:, 1]) - mean[:, 1]
-    other_x = jnp.clip(mean[:, 0] - b / a * offset[:, 1], low[:, 0], high[:, 0]) - mean[:, 0]
+    other_y = jnp.clip(mean_y - b / c * x, top, bottom) - mean_y
+    other_x = jnp.clip(mean_x - b / a * y, left, right) - mean_x
 
     def power(x, y):
         squares = 0.5 * (a * x * x + c * y * y)
         return squares + b * x * y - ROUNDING * squares
 
-    least = jnp.minimum(power(offset[:, 0], other_y), power(other_x, offset[:, 1]))
+    least = jnp.minimum(power(x, other_y), power(other_x, y))
     return least <= limit * 1.0001 + 1e-4

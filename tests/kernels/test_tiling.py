@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,15 @@ import pytest
 
 from jsplat.kernels.blend.cases import conic
 from jsplat.kernels.constants import ALPHA_FLOOR
-from jsplat.kernels.tiling import TileHits, bin_tiles, from_tiles, tile_grid, to_tiles
+from jsplat.kernels.tiling import (
+    TileHits,
+    bin_tiles,
+    from_tiles,
+    sorted_packed,
+    sorted_stably,
+    tile_grid,
+    to_tiles,
+)
 
 SIZE, TILE, COUNT = (61, 45), (8, 8), 300
 ACROSS, DOWN = tile_grid(SIZE, TILE)
@@ -144,6 +153,54 @@ def test_what_is_not_a_gaussian_is_not_listed(row, value):
     table = listed(run(*map(jnp.asarray, rows)), 2, COUNT)
     assert not table[:, ::2].any()
     np.testing.assert_array_equal(table[:, 1::2], listed(run(*map(jnp.asarray, gaussians(0))), 2, COUNT)[:, 1::2])
+
+
+def test_the_way_back_leads_from_each_gaussian_to_its_hits():
+    hits = run(*map(jnp.asarray, gaussians(0)))
+    ids, firsts, counts, owners, places = (
+        np.asarray(x) for x in (hits.ids, hits.firsts, hits.counts, hits.owners, hits.places)
+    )
+    used, total = int(hits.starts[-1]), counts.sum()
+    assert counts.max() == TILES
+    assert (np.sort(places)[:used] == np.arange(used)).all(), "a hit has no slot, or two"
+    assert (places[total:] == len(ids)).all()
+    listed_slots = np.flatnonzero(places < len(ids))
+    np.testing.assert_array_equal(ids[places[listed_slots]], owners[listed_slots])
+    runs = [np.arange(first, first + count) for first, count in zip(firsts, counts)]
+    assert (np.sort(np.concatenate(runs)) == np.arange(total)).all(), "runs that overlap, or slots in none"
+    assert all((owners[run] == gaussian).all() for gaussian, run in enumerate(runs))
+
+
+# On other devices
+
+
+@pytest.mark.parametrize("most", [40, 2**16 - 1, 2**16, 2**31 - 1])  # at the edge of the narrow keys
+def test_both_sorts_give_the_same(most):
+    random = np.random.default_rng(most)
+    keys = np.append(random.integers(0, most, 2000, endpoint=True), [most, 0, most]).astype(np.int32)
+    packed, stably = sorted_packed(jnp.asarray(keys)), sorted_stably(jnp.asarray(keys), most=most)
+    for got, want in zip(packed, (np.sort(keys), np.argsort(keys, kind="stable"))):
+        np.testing.assert_array_equal(got, want)
+    jax.tree.map(np.testing.assert_array_equal, stably, packed)
+
+
+def test_what_gpus_run_gives_the_same_list(monkeypatch):
+    args = tuple(map(jnp.asarray, gaussians(1)))
+    want = run(*args)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, default, **_: default(*args))
+    got = jax.jit(lambda *args: bin_tiles(*args, size=SIZE, tile=TILE, capacity=COUNT * TILES))(*args)
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+@pytest.mark.parametrize(("edge", "narrow"), [(512, "ui16"), (4096, "ui32")])
+def test_gpus_sort_flat_arrays_by_one_key_with_one_value_and_never_loop(edge, narrow):
+    """Whatever else, a batch or a second key, XLA would sort by itself and slowly, see bench/aot/sorts.py."""
+    shapes = [jax.ShapeDtypeStruct((3, 1000, *rest), jnp.float32) for rest in ((2,), (3,), (), ())]
+    traced = jax.jit(lambda *args: bin_tiles(*args, size=(edge, edge), tile=TILE, capacity=9000)).trace(*shapes)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    sorts = re.findall(r'"stablehlo\.sort"\(.*?\}\) : \((.*?)\) ->', text, re.DOTALL)
+    assert sorts == ["tensor<3000xui32>, tensor<3000xi32>", f"tensor<27000x{narrow}>, tensor<27000xi32>"]
+    assert "stablehlo.while" not in text
 
 
 @pytest.mark.parametrize("tile", [(8, 8), (16, 8), (4, 32)])
