@@ -85,8 +85,18 @@ def list_dataset(path: Path, config: DatasetConfig = DatasetConfig()) -> Listing
     samples = listing.samples
     if 0 < config.limit < len(samples):
         samples = tuple(samples[i * len(samples) // config.limit] for i in range(config.limit))
-    labelset = swapped(listing.labelset) if config.sides == "swapped" else listing.labelset
-    return dataclasses.replace(listing, labelset=labelset, samples=samples)
+    listing = dataclasses.replace(listing, samples=samples)
+    return _swapped(listing) if config.sides == "swapped" else listing
+
+
+def _swapped(listing: Listing) -> Listing:
+    """Left and right exchanged: in what ids mean, or in which id a part gets where parts come by name."""
+    if not listing.samples[0].parts[0][0]:
+        return dataclasses.replace(listing, labelset=swapped(listing.labelset))
+    other = dict(zip(listing.labelset.names, listing.labelset.mirror))
+    parts = [tuple((other[name], path) for name, path in s.parts) for s in listing.samples]
+    samples = tuple(dataclasses.replace(s, parts=p) for s, p in zip(listing.samples, parts))
+    return dataclasses.replace(listing, samples=samples)
 
 
 def _part(path: Path, where: str) -> UInt8[np.ndarray, "h w"]:

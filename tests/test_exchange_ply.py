@@ -1,0 +1,135 @@
+"""Scenes as PLY: the public layout byte by byte, and back bit by bit."""
+
+import struct
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsplat.errors import InputError
+from jsplat.exchange import read_ply, write_label_ply, write_ply
+from jsplat.labelset import LabelSet
+from jsplat.scene import Attributes, Gaussians, Scene
+
+THREE = LabelSet(
+    ("background", "skin", "hair"), ((0, 0, 0), (255, 128, 0), (0, 0, 255)), ("background", "skin", "hair")
+)
+
+
+def scene(n: int = 5, degree: int = 1, k: int = 3) -> Scene:
+    rng = np.random.default_rng(n + degree)
+
+    def draw(*shape: int) -> jnp.ndarray:
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    gaussians = Gaussians(draw(n, 3), draw(n, 4), draw(n, 3), draw(n))
+    return Scene(gaussians, Attributes(draw(n, (degree + 1) ** 2, 3), draw(n, k)))
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+@pytest.mark.parametrize("n", [1, 7])
+def test_a_scene_comes_back_bit_by_bit(tmp_path, n, degree):
+    wanted = scene(n, degree)
+    write_ply(tmp_path / "s.ply", wanted)
+    got = read_ply(tmp_path / "s.ply")
+    for name in ("means", "quats", "log_scales", "logit_opacities"):
+        np.testing.assert_array_equal(getattr(got.gaussians, name), getattr(wanted.gaussians, name))
+    np.testing.assert_array_equal(got.attributes.sh, wanted.attributes.sh)
+    assert got.attributes.label_logits.shape == (n, 0)
+
+
+def test_the_file_is_laid_out_as_viewers_expect(tmp_path):
+    """Kerbl et al. 2023: 62 floats a splat at degree 3; the rest of the harmonics goes channel by channel."""
+    one = scene(1, 3)
+    write_ply(tmp_path / "s.ply", one)
+    header, _, body = (tmp_path / "s.ply").read_bytes().partition(b"end_header\n")
+    names = ["x", "y", "z", "nx", "ny", "nz", *(f"f_dc_{i}" for i in range(3)), *(f"f_rest_{i}" for i in range(45))]
+    names += ["opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
+    first = ["ply", "format binary_little_endian 1.0", "element vertex 1"]
+    assert header.decode().splitlines() == first + [f"property float {name}" for name in names]
+    row = dict(zip(names, struct.unpack("<62f", body), strict=True))
+    sh = np.asarray(one.attributes.sh)[0]
+    assert [row[f"f_dc_{i}"] for i in range(3)] == sh[0].tolist()
+    assert [row[f"f_rest_{i}"] for i in (0, 14, 15, 44)] == [sh[1, 0], sh[15, 0], sh[1, 1], sh[15, 2]]
+    assert row["rot_0"] == one.gaussians.quats[0, 0]
+    assert row["opacity"] == one.gaussians.logit_opacities[0]
+    assert (row["nx"], row["ny"], row["nz"]) == (0, 0, 0)
+
+
+def test_labels_are_shown_in_their_classs_colour(tmp_path):
+    one = scene(20)
+    write_label_ply(tmp_path / "l.ply", one, THREE)
+    got = read_ply(tmp_path / "l.ply")
+    shown = 0.5 + 0.28209479177387814 * np.asarray(got.attributes.sh)
+    colors = np.asarray(THREE.colors)[np.asarray(one.attributes.label_logits).argmax(-1)]
+    assert got.attributes.sh.shape == (20, 1, 3)
+    np.testing.assert_array_equal(np.round(shown[:, 0] * 255), colors)
+    np.testing.assert_array_equal(got.gaussians.means, one.gaussians.means)
+    with pytest.raises(InputError, match="write_label_ply: labelset: wanted 4 classes, as the scene, got 3"):
+        write_label_ply(tmp_path / "l.ply", scene(2, k=4), THREE)
+
+
+def test_only_one_identity_and_finite_numbers_are_written(tmp_path):
+    one = scene(2)
+    means = one.gaussians.means.at[0, 0].set(np.nan)
+    broken = Gaussians(means, one.gaussians.quats, one.gaussians.log_scales, one.gaussians.logit_opacities)
+    with pytest.raises(InputError, match="write_ply: scene: wanted finite numbers"):
+        write_ply(tmp_path / "s.ply", Scene(broken, one.attributes))
+    parts = (one.gaussians.means, one.gaussians.quats, one.gaussians.log_scales, one.gaussians.logit_opacities)
+    batch = Gaussians(*(x[None] for x in parts))
+    with pytest.raises(InputError, match=r"wanted one identity, got leading axes \(1,\)"):
+        write_ply(
+            tmp_path / "s.ply", Scene(batch, Attributes(one.attributes.sh[None], one.attributes.label_logits[None]))
+        )
+
+
+def test_properties_may_come_in_another_order_and_with_others(tmp_path):
+    write_ply(tmp_path / "s.ply", scene(3, 0))
+    header, _, body = (tmp_path / "s.ply").read_bytes().partition(b"end_header\n")
+    lines, rows = header.decode().splitlines(), np.frombuffer(body, "<f4").reshape(3, 17)
+    order = [*reversed(range(6, 17)), 0, 1, 2]
+    text = [*lines[:2], "comment from elsewhere", lines[2], *(lines[3 + i] for i in order), "property float32 extra"]
+    data = np.concatenate([rows[:, order], np.ones((3, 1), np.float32)], 1).astype("<f4").tobytes()
+    (tmp_path / "t.ply").write_bytes(("\n".join(text) + "\nend_header\n").encode() + data)
+    got, wanted = read_ply(tmp_path / "t.ply"), scene(3, 0)
+    np.testing.assert_array_equal(got.gaussians.quats, wanted.gaussians.quats)
+    np.testing.assert_array_equal(got.attributes.sh, wanted.attributes.sh)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"ply\n", b"plx\n", r"s\.ply: wanted a PLY file, got \d+ bytes that begin with b'plx"),
+        (b"end_header\n", b"end_header ", "wanted a PLY file"),
+        (b"binary_little_endian", b"ascii", "format: wanted binary_little_endian 1.0"),
+        (b"vertex 2", b"vertex 999999999999", r"wanted 999999999999 vertices of \d+ numbers"),
+        (b"vertex 2", b"vertex -2", "element: wanted vertex and their number"),
+        (b"vertex 2", b"face 2", "element: wanted vertex and their number"),
+        (b"float opacity", b"uchar opacity", "property: wanted float properties of vertices only"),
+        (b"property float opacity", b"property float x", "property: wanted float .*, got a name twice"),
+        (b"opacity", b"capacity", "property: wanted the properties of a splat.*, got no opacity"),
+        (b"f_rest_8", b"f_rezt_8", "got 8 f_rest"),
+        (b"property float rot_3\n", b"", "got no rot_3"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, old, new, message):
+    path = tmp_path / "s.ply"
+    write_ply(path, scene(2))
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    with pytest.raises(InputError, match=message):
+        read_ply(path)
+
+
+def test_cut_files_and_numbers_that_are_none(tmp_path):
+    path = tmp_path / "s.ply"
+    write_ply(path, scene(2))
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    with pytest.raises(InputError, match=r"s\.ply: wanted 2 vertices of 26 numbers, 208 bytes, got 207 bytes"):
+        read_ply(path)
+    path.write_bytes(data[:-4] + struct.pack("<f", np.inf))
+    with pytest.raises(InputError, match=r"s\.ply: wanted finite numbers, got NaN or infinity"):
+        read_ply(path)
+    with pytest.raises(InputError, match=r"none\.ply: wanted a readable file"):
+        read_ply(tmp_path / "none.ply")
