@@ -41,7 +41,7 @@ class HeadFrame:
 
     def camera_from_head(self, camera_from_world: Float[np.ndarray, "v 4 4"]) -> Float[np.ndarray, "v 4 4"]:
         """Cameras in the head's frame, turned upright."""
-        turned = np.stack([turn_matrix(t) for t in self.turns]) @ camera_from_world[:, :3]
+        turned = np.stack([turn_matrix(t) for t in self.turns.tolist()]) @ camera_from_world[:, :3]
         moved = np.tile(np.eye(4), (len(turned), 1, 1))
         moved[:, :3, :3] = turned[:, :, :3] @ self.rotation.T
         moved[:, :3, 3] = self.scale * (turned[:, :, :3] @ self.center + turned[:, :, 3])
@@ -50,7 +50,7 @@ class HeadFrame:
 
 def turn_matrix(quarters: int) -> Float[np.ndarray, "3 3"]:
     """Upright camera from stored camera: the stored picture turned clockwise by quarters."""
-    cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[int(quarters) % 4]
+    cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarters % 4]
     return np.asarray([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
 
 

@@ -19,7 +19,7 @@ from jsplat.readers.source import ImportConfig, Photo, read_photo
 
 _BORDER_POINTS = 65
 _ROWS = 256
-_EDGE = 0.01  # pixels a rounded coordinate may lie outside
+_EDGE = 0.01  # pixels that the middle of a pixel, rounded, may lie outside the picture
 
 
 def common_lens(photos: tuple[Photo, ...], turns: np.ndarray, config: ImportConfig) -> tuple[np.ndarray, int, int]:
@@ -49,7 +49,10 @@ def common_lens(photos: tuple[Photo, ...], turns: np.ndarray, config: ImportConf
         )
     resolution = float(np.median([f for p in photos for f in p.lens.focal]))
     focal = resolution if config.size is None else config.size / float((high - low).max())
-    width, height = (int(max(n, 1)) for n in np.round((high - low) * focal))
+    # Cropped windows are rounded down, so that nothing in them is invalid.
+    exact = (high - low) * focal
+    exact = np.round(exact) if config.edges == "keep" else np.floor(exact + 1e-6)
+    width, height = (int(max(n, 1)) for n in exact)
     if max(width, height) > 16384:
         raise InputError("ImportConfig.size", wanted="at most 16384 pixels", got=f"{width}x{height}")
     # Half a pixel at most is lost or gained by rounding; the window's middle stays.
@@ -122,8 +125,8 @@ class Rectifier:
             at = lens.project(rays) * np.asarray(small) / [lens.width, lens.height] - 0.5
             # Beyond its field a lens' polynomial folds back into the picture.
             known = np.hypot(*rays.T) <= farthest
-            known &= np.all((at >= -_EDGE) & (at <= np.asarray(small) - 1 + _EDGE), -1)
-            at = np.where(known[:, None], at, -1.0)
+            known &= np.all((at > -0.5 - _EDGE) & (at < np.asarray(small) - 0.5 + _EDGE), -1)
+            at = np.where(known[:, None], at, 0.0)
             x[rows], y[rows] = at.T.reshape(2, len(rows), self.width)
             inside[rows] = known.reshape(len(rows), self.width)
         return small, x, y, inside
