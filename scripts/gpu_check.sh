@@ -5,7 +5,7 @@
 #   PYTHON=python3 scripts/gpu_check.sh   takes this one: its JAX sees the GPU already, and jsplat is installed in it
 #
 # Results go to OUT (out/gpu_check). One call ends within 10 minutes; the exit status is that of the worst step.
-# SUITE names a suite of bench.run, ARGS goes to pytest.
+# SUITES names suites of bench.run, ARGS goes to pytest.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 OUT=${OUT:-out/gpu_check}
@@ -26,7 +26,7 @@ step() {
   if ((left < 5)); then
     status=124
   else
-    timeout --kill-after=5 "$((limit < left ? limit : left))" "$@" 2>&1 | tee "$OUT/$name.txt"
+    timeout --kill-after=5 "$((limit < left ? limit : left))" "$@" 2>&1 | tee "$OUT/${name// /-}.txt"
     status=${PIPESTATUS[0]}
   fi
   names+=("$name")
@@ -46,7 +46,7 @@ skip() {
 }
 
 summary() {
-  for k in "${!names[@]}"; do printf '%-12s %s\n' "${names[k]}" "${results[k]}"; done | tee "$OUT/summary.txt"
+  for k in "${!names[@]}"; do printf '%-17s %s\n' "${names[k]}" "${results[k]}"; done | tee "$OUT/summary.txt"
   exit "$worst"
 }
 
@@ -104,6 +104,16 @@ for backend in BACKENDS:
         print(backend, "does not run here:", error)
 '
 
+# A benchmark that crashes is a line with an error; a peer that is not installed is none.
+CRASHED='
+import json, sys
+lines = [json.loads(line) for line in open(sys.argv[1])]
+for line in lines:
+    if line["error"]:
+        print(line["name"], line["error"])
+sys.exit(not lines or any(line["error"] for line in lines))
+'
+
 nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total --format=csv,noheader 2>/dev/null
 git describe --always --dirty --abbrev=12 '--exclude=*' 2>/dev/null
 step about 60 "$python" -c "$ABOUT"
@@ -122,5 +132,9 @@ else
   skip sanitizer "compute-sanitizer is not on the path"
 fi
 
-step bench 200 "$python" -m bench.run ${SUITE:+--suite "$SUITE"} --out "$OUT/bench.jsonl"
+rm -f "$OUT/bench.jsonl"
+for suite in ${SUITES:-gpu-raster gpu-step gpu-lift}; do
+  step "bench $suite" 120 "$python" -m bench.run --device gpu --suite "$suite" --out "$OUT/bench.jsonl"
+done
+step "bench values" 10 "$python" -c "$CRASHED" "$OUT/bench.jsonl"
 summary
