@@ -1,11 +1,14 @@
 """Public training sets, as their authors lay them out and damaged."""
 
+import contextlib
 import math
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_capture import small_capture
 
 from jsplat import png
@@ -13,6 +16,7 @@ from jsplat.auxiliary import from_captures, write_auxiliary
 from jsplat.capture import write_capture, write_png
 from jsplat.datasets import DatasetConfig, list_dataset, read_sample, read_training_set, with_labelset
 from jsplat.errors import InputError
+from jsplat.evaluate import score
 from jsplat.labelset import CELEBAMASK_HQ, IGNORE
 from jsplat.labeltables import FACESYNTHETICS, IBUGMASK_14, LAPA, usual_choices
 
@@ -288,6 +292,11 @@ def test_captures_and_auxiliary_sets_are_read_as_ever(tmp_path):
     for path in ("captures", "captures/ada", "aux"):
         assert read_training_set(tmp_path / path).identity == ("ada",) * 3
     (tmp_path / "empty").mkdir()
+    labels_of(tmp_path / "lapa", "lapa", viewers_face())
+    assert read_training_set(tmp_path / "lapa/train").labelset == LAPA
+    (tmp_path / "lapa/train").rename(tmp_path / "lapa/photos")
+    with pytest.raises(InputError, match="photos: wanted a capture or a folder of captures"):
+        read_training_set(tmp_path / "lapa/photos")
     with pytest.raises(InputError, match="empty: wanted a capture or a folder of captures"):
         read_training_set(tmp_path / "empty")
     with pytest.raises(InputError, match=r"empty: wanted CelebAMask-HQ, LaPa, .* got another layout"):
@@ -306,6 +315,35 @@ def test_captures_and_auxiliary_sets_are_read_as_ever(tmp_path):
 def test_settings_are_checked(changes, message):
     with pytest.raises(InputError, match=message):
         DatasetConfig(**changes)
+
+
+def test_a_parser_is_scored_on_pictures_of_unknown_pose(tmp_path):
+    data = read_training_set(labels_of(tmp_path, "lapa", viewers_face()))
+    bins = score(data.labels, data.labels, data.yaw, data.pitch, data.identity, data.labelset)["bins"]
+    assert {name: b["n"] for name, b in bins.items() if b["n"]} == {"all": 3}
+    assert bins["all"]["f1"] == 1.0
+
+
+@pytest.mark.parametrize("kind", ["celebamask-hq", "lapa", "helen", "ibugmask", "facesynthetics"])
+@given(data=st.data())
+def test_only_input_errors_escape(tmp_path_factory, kind, data):
+    """Bytes of one file of a set are changed, or the file is gone."""
+    root = tmp_path_factory.mktemp("fuzz")
+    if kind == "celebamask-hq":
+        splits(celebamask(root), "000")
+        (root / "CelebAMask-HQ-pose-anno.txt").write_text("1\nYaw Pitch Raw\n0.jpg 1 2 3\n")
+    else:
+        labels_of(root, kind, viewers_face())
+    file = data.draw(st.sampled_from(sorted(p for p in root.rglob("*") if p.is_file())))
+    content = bytearray(file.read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    content[at : at + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=9))
+    file.write_bytes(bytes(content))
+    if data.draw(st.integers(0, 4)) == 0:
+        file.unlink()
+    with contextlib.suppress(InputError):
+        read = read_training_set(root, data.draw(st.sampled_from([None, 5])), DatasetConfig(checked=0))
+        read.labelset.check(read.labels, "fuzz")
 
 
 def test_an_unknown_composition_is_refused(tmp_path):

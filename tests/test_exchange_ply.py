@@ -1,10 +1,13 @@
 """Scenes as PLY: the public layout byte by byte, and back bit by bit."""
 
+import contextlib
 import struct
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jsplat.errors import InputError
 from jsplat.exchange import read_ply, write_label_ply, write_ply
@@ -133,3 +136,16 @@ def test_cut_files_and_numbers_that_are_none(tmp_path):
         read_ply(path)
     with pytest.raises(InputError, match=r"none\.ply: wanted a readable file"):
         read_ply(tmp_path / "none.ply")
+
+
+@given(data=st.data())
+def test_only_input_errors_escape(tmp_path_factory, data):
+    """Bytes of a good file are changed, cut or repeated."""
+    path = tmp_path_factory.mktemp("fuzz") / "s.ply"
+    write_ply(path, scene(2))
+    content = bytearray(path.read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    content[at : at + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=9))
+    path.write_bytes(bytes(content))
+    with contextlib.suppress(InputError):
+        assert np.isfinite(read_ply(path).gaussians.means).all()

@@ -75,8 +75,9 @@ def _facesynthetics(path: Path, prefix: str) -> list[Sample]:
     return _pairs(_numbered(path), lambda p: p.with_name(f"{p.stem}_seg.png"), prefix)
 
 
+# Folders of images and labels, and pictures beside masks, are common: LaPa's and iBugMask's must also be named a split.
 def _is_lapa(path: Path) -> bool:
-    return (path / "images").is_dir() and (path / "labels").is_dir()
+    return path.name in SPLITS[:3] and (path / "images").is_dir() and (path / "labels").is_dir()
 
 
 def _is_helen(path: Path) -> bool:
@@ -88,7 +89,8 @@ def _is_facesynthetics(path: Path) -> bool:
 
 
 def _is_ibug(path: Path) -> bool:
-    return not _is_helen(path) and any(path.glob("*.jpg")) and any(path.glob("*.png"))
+    pictures = any(path.glob("*.jpg")) and any(path.glob("*.png"))
+    return path.name in SPLITS[:3] and pictures and not _is_helen(path)
 
 
 # Kind -> (does one folder of it look like this, its samples); a set has such folders for its splits, or is one.
