@@ -102,17 +102,41 @@ blend:
 def test_kernels_are_told_apart_in_machine_code():
     found = kernels_of(LISTING)
     assert list(found) == ["blend", "copy"]
-    assert loops(found["copy"]) == []
+    assert loops(found["copy"]) == {}
     assert hot_loop(found["copy"]) is None
 
 
-def test_loops_are_found_and_waits_are_not():
-    assert [loop for *_, loop in loops(kernels_of(LISTING)["blend"])] == [
-        Loop(5, 2),
-        Loop(4, 1),
-        Loop(6, 0),
-        Loop(17, 3),
+def test_loops_are_found():
+    found = loops(kernels_of(LISTING)["blend"])
+    assert sorted((min(body), loop.instructions, loop.exponentials) for body, loop in found.items()) == [
+        (1, 2, 0),
+        (3, 17, 3),
+        (4, 5, 2),
+        (9, 4, 1),
+        (13, 6, 0),
     ]
+
+
+OUT_OF_LINE = """	.section	.text.blend,"ax",@progbits
+        /*0000*/                   MOV R1, R2 ;
+.L_x_0:
+        /*0010*/                   FADD R1, R1, R2 ;
+        /*0020*/               @P0 BRA `(.L_x_2) ;
+.L_x_1:
+        /*0030*/                   MUFU.EX2 R8, R8 ;
+        /*0040*/               @P1 BRA `(.L_x_0) ;
+        /*0050*/                   STG.E [R2], R1 ;
+        /*0060*/                   EXIT ;
+.L_x_2:
+        /*0070*/                   MUFU.RCP R9, R9 ;
+        /*0080*/                   FMUL R8, R8, R9 ;
+        /*0090*/                   BRA `(.L_x_1) ;
+"""
+
+
+def test_a_block_that_was_moved_out_of_line_counts_where_it_belongs():
+    found = loops(kernels_of(OUT_OF_LINE)["blend"])
+    assert found == {frozenset({1, 2, 3, 4, 7, 8, 9}): Loop(7, 1)}  # not the store and the exit between
 
 
 def test_the_hot_loop_is_the_innermost_with_most_exponentials():
