@@ -247,7 +247,7 @@ def to_torch(parser: Parser, family: str = "zllrunning") -> dict[str, np.ndarray
         raise InputError("family", wanted=f"one of {', '.join(FAMILIES)}", got=family)
     out = {}
     for key, name in torch_keys(parser.architecture, len(parser.labelset), family).items():
-        out[key] = torch_layout(np.asarray(parser.variables[name], np.float32))
+        out[key] = np.array(torch_layout(np.asarray(parser.variables[name], np.float32)))
         if name.endswith(".var"):
             out[key.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
     if family == "yakhyo":

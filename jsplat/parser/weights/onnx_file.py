@@ -84,12 +84,14 @@ def _stored(onnx: typing.Any, tensor: typing.Any, where: str) -> Stored:
     what = f"{where}: {tensor.name[:80]}"
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         raise InputError(
-            what, wanted="weights inside the file (onnx.save without external data)", got="another file's name"
+            what, wanted="weights inside the file (export with external_data=False)", got="the name of another"
         )
     try:
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(what, wanted="numbers", got=f"ONNX type {tensor.data_type}") from error
+    except (KeyError, TypeError, ValueError):
+        dtype = np.dtype(object)
+    if dtype.kind == "O":
+        raise InputError(what, wanted="numbers", got=f"ONNX type {tensor.data_type}")
 
     def read(tensor: typing.Any) -> np.ndarray:
         try:

@@ -6,6 +6,7 @@ Opcodes: the comments of CPython's pickletools; what torch writes: the documenta
 """
 
 import dataclasses
+import io
 import itertools
 import math
 import pickletools
@@ -115,7 +116,9 @@ class _Machine:
         self.storages: dict[str, Storage] = {}
 
     def since_mark(self) -> list:
-        at = next(i for i in range(len(self.stack) - 1, -1, -1) if self.stack[i] is _MARK)
+        at = next((i for i in range(len(self.stack) - 1, -1, -1) if self.stack[i] is _MARK), None)
+        if at is None:
+            raise ValueError("items without their mark")
         items = self.stack[at + 1 :]
         del self.stack[at:]
         return items
@@ -206,7 +209,7 @@ class _Machine:
             raise InputError(f"{self.where}: pickle", wanted="opcodes that tensors and containers need", got=name)
 
 
-def read_pickle(stream: typing.BinaryIO, where: str, limits: Limits) -> tuple[typing.Any, dict[str, Storage]]:
+def read_pickle(stream: io.BytesIO, where: str, limits: Limits) -> tuple[typing.Any, dict[str, Storage]]:
     """The object pickled at the stream's position, which moves behind it, and the storages it names.
 
     Raises:
@@ -220,7 +223,7 @@ def read_pickle(stream: typing.BinaryIO, where: str, limits: Limits) -> tuple[ty
             machine.step(opcode.name, argument)
     except InputError:
         raise
-    except (ValueError, TypeError, LookupError, StopIteration, OverflowError, struct.error, AttributeError) as error:
+    except (ValueError, TypeError, LookupError, OverflowError, struct.error, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"[:200]
         raise InputError(f"{where}: pickle", wanted="a pickle that torch wrote, whole", got=reason) from error
     raise InputError(f"{where}: pickle", wanted=f"at most {limits.operations} operations", got="more")

@@ -109,28 +109,29 @@ def read_legacy(data: bytes, where: str, limits: Limits) -> WeightFile:
         InputError: no such file, damaged, or holding more than tensors.
     """
     stream = io.BytesIO(data)
-    head = [read_pickle(stream, where, limits)[0] for _ in range(2)] if data[:1] == b"\x80" else []
-    if head != [MAGIC, LEGACY_PROTOCOL]:
-        raise InputError(where, wanted="a torch checkpoint (its magic number first)", got="another pickle")
+    for number in (MAGIC, LEGACY_PROTOCOL):
+        found, _ = read_pickle(stream, where, limits)
+        if type(found) is not int or found != number:
+            raise InputError(where, wanted="a torch checkpoint (its magic number first)", got="another pickle")
     system, _ = read_pickle(stream, where, limits)
     little = system.get("little_endian", True) if isinstance(system, dict) else True
     tree, storages = read_pickle(stream, where, limits)
     keys, _ = read_pickle(stream, where, limits)
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     for key in map(str, keys if isinstance(keys, list) else []):
         if key not in storages:
             raise InputError(f"{where}: storage {key[:40]}", wanted="one that a tensor uses", got="none does")
         count = stream.read(8)
         size = storages[key].numel * storages[key].dtype.itemsize
-        found[key] = stream.read(size)
+        contents[key] = stream.read(size)
         announced = int.from_bytes(count, "little" if little else "big")
-        if len(count) != 8 or announced != storages[key].numel or len(found[key]) != size:
-            got = f"{announced} announced, {len(found[key])} bytes there"
+        if len(count) != 8 or announced != storages[key].numel or len(contents[key]) != size:
+            got = f"{announced} announced, {len(contents[key])} bytes there"
             raise InputError(f"{where}: storage {key[:40]}", wanted=f"{storages[key].numel} elements", got=got)
-    if lost := sorted(storages.keys() - found.keys()):
+    if lost := sorted(storages.keys() - contents.keys()):
         raise InputError(f"{where}: storage {lost[0][:40]}", wanted="its bytes behind the pickles", got="none")
 
     def elements(storage: Storage) -> np.ndarray:
-        return _elements(found[storage.key], storage, where, "<" if little else ">")
+        return _elements(contents[storage.key], storage, where, "<" if little else ">")
 
     return WeightFile("torch checkpoint from before 1.6", _stored(tree, elements))
