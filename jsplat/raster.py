@@ -4,6 +4,8 @@ The only module that imports `jsplat.kernels`.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ from jsplat.scene import SH_C0, Gaussians, Render, Scene
 NEAR = 0.01  # world units; nearer Gaussians are hidden
 LOW_PASS = 0.3  # pixel^2 added to the projected covariance (Kerbl et al. 2023)
 HITS_PER_GAUSSIAN = 8  # default capacity: a splat of a fitted head touches 3 to 4 tiles
+VIEWS_AT_ONCE = 8  # on a GPU, where a loop over views renders them
 FRUSTUM_MARGIN = 0.15  # of the image size beyond which the projection's Jacobian is held fixed, as gsplat does
 
 _einsum = functools.partial(jnp.einsum, precision="highest")  # GPUs would else round the factors to 10 bits
@@ -179,7 +182,15 @@ def capacity_for(gaussians: Gaussians, cameras: Camera) -> int:
 def _most_needed(gaussians: Gaussians, cameras: Camera) -> jax.Array:
     # A capacity of 1 leaves every list empty, so that only the count is paid for.
     blank = jnp.zeros((*gaussians.logit_opacities.shape, 1))
-    return jax.lax.map(lambda camera: rasterize(gaussians, blank, camera, capacity=1).needed, cameras).max()
+    return over_views(lambda camera: rasterize(gaussians, blank, camera, capacity=1).needed, cameras).max()
+
+
+def over_views(function: Callable[..., Any], views: Any) -> Any:
+    """`function` of each view (leading axis of every array), in one compiled loop.
+
+    On a CPU one view keeps every core busy, and memory stays small; a GPU takes several at once.
+    """
+    return jax.lax.map(function, views, batch_size=None if jax.default_backend() == "cpu" else VIEWS_AT_ONCE)
 
 
 def _check_capacity(needed, capacity: int) -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from jsplat.camera import Camera, meeting_point, orbit
 from jsplat.capture import Capture
 from jsplat.errors import InputError
-from jsplat.raster import capacity_for, rasterize
+from jsplat.raster import capacity_for, over_views, rasterize
 from jsplat.scene import Gaussians
 
 
@@ -88,4 +88,4 @@ def _shares(gaussians: Gaussians, seen: Float[Array, "n 1"], cameras: Camera, *,
         render = rasterize(gaussians, seen, camera, capacity=capacity)
         return render.channels.sum() / jnp.maximum(render.alpha.sum(), 1e-6)
 
-    return jax.lax.map(share, cameras)
+    return over_views(share, cameras)

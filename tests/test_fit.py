@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import ndimage
 
@@ -193,6 +194,22 @@ def test_captures_that_do_not_fit_together_are_refused():
         fit([ada, ball.capture("bob").with_labels(ada.labels, CELEBAMASK_HQ)], SHORT)
     with pytest.raises(InputError, match="fit: captures: wanted at least one, got 0"):
         fit([], SHORT)
+
+
+def test_the_optimizer_is_adam_with_a_decaying_rate_for_each_attribute():
+    config = dataclasses.replace(SHORT, lr_means=3e-3, lr_sh=0.2)
+    optimizer, scene = training._optimizer(config), half_dead()
+    updates, state = [], optimizer.init(scene)  # type: ignore[arg-type]
+    for step in range(3):
+        gradient = jax.tree.map(lambda x, step=step: jnp.cos(3 * x + step), scene)
+        update, state = optimizer.update(gradient, state)
+        updates.append(update)
+    for rate, pick in ((3e-3, lambda s: s.gaussians.means), (0.2, lambda s: s.attributes.sh)):
+        alone = optax.adam(optax.exponential_decay(rate, config.steps, config.lr_final), eps=1e-15)
+        state = alone.init(pick(scene))
+        for step in range(3):
+            want, state = alone.update(jnp.cos(3 * pick(scene) + step), state)
+            assert_close(pick(updates[step]), want, 1e-6, "float32, factors in another order", relative=True)
 
 
 # The whole fit

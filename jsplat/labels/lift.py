@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jsplat.camera import Camera
-from jsplat.raster import rasterize, rotation_matrices
+from jsplat.raster import over_views, rasterize, rotation_matrices
 from jsplat.scene import Gaussians, Render
 
 
@@ -44,14 +44,14 @@ def lift(
         (sums,) = pull(jnp.concatenate([picture.astype(jnp.float32), jnp.ones((*picture.shape[:2], 1))], -1))
         return jnp.where(needed > capacity, jnp.nan, sums)
 
-    sums = jax.lax.map(one, (cameras, pictures))
+    sums = over_views(one, (cameras, pictures))
     return sums[..., :-1], sums[..., -1]
 
 
 @functools.partial(jax.jit, static_argnames="capacity")
 def paint(gaussians: Gaussians, features: Float[Array, "n c"], cameras: Camera, *, capacity: int) -> Render:
     """Any channels per Gaussian of one head, seen by many cameras, one after the other in memory."""
-    return jax.lax.map(lambda camera: rasterize(gaussians, features, camera, capacity=capacity), cameras)
+    return over_views(lambda camera: rasterize(gaussians, features, camera, capacity=capacity), cameras)
 
 
 @jax.jit

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from jsplat.camera import Camera
 from jsplat.errors import InputError
 from jsplat.labels.votes import certainty
-from jsplat.raster import rasterize
+from jsplat.raster import over_views, rasterize
 from jsplat.scene import Gaussians
 
 _LEAST = 1e-3  # channels below this do not divide
@@ -110,5 +110,5 @@ def sharpen(
         moved = table * gained
         return (jnp.where(moved.sum(-1, keepdims=True) > _SURE, _normalised(moved), table), counts), None
 
-    counts = jax.lax.map(first_counts, (cameras, opinions, spoken))
+    counts = over_views(first_counts, (cameras, opinions, spoken))
     return jax.lax.scan(update, (rows, counts), length=config.rounds)[0][0]
