@@ -82,9 +82,12 @@ def resize_labels(labels: UInt8[np.ndarray, "h w"], size: tuple[int, int]) -> UI
 
 def inside(root: Path, name: object, where: str) -> Path:
     """The file `name` below `root`; InputError (`where`: file and field) if it is no relative path that stays there."""
-    if not isinstance(name, str) or not name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise InputError(where, wanted="a path inside the folder", got=repr(name))
-    return root / name
+    parts = Path(name).parts if isinstance(name, str) else ()
+    # Names that no file system takes would fail later, and differently everywhere.
+    fits = all(len(part.encode(errors="replace")) <= 255 for part in parts) and "\0" not in str(name)
+    if not parts or Path(*parts).is_absolute() or ".." in parts or not fits or len(str(name)) > 1000:
+        raise InputError(where, wanted="a path inside the folder", got=repr(name)[:80])
+    return root.joinpath(*parts)
 
 
 def read_image(path: Path, where: str) -> UInt8[np.ndarray, "h w 3"]:
@@ -162,31 +165,41 @@ def _orientation(tiff: bytes) -> int:
     return 1
 
 
-def read_pixels(path: Path, where: str) -> np.ndarray:
-    """Decodes a PNG or JPEG as it is stored: channels in OpenCV's order, Exif rotation not applied (calibrations are
-    made on stored pixels); InputError (`where`: file and field) for what is damaged, too large, or CMYK."""
+def picture_file(path: Path, where: str) -> tuple[bytes, tuple[int, int, int, int]]:
+    """A PNG or JPEG as bytes, and its header (see `picture_header`); nothing is decoded.
+
+    Raises:
+        InputError: (`where`: file and field) for what is cut off, too large, a CMYK JPEG, or something else.
+    """
     try:
         data = path.read_bytes() if path.is_file() else None
     except OSError as error:
         raise InputError(where, wanted="an image", got=f"{path.name[:80]}: {error.strerror}") from error
     if data is None:
         raise InputError(where, wanted="an image", got=f"no file {path.name}")
-    header, image = picture_header(data), None
-    if header is not None:
-        width, height, channels, _ = header
-        if width * height > MOST_PIXELS:
-            wanted = f"at most {MOST_PIXELS:,} pixels"
-            raise InputError(where, wanted=wanted, got=f"{path.name}, {width}x{height}")
-        if channels == 4 and data[:2] == b"\xff\xd8":
-            raise InputError(where, wanted="an RGB or grey picture", got=f"{path.name}, a CMYK JPEG")
-        try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        except cv2.error:  # OpenCV's own limits
-            image = None
-    if image is None:
+    header = picture_header(data)
+    if header is None:
         known = data[:8] == b"\x89PNG\r\n\x1a\n" or data[:3] == b"\xff\xd8\xff"
-        why = "neither PNG nor JPEG" if not known else "cut off" if header is None else "damaged"
+        why = "cut off" if known else "neither PNG nor JPEG"
         raise InputError(where, wanted="a readable image", got=f"{path.name}, {len(data)} bytes, {why}")
+    width, height, channels, _ = header
+    if width * height > MOST_PIXELS:
+        raise InputError(where, wanted=f"at most {MOST_PIXELS:,} pixels", got=f"{path.name}, {width}x{height}")
+    if channels == 4 and data[:2] == b"\xff\xd8":
+        raise InputError(where, wanted="an RGB or grey picture", got=f"{path.name}, a CMYK JPEG")
+    return data, header
+
+
+def read_pixels(path: Path, where: str) -> np.ndarray:
+    """Decodes a PNG or JPEG as it is stored: channels in OpenCV's order, Exif rotation not applied (calibrations are
+    made on stored pixels); InputError (`where`: file and field) as of `picture_file`, and for damage inside."""
+    data, _ = picture_file(path, where)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:  # OpenCV's own limits
+        image = None
+    if image is None:
+        raise InputError(where, wanted="a readable image", got=f"{path.name}, {len(data)} bytes, damaged")
     return image
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsplat.errors import InputError
 from jsplat.readers.colmap import read_model
-from jsplat.readers.source import PICTURES, ImportConfig, Source
+from jsplat.readers.source import PICTURES, ImportConfig, Source, stored_size
 
 LOOKS_FOR = "at least 3 photographs (PNG or JPEG)"
 _SEED = 0
@@ -32,12 +32,16 @@ def read(folder: Path, config: ImportConfig) -> Source:
     except ImportError as error:
         wanted = "the package pycolmap, to find cameras: pip install 'jsplat[sfm]'"
         raise InputError(str(folder), wanted=wanted, got="none installed") from error
-    names = [p.name for p in _pictures(folder)]
+    pictures = _pictures(folder)
+    names = [p.name for p in pictures]
+    # COLMAP reads stored pixels too. One lens is far better determined than one for each photograph.
+    alike = len({stored_size(p, f"{folder.name}/{p.name}")[:2] for p in pictures}) == 1
+    mode = pycolmap.CameraMode.SINGLE if alike else pycolmap.CameraMode.AUTO
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         database = work / "database.db"
         pycolmap.set_random_seed(_SEED)
-        pycolmap.extract_features(database, folder, image_names=names)
+        pycolmap.extract_features(database, folder, image_names=names, camera_mode=mode)
         pycolmap.match_exhaustive(database)
         models = pycolmap.incremental_mapping(database, folder, work)
         if not models:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from jsplat.capture import picture_header, read_mask, read_pixels
+from jsplat.capture import picture_file, read_mask, read_pixels
 from jsplat.errors import InputError
 from jsplat.labelset import LabelSet
 from jsplat.readers.lens import Lens
@@ -111,17 +111,10 @@ def stored_size(path: Path, where: str) -> tuple[int, int, int]:
     """Width and height of a stored picture and its Exif orientation, from its header.
 
     Raises:
-        InputError: no PNG or JPEG, or one that is cut off.
+        InputError: no PNG or JPEG, or one that cannot be used.
     """
-    try:
-        data = path.read_bytes() if path.is_file() else None
-    except OSError as error:
-        raise InputError(where, wanted="an image", got=f"{path.name[:80]}: {error.strerror}") from error
-    header = None if data is None else picture_header(data)
-    if header is None:
-        read_pixels(path, where)  # says what is wrong with it
-        raise InputError(where, wanted="a PNG or JPEG", got=path.name)
-    return header[0], header[1], header[3]
+    width, height, _, orientation = picture_file(path, where)[1]
+    return width, height, orientation
 
 
 def read_photo(
