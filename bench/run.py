@@ -1,79 +1,50 @@
-"""Runs a suite, writes one JSON line per measurement, and compares with the baseline of this kind of device.
+"""Runs suites, appends one JSON line per measurement to the history, and compares with the baseline of this device.
 
-python -m bench.run                                   # measure and print
-python -m bench.run --out bench/history/DEVICE.jsonl  # and append
-python -m bench.run --gate                            # and fail when something got worse
-python -m bench.run --save-baseline                   # these numbers become the baseline
+python -m bench.run --suite cpu-raster cpu-step   # measure, print, append to bench/history/<device>.jsonl
+python -m bench.run --list                        # what there is
+python -m bench.run --gate                        # and fail when something got worse
+python -m bench.run --save-baseline               # these numbers become the baseline
 """
 
 import argparse
 import datetime
 import json
-import math
 import os
 import platform
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import jax
 
-from bench.metric import Metric, complaints, paired_ratio, slug, summary
-from bench.workloads import SUITES, Suite, Workload, accuracy, runner, weights_of
+from bench import fits, networks, raster
+from bench.metric import Metric, complaints, slug
+from bench.timing import Job, measure
+from bench.workloads import SUITES, Fit, Lift, Network, Raster, Step
 
 ROOT = Path(__file__).resolve().parent
-ROUNDS = 7
-TURN = 0.3  # seconds: a shorter workload is repeated within its turn, so that all meet the same disturbances
+FEWEST = 5  # rounds of a suite that has a baseline
+PREPARE = {
+    Raster: raster.prepare,
+    Step: fits.prepare_step,
+    Fit: fits.prepare_fit,
+    Lift: fits.prepare_lift,
+    Network: networks.prepare,
+}
+PACKAGES = ("jax", "jaxlib", "numpy", "flax", "torch", "gsplat")
 
 
-def measure(suite: Suite, rounds: int = ROUNDS) -> list[Metric]:
-    """Every workload once per round, in turn, after a warm-up; then the ratios, round by round.
-
-    A workload that crashes becomes a metric without a value, and so do its ratios.
-    """
-    ready, failed, right = {}, {}, {}
-    for work in suite.workloads:
-        try:
-            run, args = runner(work)
-            right[work.name] = accuracy(work, run, args)  # compiles as well
-            args = (weights_of(work), *args)
-            ready[work.name] = (run, args, max(1, math.ceil(TURN / _seconds(run, args, 1))))
-        except Exception as error:  # whatever it is, the other workloads are still worth measuring
-            failed[work.name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    seconds: dict[str, list[float]] = {name: [] for name in ready}
-    for _ in range(rounds):
-        for name, timed in ready.items():
-            seconds[name].append(_seconds(*timed))
-    found = [
-        _time(work, seconds.get(work.name), right.get(work.name), failed.get(work.name)) for work in suite.workloads
-    ]
-    for ratio in suite.ratios:
-        broken = next((n for n in (ratio.over, ratio.under) if n not in seconds), None)
-        if broken:
-            found.append(Metric(ratio.name, None, "x", ratio.direction, bound=ratio.bound, error=f"{broken} crashed"))
-            continue
-        value, spread = paired_ratio(seconds[ratio.over], seconds[ratio.under])
-        both = {f"{n}.{key}": x for n in (ratio.over, ratio.under) for key, x in right[n].items()}
-        found.append(Metric(ratio.name, value, "x", ratio.direction, spread, rounds, ratio.bound, both))
-    return found
+def prepare(work: object) -> Job:
+    """Makes a workload ready to be timed."""
+    return PREPARE[type(work)](work)
 
 
-def _seconds(run: Callable, args: tuple, repeats: int) -> float:
-    """Mean wall time of one call."""
-    begin = time.perf_counter()
-    for _ in range(repeats):
-        jax.block_until_ready(run(*args))
-    return (time.perf_counter() - begin) / repeats
-
-
-def _time(work: Workload, seconds: list[float] | None, right: dict | None, error: str | None) -> Metric:
-    if seconds is None:
-        return Metric(work.name, None, "ms", "lower", error=error)
-    value, spread = summary(seconds)
-    return Metric(work.name, 1e3 * value, "ms", "lower", spread, len(seconds), accuracy=right or {})
+def measured(name: str, rounds: int | None) -> list[Metric]:
+    """The metrics of one suite; of whole fits also how much longer the peer takes to the same PSNR."""
+    found = measure(SUITES[name], prepare, rounds)
+    return found + fits.to_the_same_psnr(found)
 
 
 def device_name() -> str:
@@ -87,50 +58,85 @@ def device_name() -> str:
     return f"{models[0] if models else platform.machine()} {os.cpu_count()} cores"
 
 
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def about(suite: str) -> dict[str, object]:
-    """Where and with what a run was made."""
+    """Where and with what a run was made, and how busy the machine was (load: processes that wanted a core)."""
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    versions = {name: found for name in PACKAGES if (found := _version(name)) is not None}
     return {
         "suite": suite,
         "device": device_name(),
         "commit": commit,
-        "versions": {name: version(name) for name in ("jax", "jaxlib", "numpy")}
-        | {"python": platform.python_version()},
+        "versions": versions | {"python": platform.python_version()},
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _shown(line: dict) -> str:
+    if line["value"] is None:
+        said = f"not measured: {line['skipped']}" if line["skipped"] else f"failed: {line['error']}"
+        return f"{line['name']:44} {said}"
+    text = f"{line['name']:44} {line['value']:10.4g} {line['unit']:2} (IQR {line['spread']:.0%}, best {line['fastest']:.4g})"
+    if line["floor"]:
+        seconds = line["fastest"] / 1e3
+        gops, gb = line["floor"]["operations"] / 1e9, line["floor"]["bytes"] / 1e9
+        text += f"; floor {gops:.3g} Gop, {gb:.3g} GB: {gops / seconds:.3g} Gop/s, {gb / seconds:.3g} GB/s"
+    if line["bound"] is not None:
+        text += f"; goal {'at most' if line['direction'] == 'lower' else 'at least'} {line['bound']:g}"
+    return text + (f"; {line['note']}" if line["note"] else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 1 when the gate has a complaint."""
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--suite", choices=SUITES, default="cpu-small")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--out", type=Path, help="a .jsonl file to append to")
+    parser.add_argument("--suite", nargs="+", choices=SUITES, default=["cpu-small"])
+    parser.add_argument("--device", choices=("cpu", "gpu"), help="fail unless JAX computes on it")
+    parser.add_argument("--rounds", type=int, help="instead of the suite's own")
+    parser.add_argument("--out", type=Path, help="the .jsonl to append to; default: bench/history/<device>.jsonl")
     parser.add_argument("--baseline", type=Path, help="default: bench/baseline/<device>.json")
     parser.add_argument("--gate", action="store_true", help="fail on a regression, a missing metric or a crash")
     parser.add_argument("--save-baseline", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print JSON lines")
+    parser.add_argument("--list", action="store_true", help="print the suites and what is in them")
     given = parser.parse_args(arguments)
-    if given.rounds < 5:
-        parser.error(f"--rounds: wanted at least 5, got {given.rounds}")
-    where = about(given.suite)
-    path = given.baseline or ROOT / "baseline" / f"{slug(str(where['device']))}.json"
+    if given.list:
+        for name, suite in SUITES.items():
+            print(name, *(f"  {work}" for work in suite.workloads), sep="\n")
+        return 0
+    if given.rounds is not None and given.rounds < FEWEST and (given.gate or given.save_baseline):
+        parser.error(f"--rounds: wanted at least {FEWEST}, got {given.rounds}")
+    if given.device and jax.devices()[0].platform != given.device:
+        parser.error(f"--device: wanted {given.device}, JAX has {jax.devices()[0].platform}")
+    name = slug(device_name())
+    path = given.baseline or ROOT / "baseline" / f"{name}.json"
+    out = given.out or ROOT / "history" / f"{name}.jsonl"
     if given.gate and not path.is_file():
         parser.error(f"--gate: no baseline for this device ({path.name}); make one with --save-baseline")
 
-    lines = [metric.line(**where) for metric in measure(SUITES[given.suite], given.rounds)]
-    for line in lines:
-        print(json.dumps(line))
-    if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        with given.out.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+    lines = []
+    for suite in given.suite:
+        where = about(suite)
+        for metric in measured(suite, given.rounds):
+            lines.append(metric.line(**where))
+            print(json.dumps(lines[-1]) if given.json else _shown(lines[-1]), flush=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
     wrong = complaints(lines, json.loads(path.read_text())) if given.gate else []
     if given.save_baseline:
-        crashed = [line["name"] for line in lines if line["value"] is None]
+        crashed = [line["name"] for line in lines if line["error"]]
         if crashed:
             parser.error(f"--save-baseline: no value for {', '.join(crashed)}")
-        path.write_text(json.dumps({line["name"]: line for line in lines}, indent=1) + "\n")
+        kept = {line["name"]: line for line in lines if line["value"] is not None}
+        path.write_text(json.dumps(kept, indent=1) + "\n")
     for complaint in wrong:
         print(f"gate: {complaint}", file=sys.stderr)
     return 1 if wrong else 0

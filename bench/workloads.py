@@ -1,34 +1,29 @@
-"""What is measured, as data, and how to turn one entry into something that runs."""
+"""What is measured, as data. `bench/{raster,fits,networks}.py` make an entry run."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
+import os
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+from bench.timing import Ratio, Suite
 
-from jsplat.kernels.blend import blend
-from jsplat.kernels.blend.cases import headlike
-from jsplat.kernels.blend.reference import blend_reference
-from jsplat.kernels.blend.xla import TILE
-from jsplat.kernels.tiling import bin_tiles
-
-STRIP = 8  # rows of the image on which accuracy is measured: the float64 reference is dense
+CORES = os.cpu_count() or 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Workload:
-    """Blending head-like Gaussians.
+class Raster:
+    """Blending projected Gaussians.
 
     Attributes:
-        implementation: a name in `jsplat.kernels.blend.BACKENDS`, or "dense": the reference in float32.
+        implementation: a name in `jsplat.kernels.blend.BACKENDS`, "dense" (the reference in float32), or a peer.
+        mode: of a peer, see its module.
+        scene: "headlike" (random, on an ellipsoid) or "fitted" (heads that the project's fit made).
         gradient: forward and backward, or forward alone.
         edge: of the square images, in pixels.
     """
 
     name: str
     implementation: str = "xla"
+    mode: str = ""
+    scene: str = "headlike"
     images: int = 1
     count: int = 8000
     edge: int = 128
@@ -37,34 +32,146 @@ class Workload:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ratio:
-    """Time of one workload over that of another, measured side by side."""
+class Step:
+    """One step of Adam on colours and labels of fitted heads: render, L1 + SSIM + cross-entropy, backward, update."""
 
     name: str
-    over: str
-    under: str
-    direction: str
-    bound: float | None = None
+    implementation: str = "jsplat"
+    mode: str = ""
+    identities: int = 1
+    count: int = 6000
+    edge: int = 96
 
 
 @dataclasses.dataclass(frozen=True)
-class Suite:
-    """Workloads measured in interleaved rounds, and the ratios among them."""
+class Fit:
+    """Whole fits of procedural heads, starting points included; PSNR is measured on held-out views.
 
-    workloads: tuple[Workload, ...]
-    ratios: tuple[Ratio, ...]
+    Attributes:
+        implementation: "jsplat" (all identities at once) or "two_models" (one after the other, colours and
+            colour-coded labels apart, see `bench/peers/two_models.py`).
+    """
 
+    name: str
+    implementation: str = "jsplat"
+    mode: str = ""
+    identities: int = 8
+    count: int = 2000
+    size: int = 64
+    views: int = 20
+    steps: int = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Lift:
+    """What every view says about every Gaussian of one fitted head: 19 channels, one backward pass a view."""
+
+    name: str
+    implementation: str = "jsplat"
+    mode: str = ""
+    count: int = 6000
+    edge: int = 96
+    views: int = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """BiSeNet on random pictures: inference, or one training step (three losses, AdamW)."""
+
+    name: str
+    implementation: str = "jsplat"
+    mode: str = ""
+    batch: int = 1
+    edge: int = 128
+    training: bool = False
+    depth: int = 18
+    width: float = 1.0
+
+
+# The modes of the plain PyTorch rasterizer; what is compared is the fastest of them in the same run.
+TORCH_MODES = tuple(dict.fromkeys(("batched, 1 threads", f"batched, {CORES} threads")))
+
+
+def _pair(base: Raster | Step | Lift, modes: tuple[str, ...] = TORCH_MODES):
+    """A workload and the same on the torch rasterizer, in all modes."""
+    return (base, *(dataclasses.replace(base, name=n, implementation="torch", mode=m) for n, m in _named(base, modes)))
+
+
+def _named(base, modes: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [(f"{base.name}/torch {mode}", mode) for mode in modes]
+
+
+def _faster(base, bound: float | None = None, modes: tuple[str, ...] = TORCH_MODES) -> Ratio:
+    """How many times faster ours is than the best mode of the peer."""
+    return Ratio(
+        f"{base.name}: torch over jsplat", tuple(n for n, _ in _named(base, modes)), base.name, "higher", bound
+    )
+
+
+def _against_torch(*bases, bounds: dict[str, float] | None = None, modes=TORCH_MODES, rounds: int = 7) -> Suite:
+    works = tuple(w for base in bases for w in _pair(base, modes))
+    return Suite(works, tuple(_faster(b, (bounds or {}).get(b.name), modes) for b in bases), rounds)
+
+
+def _against_gsplat(*bases: Raster, bounds: dict[str, float] | None = None) -> Suite:
+    works, ratios = [], []
+    for base in bases:
+        modes = ("padded", "split") if base.channels == 22 else ("padded",)
+        names = [f"{base.name}/gsplat {mode}" for mode in modes]
+        works += [
+            base,
+            *(dataclasses.replace(base, name=n, implementation="gsplat", mode=m) for n, m in zip(names, modes)),
+        ]
+        bound = (bounds or {}).get(base.name)
+        ratios.append(Ratio(f"{base.name}: gsplat over jsplat", tuple(names), base.name, "higher", bound))
+    return Suite(tuple(works), tuple(ratios))
+
+
+def _line(axis: str, values: tuple[int, ...], **centre) -> list[Raster]:
+    """Forward and backward along one axis through the centre."""
+    return [Raster(f"scaling {axis} {v}", **{**centre, axis: v}) for v in values]
+
+
+_CPU_CENTRE = {"count": 8000, "edge": 128, "channels": 22}
+_GPU_CENTRE = {"count": 50_000, "edge": 512, "channels": 22, "scene": "fitted"}
+
+
+def _networks(
+    batch: int, edge: int, training: bool, torch_modes: tuple[str, ...], bound: float, ours=("float32",)
+) -> Suite:
+    kind = "training" if training else "inference"
+    base = Network(f"bisenet {kind} {batch}x{edge}", batch=batch, edge=edge, training=training)
+    mine = [dataclasses.replace(base, name=f"{base.name}/jsplat {m}", mode=m) for m in ours]
+    peers = [
+        dataclasses.replace(base, name=f"{base.name}/torch {m}", implementation="torch", mode=m) for m in torch_modes
+    ]
+    ratio = Ratio(
+        f"{base.name}: torch over jsplat", tuple(p.name for p in peers), tuple(m.name for m in mine), "higher", bound
+    )  # fmt: skip
+    return Suite((*mine, *peers), (ratio,))
+
+
+_CPU_MODES = (
+    f"{CORES} threads", f"{CORES} threads, channels_last", f"{CORES} threads, bf16",
+    f"{CORES} threads, channels_last, bf16", f"{CORES} threads, channels_last, compiled",
+)  # fmt: skip
+_GPU_MODES = ("cuda, channels_last, bf16", "cuda, channels_last, bf16, compiled", "cuda, channels_last")
+_FITS = tuple(Fit(f"fit of 8, {n} steps", steps=n) for n in (50, 100, 150))
+_LOOPS = tuple(
+    dataclasses.replace(f, name=f"{f.name}/two models", implementation="two_models", mode="batched, 1 threads")
+    for f in _FITS
+)
 
 SUITES = {
     "cpu-small": Suite(
         workloads=(
-            Workload("forward_rgb", gradient=False),
-            Workload("forward_22", channels=22, gradient=False),
-            Workload("train_rgb"),
-            Workload("train_22", channels=22),
-            Workload("train_22_identities_8", channels=22, images=8),
-            Workload("train_4000", count=4000),
-            Workload("dense_4000", count=4000, implementation="dense"),
+            Raster("forward_rgb", gradient=False),
+            Raster("forward_22", channels=22, gradient=False),
+            Raster("train_rgb"),
+            Raster("train_22", channels=22),
+            Raster("train_22_identities_8", channels=22, images=8),
+            Raster("train_4000", count=4000),
+            Raster("dense_4000", count=4000, implementation="dense"),
         ),
         ratios=(
             Ratio("channels_22_over_3", "train_22", "train_rgb", "lower", 2.0),
@@ -74,78 +181,89 @@ SUITES = {
     ),
     "tiny": Suite(  # seconds: that everything runs, on any machine
         workloads=(
-            Workload("train_rgb", count=40, edge=24),
-            Workload("dense", count=40, edge=24, implementation="dense"),
+            Raster("train_rgb", count=40, edge=24),
+            Raster("dense", count=40, edge=24, implementation="dense"),
+            Raster("torch", count=40, edge=24, implementation="torch", mode="batched, 1 threads"),
+            Raster("gsplat", count=40, edge=24, implementation="gsplat", mode="padded"),
         ),
         ratios=(Ratio("dense_over_xla", "dense", "train_rgb", "higher"),),
+        rounds=5,
     ),
+    "cpu-raster": _against_torch(
+        Raster("cpu forward 3", gradient=False),
+        Raster("cpu forward 22", channels=22, gradient=False),
+        Raster("cpu train 3"),
+        Raster("cpu train 22", channels=22),
+        Raster("cpu train 22, fitted", channels=22, scene="fitted", count=6000),
+        Raster("cpu train 22, 8 identities", channels=22, images=8),
+        bounds={"cpu train 22": 3.0},
+    ),
+    "cpu-modes": Suite(  # which form of the plain PyTorch rasterizer is the one to compare with
+        workloads=tuple(
+            Raster(f"torch {mode}", channels=22, implementation="torch", mode=mode)
+            for mode in (
+                "batched, 1 threads",
+                f"batched, {CORES} threads",
+                "loop, 1 threads",
+                f"loop, {CORES} threads",
+                f"batched, {CORES} threads, compiled",
+            )
+        ),
+        rounds=5,
+    ),  # fmt: skip
+    "cpu-scaling": _against_torch(
+        *_line("count", (2000, 4000, 8000, 16000, 32000), **_CPU_CENTRE),
+        *_line("channels", (3, 8, 32), **_CPU_CENTRE),
+        *_line("edge", (64, 256, 512), **_CPU_CENTRE),
+        *_line("images", (2, 4, 8), **_CPU_CENTRE),
+        modes=TORCH_MODES[:1],
+        rounds=5,
+    ),
+    "cpu-step": _against_torch(
+        Step("cpu step"), Step("cpu step, 8 identities", identities=8), Lift("cpu lift of 16 views"), rounds=5
+    ),
+    "cpu-fit": Suite((*_FITS, *_LOOPS), rounds=1),  # `run` adds the ratio to the same PSNR
+    "cpu-parser": _networks(4, 128, False, _CPU_MODES, 1.0),
+    "cpu-parser-training": _networks(4, 128, True, _CPU_MODES, 1.0),
+    "gpu-raster": _against_gsplat(
+        *(
+            Raster(f"gpu {kind} {c}", gradient=kind == "train", **{**_GPU_CENTRE, "channels": c})
+            for kind in ("forward", "train")
+            for c in (3, 8, 22, 32)
+        ),
+        bounds={"gpu forward 3": 1.3, "gpu forward 22": 1.8, "gpu train 3": 1.5, "gpu train 22": 2.5},
+    ),
+    "gpu-scaling": _against_gsplat(
+        *_line("count", (30_000, 150_000), **_GPU_CENTRE),
+        *_line("edge", (256, 512, 1024), **_GPU_CENTRE),
+        *_line("images", (8, 32), **_GPU_CENTRE),
+    ),
+    "gpu-step": Suite(
+        tuple(
+            Step(f"gpu step, {b} identities/{i}", i, "", b, 50_000, 512)
+            for b in (1, 8, 32)
+            for i in ("jsplat", "gsplat")
+        ),
+        tuple(
+            Ratio(
+                f"gpu step, {b}: gsplat over jsplat",
+                f"gpu step, {b} identities/gsplat",
+                f"gpu step, {b} identities/jsplat",
+                "higher",
+                2.0,
+            )
+            for b in (1, 8, 32)
+        ),
+    ),  # fmt: skip
+    "gpu-lift": Suite((Lift("gpu lift of 55 views", count=50_000, edge=512, views=55),)),
+    "gpu-fit": Suite(
+        tuple(
+            Fit(f"gpu fit of 32, {steps} steps", identities=32, count=30_000, size=256, views=56, steps=steps)
+            for steps in (250, 500)
+        ),
+        rounds=1,
+    ),
+    "gpu-parser": _networks(64, 512, False, _GPU_MODES, 1.0),
+    "gpu-parser-1": _networks(1, 512, False, _GPU_MODES, 1.0),
+    "gpu-parser-training": _networks(64, 512, True, _GPU_MODES, 1.0),
 }
-
-
-def runner(work: Workload) -> tuple[Callable[..., tuple[jax.Array, tuple[jax.Array, ...]]], tuple[jax.Array, ...]]:
-    """A compiled function of (weights, *inputs) giving the image and the gradients of its weighted sum, and inputs.
-
-    Without gradients the second result is empty.
-    """
-    size = (work.edge, work.edge)
-    if work.implementation == "dense":
-        draw = functools.partial(blend_reference, size=size)
-    else:
-        draw = functools.partial(blend, size=size, capacity=_capacity(work), backend=work.implementation)
-    function = _weighted(draw) if work.gradient else lambda weights, *args: (draw(*args)[0], ())
-    return jax.jit(function), headlike(work.images, work.count, work.edge, work.channels).arrays()
-
-
-def _capacity(work: Workload) -> int:
-    """What the images need, rounded up as the fit does."""
-    rows = headlike(work.images, work.count, work.edge, work.channels).arrays()[:4]
-    needed = bin_tiles(*rows, size=(work.edge, work.edge), tile=TILE, capacity=1).needed
-    return -(-int(needed.max()) // 4096) * 4096
-
-
-def weights_of(work: Workload) -> jax.Array:
-    """What the image is multiplied with before it is summed."""
-    shape = (work.images, work.edge, work.edge, work.channels)
-    return jnp.asarray(np.random.default_rng(1).normal(size=shape), jnp.float32)
-
-
-def accuracy(work: Workload, run: Callable, args: tuple[jax.Array, ...]) -> dict[str, float]:
-    """Against the float64 reference, on a strip across the middle of the first image.
-
-    Returns:
-        image_error: largest absolute error of a channel; image_beyond: share of values off by more than 1e-4 (one
-        contribution at the alpha floor flips by rounding); gradient_error: largest relative norm over the attributes.
-    """
-    top = (work.edge - STRIP) // 2
-    rows = slice(top, top + STRIP)
-    weights = jnp.zeros_like(weights_of(work)).at[:1, rows].set(weights_of(work)[:1, rows])
-    image, gradients = run(weights, *args)
-    case = headlike(work.images, work.count, work.edge, work.channels)
-    with jax.enable_x64(True):
-        truth = [jnp.asarray(np.asarray(x, np.float64)[:1]) for x in case.arrays(np.float32)]
-        truth[0] = truth[0] - jnp.asarray([0.0, top])
-        draw = functools.partial(blend_reference, size=(work.edge, STRIP))
-        want, wanted = jax.jit(_weighted(draw))(jnp.asarray(weights[:1, rows], jnp.float64), *truth)
-        want, wanted = jax.tree.map(np.asarray, (want, wanted))
-    off = np.abs(np.asarray(image[:1, rows], np.float64) - want)
-    found = {"image_error": float(off.max()), "image_beyond": float((off > 1e-4).mean())}
-    if gradients:
-        errors = [
-            np.linalg.norm(np.asarray(a[:1], np.float64) - b) / np.linalg.norm(b) for a, b in zip(gradients, wanted)
-        ]
-        found["gradient_error"] = float(max(errors))
-    return found
-
-
-def _weighted(draw: Callable) -> Callable:
-    """Image and gradients of the weighted sum with respect to means, conics, opacities and features."""
-
-    def run(weights, means2d, conics, opacities, depths, features):
-        def loss(means2d, conics, opacities, features):
-            image = draw(means2d, conics, opacities, depths, features)[0]
-            return (image * weights).sum(), image
-
-        gradients, image = jax.grad(loss, (0, 1, 2, 3), has_aux=True)(means2d, conics, opacities, features)
-        return image, gradients
-
-    return run

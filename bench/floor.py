@@ -1,0 +1,84 @@
+"""What no rasterizer can do without, counted in a workload's own data.
+
+Operations, per pair of a Gaussian and a pixel where it counts: 15 to evaluate alpha, c + 4 to blend c channels; the
+backward pass evaluates again and needs 2 c + 31 (a dot product, a colour gradient, the shape's gradients). Bytes: every
+Gaussian is read once and every pixel written once; the backward pass reads the image's gradient and writes the
+Gaussians'. Sorting is left out, so this is a floor, not an estimate.
+"""
+
+import numpy as np
+
+from jsplat.kernels.blend.cases import Splats
+from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
+
+TILE = 8
+EVALUATE, BLEND, SHAPE = 15, 4, 31
+NUMBER = 4  # bytes of a float32
+ROW = 7  # numbers that a Gaussian has besides its features
+
+
+def count_pairs(splats: Splats, edge: int) -> dict[str, int]:
+    """Counts over all images of a square of `edge` pixels.
+
+    Returns:
+        tile_pairs: Gaussians times 8x8 tiles that the box of their ellipse meets; evaluated: those times the tile's
+        pixels; hits: pairs of a Gaussian and a pixel that change the image.
+    """
+    tile_pairs = hits = 0
+    for image in range(len(splats.means2d)):
+        pairs, own = _count_image(splats, image, edge)
+        tile_pairs, hits = tile_pairs + pairs, hits + own
+    return {"tile_pairs": tile_pairs, "evaluated": tile_pairs * TILE**2, "hits": hits}
+
+
+def _count_image(splats: Splats, image: int, edge: int) -> tuple[int, int]:
+    means, conics, opacities, depths = (
+        getattr(splats, name)[image] for name in ("means2d", "conics", "opacities", "depths")
+    )
+    order = np.argsort(depths, kind="stable")
+    order = order[np.isfinite(depths[order]) & (opacities[order] > ALPHA_FLOOR)]
+    means, conics, opacities = means[order], conics[order], opacities[order]
+    determinant = conics[:, 0] * conics[:, 2] - conics[:, 1] ** 2
+    reach = np.sqrt(2 * np.log(opacities / ALPHA_FLOOR)[:, None] * conics[:, [2, 0]] / determinant[:, None])
+    across = -(-edge // TILE)
+    low = np.clip(np.floor((means - reach - 0.5) / TILE), 0, across).astype(int)
+    high = np.clip(np.floor((means + reach - 0.5) / TILE) + 1, 0, across).astype(int)
+    spans = np.maximum(high - low, 0)
+    counts = spans.prod(1)
+    rows = np.repeat(np.arange(len(order)), counts)
+    within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    columns = spans[rows, 0]
+    key = (low[rows, 1] + within // columns) * across + low[rows, 0] + within % columns
+    place = np.argsort(key, kind="stable")
+    key, rows = key[place], rows[place]
+    hits = 0
+    inner = np.arange(TILE) + 0.5
+    for tile, begin, end in zip(*_runs(key)):
+        own = rows[begin:end]
+        dx = (means[own, 0, None] - (tile % across * TILE + inner))[:, None, :]
+        dy = (means[own, 1, None] - (tile // across * TILE + inner))[:, :, None]
+        a, b, c = (conics[own, k, None, None] for k in range(3))
+        alpha = np.minimum(
+            ALPHA_CEILING, opacities[own, None, None] * np.exp(-0.5 * (a * dx**2 + c * dy**2) - b * dx * dy)
+        )
+        alpha[alpha < ALPHA_FLOOR] = 0
+        before = np.cumprod(1 - alpha, 0) / (1 - alpha)
+        hits += int(((alpha > 0) & (before >= TRANSMITTANCE_STOP)).sum())
+    return len(rows), hits
+
+
+def _runs(key: np.ndarray) -> tuple[list[int], list[int], list[int]]:
+    """The values of a sorted array, and where each begins and ends."""
+    values, begins = np.unique(key, return_index=True)
+    return values.tolist(), begins.tolist(), [*begins[1:].tolist(), len(key)]
+
+
+def floor_of(counts: dict[str, int], images: int, gaussians: int, edge: int, channels: int, gradient: bool):
+    """{"operations", "bytes"} of a rasterizer's call."""
+    operations = counts["hits"] * (EVALUATE + BLEND + channels)
+    rows, pixels = images * gaussians * (ROW + channels), images * edge**2 * (channels + 1)
+    numbers = rows + pixels
+    if gradient:
+        operations += counts["hits"] * (EVALUATE + 2 * channels + SHAPE)
+        numbers += 2 * rows + pixels
+    return {"operations": float(operations), "bytes": float(NUMBER * numbers)}

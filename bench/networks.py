@@ -1,0 +1,187 @@
+"""BiSeNet workloads made ready: ours in flax, the peer in PyTorch, with the same weights and the same losses."""
+
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bench.peers import missing, missing_cuda, torch_bisenet
+from bench.raster import planned_mb
+from bench.timing import CannotRunError, Job
+from bench.workloads import Network
+from jsplat.labelset import CELEBAMASK_HQ
+from jsplat.parser import Architecture, new_parser
+from jsplat.parser.loss import HARD, ohem, pixel_loss
+from jsplat.parser.model import is_statistic, variables, with_variables
+from jsplat.parser.resize import logits_to_pixels
+
+CLASSES = len(CELEBAMASK_HQ)
+LEAST = 1 / 16  # of OHEM
+RATE = 1e-3
+SAME_LOGIT, SAME_LABEL = 1e-3, 0.9999  # what float32 must agree to before anything is timed
+SAME_LABEL_BF16 = 0.97  # three digits: pixels between two classes change sides
+
+
+def prepare(work: Network) -> Job:
+    """A job whose logits (inference) or first loss (training) are those of the other framework."""
+    about = {"kind": "network", "implementation": work.implementation, "mode": work.mode, "edge": work.edge}
+    about |= {"images": work.batch, "training": work.training, "depth": work.depth, "width": work.width}
+    call, right, more = (_ours if work.implementation == "jsplat" else _theirs)(work)
+    return Job(call, right, about, **more)
+
+
+def _architecture(work: Network) -> Architecture:
+    return Architecture(work.depth, work.width, work.edge)
+
+
+@functools.lru_cache(maxsize=2)
+def _weights(architecture: Architecture):
+    """Variables with uneven batch statistics, so that a mapping that confuses them is found."""
+    random = np.random.default_rng(0)
+
+    def uneven(name: str, value: jax.Array) -> jax.Array:
+        if name.endswith(("var", "scale")):
+            return jnp.asarray(random.uniform(0.5, 1.5, value.shape), jnp.float32)
+        if name.endswith(("mean", "bias")):
+            return jnp.asarray(random.normal(0, 0.1, value.shape), jnp.float32)
+        return value
+
+    start = new_parser(architecture, CELEBAMASK_HQ, 0).variables
+    return {name: uneven(name, value) for name, value in start.items()}
+
+
+@functools.lru_cache(maxsize=2)
+def _pictures(batch: int, edge: int) -> tuple[np.ndarray, np.ndarray]:
+    """Normalised RGB `b h w 3` and labels `b h w`."""
+    random = np.random.default_rng(1)
+    coarse = random.normal(size=(batch, edge // 16, edge // 16, 3))
+    smooth = np.repeat(np.repeat(coarse, 16, 1), 16, 2) + 0.3 * random.normal(size=(batch, edge, edge, 3))
+    labels = np.repeat(np.repeat(random.integers(0, CLASSES, (batch, edge // 16, edge // 16)), 16, 1), 16, 2)
+    return smooth.astype(np.float32), labels.astype(np.uint8)
+
+
+def _logits(values, pictures, architecture: Architecture):
+    side = pictures.shape[1:3]
+    return logits_to_pixels(with_variables(architecture, CLASSES, values)(pictures), side, side, side)
+
+
+def _loss(weights, statistics, pictures, labels, architecture: Architecture):
+    model = with_variables(architecture, CLASSES, weights | statistics)
+    side, valid = pictures.shape[1:3], jnp.ones(labels.shape)
+    heads = [logits_to_pixels(x, side, side, side) for x in model.training_logits(pictures)]
+    loss = sum(ohem(pixel_loss(x, labels), valid, HARD, LEAST) for x in heads)
+    return loss, {name: value for name, value in variables(model).items() if is_statistic(name)}
+
+
+def _ours(work: Network):
+    if work.mode not in ("float32",):
+        raise CannotRunError(f"jsplat's network has no mode {work.mode!r}")
+    architecture, values = _architecture(work), _weights(_architecture(work))
+    pictures, labels = map(jnp.asarray, _pictures(work.batch, work.edge))
+    begin = time.perf_counter()
+    if not work.training:
+        run = jax.jit(functools.partial(_logits, architecture=architecture)).lower(values, pictures).compile()
+        more = {"compile_seconds": time.perf_counter() - begin, "program_mb": planned_mb(run)}
+        return lambda: jax.block_until_ready(run(values, pictures)), {}, more
+    adam = optax.adamw(RATE)
+    weights = {name: value for name, value in values.items() if not is_statistic(name)}
+    statistics = {name: value for name, value in values.items() if is_statistic(name)}
+
+    def advance(weights, statistics, moments):
+        (loss, statistics), gradients = jax.value_and_grad(_loss, has_aux=True)(
+            weights, statistics, pictures, labels, architecture
+        )
+        updates, moments = adam.update(gradients, moments, weights)
+        return optax.apply_updates(weights, updates), statistics, moments, loss
+
+    state = [jax.tree.map(jnp.array, x) for x in (weights, statistics, adam.init(weights))]
+    compiled = jax.jit(advance, donate_argnums=(0, 1, 2)).lower(*state).compile()
+    more = {"compile_seconds": time.perf_counter() - begin, "program_mb": planned_mb(compiled)}
+
+    def step() -> float:
+        *state[:], loss = compiled(*state)
+        return float(loss)
+
+    return step, {"loss": step()}, more
+
+
+@functools.lru_cache(maxsize=2)
+def _our_answer(batch: int, edge: int, depth: int, width: float, training: bool):
+    """Our logits, or our first loss."""
+    architecture = Architecture(depth, width, edge)
+    values, (pictures, labels) = _weights(architecture), _pictures(batch, edge)
+    if not training:
+        return np.asarray(jax.jit(functools.partial(_logits, architecture=architecture))(values, pictures))
+    statistics = {name: value for name, value in values.items() if is_statistic(name)}
+    loss = jax.jit(functools.partial(_loss, architecture=architecture))(values, statistics, pictures, labels)[0]
+    return float(loss)
+
+
+def _theirs(work: Network):
+    """The PyTorch network; mode: words out of "N threads", "cuda", "channels_last", "bf16", "compiled"."""
+    words = work.mode.split(", ")
+    reason = missing_cuda() if "cuda" in words else missing("torch")
+    if reason:
+        raise CannotRunError(reason)
+    import torch
+
+    device = "cuda" if "cuda" in words else "cpu"
+    threads = next((int(w.split()[0]) for w in words if w.endswith("threads")), None)
+    architecture = _architecture(work)
+    network = torch_bisenet.bisenet(architecture, CLASSES)
+    torch_bisenet.load(network, _weights(architecture), architecture, CLASSES)
+    layout = torch.channels_last if "channels_last" in words else torch.contiguous_format
+    network = network.to(device, memory_format=layout).train(work.training)
+    pictures, labels = _pictures(work.batch, work.edge)
+    shown = torch.tensor(pictures).permute(0, 3, 1, 2).contiguous().to(device, memory_format=layout)
+    wanted = torch.tensor(labels).long().to(device)
+    forward = torch.compile(network) if "compiled" in words else network
+    adam = torch.optim.AdamW(network.parameters(), RATE, fused=True)
+
+    def automatic():
+        return torch.autocast(device, torch.bfloat16, enabled="bf16" in words)
+
+    def infer():
+        with torch.inference_mode(), automatic():
+            return forward(shown)
+
+    def train():
+        adam.zero_grad(set_to_none=True)
+        with automatic():
+            heads = forward(shown)
+        loss = sum(torch_bisenet.ohem(head.float(), wanted, HARD, LEAST) for head in heads)
+        loss.backward()
+        adam.step()
+        return loss.detach()
+
+    def call():
+        if threads:
+            torch.set_num_threads(threads)
+        result = (train if work.training else infer)()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return result
+
+    begin = time.perf_counter()
+    result = call()
+    more = {"compile_seconds": time.perf_counter() - begin} if "compiled" in words else {}
+    return call, _agree(work, result.float().cpu().numpy(), "bf16" in words), more
+
+
+def _agree(work: Network, result: np.ndarray, short: bool) -> dict[str, float]:
+    """How well the peer's first result is ours; raises when it is not the same network."""
+    ours = _our_answer(work.batch, work.edge, work.depth, work.width, work.training)
+    if work.training:
+        found = {"loss": float(result), "relative_error": abs(float(result) - ours) / abs(ours)}
+        good = found["relative_error"] < (5e-2 if short else 1e-4)
+    else:
+        found = {"logit_error": float(np.abs(result - ours).max())}
+        found["same_label"] = float((result.argmax(1) == ours.argmax(1)).mean())
+        good = found["same_label"] >= (SAME_LABEL_BF16 if short else SAME_LABEL)
+        good &= short or found["logit_error"] <= SAME_LOGIT
+    if not good:
+        raise ValueError(f"not the same network: {found}")
+    return found

@@ -1,0 +1,202 @@
+"""A plain PyTorch rasterizer: tiles, autograd, any number of channels; the peer on machines without CUDA.
+
+It keeps the contract of `kernels/blend/reference.py` and the projection of `jsplat.raster.project`. Two forms of the
+blend are kept apart by `form`: "batched" (tiles of similar length padded into one batch) and "loop" (one tile at a
+time); the benchmark uses the faster, see `bench/README.md`.
+"""
+
+import typing
+
+from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
+from jsplat.raster import FRUSTUM_MARGIN, LOW_PASS, NEAR
+
+try:
+    import torch
+except ModuleNotFoundError:  # the module still imports; `bench.peers.missing` says so in the table
+    torch = None
+
+TILE = 8
+GROUP = 1 << 18  # pixel-Gaussian pairs evaluated at once: a megabyte an array, which a processor's cache holds
+FORMS = ("batched", "loop")
+
+
+class TileLists(typing.NamedTuple):
+    """Which Gaussians touch which tile: `ids` nearest first, tile t's from `starts[t]` to `starts[t + 1]`."""
+
+    ids: "torch.Tensor"
+    starts: "torch.Tensor"
+
+
+def bin_tiles(means2d, conics, opacities, depths, size: tuple[int, int], tile: int = TILE) -> TileLists:
+    """Tile lists of images `i n ...` by the bounding box of the ellipse where alpha reaches its floor."""
+    with torch.no_grad():
+        images, count = opacities.shape
+        across, down = -(-size[0] // tile), -(-size[1] // tile)
+        flat_means, flat_conics = means2d.reshape(-1, 2), conics.reshape(-1, 3)
+        limit = torch.log(opacities.reshape(-1).clamp(min=1e-30) / ALPHA_FLOOR)
+        determinant = flat_conics[:, 0] * flat_conics[:, 2] - flat_conics[:, 1] ** 2
+        variance = flat_conics[:, [2, 0]] / determinant.clamp(min=1e-30)[:, None]
+        reach = (2 * limit.clamp(min=0)[:, None] * variance).sqrt()
+        bounds = torch.tensor([across, down], device=reach.device, dtype=reach.dtype)
+        low = ((flat_means - reach - 0.5) / tile).floor().clamp(min=0).minimum(bounds)
+        high = (((flat_means + reach - 0.5) / tile).floor() + 1).clamp(min=0).minimum(bounds)
+        visible = torch.isfinite(depths.reshape(-1)) & (limit > 0) & (determinant > 0)
+        spans = ((high - low).clamp(min=0) * visible[:, None]).nan_to_num(0).long()
+        counts = spans[:, 0] * spans[:, 1]
+        order = depths.reshape(-1).argsort(
+            stable=True
+        )  # slots come in depth order, which the stable sort by tile keeps
+        gaussian = torch.repeat_interleave(order, counts[order])
+        ends = counts[order].cumsum(0)
+        first = torch.repeat_interleave(ends - counts[order], counts[order])
+        within = torch.arange(len(gaussian), device=first.device) - first
+        columns = spans[gaussian, 0]
+        cell = low[gaussian].long()
+        y, x = cell[:, 1] + within // columns, cell[:, 0] + within % columns
+        tiles = images * across * down
+        key, place = torch.sort((gaussian // count * down + y) * across + x, stable=True)
+        starts = torch.searchsorted(key, torch.arange(tiles + 1, device=key.device))
+        return TileLists(gaussian[place], starts)
+
+
+def _corners(tiles, size, tile):
+    """Upper left pixel of each tile."""
+    across, down = -(-size[0] // tile), -(-size[1] // tile)
+    within = tiles % (across * down)
+    return torch.stack([within % across, within // across], -1) * tile
+
+
+def _blend_tiles(rows, values, corners, tile: int):
+    """Blends lists of one length: rows `t l 6` (x, y, a, b, c, opacity), values `t l c`, corners `t 2` -> `t p c`."""
+    steps = torch.arange(tile, device=rows.device, dtype=rows.dtype) + 0.5
+    x = rows[..., 0] - corners[:, None, 0]
+    y = rows[..., 1] - corners[:, None, 1]
+    dx = (x[..., None] - steps)[..., None, :]
+    dy = (y[..., None] - steps)[..., :, None]
+    a, b, c, opacity = (rows[..., k, None, None] for k in range(2, 6))
+    power = (0.5 * a * dx * dx + (b * dx) * dy + 0.5 * c * dy * dy).flatten(2)
+    alpha = opacity[..., 0] * torch.exp(-power)
+    alpha = torch.where(alpha >= ALPHA_FLOOR, alpha.clamp(max=ALPHA_CEILING), 0.0)
+    logs = torch.log1p(-alpha)
+    before = torch.exp(logs.cumsum(1) - logs)
+    weight = torch.where(before >= TRANSMITTANCE_STOP, alpha * before, 0.0)
+    return weight.transpose(1, 2) @ values
+
+
+def _groups(lengths, pixels: int) -> list[tuple[int, int]]:
+    """Ranges of tiles, longest first, that are padded to their first one's length and hold at most GROUP pairs."""
+    found, begin = [], 0
+    while begin < len(lengths):
+        fits = max(1, GROUP // (lengths[begin] * pixels))
+        shortest = 0.75 * lengths[begin]  # more padding than that costs more than another call
+        end = begin
+        while end < len(lengths) and end - begin < fits and lengths[end] >= shortest:
+            end += 1
+        found.append((begin, end))
+        begin = end
+    return found
+
+
+def blend(
+    means2d,
+    conics,
+    opacities,
+    depths,
+    features,
+    *,
+    size: tuple[int, int],
+    form="batched",
+    tile: int = TILE,
+    kernel=None,
+):
+    """Blended features `i h w c`, alpha `i h w` and depth `i h w` of images `i n ...`; gradients by autograd."""
+    images, _ = opacities.shape
+    lists = bin_tiles(means2d, conics, opacities, depths, size, tile)
+    rows = torch.cat([means2d, conics, opacities[..., None]], -1).reshape(-1, 6)
+    near = torch.where(torch.isfinite(depths), depths, 0.0)
+    values = torch.cat([features, torch.ones_like(near)[..., None], near[..., None]], -1).flatten(0, 1)
+    lengths = lists.starts[1:] - lists.starts[:-1]
+    across, down = -(-size[0] // tile), -(-size[1] // tile)
+    flat = values.new_zeros(images * across * down, tile * tile, values.shape[-1])
+    parts = (_loop if form == "loop" else _batched)(lists, lengths, rows, values, size, tile, kernel or _blend_tiles)
+    if parts:
+        where, blended = zip(*parts)
+        flat = flat.index_copy(0, torch.cat(where), torch.cat(blended))
+    out = flat.reshape(images, down, across, tile, tile, -1).transpose(2, 3)
+    out = out.reshape(images, down * tile, across * tile, -1)[:, : size[1], : size[0]]
+    return out[..., :-2], out[..., -2], out[..., -1]
+
+
+def _loop(lists, lengths, rows, values, size, tile, kernel):
+    busy = torch.nonzero(lengths)[:, 0]
+    corners = _corners(busy, size, tile)
+    starts = lists.starts.tolist()
+    found = []
+    for k, t in enumerate(busy.tolist()):
+        ids = lists.ids[starts[t] : starts[t + 1]]
+        found.append((busy[k : k + 1], kernel(rows[ids][None], values[ids][None], corners[k : k + 1], tile)))
+    return found
+
+
+def _batched(lists, lengths, rows, values, size, tile, kernel):
+    lengths, order = lengths.sort(descending=True)
+    busy = order[: int((lengths > 0).sum())]
+    lengths = lengths[: len(busy)]
+    # One more row of nothing, which pads the shorter lists.
+    rows, values = torch.cat([rows, rows.new_zeros(1, 6)]), torch.cat([values, values.new_zeros(1, values.shape[1])])
+    found = []
+    for begin, end in _groups(lengths.tolist(), tile * tile):
+        tiles, own = busy[begin:end], lengths[begin:end, None]
+        lane = torch.arange(int(own[0]), device=own.device)
+        slots = lists.starts[tiles][:, None] + lane
+        ids = torch.where(lane < own, lists.ids[slots.clamp(max=len(lists.ids) - 1)], len(rows) - 1)
+        found.append((tiles, kernel(rows[ids], values[ids], _corners(tiles, size, tile), tile)))
+    return found
+
+
+def rotation_matrices(quats):
+    """Rotation matrices of wxyz quaternions of any non-zero length."""
+    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return torch.stack(rows, -1).reshape(*quats.shape[:-1], 3, 3)
+
+
+def project(means, quats, log_scales, logit_opacities, camera_from_world, intrinsics, size: tuple[int, int]):
+    """Means `n 2`, conics `n 3`, opacities `n`, depths `n` of Gaussians `n ...` seen by one camera (4 4, 3 3)."""
+    center = means @ camera_from_world[:3, :3].T + camera_from_world[:3, 3]
+    visible = center[:, 2] > NEAR
+    x, y = center[:, 0], center[:, 1]
+    z = torch.where(visible, center[:, 2], 1.0)
+    fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
+    means2d = torch.stack([fx * x / z + cx, fy * y / z + cy], -1)
+    spare_x, spare_y = FRUSTUM_MARGIN * size[0], FRUSTUM_MARGIN * size[1]
+    slope_x = (x / z).clamp((-spare_x - cx) / fx, (size[0] + spare_x - cx) / fx)
+    slope_y = (y / z).clamp((-spare_y - cy) / fy, (size[1] + spare_y - cy) / fy)
+    zero = torch.zeros_like(z)
+    jacobian = torch.stack([fx / z, zero, -fx * slope_x / z, zero, fy / z, -fy * slope_y / z], -1).reshape(-1, 2, 3)
+    axes = jacobian @ (camera_from_world[:3, :3] @ rotation_matrices(quats)) * torch.exp(log_scales)[:, None, :]
+    u, v = axes[:, 0], axes[:, 1]
+    xx, xy, yy = (u * u).sum(-1), (u * v).sum(-1), (v * v).sum(-1)
+    determinant = torch.linalg.cross(u, v).square().sum(-1) + LOW_PASS * (xx + yy + LOW_PASS)
+    conics = torch.stack([yy + LOW_PASS, -xy, xx + LOW_PASS], -1) / determinant[:, None]
+    return means2d, conics, torch.sigmoid(logit_opacities), torch.where(visible, z, torch.inf)
+
+
+def blend_as(mode: str):
+    """`blend` in one of its modes: "FORM, N threads" or "FORM, N threads, compiled" (the tile kernel by torch.compile).
+
+    Denormals are flushed, as XLA does: far from its centre a Gaussian is one.
+    """
+    form, threads, *compiled = mode.split(", ")
+    kernel = torch.compile(_blend_tiles, dynamic=True) if compiled else _blend_tiles
+
+    def run(*args, size):
+        torch.set_num_threads(int(threads.split()[0]))
+        torch.set_flush_denormal(True)
+        return blend(*args, size=size, form=form, kernel=kernel)
+
+    return run

@@ -1,0 +1,191 @@
+"""Rasterizer workloads made ready: ours, the dense reference and the peers on the same projected Gaussians."""
+
+import functools
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bench.floor import count_pairs, floor_of
+from bench.peers import gsplat, missing, torch_raster
+from bench.scenes import fitted_splats
+from bench.timing import CannotRunError, Job
+from bench.workloads import Raster
+from jsplat.kernels.blend import BACKENDS, blend
+from jsplat.kernels.blend.cases import Splats, headlike
+from jsplat.kernels.blend.reference import blend_reference
+from jsplat.kernels.blend.xla import TILE
+from jsplat.kernels.tiling import bin_tiles
+
+STRIP = 8  # rows of the image on which accuracy is measured: the float64 reference is dense
+STRIP_PAIRS = 2e7  # Gaussians times pixels that the reference may hold at once
+# What a job must keep to before it is timed: rounding and flips at the cutoffs (tests/close.py), or 60 dB.
+WORST_GRADIENT, WORST_PSNR = 5e-3, 60.0
+
+Evaluate = Callable[[np.ndarray], tuple[np.ndarray, tuple[np.ndarray, ...]]]
+
+
+def prepare(work: Raster) -> Job:
+    """A job whose images, and gradients of their weighted sum, were compared with the float64 reference."""
+    splats = splats_of(work)
+    make = {"torch": _torch, "gsplat": _gsplat}.get(work.implementation, _ours)
+    evaluate, call, more = make(work, splats)
+    right = accuracy(work, splats, evaluate)
+    if right["psnr"] < WORST_PSNR or right.get("gradient_error", 0.0) > WORST_GRADIENT:
+        raise ValueError(f"not what the reference computes: {right}")
+    numbers = {"gaussians": work.count, "channels": work.channels, "edge": work.edge, "identities": work.images}
+    counts = _counts(work)
+    floor = floor_of(counts, work.images, work.count, work.edge, work.channels, work.gradient)
+    about = {"kind": "raster", "implementation": work.implementation, "mode": work.mode, "scene": work.scene}
+    return Job(call, right, {**about, "gradient": work.gradient, **numbers}, {**floor, **counts}, **more)
+
+
+@functools.lru_cache(maxsize=8)
+def _scene(scene: str, images: int, count: int, edge: int, channels: int) -> Splats:
+    if scene == "headlike":
+        return headlike(images, count, edge, channels)
+    return fitted_splats(images, count, edge, channels)
+
+
+def splats_of(work: Raster) -> Splats:
+    """The projected Gaussians of a workload."""
+    return _scene(work.scene, work.images, work.count, work.edge, work.channels)
+
+
+@functools.lru_cache(maxsize=64)
+def _pairs(scene: str, images: int, count: int, edge: int) -> dict[str, int]:
+    return count_pairs(_scene(scene, images, count, edge, 3), edge)
+
+
+def _counts(work: Raster) -> dict[str, int]:
+    return _pairs(work.scene, work.images, work.count, work.edge)
+
+
+def weights_of(work: Raster) -> np.ndarray:
+    """What the image is multiplied with before it is summed."""
+    shape = (work.images, work.edge, work.edge, work.channels)
+    return np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+
+def _weighted(draw: Callable) -> Callable:
+    """Image and gradients of the weighted sum with respect to means, conics, opacities and features."""
+
+    def run(weights, means2d, conics, opacities, depths, features):
+        def loss(means2d, conics, opacities, features):
+            image = draw(means2d, conics, opacities, depths, features)[0]
+            return (image * weights).sum(), image
+
+        gradients, image = jax.grad(loss, (0, 1, 2, 3), has_aux=True)(means2d, conics, opacities, features)
+        return image, gradients
+
+    return run
+
+
+def capacity_of(splats: Splats, edge: int) -> int:
+    """What the images need, rounded up as the fit does."""
+    needed = bin_tiles(*splats.arrays()[:4], size=(edge, edge), tile=TILE, capacity=1).needed
+    return -(-int(needed.max()) // 4096) * 4096
+
+
+def _ours(work: Raster, splats: Splats):
+    size = (work.edge, work.edge)
+    if work.implementation == "dense":
+        draw = functools.partial(blend_reference, size=size)
+    elif work.implementation in BACKENDS:
+        draw = functools.partial(blend, size=size, capacity=capacity_of(splats, work.edge), backend=work.implementation)
+    else:
+        raise CannotRunError(f"there is no implementation {work.implementation!r}")
+    function = _weighted(draw) if work.gradient else lambda weights, *args: (draw(*args)[0], ())
+    args, weights = splats.arrays(), jnp.asarray(weights_of(work))
+    begin = time.perf_counter()
+    compiled = jax.jit(function).lower(weights, *args).compile()
+    more = {"compile_seconds": time.perf_counter() - begin, "program_mb": planned_mb(compiled)}
+
+    def evaluate(weights):
+        return jax.tree.map(np.asarray, compiled(jnp.asarray(weights), *args))
+
+    return evaluate, lambda: jax.block_until_ready(compiled(weights, *args)), more
+
+
+def planned_mb(compiled) -> float | None:
+    """Arguments, results and temporaries of a compiled program in MB, where the compiler says."""
+    plan = compiled.memory_analysis()
+    if plan is None:
+        return None
+    parts = (plan.argument_size_in_bytes, plan.output_size_in_bytes, plan.temp_size_in_bytes)
+    return sum(parts) / 2**20
+
+
+def _torch(work: Raster, splats: Splats):
+    if reason := missing("torch"):
+        raise CannotRunError(reason)
+    return _peer(work, splats, torch_raster.blend_as(work.mode), "cpu")
+
+
+def _gsplat(work: Raster, splats: Splats):
+    gsplat.need()
+    return _peer(work, splats, functools.partial(gsplat.blend, mode=work.mode), "cuda")
+
+
+def _peer(work: Raster, splats: Splats, draw: Callable, device: str):
+    import torch
+
+    args = [torch.tensor(np.array(x), device=device) for x in splats.arrays()]
+    fixed = torch.tensor(weights_of(work), device=device)
+    size = (work.edge, work.edge)
+
+    def run(weights):
+        if not work.gradient:
+            with torch.inference_mode():
+                return draw(*args, size=size)[0], ()
+        leaves = [x.detach().requires_grad_(k != 3) for k, x in enumerate(args)]
+        image = draw(*leaves, size=size)[0]
+        (image * weights).sum().backward()
+        return image.detach(), tuple(leaves[k].grad for k in (0, 1, 2, 4))
+
+    def call():
+        run(fixed)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    def evaluate(weights):
+        image, gradients = run(torch.tensor(weights, device=device))
+        return image.cpu().numpy(), tuple(g.cpu().numpy() for g in gradients)
+
+    begin = time.perf_counter()
+    call()
+    first = time.perf_counter() - begin
+    return evaluate, call, {"compile_seconds": first} if "compiled" in work.mode else {}
+
+
+def accuracy(work: Raster, splats: Splats, evaluate: Evaluate) -> dict[str, float]:
+    """Against the float64 reference, on a strip across the middle of the first image.
+
+    Returns:
+        image_error: largest absolute error of a channel; image_beyond: share of values off by more than 1e-4 (one
+        contribution at the alpha floor flips by rounding); psnr: in dB, colours in [0, 1]; gradient_error: largest
+        relative norm over the attributes.
+    """
+    strip = int(np.clip(STRIP_PAIRS / (work.count * work.edge), 1, STRIP))
+    top = (work.edge - strip) // 2
+    rows = slice(top, top + strip)
+    weights = np.zeros_like(weights_of(work))
+    weights[:1, rows] = weights_of(work)[:1, rows]
+    image, gradients = evaluate(weights)
+    with jax.enable_x64(True):
+        truth = [jnp.asarray(np.asarray(x, np.float64)[:1]) for x in splats.arrays(np.float32)]
+        truth[0] = truth[0] - jnp.asarray([0.0, top])
+        draw = functools.partial(blend_reference, size=(work.edge, strip))
+        want, wanted = jax.jit(_weighted(draw))(jnp.asarray(weights[:1, rows], jnp.float64), *truth)
+        want, wanted = jax.tree.map(np.asarray, (want, wanted))
+    off = np.abs(np.asarray(image[:1, rows], np.float64) - want)
+    found = {"image_error": float(off.max()), "image_beyond": float((off > 1e-4).mean())}
+    found["psnr"] = float(-10 * np.log10(max(np.square(off).mean(), 1e-20)))
+    if gradients:
+        errors = [
+            np.linalg.norm(np.asarray(a[:1], np.float64) - b) / np.linalg.norm(b) for a, b in zip(gradients, wanted)
+        ]
+        found["gradient_error"] = float(max(errors))
+    return found

@@ -1,0 +1,54 @@
+"""Heads to measure on: procedural people, and Gaussians that the project's own fit made of them, kept in out/bench."""
+
+import functools
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jsplat.capture import Capture
+from jsplat.fit import FitConfig, fit
+from jsplat.heads import HeadsConfig, render_captures
+from jsplat.kernels.blend.cases import Splats
+from jsplat.raster import project
+from jsplat.scene import Attributes, Gaussians, Scene
+
+CACHE = Path(__file__).resolve().parent.parent / "out/bench"
+PEOPLE = 2  # more identities are these again, seen from elsewhere
+VIEWS, SIZE, STEPS = 24, 96, 100  # of the fit that makes the scenes
+
+
+@functools.lru_cache(maxsize=8)
+def captures(identities: int, views: int, size: int) -> tuple[Capture, ...]:
+    """Photographs of procedural people with exact labels."""
+    return tuple(render_captures(range(identities), views, HeadsConfig(size=size)))
+
+
+@functools.lru_cache(maxsize=4)
+def fitted(identities: int, gaussians: int) -> Scene:
+    """Scenes of that many people (leading axis) with that many Gaussians each, fitted once and then read."""
+    people = min(identities, PEOPLE)
+    path = CACHE / f"heads_{people}x{gaussians}x{STEPS}.npz"
+    if not path.is_file():
+        config = FitConfig(gaussians=gaussians, steps=STEPS, voxels=80, label_weight=0.1)
+        scene = fit(list(captures(people, VIEWS, SIZE)), config).scene
+        CACHE.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        np.savez(temporary, *map(np.asarray, jax.tree.leaves(scene)))
+        temporary.replace(path)
+    with np.load(path) as stored:
+        leaves = [stored[name] for name in stored.files]
+    shape = Scene(Gaussians(0, 0, 0, 0), Attributes(0, 0))  # type: ignore[arg-type]
+    scene = jax.tree.unflatten(jax.tree.structure(shape), leaves)
+    return jax.tree.map(lambda x: jax.numpy.asarray(x[np.arange(identities) % people]), scene)
+
+
+def fitted_splats(images: int, count: int, edge: int, channels: int) -> Splats:
+    """Fitted heads as each of `images` cameras of the dome sees them, in random colours."""
+    scene = fitted(images, count)
+    cameras = captures(1, VIEWS, SIZE)[0].cameras.resized(edge, edge)[np.arange(images) * 5 % VIEWS]
+    view = project(scene.gaussians, cameras)
+    rows = (np.asarray(x, np.float64) for x in (view.means2d, view.conics, view.opacities, view.depths))
+    features = np.random.default_rng(0).uniform(0, 1, (images, count, channels))
+    return Splats(*rows, features)
