@@ -40,7 +40,8 @@ def _kernels(entry: Entry, measured: dict[str, dict[str, Measured]]) -> dict[str
         if text not in measured:
             measured[text] = measure(entry.architecture, kernel)
         for name, numbers in measured[text].items():
-            found[name if found.get(name, numbers) == numbers else f"{name} {len(found) + 1}"] = numbers
+            others = sum(other.split()[0] == name for other in found)
+            found[f"{name} {others + 1}" if others else name] = numbers
     if not found:
         raise RuntimeError("calls no kernel")
     return {name: dataclasses.asdict(numbers) for name, numbers in found.items()}
