@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from jsplat import cli
 from jsplat.capture import write_capture
+from jsplat.cli import group
 from jsplat.folder import write_json
 from tests import ball
 
@@ -17,7 +18,7 @@ COMMANDS = {"heads", "train-parser", "parse", "fit", "label", "render", "evaluat
 @pytest.fixture(autouse=True)
 def _one_process(monkeypatch):
     """The number of devices cannot change once JAX runs, and no test writes into the user's cache."""
-    monkeypatch.setattr(cli, "_devices", lambda: None)
+    monkeypatch.setattr(group, "prepare", lambda: None)
 
 
 def call(*args: object):

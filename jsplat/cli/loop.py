@@ -1,61 +1,10 @@
-"""The command line: every command reads folders and writes one folder with run.json."""
+"""The commands of the loop: captures and a parser in, a better parser and a report out."""
 
-import functools
-import os
 from pathlib import Path
 
 import click
 
-from jsplat.errors import InputError
-
-
-def _settings(function):
-    """Adds --config and --set; the command gets the loaded RunConfig as `config`."""
-
-    @click.option("--config", "toml", type=click.Path(path_type=Path), help="TOML file: differences from the defaults.")
-    @click.option("--set", "overrides", multiple=True, metavar="STAGE.FIELD=VALUE", help="Changes one setting.")
-    @functools.wraps(function)
-    def command(*args, toml: Path | None, overrides: tuple[str, ...], **options):
-        _devices()
-        from jsplat.config import load
-        from jsplat.pipeline import RunConfig
-
-        return function(*args, config=load(RunConfig, toml, list(overrides)), **options)
-
-    return command
-
-
-def _devices() -> None:
-    """One XLA device per CPU core, so that identities are fitted side by side; compiled programs are kept on disk."""
-    import jax
-
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jsplat"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
-
-
-class _Group(click.Group):
-    def invoke(self, ctx: click.Context):
-        """Bad input ends in one line, not in a traceback."""
-        try:
-            return super().invoke(ctx)
-        except InputError as error:
-            raise click.ClickException(str(error)) from error
-
-
-FOLDER = click.Path(path_type=Path)
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="jsplat")
-def main() -> None:
-    """Label refinement for head images by Gaussian splatting, in JAX.
-
-    \b
-    The whole loop on procedural heads:   jsplat demo out/demo
-    The same on your captures:            jsplat train-parser FRONTAL out/teacher
-                                          jsplat run out/run --captures DIR --parser out/teacher
-    """
+from jsplat.cli.group import FOLDER, main, settings
 
 
 @main.command()
@@ -66,7 +15,7 @@ def main() -> None:
 )
 @click.option("--views", default=56, show_default=True, help="Photographs of each.")
 @click.option("--rig", type=click.Choice(["capture", "frontal"]), default="capture", show_default=True)
-@_settings
+@settings
 def heads(out: Path, people: int, first: int, views: int, rig: str, config) -> None:
     """Makes procedural people as captures with exact labels.
 
@@ -85,7 +34,7 @@ def heads(out: Path, people: int, first: int, views: int, rig: str, config) -> N
 @click.option("--from", "start", type=FOLDER, help="Fine-tune this parser instead of starting anew.")
 @click.option("--replay", type=FOLDER, help="Mixed into every batch, to keep old skills: the old training data.")
 @click.option("--validation", type=FOLDER, help="Scored at the end.")
-@_settings
+@settings
 def train_parser(
     data: Path, out: Path, start: Path | None, replay: Path | None, validation: Path | None, config
 ) -> None:
@@ -105,7 +54,7 @@ def train_parser(
 @click.argument("parser", type=FOLDER)
 @click.argument("captures", type=FOLDER)
 @click.argument("out", type=FOLDER)
-@_settings
+@settings
 def parse(parser: Path, captures: Path, out: Path, config) -> None:
     """Gives every view of CAPTURES its first labels, with PARSER.
 
@@ -121,7 +70,7 @@ def parse(parser: Path, captures: Path, out: Path, config) -> None:
 @click.argument("captures", type=FOLDER)
 @click.argument("out", type=FOLDER)
 @click.option("--labels", type=FOLDER, help="First labels, from `parse`; needed where the background is unknown.")
-@_settings
+@settings
 def fit(captures: Path, out: Path, labels: Path | None, config) -> None:
     """Fits 3D Gaussians to all CAPTURES at once.
 
@@ -138,7 +87,7 @@ def fit(captures: Path, out: Path, labels: Path | None, config) -> None:
 @click.argument("fitted", type=FOLDER)
 @click.argument("labels", type=FOLDER)
 @click.argument("out", type=FOLDER)
-@_settings
+@settings
 def label(captures: Path, fitted: Path, labels: Path, out: Path, config) -> None:
     """Fuses first LABELS on FITTED scenes by the robust vote, and renders refined masks of every view.
 
@@ -155,7 +104,7 @@ def label(captures: Path, fitted: Path, labels: Path, out: Path, config) -> None
 @click.argument("fitted", type=FOLDER)
 @click.argument("labelled", type=FOLDER)
 @click.argument("out", type=FOLDER)
-@_settings
+@settings
 def render(captures: Path, fitted: Path, labelled: Path, out: Path, config) -> None:
     """Renders labelled pictures from poses nobody photographed, with the refined photographs: an auxiliary set.
 
@@ -171,7 +120,7 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config) -> N
 @click.argument("parser", type=FOLDER)
 @click.argument("captures", type=FOLDER)
 @click.argument("out", type=FOLDER)
-@_settings
+@settings
 def evaluate(parser: Path, captures: Path, out: Path, config) -> None:
     """Scores PARSER on labelled CAPTURES, by head pose.
 
@@ -195,7 +144,7 @@ def evaluate(parser: Path, captures: Path, out: Path, config) -> None:
     show_default=True,
     help="Whether labels in the captures are used to score. They are never used to fit.",
 )
-@_settings
+@settings
 def run(out: Path, captures: Path, parser: Path, replay: Path | None, truth: str, config) -> None:
     """All stages: first labels, fit, vote, renders, fine-tuning, report. Finished stages are skipped.
 
@@ -210,7 +159,7 @@ def run(out: Path, captures: Path, parser: Path, replay: Path | None, truth: str
 
 @main.command()
 @click.argument("out", type=FOLDER, default=Path("out/demo"))
-@_settings
+@settings
 def demo(out: Path, config) -> None:
     """The whole loop on procedural people, nothing downloaded.
 

@@ -1,0 +1,59 @@
+"""The group that every command belongs to, and what the commands share."""
+
+import contextlib
+import functools
+import os
+from pathlib import Path
+
+import click
+
+from jsplat.errors import InputError
+
+FOLDER = click.Path(path_type=Path)
+
+
+def settings(function):
+    """Adds --config and --set; the command gets the loaded RunConfig as `config`."""
+
+    @click.option("--config", "toml", type=click.Path(path_type=Path), help="TOML file: differences from the defaults.")
+    @click.option("--set", "overrides", multiple=True, metavar="STAGE.FIELD=VALUE", help="Changes one setting.")
+    @functools.wraps(function)
+    def command(*args, toml: Path | None, overrides: tuple[str, ...], **options):
+        prepare()
+        from jsplat.config import load
+        from jsplat.pipeline import RunConfig
+
+        return function(*args, config=load(RunConfig, toml, list(overrides)), **options)
+
+    return command
+
+
+def prepare() -> None:
+    """One XLA device per CPU core, so that identities are fitted side by side; compiled programs are kept on disk."""
+    import jax
+
+    with contextlib.suppress(RuntimeError):  # within a program that runs JAX already: its devices stay as they are
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jsplat"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context):
+        """Bad input ends in one line, not in a traceback."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="jsplat")
+def main() -> None:
+    """Label refinement for head images by Gaussian splatting, in JAX.
+
+    \b
+    The whole loop on procedural heads:   jsplat demo out/demo
+    The same on your captures:            jsplat train-parser FRONTAL out/teacher
+                                          jsplat run out/run --captures DIR --parser out/teacher
+    """
