@@ -1,0 +1,174 @@
+"""The sums over a tile's pixels as products of matrices, 16 Gaussians a warp (mma.sync.m16n8k16, bf16 into f32).
+
+Every f32 number is split into two bf16 parts: 16 bits of mantissa, a relative error of 2^-16 at most. The instruction
+exists on every architecture since 8.0, unlike wgmma (9.0) and tcgen05 (10.0).
+
+Which pixel is which index of the sum is free as long as both factors agree. Lane t of a row's four takes the pixels
+8t to 8t + 7 of a warp's 32: the first four are its entries (2t, 2t+1, 2t+8, 2t+9) of the first product, the others of
+the second. So both factors arrive by loads of 16 bytes.
+"""
+
+from jsplat.kernels.blend.mosaic_gpu import ptx
+from jsplat.kernels.blend.mosaic_gpu.layout import CHUNK, COLUMNS, HEAD, LANES, MOMENTS, PIXELS, STAGE_PITCH
+
+_TILE_BYTES = COLUMNS * PIXELS * 2
+_PART_BYTES = COLUMNS * LANES * 2  # of a column tile, the pixels of one warp
+_ROWS = 16  # Gaussians of one product
+_HIGH, _LOW = "0x7632", "0x5410"  # which halves of two words make a pair
+_MMA = (
+    "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+    "{$0, $1, $2, $3}, {$4, $5, $6, $7}, {$8, $9}, {$10, $11, $12, $13};"
+)
+
+
+def reduce(stage, shared, rows, out, slot, chunk, first, count) -> None:
+    """Sums the staged numbers of a chunk against the right factors, stores the rows, clears the stage.
+
+    Needs a barrier before and after. Two of the block's warps take the weights against the gradient of the image, two
+    the powers' gradients against the monomials; chunk by chunk they change places, as the first is more work.
+
+    Args:
+        stage: shared, "2*CHUNK STAGE_PITCH" u32: the weights, then the powers' gradients; two bf16 parts in a word.
+        shared: shared, right factors: monomials, then high and low parts of the image's gradient.
+        rows: shared, the chunk's rows.
+        out: global, "m row_width" f32.
+        slot, chunk: of the chunk.
+        first: its first place in the list of hits.
+        count: its hits; no more rows are written.
+    """
+    tiles = (out.shape[-1] - MOMENTS) // COLUMNS
+
+    @ptx.inline("mmmmssss")
+    def run(stage, shared, rows, out, slot, chunk, first, count):
+        pitch, width = rows.type.shape[-1] * 4, out.type.shape[-1] * 4
+        thread = ptx.thread()
+        lane = thread % LANES
+        place = (ptx.warp() + chunk) % 4
+        row = place % 2 * _ROWS + lane // 4  # and the one 8 below
+        across = lane % 4
+        factors = ptx.shared_address(shared) + lane * 16
+        left = ptx.shared_address(stage) + row * (STAGE_PITCH * 4) + across * 32
+        target = ptx.offset(ptx.offset(ptx.global_address(out), first + row, width), across, 8)
+
+        def write(sums, at):
+            for below in (0, 8):
+                pair = sums[below // 4 : below // 4 + 2]
+
+                @ptx.when(row + below < count)
+                def _(below=below, pair=pair):
+                    ptx.store_global(target, pair, below * width + at)
+
+        @ptx.when(place < 2)
+        def _():
+            high, low = (factors + (1 + part * tiles) * _TILE_BYTES for part in (0, 1))
+            for index, sums in enumerate(_products(left, high, low, tiles)):
+                write(sums, (MOMENTS + index * COLUMNS) * 4)
+
+        @ptx.when(place >= 2)
+        def _():
+            (sums,) = _products(left + CHUNK * STAGE_PITCH * 4, factors, None, 1)
+            here = ptx.shared_address(rows) + (slot * CHUNK + row) * pitch
+            moved = []
+            for below in (0, 8):
+                center = [ptx.load_shared(here, "f", below * pitch + at) for at in (28, 32)]
+                moved += _about(center, sums[below // 4 : below // 4 + 2], lane, across)
+            write(moved, 0)
+
+    run(stage, shared, rows, out, slot, chunk, first, count)
+
+
+def clear_rows(out, first, end) -> None:
+    """Writes zeros for the hits from `first` to `end`."""
+
+    @ptx.inline("mss")
+    def run(out, first, end):
+        width = out.type.shape[-1]
+        base = ptx.global_address(out)
+        start, stop = first * (width // 4), end * (width // 4)
+
+        @ptx.loop(start + ptx.thread(), stop, PIXELS)
+        def _(index):
+            ptx.store_global(ptx.offset(base, index, 16), [ptx.number(0.0)] * 4)
+
+    run(out, first, end)
+
+
+def clear_stage(stage) -> None:
+    """Zeros in all of the stage."""
+
+    @ptx.inline("m")
+    def run(stage):
+        base = ptx.shared_address(stage) + ptx.thread() * 4
+        words = stage.type.shape[0] * stage.type.shape[1]
+        for at in range(0, words, PIXELS):
+            ptx.store_shared(base, [ptx.integer(0)], at * 4)
+
+    run(stage)
+
+
+def _products(left, high, low, tiles):
+    """Four sums a lane for each column tile: (row, 2t), (row, 2t + 1), and the same 8 rows below."""
+    zero = ptx.number(0.0)
+    sums = [[zero] * 4 for _ in range(tiles)]
+    for part in range(PIXELS // LANES):
+        heads, tails = _left(left, part * LANES * 4)
+        for index in range(tiles):
+            at = index * _TILE_BYTES + part * _PART_BYTES
+            right = ptx.load_shared(high, "rrrr", at)
+            rest = None if low is None else ptx.load_shared(low, "rrrr", at)
+            for half in (0, 1):
+                pick = slice(2 * half, 2 * half + 2)
+                sums[index] = _mma(heads[half], right[pick], sums[index])
+                sums[index] = _mma(tails[half], right[pick], sums[index])
+                if rest is not None:
+                    sums[index] = _mma(heads[half], rest[pick], sums[index])
+    return sums
+
+
+def _left(address, at):
+    """The left factor's two parts for two products; what was read is cleared."""
+    words = []
+    for below in (0, 8 * STAGE_PITCH * 4):
+        read = []
+        for begin in (0, 16):
+            read += ptx.load_shared(address, "rrrr", at + below + begin)
+            ptx.store_shared(address, [ptx.integer(0)] * 4, at + below + begin)
+        words.append(read)
+    parts = []
+    for halves in (_HIGH, _LOW):
+        pairs = [[_pair(row[k], row[k + 1], halves) for k in (0, 2, 4, 6)] for row in words]
+        # In the instruction's order: row, row 8 below, then both again for the later columns.
+        parts.append([[pairs[0][k], pairs[1][k], pairs[0][k + 1], pairs[1][k + 1]] for k in (0, 2)])
+    return parts
+
+
+def _pair(first, second, halves):
+    return ptx.asm(f"prmt.b32 $0, $1, $2, {halves};", first, second, out="r")
+
+
+def _mma(left, right, sums):
+    return ptx.asm(_MMA, *left, *right, *sums, out="ffff", fixed=True)
+
+
+def _about(center, pair, lane, across):
+    """Moments about the tile's centre -> about the Gaussian's; a row's four lanes hold (1, x), (y, xx), (xy, yy), -."""
+    x, y = center
+    base = lane - across
+    total, mx, my, mxx, mxy, myy = (_from(pair[k % 2], base + k // 2) for k in range(6))
+    dx, dy = x * total - mx, y * total - my
+    dxx = x * (dx - mx) + mxx
+    dyy = y * (dy - my) + myy
+    dxy = x * dy - y * mx + mxy
+    zero = ptx.number(0.0)
+    columns = ((total, dx), (dy, dxx), (dxy, dyy), (zero, zero))
+    chosen = columns[3]
+    for index in (2, 1, 0):
+        chosen = [ptx.choose(across == index, a, b) for a, b in zip(columns[index], chosen)]
+    return list(chosen)
+
+
+def _from(x, lane):
+    return ptx.asm("shfl.sync.idx.b32 $0, $1, $2, 0x1f, 0xffffffff;", x, lane, out="f", fixed=True)
+
+
+assert HEAD == 12 and CHUNK == 2 * _ROWS  # noqa: PT018

@@ -1,0 +1,221 @@
+"""Single PTX instructions inside a kernel, on scalars that may differ from thread to thread.
+
+Pallas takes a block of threads for one that computes on arrays, and has no word for what a warp or a lane does. Values
+here are fragmented arrays of shape (): Pallas sees a scalar, the hardware one register a thread.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax._src.lib.mlir.dialects import llvm  # the one dialect that jax.extend lacks
+from jax.experimental.mosaic.gpu import fragmented_array, utils
+from jax.experimental.pallas import mosaic_gpu as plgpu
+from jax.extend.mlir import ir
+from jax.extend.mlir.dialects import arith, scf
+from jax.extend.mlir.dialects import vector as mlir_vector
+
+from jsplat.kernels.blend.mosaic_gpu.layout import PIXELS
+
+Scalar = fragmented_array.FragmentedArray
+
+PER_THREAD = plgpu.Layout.WG_SPLAT(())
+VECTOR = plgpu.Layout.WG_STRIDED((PIXELS,), vec_size=1)
+_LETTERS = {"i32": "r", "f32": "f", "i64": "l", "i1": "b"}  # of LLVM's constraints
+
+
+def scalar(value: Any) -> Scalar:
+    """An MLIR value as a scalar of this thread; integers are signed."""
+    signed = True if isinstance(value.type, ir.IntegerType) else None
+    return Scalar.splat(value, (), is_signed=signed)
+
+
+def value(x: Scalar) -> Any:
+    """The MLIR value of a scalar."""
+    return x.registers.item()
+
+
+def integer(number: int) -> Scalar:
+    """A constant."""
+    return scalar(utils.c(number, _integer(32)))
+
+
+def number(constant: float) -> Scalar:
+    """A constant."""
+    return scalar(utils.c(constant, ir.F32Type.get()))
+
+
+def thread() -> Scalar:
+    """Number of this thread in its block."""
+    return scalar(utils.thread_idx())
+
+
+def warp() -> Scalar:
+    """Number of this thread's warp; the compiler knows that it is the same for all 32."""
+    return scalar(utils.warp_idx())
+
+
+def asm(text: str, *args: Scalar, out: str = "", memory: bool = False, fixed: bool = False) -> Any:
+    """One PTX text; `$0`, `$1` ... are the outputs, then the arguments.
+
+    Args:
+        out: a letter for each output: r for i32, f for f32, b for a truth value.
+        memory: it touches memory, so that no other access may pass it.
+        fixed: it involves other threads, so that it may neither move nor vanish.
+
+    Returns:
+        None, the output, or a list of them.
+    """
+    types = {"r": _integer(32), "f": ir.F32Type.get(), "b": _integer(1)}
+    results = [types[letter] for letter in out]
+    constraints = [f"={letter}" for letter in out] + [_LETTERS[str(x.mlir_dtype)] for x in args]
+    constraints += ["~{memory}"] * memory
+    if len(results) > 1:
+        kind = llvm.StructType.get_literal(results)
+    else:
+        kind = results[0] if results else ir.Type.parse("!llvm.void")
+    made = llvm.inline_asm(
+        kind, [value(x) for x in args], text, ",".join(constraints), has_side_effects=memory or fixed
+    )
+    if len(results) > 1:
+        return [scalar(llvm.extractvalue(t, made, [k])) for k, t in enumerate(results)]
+    return scalar(made) if results else None
+
+
+def _integer(bits):
+    return ir.IntegerType.get_signless(bits)
+
+
+def shared_address(ref: Any) -> Scalar:
+    """Where an array in shared memory begins, in bytes."""
+    return scalar(llvm.ptrtoint(_integer(32), utils.memref_ptr(ref)))
+
+
+def global_address(ref: Any) -> Scalar:
+    """Where an array in global memory begins, in bytes."""
+    return scalar(llvm.ptrtoint(_integer(64), utils.memref_ptr(ref)))
+
+
+def offset(base: Scalar, index: Scalar, size: int) -> Scalar:
+    """Address of an element of `size` bytes behind a global one; lists may be longer than 4 GiB."""
+    wide = _integer(64)
+    return base + scalar(arith.extsi(wide, value(index))) * scalar(utils.c(size, wide))
+
+
+def load_shared(address: Scalar, kinds: str, at: int = 0) -> Any:
+    """1, 2 or 4 words from shared memory, at a multiple of their bytes; `kinds` as `out` of `asm`."""
+    return asm(_load("ld.shared", len(kinds), at), address, out=kinds, memory=True)
+
+
+def store_shared(address: Scalar, values: Sequence[Scalar], at: int = 0) -> None:
+    """1, 2 or 4 words to shared memory, at a multiple of their bytes."""
+    asm(_store("st.shared", len(values), at), address, *values, memory=True)
+
+
+def store_global(address: Scalar, values: Sequence[Scalar], at: int = 0) -> None:
+    """1, 2 or 4 words to global memory, at a multiple of their bytes."""
+    asm(_store("st.global", len(values), at), address, *values, memory=True)
+
+
+def _load(name, count, at):
+    return f"{name}{_kind(count)} {_words(0, count)}, [${count}+{at}];"
+
+
+def _store(name, count, at):
+    return f"{name}{_kind(count)} [$0+{at}], {_words(1, count)};"
+
+
+def _kind(count):
+    return (f".v{count}" if count > 1 else "") + ".b32"
+
+
+def _words(first, count):
+    words = ", ".join(f"${first + k}" for k in range(count))
+    return f"{{{words}}}" if count > 1 else words
+
+
+def load_half(address: Scalar, at: int = 0) -> Scalar:
+    """A bfloat16 from shared memory, as f32."""
+    text = f"{{ .reg .b16 z, h; mov.b16 z, 0; ld.shared.b16 h, [$1+{at}]; mov.b32 $0, {{z, h}}; }}"
+    return asm(text, address, out="f", memory=True)
+
+
+def copy_async(shared: Scalar, source: Scalar, at: int = 0) -> None:
+    """Starts to copy 16 bytes from global memory, `at` bytes behind the source."""
+    asm(f"cp.async.cg.shared.global [$0], [$1+{at}], 16;", shared, source, memory=True)
+
+
+def barrier() -> None:
+    """Waits for all threads of the block, and makes their shared memory visible."""
+    asm("bar.sync 0;", memory=True)
+
+
+def minimum(a: Scalar, b: Scalar) -> Scalar:
+    """The smaller of two signed integers."""
+    return scalar(arith.minsi(value(a), value(b)))
+
+
+def choose(mask: Scalar, a: Scalar, b: Scalar) -> Scalar:
+    """`a` where the mask holds, else `b`."""
+    return scalar(arith.select(value(mask), value(a), value(b)))
+
+
+def entry(vector: Scalar) -> Scalar:
+    """This thread's entry of a vector with one a thread."""
+    register = vector.registers.item()
+    if isinstance(register.type, ir.VectorType):
+        register = mlir_vector.extract(register, dynamic_position=[], static_position=[0])
+    return scalar(register)
+
+
+def vector(x: Scalar) -> Scalar:
+    """The inverse of `entry`, of f32."""
+    kind = ir.VectorType.get((1,), ir.F32Type.get())
+    registers = np.asarray([mlir_vector.broadcast(kind, value(x))], dtype=object)
+    return Scalar(_registers=registers, _layout=VECTOR.to_mgpu(), _is_signed=None)
+
+
+def when(mask: Scalar) -> Callable[[Callable[[], None]], None]:
+    """Decorator: runs the function at once, in the threads where the mask holds."""
+
+    def run(then):
+        branch = scf.IfOp(value(mask))
+        with ir.InsertionPoint(branch.then_block):
+            then()
+            scf.yield_([])
+
+    return run
+
+
+def loop(start: Scalar, stop: Scalar, step: int) -> Callable[[Callable[[Scalar], None]], None]:
+    """Decorator: runs the function at once for start, start + step ... below stop; bounds may differ in each thread."""
+
+    def run(body):
+        turns = scf.ForOp(value(start), value(stop), value(integer(step)))
+        with ir.InsertionPoint(turns.body):
+            body(scalar(turns.induction_variable))
+            scf.yield_([])
+
+    return run
+
+
+def inline(arguments: str, result: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Makes a function of MLIR a call inside a Pallas kernel.
+
+    Args:
+        arguments: a letter each: m a reference to memory, s a scalar, v a vector of one entry a thread.
+        result: empty, s for a truth value, v for a vector of f32.
+    """
+    kinds = {"m": plgpu.RefType(), "s": PER_THREAD, "v": VECTOR}
+    results = {
+        "": None,
+        "s": plgpu.ShapeDtypeStruct((), jnp.bool_, layout=PER_THREAD),
+        "v": plgpu.ShapeDtypeStruct((PIXELS,), jnp.float32, layout=VECTOR),
+    }
+
+    def wrap(function):
+        call = plgpu.inline_mgpu(arg_types=tuple(kinds[a] for a in arguments), return_type=results[result])
+        return call(lambda _, *args: function(*args))
+
+    return wrap
