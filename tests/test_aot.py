@@ -1,6 +1,7 @@
 """The check of GPU kernels: its readers on short texts, and what it finds wrong. Nothing is compiled for a GPU here."""
 
 import copy
+import json
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental import pallas as pl
 
-from bench.aot.check import table
+from bench.aot.check import BASELINE, baseline_text, table
 from bench.aot.compare import faults, regressions
 from bench.aot.compile import mosaic_shared, triton_shared
 from bench.aot.entries import ARCHITECTURES, CHANNELS, call, entries
@@ -317,6 +318,16 @@ def test_the_table_shows_numbers_and_errors():
     assert lines[1].split() == [*ENTRY.split(), "blend", "102", "0", "58393", "3", "128", "68"]
     assert lines[2].split() == ["triton", "forward", "3", "sm_80", "E:", "no"]
     assert lines[3] == "sorts of bin_tiles sm_90a: 2 by CUB, 0 generic"
+
+
+def test_the_baseline_has_a_line_for_each_entry():
+    text = baseline_text({"0.10": GOOD, "0.11": {"kernels": {}, "sorts": {}}})
+    assert json.loads(text) == {"0.10": GOOD, "0.11": {"kernels": {}, "sorts": {}}}
+    assert [line.strip() for line in text.splitlines() if ENTRY in line] == [
+        json.dumps({ENTRY: {"blend": KERNEL}}, sort_keys=True)[1:-1]
+    ]
+    if BASELINE.is_file():
+        assert baseline_text(json.loads(BASELINE.read_text())) == BASELINE.read_text()
 
 
 # The files around it.

@@ -100,6 +100,19 @@ def table(run: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def baseline_text(baselines: dict[str, Any]) -> str:
+    """The file's text: version of JAX -> section -> entry, one line each, so that a change is read line by line."""
+
+    def lines(level: dict[str, Any], depth: int) -> str:
+        if depth == 3:
+            return json.dumps(level, sort_keys=True)
+        pad = " " * (depth + 1)
+        inside = (f"{pad}{json.dumps(key)}: {lines(level[key], depth + 1)}" for key in sorted(level))
+        return "{\n" + ",\n".join(inside) + f"\n{pad[1:]}}}" if level else "{}"
+
+    return lines(baselines, 0) + "\n"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 1 when something may not pass."""
     parser = argparse.ArgumentParser(prog="python -m bench.aot.check", description=(__doc__ or "").splitlines()[0])
@@ -127,8 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if failed:
             wrong.append("the baseline was not written: not everything could be compiled")
         else:
-            text = json.dumps(baselines | {version: run}, indent=1, sort_keys=True) + "\n"
-            BASELINE.write_text(text, encoding="utf-8")
+            BASELINE.write_text(baseline_text(baselines | {version: run}), encoding="utf-8")
     elif version in baselines:
         wrong += regressions(run, baselines[version])
     else:
