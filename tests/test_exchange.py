@@ -230,6 +230,7 @@ MASK = {"label": "hair", "points": [[0, 0], [1, 1]], "shape_type": "mask"}
         ),
         (MASK | {"mask": "iVBORw0"}, r"a\.json: shapes\[0\]\.mask: wanted base64"),
         (MASK | {"mask": "iVBORw0KGgo="}, r"shapes\[0\]\.mask: wanted a whole PNG file, got damage at byte 8 of 8"),
+        (MASK | {"mask": "\u0800"}, r"a\.json: shapes\[0\]\.mask: wanted base64"),
         (MASK | {"mask": 3}, r"mask: wanted a text, got 3"),
         (
             MASK | {"mask": base64.b64encode(png_of(np.ones((3, 2), np.uint8))).decode()},

@@ -1,5 +1,7 @@
 """Mask files from strangers: archives and folders that lie, JSON that is none, and bytes changed at random."""
 
+import contextlib
+import json
 import struct
 import zipfile
 
@@ -91,3 +93,31 @@ def test_only_input_errors_escape(tmp_path_factory, name, data):
             THREE.check(mask, "fuzz")
     except InputError:
         pass
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def places(value: object) -> list[tuple[object, object]]:
+    """Every (container, key) of a JSON value."""
+    here = list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+    return [place for key, inner in here for place in [(value, key), *places(inner)]]
+
+
+@pytest.mark.parametrize("name", ["labelme", "coco", "indexed"])
+@given(data=st.data())
+def test_json_may_hold_anything_anywhere(tmp_path_factory, name, data):
+    path = written(tmp_path_factory.mktemp("fuzz") / "x", name)
+    file = next(path.rglob("*.json"))
+    content = json.loads(file.read_text())
+    for _ in range(data.draw(st.integers(1, 3))):
+        container, key = data.draw(st.sampled_from(places(content)))
+        container[key] = data.draw(ANYTHING)
+    file.write_text(json.dumps(content))
+    with contextlib.suppress(InputError):
+        for mask in import_masks(path, THREE).values():
+            THREE.check(mask, "fuzz")

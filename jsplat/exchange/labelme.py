@@ -4,7 +4,6 @@ A "mask" shape holds two points, the corners of its box with the last pixel incl
 """
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 
@@ -77,10 +76,10 @@ def _draw(shape: dict, size: tuple[int, int], where: str) -> Bool[np.ndarray, "h
     if kind == "rectangle":
         (x0, y0), (x1, y1) = corners
         return polygon([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], size, f"{where}.points")
-    box, drawn = _box(shape, size, where), np.zeros(size, bool)
+    box, drawn, packed = _box(shape, size, where), np.zeros(size, bool), text(shape, "mask", where)
     try:
-        data = base64.b64decode(text(shape, "mask", where), validate=True)
-    except binascii.Error as error:
+        data = base64.b64decode(packed, validate=True)
+    except ValueError as error:
         raise InputError(f"{where}.mask", wanted="base64", got=error) from error
     inner = png.decode(data, f"{where}.mask").ids > 0
     if inner.shape != drawn[box].shape:

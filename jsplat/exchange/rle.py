@@ -19,11 +19,11 @@ def encode(mask: Bool[np.ndarray, "h w"]) -> list[int]:
     return np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
 
 
-def decode(counts: list[int], size: tuple[int, int], where: str) -> Bool[np.ndarray, "h w"]:
+def decode(counts: list, size: tuple[int, int], where: str) -> Bool[np.ndarray, "h w"]:
     """The mask of some runs.
 
     Args:
-        counts: runs.
+        counts: runs, or what a file gave for them.
         size: height, width.
         where: file and field, for errors.
 
