@@ -13,7 +13,7 @@ import pytest
 from jax.experimental import pallas as pl
 
 from bench.aot.check import BASELINE, baseline_text, table
-from bench.aot.compare import faults, regressions
+from bench.aot.compare import faults, part, regressions
 from bench.aot.compile import mosaic_shared, triton_shared
 from bench.aot.entries import ARCHITECTURES, CHANNELS, call, entries
 from bench.aot.kernels import kernels_in
@@ -285,6 +285,12 @@ def test_a_run_like_the_baseline_passes():
 def test_a_fault_is_found_without_a_baseline(run, complaint):
     (found,) = faults(run)
     assert complaint in found
+
+
+def test_one_implementation_is_compared_with_its_own_part():
+    assert part(GOOD, None) == GOOD
+    assert part(GOOD, "mosaic_gpu") == {**GOOD, "sorts": {}}
+    assert part(GOOD, "triton") == {"kernels": {}, "sorts": {}}
 
 
 def test_few_blocks_are_no_fault_elsewhere():

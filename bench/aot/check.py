@@ -1,7 +1,8 @@
 """Compiles every kernel for GPUs that are not there, and compares what they cost with the committed table.
 
-python -m bench.aot.check           # exit status 1, one line for each reason, when a kernel may not pass
-python -m bench.aot.check --write   # these numbers become the baseline
+python -m bench.aot.check                     # exit status 1, one line for each reason, when a kernel may not pass
+python -m bench.aot.check --write             # these numbers become the baseline
+python -m bench.aot.check --only mosaic_gpu   # one implementation, in BACKENDS or not yet, and no sorts
 
 Needs the wheels of requirements-kernels.lock on the path: `make check-kernels`.
 """
@@ -20,7 +21,7 @@ from typing import Any
 
 import jax
 
-from bench.aot.compare import blocks, faults, regressions, turn
+from bench.aot.compare import blocks, faults, part, regressions, turn
 from bench.aot.entries import ARCHITECTURES
 from bench.aot.ptx import tool
 from bench.aot.target import TARGETS
@@ -33,14 +34,15 @@ LIMIT = 600  # seconds for one process
 COLUMNS = ("registers", "spills", "shared", "blocks", "threads", "instructions a pair")
 
 
-def shares() -> list[tuple[str, str]]:
-    """What each process compiles; the longest first.
+def shares(only: str | None) -> list[tuple[str, str]]:
+    """(implementation or "sorts", architecture) of each process.
 
     Raises:
         KeyError: an implementation that `bench.aot.entries` does not know.
     """
-    kernels = [(name, architecture) for name in BACKENDS for architecture in ARCHITECTURES[name]]
-    return kernels + [("sorts", architecture) for architecture in TARGETS]
+    names = (only,) if only else BACKENDS
+    kernels = [(name, architecture) for name in names for architecture in ARCHITECTURES[name]]
+    return kernels if only else kernels + [("sorts", architecture) for architecture in TARGETS]
 
 
 def _share(what: str, architecture: str) -> dict[str, Any]:
@@ -72,11 +74,12 @@ def _share(what: str, architecture: str) -> dict[str, Any]:
         return {f"{what} {architecture}": {"error": f"exit status {done.returncode}: {last}"}}
 
 
-def check() -> dict[str, dict[str, Any]]:
+def check(only: str | None = None) -> dict[str, dict[str, Any]]:
     """Compiles everything: {"kernels": entry -> kernel -> numbers, "sorts": what -> numbers}."""
     found: dict[str, dict[str, Any]] = {"kernels": {}, "sorts": {}}
+    todo = shares(only)
     with ThreadPoolExecutor(PROCESSES) as pool:
-        for (what, _), share in zip(shares(), pool.map(lambda share: _share(*share), shares())):
+        for (what, _), share in zip(todo, pool.map(lambda share: _share(*share), todo)):
             found["sorts" if what == "sorts" else "kernels"] |= share
     return found
 
@@ -117,7 +120,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 1 when something may not pass."""
     parser = argparse.ArgumentParser(prog="python -m bench.aot.check", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--write", action="store_true", help="make these numbers the baseline")
+    kernels = [name for name, architectures in ARCHITECTURES.items() if architectures]
+    parser.add_argument("--only", choices=kernels, help="check the kernels of one implementation")
     given = parser.parse_args(arguments)
+    if given.only and given.write:
+        parser.error("--write wants everything, not --only one implementation")
     try:
         for name in ("ptxas", "nvdisasm"):
             tool(name)
@@ -127,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"bench/aot/entries.py does not say for which architectures {', '.join(unknown)} is compiled")
     begin = time.monotonic()
-    run = check()
+    run = check(given.only)
     print(table(run))
     print(f"{len(run['kernels'])} entries, {time.monotonic() - begin:.0f} s, jax {jax.__version__}")
 
@@ -135,16 +142,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     version = ".".join(jax.__version__.split(".")[:2])
     baselines = json.loads(BASELINE.read_text(encoding="utf-8")) if BASELINE.is_file() else {}
     wrong = list(faults(run))
-    if given.write:
-        failed = any("error" in found for section in run.values() for found in section.values())
-        if failed:
-            wrong.append("the baseline was not written: not everything could be compiled")
-        else:
-            BASELINE.write_text(baseline_text(baselines | {version: run}), encoding="utf-8")
+    if given.write and any("error" in found for section in run.values() for found in section.values()):
+        wrong.append("the baseline was not written: not everything could be compiled")
+    elif given.write:
+        BASELINE.write_text(baseline_text(baselines | {version: run}), encoding="utf-8")
     elif version in baselines:
-        wrong += regressions(run, baselines[version])
-    else:
+        wrong += regressions(run, part(baselines[version], given.only))
+    elif baselines:
         print(f"no baseline for jax {version}: only spills, blocks and sorts were judged")
+    else:
+        wrong.append(f"no {BASELINE.relative_to(ROOT)}; make one with --write")
     for line in wrong:
         print(f"check: {line}", file=sys.stderr)
     return 1 if wrong else 0

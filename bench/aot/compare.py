@@ -55,6 +55,14 @@ def _must_be_small(entry: str) -> bool:
     return entry.split()[1:] == ["backward", "22", "sm_90a"]
 
 
+def part(baseline: Run, only: str | None) -> Run:
+    """What a run of one implementation alone is compared with; None = all."""
+    if only is None:
+        return baseline
+    kept = {entry: kernels for entry, kernels in baseline["kernels"].items() if entry.split()[0] == only}
+    return {"kernels": kept, "sorts": {}}
+
+
 def regressions(run: Run, baseline: Run) -> Iterator[str]:
     """What is missing, new, or worse than the baseline."""
     for section in ("kernels", "sorts"):

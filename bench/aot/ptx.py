@@ -59,7 +59,7 @@ def tool(name: str) -> Path:
     spec = importlib.util.find_spec("nvidia")
     for folder in spec.submodule_search_locations or () if spec else ():
         for path in sorted(Path(folder).glob(f"cu*/bin/{name}")):
-            return path
+            return path.resolve()
     raise FileNotFoundError(f"{name}: wanted the wheels of requirements-kernels.lock (make check-kernels), found none")
 
 
