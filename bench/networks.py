@@ -77,8 +77,6 @@ def _loss(weights, statistics, pictures, labels, architecture: Architecture):
 
 
 def _ours(work: Network):
-    if work.mode not in ("float32",):
-        raise CannotRunError(f"jsplat's network has no mode {work.mode!r}")
     architecture, values = _architecture(work), _weights(_architecture(work))
     pictures, labels = map(jnp.asarray, _pictures(work.batch, work.edge))
     begin = time.perf_counter()

@@ -84,7 +84,8 @@ def _shown(line: dict) -> str:
     if line["value"] is None:
         said = f"not measured: {line['skipped']}" if line["skipped"] else f"failed: {line['error']}"
         return f"{line['name']:44} {said}"
-    text = f"{line['name']:44} {line['value']:10.4g} {line['unit']:2} (IQR {line['spread']:.0%}, best {line['fastest']:.4g})"
+    text = f"{line['name']:44} {line['value']:10.4g} {line['unit']:2}"
+    text += f" (IQR {line['spread']:.0%}, best {line['fastest']:.4g})"
     if line["floor"]:
         seconds = line["fastest"] / 1e3
         gops, gb = line["floor"]["operations"] / 1e9, line["floor"]["bytes"] / 1e9

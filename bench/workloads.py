@@ -136,25 +136,22 @@ _CPU_CENTRE = {"count": 8000, "edge": 128, "channels": 22}
 _GPU_CENTRE = {"count": 50_000, "edge": 512, "channels": 22, "scene": "fitted"}
 
 
-def _networks(
-    batch: int, edge: int, training: bool, torch_modes: tuple[str, ...], bound: float, ours=("float32",)
-) -> Suite:
+def _networks(batch: int, edge: int, training: bool, modes: tuple[str, ...]) -> Suite:
     kind = "training" if training else "inference"
     base = Network(f"bisenet {kind} {batch}x{edge}", batch=batch, edge=edge, training=training)
-    mine = [dataclasses.replace(base, name=f"{base.name}/jsplat {m}", mode=m) for m in ours]
-    peers = [
-        dataclasses.replace(base, name=f"{base.name}/torch {m}", implementation="torch", mode=m) for m in torch_modes
-    ]
-    ratio = Ratio(
-        f"{base.name}: torch over jsplat", tuple(p.name for p in peers), tuple(m.name for m in mine), "higher", bound
-    )  # fmt: skip
-    return Suite((*mine, *peers), (ratio,))
+    peers = [dataclasses.replace(base, name=f"{base.name}/torch {m}", implementation="torch", mode=m) for m in modes]
+    ratio = Ratio(f"{base.name}: torch over jsplat", tuple(p.name for p in peers), base.name, "higher", 1.0)
+    return Suite((base, *peers), (ratio,), 5)
 
 
 _CPU_MODES = (
-    f"{CORES} threads", f"{CORES} threads, channels_last", f"{CORES} threads, bf16",
-    f"{CORES} threads, channels_last, bf16", f"{CORES} threads, channels_last, compiled",
-)  # fmt: skip
+    *(
+        f"{n} threads{more}"
+        for n in dict.fromkeys((1, CORES))
+        for more in ("", ", channels_last", ", channels_last, bf16")
+    ),
+    f"{CORES} threads, channels_last, compiled",
+)
 _GPU_MODES = ("cuda, channels_last, bf16", "cuda, channels_last, bf16, compiled", "cuda, channels_last")
 _FITS = tuple(Fit(f"fit of 8, {n} steps", steps=n) for n in (50, 100, 150))
 _LOOPS = tuple(
@@ -210,7 +207,7 @@ SUITES = {
             )
         ),
         rounds=5,
-    ),  # fmt: skip
+    ),
     "cpu-scaling": _against_torch(
         *_line("count", (2000, 4000, 8000, 16000, 32000), **_CPU_CENTRE),
         *_line("channels", (3, 8, 32), **_CPU_CENTRE),
@@ -223,8 +220,8 @@ SUITES = {
         Step("cpu step"), Step("cpu step, 8 identities", identities=8), Lift("cpu lift of 16 views"), rounds=5
     ),
     "cpu-fit": Suite((*_FITS, *_LOOPS), rounds=1),  # `run` adds the ratio to the same PSNR
-    "cpu-parser": _networks(4, 128, False, _CPU_MODES, 1.0),
-    "cpu-parser-training": _networks(4, 128, True, _CPU_MODES, 1.0),
+    "cpu-parser": _networks(4, 128, False, _CPU_MODES),
+    "cpu-parser-training": _networks(4, 128, True, _CPU_MODES),
     "gpu-raster": _against_gsplat(
         *(
             Raster(f"gpu {kind} {c}", gradient=kind == "train", **{**_GPU_CENTRE, "channels": c})
@@ -254,7 +251,7 @@ SUITES = {
             )
             for b in (1, 8, 32)
         ),
-    ),  # fmt: skip
+    ),
     "gpu-lift": Suite((Lift("gpu lift of 55 views", count=50_000, edge=512, views=55),)),
     "gpu-fit": Suite(
         tuple(
@@ -263,7 +260,7 @@ SUITES = {
         ),
         rounds=1,
     ),
-    "gpu-parser": _networks(64, 512, False, _GPU_MODES, 1.0),
-    "gpu-parser-1": _networks(1, 512, False, _GPU_MODES, 1.0),
-    "gpu-parser-training": _networks(64, 512, True, _GPU_MODES, 1.0),
+    "gpu-parser": _networks(64, 512, False, _GPU_MODES),
+    "gpu-parser-1": _networks(1, 512, False, _GPU_MODES),
+    "gpu-parser-training": _networks(64, 512, True, _GPU_MODES),
 }

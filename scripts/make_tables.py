@@ -1,7 +1,7 @@
-"""Writes the README's results from the JSON files that runs and benchmarks left; no number there is typed.
+"""Writes the results in README.md and bench/README.md, and the plots, from the JSON that runs and benchmarks left.
 
-python scripts/make_tables.py            # rewrites README.md between its markers
-python scripts/make_tables.py --check    # fails when README.md is not what the files say
+python scripts/make_tables.py            # rewrites them between their markers; no number there is typed
+python scripts/make_tables.py --check    # fails when one is not what the files say
 """
 
 import argparse
@@ -9,23 +9,20 @@ import json
 import sys
 from pathlib import Path
 
-from jsplat.findings import BINS, METHODS, Goals, headline
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # bench is no installed package
+
+from bench.history import latest  # noqa: E402
+from bench.tables import NOT_MEASURED, drawings, markdown, performance, scaling  # noqa: E402
+from jsplat.findings import BINS, METHODS, Goals, headline  # noqa: E402
+
 RUNS = {"heads": ROOT / "bench/history/heads_cpu.report.json", "demo": ROOT / "bench/history/demo.report.json"}
-BENCH = ROOT / "bench/baseline"
-NOT_MEASURED = "not measured"
+PLOTS = ROOT / "bench/plots"
 
 
 def number(value: float | None) -> str:
     """A share in per cent, or a dash."""
     return "-" if value is None else f"{100 * value:.1f}"
-
-
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A table."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def scores(report: dict, group: str) -> str:
@@ -72,46 +69,42 @@ def run_section(report: dict) -> str:
     return "\n\n".join(parts)
 
 
-def bench_section() -> str:
-    """The rasterizer's ratios on each kind of device that has a baseline."""
-    parts = []
-    for path in sorted(BENCH.glob("*.json")):
-        rows = []
-        for metric in json.loads(path.read_text()).values():
-            value = NOT_MEASURED if metric["value"] is None else f"{metric['value']:.3g} {metric['unit']}"
-            goal = "-" if metric["bound"] is None else f"{metric['bound']:g}"
-            rows.append([metric["name"], value, goal, f"{metric['spread']:.2f}", metric["commit"]])
-        parts.append(f"{path.stem}:\n\n" + markdown(["measurement", "median", "goal", "spread", "commit"], rows))
-    return "\n\n".join([*parts, f"GPU: {NOT_MEASURED}."])
-
-
-def sections() -> dict[str, str]:
-    """What belongs between each pair of markers."""
-    found = {"bench": bench_section()}
+def sections() -> dict[Path, dict[str, str]]:
+    """File -> what belongs between each pair of its markers."""
+    devices = latest()
+    readme = {"bench": performance(devices, PLOTS.relative_to(ROOT).as_posix())}
     for name, path in RUNS.items():
-        found[name] = run_section(json.loads(path.read_text())) if path.is_file() else f"{NOT_MEASURED}."
-    return found
+        readme[name] = run_section(json.loads(path.read_text())) if path.is_file() else f"{NOT_MEASURED}."
+    return {ROOT / "README.md": readme, ROOT / "bench/README.md": {"scaling": scaling(devices)}}
 
 
-def filled(text: str) -> str:
-    """The README with all sections written anew."""
-    for name, body in sections().items():
+def filled(text: str, bodies: dict[str, str], where: str) -> str:
+    """A page with all its sections written anew."""
+    for name, body in bodies.items():
         start, end = f"<!-- {name}: made by scripts/make_tables.py -->", f"<!-- end of {name} -->"
         if start not in text or end not in text:
-            raise SystemExit(f"README.md: wanted the markers {start} and {end}")
+            raise SystemExit(f"{where}: wanted the markers {start} and {end}")
         text = text[: text.index(start) + len(start)] + "\n\n" + body + "\n\n" + text[text.index(end) :]
     return text
 
 
+def written() -> dict[Path, str]:
+    """File -> what it should hold."""
+    found = {path: filled(path.read_text(), bodies, path.name) for path, bodies in sections().items()}
+    return found | {PLOTS / name: text for name, text in drawings(latest()).items()}
+
+
 def main() -> None:
-    """Rewrites or checks the README."""
-    parser = argparse.ArgumentParser()
+    """Rewrites or checks the pages and plots."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true")
-    check, readme = parser.parse_args().check, ROOT / "README.md"
-    new = filled(readme.read_text())
-    if check and new != readme.read_text():
-        sys.exit("README.md is not what the files say: python scripts/make_tables.py")
-    readme.write_text(new)
+    check = parser.parse_args().check
+    for path, text in written().items():
+        if check and (not path.is_file() or path.read_text() != text):
+            sys.exit(f"{path.relative_to(ROOT)} is not what the files say: python scripts/make_tables.py")
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
 
 
 if __name__ == "__main__":

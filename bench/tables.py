@@ -1,0 +1,177 @@
+"""The tables and plots of README.md and bench/README.md, as text, from the measurements alone."""
+
+from collections.abc import Iterable, Mapping
+
+from bench.plots import line_plot
+from bench.scaling import AXES, axis_points, cost, laws
+from bench.workloads import SUITES
+
+NOT_MEASURED = "not measured"
+OURS, PEER = "jsplat", "plain PyTorch"
+MANY = (1_000, 100_000)  # identities
+
+Devices = Mapping[str, Mapping[str, dict]]
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table whose first column is text."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _why_not(line: dict | None) -> str:
+    if line is None:
+        return NOT_MEASURED
+    return f"{NOT_MEASURED}: {line['skipped']}" if line.get("skipped") else f"failed: {line['error']}"
+
+
+def _ratio(line: dict | None) -> str:
+    if line is None or line["value"] is None:
+        return _why_not(line)
+    best = line.get("fastest")
+    return f"{line['value']:.3g} ({'-' if best is None else format(best, '.3g')})"
+
+
+def _met(line: dict | None) -> str:
+    """Whether a goal is met by the median and by the best rounds: on a busy machine one of them may flatter."""
+    if line is None or line["value"] is None or line["bound"] is None:
+        return "-"
+    seen = [x for x in (line["value"], line.get("fastest")) if x is not None]
+    lower, bound = line["direction"] == "lower", line["bound"]
+    return "yes" if all(x <= bound if lower else x >= bound for x in seen) else "**no**"
+
+
+def goals(devices: Devices) -> str:
+    """Every ratio, its goal, and what each kind of device has; GPU suites appear though nobody ran them."""
+    wanted = {r.name: r.bound for key, s in SUITES.items() if key != "tiny" for r in s.ratios}
+    for lines in devices.values():
+        for name, line in lines.items():
+            if line["unit"] == "x" and line["suite"] != "tiny":
+                wanted.setdefault(name, line["bound"])
+    rows = []
+    for name, bound in wanted.items():
+        if name.startswith("scaling"):
+            continue
+        gpu = name.startswith("gpu") or "x512" in name
+        found = {d: lines[name] for d, lines in devices.items() if name in lines}
+        for device, line in found.items() or ([("GPU" if gpu else "CPU", None)]):
+            note = (line or {}).get("note") or "-"
+            spread = "-" if line is None or line["value"] is None or line["rounds"] < 2 else f"{line['spread']:.0%}"
+            goal = "-" if bound is None else f"{bound:g}"
+            rows.append([name, device, _ratio(line), goal, _met(line), spread, note])
+    return markdown(
+        ["ratio of times", "device", "median (best rounds)", "goal", "met", "IQR", "what was compared"], rows
+    )
+
+
+def times(lines: Mapping[str, dict]) -> str:
+    """Milliseconds, memory and accuracy of every workload of one device, besides the scaling ones."""
+    rows = []
+    for name, line in lines.items():
+        if line["unit"] == "x" or name.startswith("scaling") or line["suite"] == "tiny":
+            continue
+        if line["value"] is None:
+            rows.append([name, _why_not(line), *["-"] * 6])
+            continue
+        work, floor = line.get("work") or {}, line.get("floor") or {}
+        best = line.get("fastest") or line["value"]
+        rate = f"{1e3 * work['images'] / line['value']:.3g}" if work.get("kind") == "network" else "-"
+        memory = line.get("program_mb") or line.get("memory_mb")
+        counted = f"{floor['operations'] / 1e9:.2g} Gop, {floor['bytes'] / 1e6:.2g} MB" if floor else "-"
+        spread = f"{line['spread']:.0%}" if line["rounds"] > 1 else "one round"
+        compiled = line.get("compile_seconds")
+        rows.append(
+            [name, f"{line['value']:.4g}", f"{best:.4g}", spread, rate, "-" if memory is None else f"{memory:.0f}",
+             "-" if compiled is None else f"{compiled:.1f}", counted]
+        )  # fmt: skip
+    head = ["workload", "median ms", "best ms", "IQR", "images/s", "memory, MB", "compile, s", "floor"]
+    return markdown(head, rows)
+
+
+def conditions(lines: Iterable[dict]) -> str:
+    """When, from which commits, with what, and how busy the machine was."""
+    lines = list(lines)
+    commits = sorted({line["commit"] for line in lines})
+    days = sorted({line["when"][:10] for line in lines})
+    versions: dict[str, set[str]] = {}
+    for line in lines:
+        for name, version in line["versions"].items():
+            versions.setdefault(name, set()).add(version)
+    packages = ", ".join(f"{name} {'/'.join(sorted(found))}" for name, found in versions.items())
+    loads = [line["load"] for line in lines if line.get("load") is not None]
+    busy = (
+        f" Load average of the machine at the start of a suite: {min(loads):.1f} to {max(loads):.1f}." if loads else ""
+    )
+    return f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, commit {', '.join(commits)}; {packages}.{busy}"
+
+
+def performance(devices: Devices, plots: str) -> str:
+    """README's section; `plots` is the folder of the plots as the README links it."""
+    parts = [goals(devices)]
+    for device, lines in devices.items():
+        parts.append(f"**{device}**: {conditions(lines.values())}")
+        names = list(drawings({device: lines}))
+        if names:
+            parts.append(" ".join(f"![{name}]({plots}/{name})" for name in names))
+        parts.append(times(lines))
+    if not any("gpu" in line["suite"] for lines in devices.values() for line in lines.values()):
+        parts.append(f"GPU: {NOT_MEASURED}.")
+    return "\n\n".join(parts)
+
+
+def drawings(devices: Devices) -> dict[str, str]:
+    """File name -> SVG: time against each axis, and PSNR against seconds, of each device that has them."""
+    found = {}
+    for device, lines in devices.items():
+        for axis, name in AXES.items():
+            series = {}
+            for label, implementation in ((OURS, "xla"), (PEER, "torch"), ("gsplat 1.5.3", "gsplat")):
+                points = axis_points(lines.values(), axis, implementation)
+                if len(points) > 1:
+                    series[label] = [(p["work"][axis], p["fastest"]) for p in points]
+            if series:
+                x_name = "edge of the image, pixels" if axis == "edge" else name
+                title = f"forward and backward against {name}"
+                found[f"{device}-{axis}.svg"] = line_plot(title, x_name, "ms, best round", series)
+        curves = psnr_curves(lines.values())
+        if curves:
+            title = "quality against time, all identities"
+            found[f"{device}-psnr.svg"] = line_plot(title, "seconds", "PSNR, dB", curves, log_y=False)
+    return found
+
+
+def psnr_curves(lines: Iterable[dict]) -> dict[str, list[tuple[float, float]]]:
+    """Implementation -> (seconds, PSNR) of whole fits."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for line in lines:
+        if (line.get("work") or {}).get("kind") == "fit" and line["value"] is not None:
+            label = OURS if line["work"]["implementation"] == "jsplat" else "two models in a loop, PyTorch"
+            curves.setdefault(label, []).append((line["value"] / 1e3, line["accuracy"]["psnr"]))
+    return curves
+
+
+def scaling(devices: Devices) -> str:
+    """bench/README.md's laws and costs."""
+    parts = []
+    for device, lines in devices.items():
+        rows = []
+        for implementation, label in (("xla", OURS), ("torch", PEER), ("gsplat", "gsplat 1.5.3")):
+            for axis, law in laws(list(lines.values()), implementation).items():
+                memory = f"{law['memory']:.2f}" if "memory" in law else NOT_MEASURED
+                rows.append([label, AXES[axis], f"{law['time']:.2f}", memory, str(law["points"])])
+        head = ["implementation", "against", "exponent of time", "of memory", "points"]
+        parts.append(f"**{device}**\n\n" + (markdown(head, rows) if rows else f"Laws: {NOT_MEASURED}."))
+        fits = [line for line in lines.values() if (line.get("work") or {}).get("kind") == "fit" and line["value"]]
+        rows = []
+        for line in fits:
+            work = line["work"]
+            per_hour = 3.6e6 * work["identities"] / line["value"]
+            what = (
+                f"{line['name']}: {work['gaussians']} Gaussians, {work['edge']} px, {line['accuracy']['psnr']:.1f} dB"
+            )
+            rows.append([what, f"{per_hour:,.0f}", *(f"{cost(line, n):,.1f}" for n in MANY)])
+        head = ["fit", "identities an hour", *(f"hours for {n:,}" for n in MANY)]
+        parts.append(markdown(head, rows) if rows else f"Cost of many identities: {NOT_MEASURED}.")
+    if not any("gpu" in line["suite"] for lines in devices.values() for line in lines.values()):
+        parts.append(f"GPU and cluster: {NOT_MEASURED}.")
+    return "\n\n".join(parts)
