@@ -130,9 +130,11 @@ def picture_header(data: bytes) -> tuple[int, int, int, int] | None:
     JPEG: ITU-T T.81, annex B; Exif 2.32, tag 0x0112; PNG specification, 11.2.2. A palette counts as three channels.
     """
     if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR" and len(data) > 32:
-        whole = data.rstrip(b"\0").endswith(b"IEND\xaeB`\x82")
-        channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(data[25], 0)
-        return (*struct.unpack_from(">II", data, 16), channels, 1) if whole else None
+        channels, at = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(data[25], 0), 8
+        # Decoders make room for what a chunk claims to hold, so the chunks are counted first.
+        while at + 12 <= len(data) and data[at + 4 : at + 8] != b"IEND":
+            at += 12 + int.from_bytes(data[at : at + 4], "big")
+        return (*struct.unpack_from(">II", data, 16), channels, 1) if at + 12 <= len(data) else None
     size, orientation, at = None, 1, 2
     while data[:2] == b"\xff\xd8" and at + 10 <= len(data) and data[at] == 0xFF:
         kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
@@ -243,7 +245,7 @@ def rigid(value: object, where: str) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         square = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) and np.linalg.det(rotation) > 0
     if not square or not np.allclose(array[3], [0, 0, 0, 1], atol=1e-6):
-        raise InputError(where, wanted="a rigid transform", got=array.round(4).tolist())
+        raise InputError(where, wanted="a rigid transform", got=str(array.tolist())[:200])
     return array
 
 
@@ -324,7 +326,7 @@ def read_capture(path: Path, size: int | None = None) -> Capture:
     cameras = Camera(jnp.asarray(camera_from_world, jnp.float32), jnp.asarray(intrinsics, jnp.float32), *full)
     head = data.get("head_from_world")
     return Capture(
-        identity=str(data.get("identity", path.name)),
+        identity=_identity(data, path, where),
         images=np.stack(images),
         labels=np.stack(labels) if labelset is not None else None,
         cameras=cameras.resized(*out),
@@ -333,6 +335,14 @@ def read_capture(path: Path, size: int | None = None) -> Capture:
         background=_background(data, where),
         valid=np.stack(valid) if any("mask_path" in frame for frame in frames) else None,
     )
+
+
+def _identity(data: dict, path: Path, where: str) -> str:
+    name = str(data.get("identity", path.resolve().name))
+    # Results are written under this name.
+    if name in ("", ".", "..") or any(c in name for c in "/\\\0"):
+        raise InputError(f"{where}: identity", wanted="a name without slashes", got=repr(name)[:80])
+    return name
 
 
 def _lens(data: dict, where: str) -> tuple[np.ndarray, tuple[int, int]]:

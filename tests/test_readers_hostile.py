@@ -486,6 +486,10 @@ BAD_PICTURES = {  # name: (bytes from the good JPEG, message)
     ),
     "a bomb": (lambda p: png(20_000, 20_000, 2, b""), r"1: wanted at most 100,000,000 pixels, got 1.jpg, 20000x20000"),
     "a larger bomb": (lambda p: png(2**31 - 1, 2**31 - 1, 2, b""), r"1: wanted at most 100,000,000 pixels"),
+    "an endless chunk": (
+        lambda p: png(48, 36, 2, b"", struct.pack(">I", 2**31 - 9) + b"IDAT"),
+        r"1: wanted a readable image, got 1.jpg, 73 bytes, cut off",
+    ),
     "a JPEG bomb": (
         lambda p: jpeg(p).replace(struct.pack(">HH", 36, 48), struct.pack(">HH", 65500, 65500)),
         r"1: wanted at most 100,000,000 pixels, got 1.jpg, 65500x65500",
@@ -578,6 +582,22 @@ def test_our_own_format_meets_the_same_pictures(made):
         path.write_bytes(data)
         with pytest.raises(InputError, match=message):
             read_capture(folder.parent / "out")
+
+
+@pytest.mark.parametrize("name", ["../../x", "/x", "", ".", "a/b", "a\\b", "a\0"])
+def test_an_identity_that_is_a_path(made, name):
+    """Results are written under the identity's name."""
+    out = made("nerfstudio").parent / "out"
+    run(out.parent / "7")
+    path = out / "transforms.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"identity": name}))
+    with pytest.raises(InputError, match=r"out/transforms.json: identity: wanted a name without slashes"):
+        read_capture(out)
+
+
+def test_the_folder_one_stands_in_has_a_name(made, monkeypatch):
+    monkeypatch.chdir(made("nerfstudio"))
+    assert import_capture(Path("."), Path("..", "out"), SMALL).identity == "7"
 
 
 def test_masks_and_mattes_of_another_size(made):

@@ -49,7 +49,8 @@ def read_source(folder: Path, config: ImportConfig) -> Source:
     Raises:
         InputError: naming the file and field that is wrong.
     """
-    source = LAYOUTS[detect(folder)].read(folder, config)
+    layout, folder = detect(folder), folder.resolve()  # "." has no name
+    source = LAYOUTS[layout].read(folder, config)
     if len(source.photos) < 2:
         got = f"{len(source.photos)} ({len(source.dropped)} marked as unusable)"
         raise InputError(str(folder), wanted="at least 2 usable views", got=got)

@@ -19,6 +19,7 @@ from jsplat.readers.source import ImportConfig, Photo, read_photo
 
 _BORDER_POINTS = 65
 _ROWS = 256
+_LONGEST = 32767  # OpenCV's resampling counts in 16 bits
 _EDGE = 0.01  # pixels that the middle of a pixel, rounded, may lie outside the picture
 
 
@@ -47,14 +48,18 @@ def common_lens(photos: tuple[Photo, ...], turns: np.ndarray, config: ImportConf
         raise InputError(
             "ImportConfig.edges", wanted="'keep', as the photographs have no window in common", got="'crop'"
         )
+    if max(max(p.lens.width, p.lens.height) for p in photos) >= _LONGEST:
+        raise InputError("import", wanted=f"photographs of less than {_LONGEST} pixels a side", got="longer ones")
     resolution = float(np.median([f for p in photos for f in p.lens.focal]))
     focal = resolution if config.size is None else config.size / float((high - low).max())
     # Cropped windows are rounded down, so that nothing in them is invalid.
     exact = (high - low) * focal
     exact = np.round(exact) if config.edges == "keep" else np.floor(exact + 1e-6)
     width, height = (int(max(n, 1)) for n in exact)
-    if max(width, height) > 16384:
-        raise InputError("ImportConfig.size", wanted="at most 16384 pixels", got=f"{width}x{height}")
+    if max(width, height) >= _LONGEST:
+        raise InputError(
+            "ImportConfig.size", wanted=f"pictures of less than {_LONGEST} pixels a side", got=f"{width}x{height}"
+        )
     # Half a pixel at most is lost or gained by rounding; the window's middle stays.
     cx, cy = np.asarray([width, height]) / 2 - focal * (low + high) / 2
     return np.asarray([[focal, 0, cx], [0, focal, cy], [0, 0, 1.0]]), width, height
