@@ -248,6 +248,10 @@ def test_onnx_with_weights_elsewhere_or_strange(tmp_path):
     words = onnx.helper.make_tensor("k", onnx.TensorProto.STRING, [1], [b"x"])
     with pytest.raises(InputError, match="k: wanted numbers, got ONNX type 8"):
         read_weights(written(words, ["x", "k"]))
+    data = written(kernel, ["x", "k"]).read_bytes()
+    (tmp_path / "w.onnx").write_bytes(data.replace(b"/cp/conv1", b"/cp/c\xff\xff\xff1"))
+    with pytest.raises(InputError, match=r"UTF-8|an ONNX model, whole"):
+        read_weights(tmp_path / "w.onnx")
     kernel.data_location = onnx.TensorProto.EXTERNAL
     kernel.external_data.add(key="location", value="../../etc/passwd")
     with pytest.raises(InputError, match="wanted weights inside the file"):

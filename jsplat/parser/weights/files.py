@@ -58,6 +58,8 @@ def read_weights(path: Path, limits: Limits = Limits()) -> WeightFile:  # noqa: 
     """
     try:
         size = path.stat().st_size
+        if not path.is_file():  # a folder, or a pipe that would be waited for
+            raise InputError(str(path), wanted=KINDS, got="no file")
         if size > limits.file_bytes:
             raise InputError(str(path), wanted=f"a weight file of at most {limits.file_bytes} bytes", got=size)
         with path.open("rb") as file:

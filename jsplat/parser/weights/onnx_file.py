@@ -54,6 +54,10 @@ def read_onnx(data: bytes, where: str) -> WeightFile:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf's errors have no type of their own in every version
         raise InputError(where, wanted="an ONNX model, whole", got=f"{error}"[:200]) from error
+    texts = [text for node in model.graph.node for text in (node.name, node.op_type, *node.input, *node.output)]
+    texts += [t.name for t in model.graph.initializer] + [t for p in model.metadata_props for t in (p.key, p.value)]
+    if not all(isinstance(text, str) for text in texts):  # protobuf hands over bytes where UTF-8 is broken
+        raise InputError(where, wanted="names in UTF-8", got="other bytes")
     initialisers = {tensor.name: tensor for tensor in model.graph.initializer}
     constants = [node for node in model.graph.node if node.op_type == "Constant" and node.output]
     initialisers |= {node.output[0]: a.t for node in constants for a in node.attribute if a.name == "value"}
