@@ -21,7 +21,7 @@ def blocks(kernel: Mapping[str, Any]) -> int:
 
 def turn(kernel: Mapping[str, Any]) -> float:
     """Instructions of the hot loop, for each Gaussian-pixel pair where the loop blends."""
-    return kernel["loop"] / max(kernel["exponentials"], 1)
+    return kernel["loop"] / (kernel["pairs"] or 1)
 
 
 def faults(run: Run) -> Iterator[str]:
@@ -35,7 +35,7 @@ def faults(run: Run) -> Iterator[str]:
             if spilled:
                 yield f"{entry}: {name}: " + ", ".join(f"{value} bytes of {key}" for key, value in spilled.items())
         if _must_be_small(entry):
-            blending = {name: kernel for name, kernel in kernels.items() if kernel["exponentials"]}
+            blending = {name: kernel for name, kernel in kernels.items() if kernel["pairs"]}
             if not blending:
                 yield f"{entry}: no kernel with a loop over Gaussians was found"
             for name, kernel in blending.items():

@@ -35,7 +35,7 @@ class Measured:
         stack, spill_stores, spill_loads, shared: bytes.
         blocks_by_registers, blocks_by_shared: how many fit on a multiprocessor.
         loop: instructions of the hot loop (see `bench.aot.sass.hot_loop`), 0 without a loop.
-        exponentials: how many of them are exponentials: Gaussian-pixel pairs of one turn and thread.
+        exponentials: how many of them are exponentials.
     """
 
     threads: int

@@ -17,6 +17,8 @@ ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "mosaic_gpu": ("sm_90a", "sm_100a"),
     "triton": ("sm_80", "sm_90a"),
 }
+# Exponentials that a Gaussian takes at a pixel: for alpha, and in Triton's for the transmittance, a sum of logarithms.
+EXPONENTIALS = {"mosaic_gpu": 1, "triton": 2}
 # The workload of the goals in bench/: one view of a fitted head.
 IMAGES = 1
 COUNT = 50_000

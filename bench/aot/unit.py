@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from bench.aot.compile import Measured, measure
-from bench.aot.entries import Entry, call, entries
+from bench.aot.entries import EXPONENTIALS, Entry, call, entries
 from bench.aot.kernels import kernels_in
 from bench.aot.sorts import binning, controls, sorts_in
 from jsplat.kernels.blend import BACKENDS
@@ -22,7 +22,7 @@ SORTED_CHANNELS = 22  # the sorts do not depend on them
 
 
 def kernels_share(implementation: str, architecture: str) -> dict[str, Any]:
-    """Entry -> kernel -> numbers."""
+    """Entry -> kernel -> numbers: those of `Measured`, and the Gaussian-pixel pairs of a thread in one turn of its loop."""
     measured: dict[str, dict[str, Measured]] = {}
     return {
         entry.name: _attempt(_kernels, entry, measured)
@@ -44,7 +44,11 @@ def _kernels(entry: Entry, measured: dict[str, dict[str, Measured]]) -> dict[str
             found[f"{name} {others + 1}" if others else name] = numbers
     if not found:
         raise RuntimeError("calls no kernel")
-    return {name: dataclasses.asdict(numbers) for name, numbers in found.items()}
+    per_pair = EXPONENTIALS[entry.implementation]
+    return {
+        name: dataclasses.asdict(numbers) | {"pairs": numbers.exponentials / per_pair}
+        for name, numbers in found.items()
+    }
 
 
 def sorts_share(architecture: str) -> dict[str, Any]:
