@@ -22,7 +22,7 @@ SORTED_CHANNELS = 22  # the sorts do not depend on them
 
 
 def kernels_share(implementation: str, architecture: str) -> dict[str, Any]:
-    """Entry -> kernel -> numbers: those of `Measured`, and the Gaussian-pixel pairs of a thread in one turn of its loop."""
+    """Entry -> kernel -> numbers: `Measured`, and the Gaussian-pixel pairs of a thread in one turn of the loop."""
     measured: dict[str, dict[str, Measured]] = {}
     return {
         entry.name: _attempt(_kernels, entry, measured)
