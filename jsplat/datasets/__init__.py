@@ -100,8 +100,9 @@ def _swapped(listing: Listing) -> Listing:
 
 
 def _part(path: Path, where: str) -> UInt8[np.ndarray, "h w"]:
-    """A mask of one part, 1 where any channel is not 0: parts are stored as grey, RGB or indexed pictures."""
-    return np.any(read_image(path, where) > 0, axis=-1).astype(np.uint8)
+    """A mask of one part, not 0 where any channel is not: parts are stored as grey, RGB or indexed pictures."""
+    image = read_image(path, where)
+    return image[..., 0] | image[..., 1] | image[..., 2]
 
 
 def _label_map(sample: Sample, labelset: LabelSet, where: str) -> UInt8[np.ndarray, "h w"]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int16, UInt8
 
 from jsplat import png
 from jsplat.errors import InputError
@@ -71,9 +71,13 @@ def write(masks: Mapping[str, UInt8[np.ndarray, "h w"]], labelset: LabelSet) -> 
     return files
 
 
-def _labelmap(data: bytes, where: str, labelset: LabelSet) -> tuple[list[int], dict[int, int]]:
-    """Ids in the order of the lines, and packed colour -> id."""
-    order, color_of = [], {}
+def _packed(r, g, b):
+    return r << 16 | g << 8 | b
+
+
+def _labelmap(data: bytes, where: str, labelset: LabelSet) -> tuple[list[int], Int16[np.ndarray, " colors"]]:
+    """Ids in the order of the lines, and the id of every colour there can be, -1 for none."""
+    order, id_of_color = [], np.full(1 << 24, -1, np.int16)
     try:
         lines = data.decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
@@ -88,9 +92,10 @@ def _labelmap(data: bytes, where: str, labelset: LabelSet) -> tuple[list[int], d
         r, g, b = (int(c) for c in colors)
         name = fields[0]
         order.append(0 if name == "background" and name not in labelset.names else id_of(name, labelset, at))
-        if color_of.setdefault(r << 16 | g << 8 | b, order[-1]) != order[-1]:
+        if id_of_color[_packed(r, g, b)] not in (-1, order[-1]):
             raise InputError(at, wanted="a colour of its own", got=f"{r},{g},{b} again")
-    return order, color_of
+        id_of_color[_packed(r, g, b)] = order[-1]
+    return order, id_of_color
 
 
 def read(files: Mapping[str, bytes], labelset: LabelSet) -> dict[str, UInt8[np.ndarray, "h w"]]:
@@ -98,7 +103,7 @@ def read(files: Mapping[str, bytes], labelset: LabelSet) -> dict[str, UInt8[np.n
     root = next((n[: -len(_MAP)] for n in files if n == _MAP or n.endswith(f"/{_MAP}")), None)
     if root is None:
         raise InputError("cvat masks", wanted=_MAP, got="no such file")
-    order, color_of = _labelmap(files[root + _MAP], root + _MAP, labelset)
+    order, id_of_color = _labelmap(files[root + _MAP], root + _MAP, labelset)
     inside = [n for n in files if n.startswith(root + _CLASSES) and n.endswith(".png")]
     names = {n[len(root + _CLASSES) : -len(".png")]: n for n in inside}
     if root + _LIST in files:
@@ -116,15 +121,15 @@ def read(files: Mapping[str, bytes], labelset: LabelSet) -> dict[str, UInt8[np.n
                 raise InputError(file, wanted=f"numbers below the {len(order)} lines of {_MAP}", got=lines.max())
             masks[name] = np.asarray(order, np.uint8)[lines]
         else:
-            masks[name] = _by_color(png.decode_colors(files[file], file), color_of, file)
+            masks[name] = _by_color(png.decode_colors(files[file], file), id_of_color, file)
         budget.take(masks[name].size, file)
     return masks
 
 
-def _by_color(rgb: UInt8[np.ndarray, "h w 3"], color_of: dict[int, int], where: str) -> UInt8[np.ndarray, "h w"]:
-    packed = rgb.astype(np.int32) @ np.asarray([1 << 16, 1 << 8, 1], np.int32)
-    colors, index = np.unique(packed, return_inverse=True)
-    strange = [f"{c >> 16},{c >> 8 & 255},{c & 255}" for c in colors.tolist() if c not in color_of]
-    if strange:
-        raise InputError(where, wanted=f"colours of {_MAP}", got=strange[:3])
-    return np.asarray([color_of[c] for c in colors.tolist()], np.uint8)[index].reshape(packed.shape)
+def _by_color(
+    rgb: UInt8[np.ndarray, "h w 3"], id_of_color: Int16[np.ndarray, " colors"], where: str
+) -> UInt8[np.ndarray, "h w"]:
+    ids = id_of_color[_packed(*rgb.transpose(2, 0, 1).astype(np.int32))]
+    if ids.min() < 0:
+        raise InputError(where, wanted=f"colours of {_MAP}", got=rgb[ids < 0][0].tolist())
+    return ids.astype(np.uint8)
