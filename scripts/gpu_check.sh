@@ -90,18 +90,20 @@ for name in ("jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda12-plugin", "numpy")
 
 # Every implementation that runs natively here, forward and backward, on one small image.
 SMALLEST='
-import jax
-from jsplat.kernels.blend import BACKENDS, blend
-from jsplat.kernels.blend.cases import CAPACITY, CASES, SIZE
+import jax, numpy as np
+from jsplat.kernels.blend import IMPLEMENTATIONS, blend
+from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, SIZE
+from jsplat.kernels.select import Facts
 
-for backend in BACKENDS:
+for name, implementation in IMPLEMENTATIONS.items():
+    declined = implementation.declines(Facts(jax.devices()[0], np.dtype(np.float32), CHANNELS))
+    if declined:
+        print(name, "does not run here:", declined)
+        continue
     def loss(*args):
-        return blend(*args, size=SIZE, capacity=CAPACITY, backend=backend)[0].sum()
-    try:
-        jax.block_until_ready(jax.jit(jax.grad(loss, (0, 1, 2, 4)))(*CASES["random"]().arrays()))
-        print(backend, "ran")
-    except NotImplementedError as error:
-        print(backend, "does not run here:", error)
+        return blend(*args, size=SIZE, capacity=CAPACITY, backend=name).channels.sum()
+    jax.block_until_ready(jax.jit(jax.grad(loss, (0, 1, 2, 4)))(*CASES["random"]().arrays()))
+    print(name, "ran")
 '
 
 # A benchmark that crashes is a line with an error; a peer that is not installed is none.
