@@ -213,3 +213,14 @@ LAYOUTS = {
     "nerfstudio": nerfstudio,
     "colmap": colmap,
 }
+
+
+def make(folder: Path, layout: str, change=None, file: str | None = None, rig: dict | None = None, **options) -> Path:
+    """Writes a layout of four views and lets `change` edit one of its JSON files."""
+    LAYOUTS[layout](folder, Rig(views=4, **(rig or {})), **options)
+    if change is not None:
+        path = folder / (file or "transforms.json")
+        data = json.loads(path.read_text())
+        change(data)
+        path.write_text(json.dumps(data))
+    return folder
