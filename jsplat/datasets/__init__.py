@@ -15,7 +15,7 @@ from jsplat.datasets.listing import SPLITS, Listing, Sample, kind_of, list_split
 from jsplat.datasets.sides import Sides, SidesConfig, opinions, side_convention, vote
 from jsplat.errors import InputError
 from jsplat.labelset import IGNORE, LabelSet
-from jsplat.labeltables import LABEL_SETS, relabel, swapped
+from jsplat.labeltables import LABEL_SETS, label_set, relabel, swapped, usual_choices
 from jsplat.png import decode
 
 __all__ = [
@@ -44,6 +44,8 @@ class DatasetConfig:
         split: "train", "val", "test" or "all"; a set without splits, or the folder of one split, is always read whole.
         limit: at most so many pictures, spread evenly over the set; 0 for all.
         composition: which masks of CelebAMask-HQ cover which: "zllrunning", "official" or "farl".
+        labels: "own", or a name in `LABEL_SETS` whose classes the set is given, so that it can be mixed with others;
+            what has no place there goes as `jsplat.labeltables.usual_choices` says.
         sides: "named" (as `jsplat.labeltables` names them) or "swapped" (the files say it the other way round).
         checked: pictures whose sides are compared with the names before training starts; 0 for none.
         gigabytes: what the set may take in memory.
@@ -53,13 +55,15 @@ class DatasetConfig:
     split: str = "train"
     limit: int = 0
     composition: str = "zllrunning"
+    labels: str = "own"
     sides: str = "named"
     checked: int = 200
     gigabytes: float = 8.0
 
     def __post_init__(self):
         kinds = ("auto", *(k for k in LABEL_SETS if not k.startswith("celebamask-hq-")))
-        for field, allowed in (("kind", kinds), ("split", SPLITS), ("sides", ("named", "swapped"))):
+        choices = {"kind": kinds, "split": SPLITS, "labels": ("own", *LABEL_SETS), "sides": ("named", "swapped")}
+        for field, allowed in choices.items():
             if getattr(self, field) not in allowed:
                 wanted = f"one of {', '.join(allowed)}"
                 raise InputError(f"dataset.{field}", wanted=wanted, got=repr(getattr(self, field)))
@@ -216,9 +220,11 @@ def read_training_set(path: Path, size: int | None = None, config: DatasetConfig
         return from_captures([read_capture(p, size) for p in capture_folders(path)])
     if size is not None and size < 1:
         raise InputError("read_training_set: size", wanted="at least 1 pixel", got=size)
-    return _load(list_dataset(path, config), size, config)
+    data = _load(list_dataset(path, config), size, config)
+    return data if config.labels == "own" else with_labelset(data, label_set(config.labels))
 
 
-def with_labelset(data: AuxiliarySet, target: LabelSet, choices: dict[str, str | None] | None = None) -> AuxiliarySet:
-    """The same pictures in another label set, as `jsplat.labeltables.mapping` maps it."""
-    return dataclasses.replace(data, labels=relabel(data.labels, data.labelset, target, choices), labelset=target)
+def with_labelset(data: AuxiliarySet, target: LabelSet) -> AuxiliarySet:
+    """The same pictures in another label set, by name and side, the rest as `usual_choices` says."""
+    labels = relabel(data.labels, data.labelset, target, usual_choices(data.labelset, target))
+    return dataclasses.replace(data, labels=labels, labelset=target)
