@@ -13,7 +13,7 @@ import pytest
 
 from jsplat.errors import InputError
 from jsplat.labelset import CELEBAMASK_HQ, LabelSet
-from jsplat.parser import load_parser, save_parser
+from jsplat.parser import load_parser
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.model import with_variables
 from jsplat.parser.resize import logits_to_pixels, normalise
@@ -176,8 +176,7 @@ def test_a_conversion_is_written_with_its_report(golden, tmp_path):
 def test_safetensors_there_and_back(golden, tmp_path, family):
     pytest.importorskip("safetensors")
     parser, _ = read_parser(golden["zllrunning.pth"], input_size=96)
-    save_parser(tmp_path / "parser", parser)
-    export(tmp_path / "parser", tmp_path / "out.safetensors", family)
+    export(parser, tmp_path / "out.safetensors", family)
     back, conversion = read_parser(tmp_path / "out.safetensors")
     assert (back.architecture, back.labelset) == (parser.architecture, parser.labelset)
     assert all(np.array_equal(parser.variables[n], back.variables[n]) for n in parser.variables)
@@ -189,7 +188,7 @@ def test_safetensors_there_and_back(golden, tmp_path, family):
     with pytest.raises(InputError, match=r"labelset: wanted \('background', 'face'\), got"):
         read_parser(tmp_path / "out.safetensors", TWO)
     with pytest.raises(InputError, match=r"wanted a name that ends in .onnx or .safetensors, got out.pth"):
-        export(tmp_path / "parser", tmp_path / "out.pth")
+        export(parser, tmp_path / "out.pth")
 
 
 def test_onnx_out(golden, tmp_path):
@@ -197,8 +196,7 @@ def test_onnx_out(golden, tmp_path):
     onnx = pytest.importorskip("onnx", reason="the extra [export] is not installed")
     runtime = pytest.importorskip("onnxruntime")
     parser, _ = read_parser(golden["zllrunning.pth"])
-    save_parser(tmp_path / "parser", parser)
-    export(tmp_path / "parser", tmp_path / "out.onnx")
+    export(parser, tmp_path / "out.onnx")
     session = runtime.InferenceSession(tmp_path / "out.onnx")
     for height, width in ((64, 64), (75, 53)):
         rgb = picture(height, width)
@@ -242,6 +240,15 @@ def test_other_precisions_are_converted_and_said(state, written, dtype):
     assert conversion.converted == (dtype,)
     wanted = state["ffm.conv1.weight"].astype(kind).astype(np.float32).transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(parser.variables["ffm.conv1.kernel"], wanted)
+
+
+def test_half_precision_in_safetensors(tmp_path):
+    numpy = pytest.importorskip("safetensors.numpy")
+    values = np.asarray([1.5, -2.25, 3e38], jnp.bfloat16)
+    numpy.save_file({"x": values}, tmp_path / "w.safetensors")
+    stored = read_weights(tmp_path / "w.safetensors").tree["x"]
+    assert (stored.shape, stored.dtype) == ((3,), values.dtype)
+    np.testing.assert_array_equal(stored.read().astype(np.float32), values.astype(np.float32))
 
 
 def test_windows_into_a_storage(tmp_path):

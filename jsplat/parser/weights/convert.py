@@ -11,7 +11,7 @@ from jsplat.errors import InputError
 from jsplat.folder import write_bytes, write_json
 from jsplat.labelset import CELEBAMASK_HQ, LabelSet
 from jsplat.parser.bisenet import Architecture
-from jsplat.parser.checkpoint import describe, load_parser, read_description, save_parser
+from jsplat.parser.checkpoint import describe, read_description, save_parser
 from jsplat.parser.model import Parser
 from jsplat.parser.weights.files import read_weights
 from jsplat.parser.weights.keys import (
@@ -166,7 +166,7 @@ def _meaning(
     elif given is not None:
         labelset, source = given, "as given"
     elif classes == len(CELEBAMASK_HQ):
-        labelset, source = CELEBAMASK_HQ, "inferred: 19 classes under these names are in zllrunning's order"
+        labelset, source = CELEBAMASK_HQ, "taken to be zllrunning's 19, the order of the public files"
     else:
         raise InputError(f"{where}: label set", wanted="to be told what the classes are", got=f"{classes} classes")
     if len(labelset) != classes:
@@ -257,18 +257,17 @@ def to_torch(parser: Parser, family: str = "zllrunning") -> dict[str, np.ndarray
     return out
 
 
-def export(parser_folder: Path, out: Path, family: str = "zllrunning") -> None:
+def export(parser: Parser, out: Path, family: str = "zllrunning") -> None:
     """Writes a parser for others, by the suffix of `out`.
 
     Args:
-        parser_folder: from training or `convert`.
+        parser: any.
         out: `.onnx`: the graph of `jsplat.parser.weights.onnx_graph`; `.safetensors`: weights by PyTorch names.
         family: whose names the weights get.
 
     Raises:
-        InputError: no parser there, another suffix, an unknown family, or a package that is not installed.
+        InputError: another suffix, an unknown family, or a package that is not installed.
     """
-    parser = load_parser(parser_folder)
     if out.suffix == ".onnx":
         write_bytes(out, onnx_model(parser, family))
     elif out.suffix == ".safetensors":
