@@ -1,6 +1,8 @@
 """Every layout, as its documentation describes it: cameras, lenses, pictures, and the frame of the head."""
 
+import dataclasses
 import json
+import sys
 
 import cv2
 import layouts
@@ -245,6 +247,66 @@ def test_nersemble_videos_and_moments(tmp_path):
     assert_close(filmed.images[:, 20, 30].astype(float), np.full((3, 3), 200.0), 6.0, "video compression")
     with pytest.raises(InputError, match=r"world_2_cam.222200036: wanted a frame 2, got cam_222200036.mp4 ends before"):
         import_capture(tmp_path / "030", tmp_path / "b", ImportConfig(size=64, timestep=2))
+
+
+def test_nersemble_of_all_people(tmp_path):
+    rig = rig_of("nersemble", views=3)
+    for person in ("030", "031"):
+        layouts.nersemble(tmp_path / person, rig)
+        (tmp_path / "camera_params" / person).mkdir(parents=True)
+        file = tmp_path / person / "calibration" / "camera_params.json"
+        file.rename(tmp_path / "camera_params" / person / file.name)
+        (tmp_path / person / "sequences" / "EXP-1-head").rename(tmp_path / person / "EXP-1-head")
+    assert detect(tmp_path) == "nersemble"
+    with pytest.raises(InputError, match=r"wanted one of 030/EXP-1-head, 031/EXP-1-head, got None"):
+        read_source(tmp_path, ImportConfig())
+    source = read_source(tmp_path, ImportConfig(sequence="031/EXP-1-head"))
+    assert source.identity == "031_EXP-1-head"
+    assert {p.path.parts[-4] for p in source.photos} == {"031"}
+    assert all(p.matte is not None for p in source.photos)
+
+
+class FakeColmap:
+    """Finds the cameras of all photographs but the last, as the rig has them; another model sees less."""
+
+    CameraMode = type("CameraMode", (), {"SINGLE": "single", "AUTO": "auto"})
+
+    def __init__(self, rig: Rig):
+        self.rig, self.calls = rig, []
+
+    def set_random_seed(self, seed):
+        pass
+
+    def extract_features(self, database, folder, image_names, camera_mode):
+        self.calls.append((image_names, camera_mode))
+
+    def match_exhaustive(self, database):
+        pass
+
+    def incremental_mapping(self, database, folder, out):
+        made = layouts.colmap(out / "made", dataclasses.replace(self.rig, views=self.rig.views - 1), text=True)
+        (out / "1").mkdir()
+        for name in ("cameras.txt", "images.txt"):
+            text = (made / "sparse" / "0" / name).read_text().replace("sub/", "")
+            (out / "1" / name).write_text(text)
+        return {i: type("Model", (), {"num_reg_images": lambda self, n=n: n})() for i, n in enumerate((1, 4))}
+
+
+def test_plain_photographs(tmp_path, monkeypatch):
+    """What is around COLMAP; its own work was looked at by hand."""
+    rig = Rig(distortion=BROWN)
+    for i in range(rig.views):
+        save(tmp_path / "in" / f"{i:02d}.png", rig.picture(i))
+    fake = FakeColmap(rig)
+    monkeypatch.setitem(sys.modules, "pycolmap", fake)
+    import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(size=32))
+    record = json.loads((tmp_path / "out" / "import.json").read_text())
+    assert record["layout"] == "photographs"
+    assert record["dropped"] == ["04.png"]
+    assert fake.calls == [([f"{i:02d}.png" for i in range(5)], "single")]
+    fake.incremental_mapping = lambda *_: {}
+    with pytest.raises(InputError, match=r"in: wanted photographs that overlap, got no cameras found"):
+        import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(size=32))
 
 
 def test_a_matte_lays_a_known_colour_behind_the_head(tmp_path):

@@ -1,7 +1,9 @@
 """NeRSemble, version 2: `calibration/camera_params.json` and `sequences/NAME/images/cam_SERIAL.mp4` of one person, or
-`cam_SERIAL_TIMESTEP.jpg` where the videos were unpacked, with mattes `alpha_maps/cam_SERIAL_TIMESTEP.png`.
+`cam_SERIAL_TIMESTEP.jpg` where the videos were unpacked, with mattes `alpha_maps/cam_SERIAL_TIMESTEP.png`. Version 1
+holds all people: `camera_params/PERSON/camera_params.json` and `PERSON/NAME/images/...`.
 
-Facts: the dataset's download toolkit (README, section 4) and VHAP's description of the unpacked layout.
+Facts: the dataset's download toolkit (README, section 4) and VHAP's description of the unpacked layouts. The colour
+calibration is not applied.
 """
 
 import re
@@ -12,13 +14,13 @@ from jsplat.errors import InputError
 from jsplat.readers.lens import Lens
 from jsplat.readers.source import ImportConfig, Photo, Source
 
-LOOKS_FOR = "calibration/camera_params.json (NeRSemble)"
+LOOKS_FOR = "calibration/camera_params.json or camera_params/*/camera_params.json (NeRSemble)"
 _SIZE = (2200.0, 3208.0)  # what all cameras deliver; the file may say otherwise
 
 
 def matches(folder: Path) -> bool:
     """Whether the folder has this layout."""
-    return (folder / "calibration" / "camera_params.json").is_file()
+    return bool(_calibrations(folder))
 
 
 def read(folder: Path, config: ImportConfig) -> Source:
@@ -27,8 +29,9 @@ def read(folder: Path, config: ImportConfig) -> Source:
     Raises:
         InputError: naming the file or field that is wrong.
     """
-    where = f"{folder.name}/calibration/camera_params.json"
-    data = read_json(folder / "calibration" / "camera_params.json")
+    calibration, sequence = _chosen(folder, config)
+    where = f"{folder.name}/{calibration.relative_to(folder)}"
+    data = read_json(calibration)
     poses = data.get("world_2_cam")
     if not isinstance(poses, dict):
         raise InputError(f"{where}: world_2_cam", wanted="an object of 4x4 matrices", got=repr(poses)[:80])
@@ -41,7 +44,6 @@ def read(folder: Path, config: ImportConfig) -> Source:
     except InputError as error:
         raise InputError(f"{where}: intrinsics", wanted=error.wanted, got=error.got) from error
 
-    sequence = _sequence(folder, config)
     files = {}
     for path in sorted((sequence / "images").glob("cam_*")):
         found = re.fullmatch(r"cam_([0-9]+)(?:_([0-9]{1,9}))?\.(mp4|jpg|jpeg|png)", path.name)
@@ -59,15 +61,27 @@ def read(folder: Path, config: ImportConfig) -> Source:
     if any(mattes) and not all(mattes):
         got = f"none for {photos[mattes.index(False)].path.name}"
         raise InputError(f"{sequence.name}/alpha_maps", wanted="mattes for all photographs or none", got=got)
-    return Source("nersemble", f"{folder.name}_{sequence.name}", tuple(photos), metres=1.0)
+    person = folder.name if sequence.parent.name == "sequences" else sequence.parent.name
+    return Source("nersemble", f"{person}_{sequence.name}", tuple(photos), metres=1.0)
 
 
-def _sequence(folder: Path, config: ImportConfig) -> Path:
-    found = sorted(p for p in (folder / "sequences").glob("*") if (p / "images").is_dir())
-    names = [p.name for p in found]
-    if config.sequence is not None and config.sequence in names:
-        return found[names.index(config.sequence)]
+def _calibrations(folder: Path) -> dict[Path, Path]:
+    """Calibration -> the folder of the sequences it is for."""
+    if (folder / "calibration" / "camera_params.json").is_file():
+        return {folder / "calibration" / "camera_params.json": folder / "sequences"}
+    found = sorted((folder / "camera_params").glob("*/camera_params.json"))
+    return {path: folder / path.parent.name for path in found if path.is_file()}
+
+
+def _chosen(folder: Path, config: ImportConfig) -> tuple[Path, Path]:
+    found = {}
+    for calibration, parent in _calibrations(folder).items():
+        for path in sorted(p for p in parent.glob("*") if (p / "images").is_dir()):
+            name = path.name if parent.name == "sequences" else f"{parent.name}/{path.name}"
+            found[name] = (calibration, path)
+    if config.sequence in found:
+        return found[config.sequence]
     if config.sequence is not None or len(found) != 1:
-        wanted = f"one of {', '.join(names) or 'the folders in sequences/ (there are none)'}"
+        wanted = f"one of {', '.join(found) or 'the folders that hold images/ (there are none)'}"
         raise InputError("ImportConfig.sequence", wanted=wanted, got=repr(config.sequence))
-    return found[0]
+    return next(iter(found.values()))

@@ -29,7 +29,7 @@ class ImportConfig:
         front: file name of the photograph taken most nearly from the front; none asks where most cameras stand.
         distance: metres from the head to its cameras (median), where the source has no scale.
         background: the colour laid behind photographs that have a matte.
-        sequence: which sequence, where a folder holds several.
+        sequence: which sequence, where a folder holds several; PERSON/SEQUENCE where it holds several people.
         timestep: which moment of a sequence.
     """
 
