@@ -13,3 +13,7 @@ class InputError(ValueError):
     def __init__(self, what: str, *, wanted: str, got: object):
         self.what, self.wanted, self.got = what, wanted, got
         super().__init__(f"{what}: wanted {wanted}, got {got}")
+
+
+class Stopped(Exception):
+    """A long loop ended because the process was asked to; what it had done is saved."""

@@ -10,8 +10,9 @@ import optax
 import pytest
 from scipy import ndimage
 
-from jsplat.errors import InputError
-from jsplat.fit import FitConfig, fit, starting_scene
+from jsplat import unfinished
+from jsplat.errors import InputError, Stopped
+from jsplat.fit import FitConfig, fit, photos, starting_scene
 from jsplat.fit import train as training
 from jsplat.fit.loss import label_loss, photo_loss, ssim
 from jsplat.fit.mcmc import MOST_COPIES, relocate, split_opacity
@@ -237,8 +238,8 @@ def assert_same(got: Scene, want: Scene):
 
 def start():
     """The scene that `fit` itself starts from."""
-    seed = training.stack_photos([ada()], SHORT).seed[0] ^ 1
-    shown = np.setdiff1d(np.arange(8), training.held_out(8, SHORT.hold_out))
+    seed = photos.stack_photos([ada()], SHORT).seed[0] ^ 1
+    shown = np.setdiff1d(np.arange(8), photos.held_out(8, SHORT.hold_out))
     return starting_scene(ada().only(shown), SHORT, jax.random.fold_in(jax.random.key(1), int(seed)), 3)
 
 
@@ -263,7 +264,7 @@ def test_a_fit_lowers_the_loss_and_raises_psnr():
     after = mean_loss(jax.tree.map(lambda x: x[0], result.scene))
     assert float(after) < 0.7 * float(mean_loss(start()))
     batch = jax.tree.map(lambda x: x[None], start())
-    before, _ = training._score(batch, training.stack_photos([ada()], SHORT), [ada()], SHORT)
+    before, _ = training._score(batch, photos.stack_photos([ada()], SHORT), [ada()], SHORT)
     assert result.psnr[0] > before[0] + 2, (result.psnr, before)
 
 
@@ -293,7 +294,7 @@ def test_a_capacity_too_small_is_replayed_to_the_same_bits(capfd):
 
 
 def test_held_out_views_are_not_trained_on():
-    hidden = training.held_out(8, SHORT.hold_out)
+    hidden = photos.held_out(8, SHORT.hold_out)
     assert hidden.tolist() == [2, 6]
     images, labels = ada().images.copy(), ada().labels.copy()
     images[hidden], labels[hidden] = 255 - images[hidden], 1
@@ -307,6 +308,70 @@ def test_a_given_start_is_used_and_stays_the_callers():
     first = jax.tree.map(lambda x: x[None], start())
     assert_same(fit([ada()], SHORT, seed=1, start=first).scene, fitted().scene)
     assert not first.gaussians.means.is_deleted(), "the caller's start was given away"
+
+
+def test_a_killed_fit_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, capfd):
+    config, advance, calls = dataclasses.replace(SHORT, save_every=0.0), training._advance, []
+
+    def killed(*args, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return advance(*args, **options)
+
+    monkeypatch.setattr(training, "_advance", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit([ada()], config, seed=1, resume=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["00000008"]
+    resumed = fit([ada()], config, seed=1, resume=tmp_path)
+    assert_same(resumed.scene, fitted().scene)
+    assert resumed.losses == fitted().losses
+    assert len(calls) == 2 + 2, "it did not go on from step 8"
+    with pytest.raises(InputError, match=r"wanted a checkpoint of this run .* got one of another"):
+        fit([ada()], config, seed=2, resume=tmp_path)
+    # A torn checkpoint is named, and the fit starts anew.
+    (torn,) = tmp_path.glob("*/state/manifest.ocdbt")
+    torn.write_bytes(torn.read_bytes()[:10])
+    assert_same(fit([ada()], config, seed=1, resume=tmp_path).scene, fitted().scene)
+    assert "cannot be read" in capfd.readouterr().err
+
+
+def test_a_fit_that_is_asked_to_stop_saves_and_stops(tmp_path):
+    unfinished.STOP.set()
+    try:
+        with pytest.raises(Stopped, match="stopped at step 8"):
+            fit([ada()], SHORT, seed=1, resume=tmp_path)
+    finally:
+        unfinished.STOP.clear()
+    assert_same(fit([ada()], SHORT, seed=1, resume=tmp_path).scene, fitted().scene)
+
+
+def test_an_identity_that_diverges_is_frozen_and_tried_once_more(monkeypatch, capfd):
+    """Bob's colours are infinite at first: his neighbour must not notice, and another seed saves him."""
+    carved, seeds = training._carved, []
+
+    def spoiled(captures, photos, config, seed, classes):
+        scene = carved(captures, photos, config, seed, classes)
+        rows = [i for i, c in enumerate(captures) if c.identity == "bob" and len(seeds) < spoil]
+        seeds.append(seed)
+        attributes = replace(scene.attributes, sh=scene.attributes.sh.at[np.asarray(rows, int), 5].set(jnp.inf))
+        return replace(scene, attributes=attributes)
+
+    monkeypatch.setattr(training, "_carved", spoiled)
+    pair, spoil = [ada(), ball.capture("bob", turn=1.0)], 0
+    sound = fit(pair, SHORT, seed=1)
+    seeds.clear()
+    spoil = 1
+    got = fit(pair, SHORT, seed=1)
+    assert seeds == [1, 1 + training.RETRY]
+    assert "fit: bob diverged at step 0 and is frozen" in capfd.readouterr().err
+    assert got.failed == ()
+    assert_same(jax.tree.map(lambda x: x[:1], got.scene), jax.tree.map(lambda x: x[:1], sound.scene))
+    assert np.isfinite(got.psnr).all()
+    assert got.psnr[1] > 15
+    seeds.clear()
+    spoil = 2
+    assert fit(pair, SHORT, seed=1).failed == ("bob",)
 
 
 def test_labels_do_not_bend_the_geometry_unless_asked():

@@ -17,7 +17,7 @@ LONGEST = 450
 FOLDERS = ("jsplat", "kernels", "tests", "bench", "scripts")
 
 NOUNS = {"errors", "pytree", "camera", "scene", "labelset", "labeltables", "capture", "auxiliary", "png"}
-NOUNS |= {"folder", "progress"}
+NOUNS |= {"folder", "progress", "unfinished"}
 VERBS = {"fit", "views", "labels", "parser", "evaluate", "heads", "report", "readers", "datasets", "exchange"}
 STRINGS = {"config", "checkpoint", "pipeline", "cli"}
 ROOMS = NOUNS | VERBS | STRINGS | {"raster", "kernels", "__init__", "__main__"}

@@ -235,7 +235,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(trained, tmp_path, monkeypa
     assert len(calls) == 26 + 20, "it did not go on from step 20"
     assert equal(run(0)[0], whole)
     assert len(calls) == 26 + 20, "a finished run was run again"
-    with pytest.raises(InputError, match=r"wanted a checkpoint of this training .* got one of another"):
+    with pytest.raises(InputError, match=r"wanted a checkpoint of this run .* got one of another"):
         run(1)
 
 

@@ -3,11 +3,12 @@
 import contextlib
 import functools
 import os
+import signal
 from pathlib import Path
 
 import click
 
-from jsplat.errors import InputError
+from jsplat.errors import InputError, Stopped
 
 FOLDER = click.Path(path_type=Path)
 
@@ -29,8 +30,15 @@ def settings(function):
 
 
 def prepare() -> None:
-    """One XLA device per CPU core, so that identities are fitted side by side; compiled programs are kept on disk."""
+    """One XLA device per CPU core, so that identities are fitted side by side; compiled programs are kept on disk.
+
+    SIGTERM lets long loops save before they end.
+    """
     import jax
+
+    from jsplat.unfinished import STOP
+
+    signal.signal(signal.SIGTERM, lambda *_: STOP.set())
 
     with contextlib.suppress(RuntimeError):  # within a program that runs JAX already: its devices stay as they are
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
@@ -40,11 +48,14 @@ def prepare() -> None:
 
 class _Group(click.Group):
     def invoke(self, ctx: click.Context):
-        """Bad input ends in one line, not in a traceback."""
+        """Bad input ends in one line, not in a traceback; a stop on request in a line and a status of its own."""
         try:
             return super().invoke(ctx)
         except InputError as error:
             raise click.ClickException(str(error)) from error
+        except Stopped as stopped:
+            click.echo(f"{stopped}; the same command goes on from there", err=True)
+            ctx.exit(128 + signal.SIGTERM)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

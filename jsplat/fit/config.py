@@ -31,6 +31,7 @@ class FitConfig:
         dead_opacity: a Gaussian below this is dead.
         hits_per_gaussian: first guess of the capacity for tile hits.
         steps_per_call: steps in one compiled call.
+        save_every: seconds between checkpoints of an unfinished fit.
     """
 
     gaussians: int = 12000
@@ -61,6 +62,7 @@ class FitConfig:
     dead_opacity: float = 0.02
     hits_per_gaussian: float = 5.0
     steps_per_call: int = 50
+    save_every: float = 60.0
 
     def __post_init__(self):
         if self.relocate_every % self.steps_per_call:

@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
-import zlib
+import hashlib
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int
 
 from jsplat.camera import Camera
 from jsplat.capture import Capture
@@ -19,37 +21,16 @@ from jsplat.errors import InputError
 from jsplat.fit.config import FitConfig
 from jsplat.fit.loss import label_loss, photo_loss, ssim
 from jsplat.fit.mcmc import exploration, relocate
-from jsplat.fit.start import scene_sphere, starting_scene
-from jsplat.labelset import IGNORE
+from jsplat.fit.photos import Photos, fitted_views, held_out, stack_photos
+from jsplat.fit.start import starting_scene
 from jsplat.progress import Progress
 from jsplat.pytree import pytree, replace
 from jsplat.raster import capacity_for, over_views, rasterize, render_scene, sh_colors
 from jsplat.scene import Scene
+from jsplat.unfinished import Unfinished
 
 AXIS = "identity"
-
-
-@pytree
-class Photos:
-    """The pictures of all identities, resident on the device; identities with fewer views are padded.
-
-    Attributes:
-        images, labels: sRGB and class ids (IGNORE where there are none).
-        cameras: of each view.
-        background: colour in [0, 1] behind each view.
-        train: the views to fit, padded by repetition; train_count says how many there are.
-        radius: of the scene, world units.
-        seed: a number of each identity's own, so that its result does not depend on its neighbours.
-    """
-
-    images: UInt8[Array, "b v h w 3"]
-    labels: UInt8[Array, "b v h w"]
-    cameras: Camera
-    background: Float[Array, "b v 3"]
-    train: Int[Array, "b t"]
-    train_count: Int[Array, " b"]
-    radius: Float[Array, " b"]
-    seed: Int[Array, " b"]
+RETRY = 7919  # added to the seed of the second attempt
 
 
 @pytree
@@ -59,6 +40,7 @@ class FitState:
     Attributes:
         step: steps done; an identity stands still from the first view that exceeds the capacity.
         needed: the most tile hits any view needed so far.
+        failed: a step would have left something that is not finite; the identity stands still before it.
     """
 
     scene: Scene
@@ -66,6 +48,7 @@ class FitState:
     step: Int[Array, " b"]
     needed: Int[Array, " b"]
     loss: Float[Array, " b"]
+    failed: Bool[Array, " b"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +59,7 @@ class FitResult:
         psnr, ssim: per identity, over the held-out views (all views when none is held out).
         losses: mean loss after each call, with its step.
         capacity: tile hits per view that were enough.
+        failed: identities that diverged twice; their scene is the last sound one.
     """
 
     scene: Scene
@@ -83,63 +67,7 @@ class FitResult:
     ssim: Float[np.ndarray, " b"]
     losses: list[tuple[int, float]]
     capacity: int
-
-
-def held_out(views: int, every: int) -> np.ndarray:
-    """Indices of the views kept from the fit, spread evenly."""
-    return np.arange(every // 2, views, every) if every else np.arange(0)
-
-
-def _fitted_views(capture: Capture, config: FitConfig) -> np.ndarray:
-    views = len(capture.images)
-    return np.setdiff1d(np.arange(views), held_out(views, config.hold_out))
-
-
-def backgrounds(capture: Capture) -> Float[np.ndarray, "v 3"]:
-    """The colour behind the head in [0, 1]: known, or the median of what the labels call background."""
-    if capture.background is not None:
-        return np.tile(np.asarray(capture.background, np.float32) / 255, (len(capture.images), 1))
-    if capture.labels is None:
-        raise InputError(f"capture {capture.identity}", wanted="labels or a known background", got="neither")
-    colors = [image[label == 0] for image, label in zip(capture.images, capture.labels)]
-    everywhere = np.concatenate(colors)
-    if not everywhere.size:
-        raise InputError(f"capture {capture.identity}: labels", wanted="some background", got="none in any view")
-    return np.stack([np.median(c if len(c) else everywhere, 0) for c in colors]).astype(np.float32) / 255
-
-
-def stack_photos(captures: list[Capture], config: FitConfig) -> Photos:
-    """All captures as one batch.
-
-    Raises:
-        InputError: when image sizes differ.
-    """
-    sizes = {c.images.shape[1:3] for c in captures}
-    if len(sizes) != 1:
-        raise InputError("fit: captures", wanted="images of one size", got=sorted(sizes))
-    views = max(len(c.images) for c in captures)
-
-    def pad(x: np.ndarray) -> np.ndarray:
-        return np.concatenate([x, np.repeat(x[-1:], views - len(x), 0)])
-
-    kept = [_fitted_views(c, config) for c in captures]
-    longest = max(map(len, kept))
-    blank = [np.full(c.images.shape[:3], IGNORE, np.uint8) if c.labels is None else c.labels for c in captures]
-    first = captures[0].cameras
-    matrices, intrinsics = (
-        jnp.asarray(np.stack([pad(np.asarray(getattr(c.cameras, name))) for c in captures]))
-        for name in ("camera_from_world", "intrinsics")
-    )
-    return Photos(
-        images=jnp.asarray(np.stack([pad(c.images) for c in captures])),
-        labels=jnp.asarray(np.stack([pad(b) for b in blank])),
-        cameras=Camera(matrices, intrinsics, first.width, first.height),
-        background=jnp.asarray(np.stack([pad(backgrounds(c)) for c in captures])),
-        train=jnp.asarray(np.stack([np.resize(k, longest) for k in kept])),
-        train_count=jnp.asarray([len(k) for k in kept]),
-        radius=jnp.asarray([scene_sphere(c.cameras)[1] for c in captures], jnp.float32),
-        seed=jnp.asarray([zlib.crc32(c.identity.encode()) & 0x7FFFFFFF for c in captures]),
-    )
+    failed: tuple[str, ...] = ()
 
 
 def _optimizer(config: FitConfig) -> optax.GradientTransformation:
@@ -207,10 +135,17 @@ def _one_step(state: FitState, photos: Photos, until: Array, config: FitConfig, 
     moved += wander[:, None, None] * jax.vmap(exploration)(state.scene.gaussians, keys[:, 1])
     updates = replace(updates, gaussians=replace(updates.gaussians, means=moved))
     scene = jax.tree.map(jnp.add, state.scene, updates)
-    stepped = FitState(scene, moments, state.step + 1, jnp.maximum(state.needed, needed), loss)
-    frozen = replace(state, needed=stepped.needed)
-    active = (needed <= capacity) & (state.step < until)
-    return _select(active, stepped, frozen)
+    stepped = FitState(scene, moments, state.step + 1, jnp.maximum(state.needed, needed), loss, state.failed)
+    active = (needed <= capacity) & (state.step < until) & ~state.failed
+    sound = _finite((scene, loss))
+    frozen = replace(state, needed=stepped.needed, failed=state.failed | (active & ~sound))
+    return _select(active & sound, stepped, frozen)
+
+
+def _finite(tree) -> Bool[Array, " b"]:
+    """Which identities have no NaN and no infinity."""
+    found = [jnp.isfinite(x).reshape(x.shape[0], -1).all(1) for x in jax.tree.leaves(tree)]
+    return functools.reduce(jnp.logical_and, found)
 
 
 def _select(chosen, yes, no):
@@ -267,44 +202,74 @@ def _mesh(identities: int) -> Mesh:
 def _carved(captures: list[Capture], photos: Photos, config: FitConfig, seed: int, classes: int) -> Scene:
     """Starting scenes from the silhouettes, stacked."""
     keys = [jax.random.fold_in(jax.random.key(seed), int(own)) for own in photos.seed]
-    shown = [c.only(_fitted_views(c, config)) for c in captures]  # what is held out takes no part in carving either
+    shown = [c.only(fitted_views(c, config)) for c in captures]  # what is held out takes no part in carving either
     scenes = [starting_scene(c, config, key, classes) for c, key in zip(shown, keys)]
     return jax.tree.map(lambda *x: jnp.stack(x), *scenes)
 
 
-def fit(captures: list[Capture], config: FitConfig, seed: int = 0, start: Scene | None = None) -> FitResult:
+def fit(
+    captures: list[Capture], config: FitConfig, seed: int = 0, start: Scene | None = None, resume: Path | None = None
+) -> FitResult:
     """Fits all captures at once.
+
+    An identity that diverges is frozen, named on stderr and fitted once more with another seed; its neighbours in the
+    batch do not notice.
 
     Args:
         captures: images of one size; labels are used for the silhouettes (when the background is unknown) and, with
             `label_weight` > 0, as targets.
         start: scenes to start from, leading axis: identities; carved from the silhouettes if None.
+        resume: a folder for checkpoints; a fit found there is carried on.
 
     Returns:
-        scenes on the device, in the captures' order. The same seed on the same machine gives the same bits.
+        scenes on the device, in the captures' order. The same seed on the same machine gives the same bits, whether or
+        not the fit was killed between.
     """
     if not captures:
         raise InputError("fit: captures", wanted="at least one", got=0)
     labelsets = {c.labelset for c in captures if c.labelset is not None}
     if len(labelsets) > 1:
         raise InputError("fit: captures", wanted="one label set", got=[s.names for s in labelsets])
-    classes = len(next(iter(labelsets))) if labelsets else 1
+    result = _fit(captures, config, seed, start, resume)
+    if not result.failed:
+        return result
+    rows = [i for i, c in enumerate(captures) if c.identity in result.failed]
+    again = _fit([captures[i] for i in rows], config, seed + RETRY, None, resume and resume / "retry")
+    scene = jax.tree.map(lambda x, y: x.at[np.asarray(rows)].set(y), result.scene, again.scene)
+    psnr, similarity = result.psnr.copy(), result.ssim.copy()
+    psnr[rows], similarity[rows] = again.psnr, again.ssim
+    return FitResult(scene, psnr, similarity, result.losses, max(result.capacity, again.capacity), again.failed)
+
+
+def _fit(captures: list[Capture], config: FitConfig, seed: int, start: Scene | None, resume: Path | None) -> FitResult:
+    """One attempt."""
+    labelset = next((c.labelset for c in captures if c.labelset is not None), None)
     photos = stack_photos(captures, config)
     photos = replace(photos, seed=photos.seed ^ seed)
-    scene = _carved(captures, photos, config, seed, classes) if start is None else start
-    mesh = _mesh(len(captures))
-    count = jnp.zeros(len(captures), jnp.int32)
+    scene = _carved(captures, photos, config, seed, len(labelset or "?")) if start is None else start
+    mesh, identities = _mesh(len(captures)), len(captures)
+    count = jnp.zeros(identities, jnp.int32)
     moments = jax.vmap(_optimizer(config).init)(scene)  # type: ignore[arg-type]
-    state = FitState(scene, moments, count, count, jnp.zeros(len(captures)))
+    state = FitState(scene, moments, count, count, jnp.zeros(identities), jnp.zeros(identities, bool))
+    capacity = int(config.hits_per_gaussian * scene.gaussians.means.shape[1])
+    losses, done = [], 0
+    program = dataclasses.replace(config, save_every=0.0, hits_per_gaussian=0.0)  # what the compiled steps depend on
+    checkpoints = Unfinished(resume, _fingerprint(photos, scene, program), config.save_every)
+    if (found := checkpoints.load(state)) is not None:
+        done, state, curves = found
+        losses, capacity = [(s, value) for s, value in curves["losses"]], curves["capacity"]
     # The loop donates its state, so every buffer must be its own: used once, and not the caller's `start`.
     state = jax.device_put(state, NamedSharding(mesh, P(AXIS)), may_alias=False)
     photos = jax.device_put(photos, NamedSharding(mesh, P(AXIS)))
-    capacity = int(config.hits_per_gaussian * scene.gaussians.means.shape[1])
-    progress, losses, done = Progress("fit", config.steps), [], 0
+    progress, known = Progress("fit", config.steps - done), np.asarray(state.failed)
     while done < config.steps:
         until = min(done + config.steps_per_call, config.steps)
-        state = _advance(state, photos, jnp.int32(until), mesh=mesh, config=config, capacity=capacity)
-        if int(state.step.min()) < until:
+        state = _advance(state, photos, jnp.int32(until), mesh=mesh, config=program, capacity=capacity)
+        failed, steps = jax.device_get((state.failed, state.step))
+        for i in np.flatnonzero(failed & ~known):
+            print(f"fit: {captures[i].identity} diverged at step {steps[i]} and is frozen", file=sys.stderr, flush=True)
+        known = failed
+        if (steps[~failed] < until).any():
             capacity = int(1.25 * int(state.needed.max())) + 64
             print(
                 f"fit: a view needed {int(state.needed.max())} tile hits; going on with capacity {capacity}", flush=True
@@ -315,12 +280,23 @@ def fit(captures: list[Capture], config: FitConfig, seed: int = 0, start: Scene 
             and until % config.relocate_every == 0
             and until < config.relocate_until * config.steps
         ):
-            state = _relocate_all(state, photos, mesh=mesh, config=config)
-        losses.append((until, float(state.loss.mean())))
+            state = _relocate_all(state, photos, mesh=mesh, config=program)
+        if failed.all():
+            break
+        losses.append((until, float(np.asarray(state.loss)[~failed].mean())))
         progress.advance(until - done, loss=losses[-1][1])
         done = until
+        checkpoints.keep(done, state, {"losses": losses, "capacity": capacity}, last=done == config.steps)
     psnr, similarity = _score(state.scene, photos, captures, config)
-    return FitResult(state.scene, psnr, similarity, losses, capacity)
+    names = tuple(c.identity for c, bad in zip(captures, known) if bad)
+    return FitResult(state.scene, psnr, similarity, losses, capacity, names)
+
+
+def _fingerprint(photos: Photos, scene: Scene, config: FitConfig) -> str:
+    digest = hashlib.sha256(repr(config).encode())
+    for array in jax.tree.leaves((photos, scene)):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _score(scene: Scene, photos: Photos, captures: list[Capture], config: FitConfig):

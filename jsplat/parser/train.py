@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import time
 from pathlib import Path
 
 import jax
@@ -17,13 +16,13 @@ from jsplat.errors import InputError
 from jsplat.labelset import IGNORE, LabelSet
 from jsplat.parser.augment import AugmentConfig, augment
 from jsplat.parser.bisenet import Architecture
-from jsplat.parser.checkpoint import load_run, save_run
 from jsplat.parser.loss import HARD, ohem, pixel_loss
 from jsplat.parser.model import Parser, Variables, is_kernel, is_statistic, new_parser, variables, with_variables
 from jsplat.parser.predict import predict_labels
 from jsplat.parser.resize import logits_to_pixels, normalise
 from jsplat.progress import Progress
 from jsplat.pytree import pytree
+from jsplat.unfinished import Unfinished
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,7 +267,8 @@ def train_parser(
     state = State(weights, {n: v for n, v in own.items() if is_statistic(n)}, optimiser(config).init(weights))
     history, done = History(), 0
     fingerprint = _fingerprint(config, seed, start, sets) if resume is not None else ""
-    if resume is not None and (found := load_run(resume, fingerprint, state)) is not None:
+    checkpoints = Unfinished(resume, fingerprint, config.save_every)
+    if (found := checkpoints.load(state)) is not None:
         done, state, curves = found
         history = History(**curves)
 
@@ -278,7 +278,7 @@ def train_parser(
     progress = Progress("fine-tune" if sets[1:] else "train", config.steps - done)
     key, tables = jax.random.key(seed), (labelset.mirror_ids, class_weights(sets, config.balance))
     mirror_ids, weights_of_classes = map(jnp.asarray, tables)
-    losses, saved = [], time.monotonic()
+    losses = []
     for step in range(done, config.steps):
         state, loss = train_step(
             state, jax.random.fold_in(key, step), pools, mirror_ids, weights_of_classes, config, start.architecture
@@ -300,7 +300,5 @@ def train_parser(
             shown["F1"] = history.f1[-1]
         progress.advance(len(losses), **shown)
         losses = []
-        if resume is not None and (ends or time.monotonic() - saved > config.save_every):
-            save_run(resume, fingerprint, step + 1, state, dataclasses.asdict(history))
-            saved = time.monotonic()
+        checkpoints.keep(step + 1, state, dataclasses.asdict(history), last=ends)
     return parser(), history

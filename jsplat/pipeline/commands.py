@@ -14,7 +14,7 @@ from jsplat.pipeline import stages
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.run import open_parser
 from jsplat.pipeline.scoring import scores
-from jsplat.pipeline.stage import fingerprint, finished, load_arrays, stage
+from jsplat.pipeline.stage import fingerprint, finished, load_arrays, scratch, stage
 
 
 def _labelset_of(parsed: Path) -> LabelSet:
@@ -37,8 +37,10 @@ def fit(captures: Path, labels: Path | None, out: Path, config: RunConfig) -> No
     wanted = fingerprint(captures, *([] if labels is None else [labels]), config.size, config.fit, config.seed)
     if finished(out, wanted) is None:
         labelset = None if labels is None else _labelset_of(labels)
-        with stage(out, wanted, config.fit, config.seed) as folder:
-            stages.fit_captures(stages.read_captures(captures, config.size), labels, labelset, config, folder)
+        unfinished = out.with_name(f".{out.name}.{wanted}")
+        with stage(out, wanted, config.fit, config.seed) as folder, scratch(unfinished):
+            read = stages.read_captures(captures, config.size)
+            stages.fit_captures(read, labels, labelset, config, folder, unfinished)
 
 
 def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConfig) -> None:
@@ -49,7 +51,7 @@ def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConf
     if finished(out, wanted) is not None:
         return
     with stage(out, wanted, about, config.seed) as folder:
-        read = stages.read_captures(captures, config.size)
+        read = [c for c in stages.read_captures(captures, config.size) if c.identity not in stages.diverged(fitted)]
         stages.label_captures(read, fitted, labels, labelset, config, folder)
         for capture in read:
             for i, mask in enumerate(load_arrays(folder / f"{capture.identity}.npz")["refined"]):
@@ -63,7 +65,7 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunC
     wanted = fingerprint(captures, fitted, labelled, config.size, config.views, config.mask, config.seed)
     if finished(out, wanted) is not None:
         return
-    read = stages.read_captures(captures, config.size)
+    read = [c for c in stages.read_captures(captures, config.size) if c.identity not in stages.diverged(fitted)]
     with stage(out, wanted, config.views, config.seed) as folder:
         masks, novel = {}, {}
         for capture, scene in zip(read, stages.fitted_scenes(fitted, read)):

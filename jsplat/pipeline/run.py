@@ -79,8 +79,11 @@ def run(
 
     first = do("parse", {"flip": config.flip}, lambda f, _: stages.parse(captures, teacher, f, config.flip))
     fitted = do(
-        "fit", config.fit, lambda f, _: stages.fit_captures(captures, first, teacher.labelset, config, f), "parse"
+        "fit", config.fit, lambda f, u: stages.fit_captures(captures, first, teacher.labelset, config, f, u), "parse"
     )
+    failed = stages.diverged(fitted)
+    captures = [c for c in captures if c.identity not in failed]
+    groups = {name: [c for c in group if c.identity not in failed] for name, group in groups.items()}
     parts = (config.vote, config.sharpen, config.mask, config.palette)
     about = [to_json(c) for c in parts] + [config.ablation]
     labelled = do(
@@ -167,7 +170,7 @@ def _report(out: Path, groups, teacher: Parser, replay: AuxiliarySet, seconds: d
     report = {
         "stages": seconds,
         "views": {"left_out": json.loads((out / "render" / "left_out.json").read_text())},
-        "fit": {"psnr": about["psnr"], "ssim": about["ssim"], "identities": about["identities"]},
+        "fit": {key: about[key] for key in ("psnr", "ssim", "identities", "failed")},
         **all_scores(groups, masks, depth, teacher.labelset),
         "config": to_json(config),
         **provenance(config.seed),

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import json
 import queue
 from pathlib import Path
 
@@ -71,18 +72,36 @@ def first_labels(folder: Path, capture: Capture) -> Float[np.ndarray, "v h w k"]
 
 
 def fit_captures(
-    captures: list[Capture], first: Path | None, labelset: LabelSet | None, config: RunConfig, folder: Path
+    captures: list[Capture],
+    first: Path | None,
+    labelset: LabelSet | None,
+    config: RunConfig,
+    folder: Path,
+    unfinished: Path,
 ) -> None:
-    """Scenes of all captures at once; a capture's own labels are never looked at, only the first labels."""
+    """Scenes of all captures at once; a capture's own labels are never looked at, only the first labels.
+
+    Args:
+        unfinished: a folder for checkpoints.
+    """
     given = [c.with_labels(None, None) for c in captures]
     if first is not None:
         given = [c.with_labels(first_labels(first, c).argmax(-1).astype(np.uint8), labelset) for c in given]
-    result: FitResult = fit(given, config.fit, config.seed)
+    result: FitResult = fit(given, config.fit, config.seed, resume=unfinished)
+    if len(result.failed) == len(captures):
+        raise InputError("fit", wanted="an identity that does not diverge", got=f"none of {list(result.failed)}")
     save_scenes(folder, result.scene, [c.identity for c in captures], labelset)
-    scores = {"psnr": float(result.psnr.mean()), "ssim": float(result.ssim.mean())}
-    each = {c.identity: [float(p), float(s)] for c, p, s in zip(captures, result.psnr, result.ssim)}
+    pairs = zip(captures, result.psnr, result.ssim)
+    each = {c.identity: [float(p), float(s)] for c, p, s in pairs if c.identity not in result.failed}
+    scores = dict(zip(("psnr", "ssim"), np.mean(list(each.values()), 0).tolist()))
     curve = {"step": [s for s, _ in result.losses], "loss": [v for _, v in result.losses]}
-    write_json(folder / "fit.json", {**scores, "identities": each, "curve": curve, "capacity": result.capacity})
+    about = {**scores, "identities": each, "curve": curve, "capacity": result.capacity, "failed": list(result.failed)}
+    write_json(folder / "fit.json", about)
+
+
+def diverged(folder: Path) -> list[str]:
+    """Identities of a `fit` folder whose fit diverged, and diverged again with another seed."""
+    return json.loads((folder / "fit.json").read_text())["failed"]
 
 
 def fitted_scenes(folder: Path, captures: list[Capture]) -> list[Scene]:

@@ -115,6 +115,7 @@ def _across_chunks(totals, tile, last, carried):
     """
     place = jnp.arange(tile.shape[0])
     before = (tile[:, None] == tile) & (place[:, None] > place)
+    totals = jnp.where(jnp.isfinite(totals), totals, 0.0)  # 0 * NaN: one image's NaN would reach its neighbours
     start = _einsum("jk,kp->jp", before.astype(totals.dtype), totals)
     start = start + jnp.where((tile == last)[:, None], carried, 0.0)
     return start, start[-1] + totals[-1]
