@@ -11,13 +11,33 @@ import typing
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float, Int
 
-from jsplat.kernels.blend import xla
+from jsplat.kernels import select
+from jsplat.kernels.select import Facts, Implementation
 
-_IMPLEMENTATIONS = {"xla": xla}
-BACKENDS = tuple(_IMPLEMENTATIONS)
+_HOPPER_OR_BLACKWELL = "an NVIDIA GPU of compute capability 9.0 or 10.x"
+_MOST_CHANNELS = 64  # of the Mosaic kernels
+
+
+def _mosaic_declines(facts: Facts) -> str | None:
+    if not 1 <= facts.channels <= _MOST_CHANNELS:
+        return f"wanted 1 to {_MOST_CHANNELS} channels, got {facts.channels}"
+    return select.needs_gpu(facts, wanted=_HOPPER_OR_BLACKWELL, supported=lambda cc: cc == (9, 0) or cc[0] == 10)
+
+
+def _entry(name, declines):
+    return Implementation(select.module(f"jsplat.kernels.blend.{name}"), declines)
+
+
+# The best first; the last one runs everywhere.
+IMPLEMENTATIONS = {
+    "mosaic_gpu": _entry("mosaic_gpu", _mosaic_declines),
+    "xla": _entry("xla", lambda facts: None),
+}
+BACKENDS = tuple(IMPLEMENTATIONS)
 
 
 class Blended(typing.NamedTuple):
@@ -58,7 +78,7 @@ def _fold(function, *, copies: bool):
 @functools.lru_cache(maxsize=64)
 def _blend_function(size: tuple[int, int], capacity: int, shape_channels: int, backend: str):
     """The differentiable blend for one image size and capacity."""
-    implementation = _IMPLEMENTATIONS[backend]
+    implementation = IMPLEMENTATIONS[backend].load()
 
     @functools.partial(_fold, copies=False)
     def run(*args):
@@ -85,6 +105,10 @@ def _blend_function(size: tuple[int, int], capacity: int, shape_channels: int, b
     return blend_images
 
 
+def _device(x):
+    return select.default_device() if isinstance(x, Tracer) else next(iter(x.devices()))
+
+
 def blend(
     means2d: Float[Array, "*b n 2"],
     conics: Float[Array, "*b n 3"],
@@ -105,13 +129,15 @@ def blend(
         size: (width, height) in pixels.
         capacity: tile hits an image may need.
         shape_channels: only the first so many channels, depth and alpha send gradients to the geometry; None = all.
-        backend: one of `BACKENDS`, or None for the best that works here.
+        backend: one of `BACKENDS`, or None for the best that works here: `mosaic_gpu` on Hopper and
+            Blackwell, else, and for float64, `xla`. Arrays that lie on a device decide by it, under `jit`
+            the default device does.
 
     Returns:
         what the images show. An image that needed more than `capacity` is NaN; the others are not affected.
     """
-    if backend is not None and backend not in BACKENDS:
-        raise ValueError(f"blend: backend: wanted one of {BACKENDS} or None, got {backend!r}")
+    facts = Facts(_device(means2d), means2d.dtype, features.shape[-1])
+    backend = select.choose("blend", IMPLEMENTATIONS, backend, facts)
     lead, channels = opacities.shape[:-1], features.shape[-1]
     if shape_channels is not None and not 0 <= shape_channels <= channels:
         raise ValueError(f"blend: shape_channels: wanted 0 to {channels}, got {shape_channels}")
@@ -123,9 +149,7 @@ def blend(
         return Blended(empty[..., :-2], empty[..., -1], empty[..., -2], jnp.zeros(lead, jnp.int32))
     flat = [x.reshape(-1, *x.shape[len(lead) :]) for x in (means2d, conics, opacities, depths)]
     owner = jnp.broadcast_to(jnp.arange(math.prod(sets), dtype=jnp.int32).reshape(sets), lead).reshape(-1)
-    function = _blend_function(
-        size, capacity, channels if shape_channels is None else shape_channels, backend or BACKENDS[0]
-    )
+    function = _blend_function(size, capacity, channels if shape_channels is None else shape_channels, backend)
     out, needed = function(*flat, features.reshape(-1, *features.shape[-2:]), owner)
     out = out.reshape(*lead, *out.shape[1:])
     return Blended(out[..., :-2], out[..., -1], out[..., -2], needed.reshape(lead))

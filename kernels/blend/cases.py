@@ -102,6 +102,8 @@ CASES: dict[str, Callable[[], Splats]] = {
     "just_below_the_floor": lambda: _random(opacities=np.full(COUNT, 0.999 / 255)),
     "one_chunk": lambda: _over_one_tile(CHUNK),
     "one_chunk_and_one": lambda: _over_one_tile(CHUNK + 1),
+    "two_chunks": lambda: _over_one_tile(2 * CHUNK),  # one chunk of the GPU kernels
+    "two_chunks_and_one": lambda: _over_one_tile(2 * CHUNK + 1),
     "opaque_layers": lambda: _random(
         conics=conic(np.full(COUNT, 30.0), np.full(COUNT, 20.0), np.zeros(COUNT)), opacities=np.full(COUNT, 0.6)
     ),

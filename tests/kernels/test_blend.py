@@ -1,6 +1,7 @@
 """`blend`: every implementation against the float64 reference, on the named cases."""
 
 import functools
+import os
 import re
 
 import jax
@@ -8,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsplat.kernels.blend import BACKENDS, blend
+from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, blend
 from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, SIZE, Splats, splats
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
+from jsplat.kernels.select import Facts, default_device
 from tests.close import (
     assert_close,
     assert_finite_differences,
@@ -19,6 +21,7 @@ from tests.close import (
     assert_image_close,
     near,
 )
+from tests.kernels.interpreted import INTERPRETED
 
 FLOOR_WIDTH = 1e-5  # float32 gives alpha to some 1e-6 of itself
 STOP_WIDTH = 1e-3  # a transmittance is a product of 1 - alpha, and 1 - 0.999 keeps only 6e-5 of relative precision
@@ -28,6 +31,35 @@ REGROUPED = 1e-5
 REGROUPED_WHY = "float32 sums in another order: chunks of other images move the borders of the blocks"
 ATTRIBUTES = ("means2d", "conics", "opacities", "depths", "features")
 LOSS = np.random.default_rng(7).normal(size=(SIZE[1], SIZE[0], CHANNELS + 2))  # weights of channels, depth and alpha
+
+
+ON_DEVICE = os.environ.get("JSPLAT_DEVICE_TESTS") == "1"  # a GPU is there: kernels run natively, or tests fail
+INTERPRETED_CASES = (
+    "random",
+    "nothing_visible",
+    "one_at_the_corner",
+    "needle",
+    "huge",
+    "point",
+    "opacity_zero",
+    "two_chunks",
+    "two_chunks_and_one",
+    "nearly_opaque_layers",
+    "far_apart_depths",
+)  # the interpreter needs a second for each
+
+
+def works_here(backend: str) -> bool:
+    """Whether an implementation takes float32 on this device."""
+    facts = Facts(default_device(), np.dtype(np.float32), CHANNELS)
+    return IMPLEMENTATIONS[backend].declines(facts) is None
+
+
+NATIVE = tuple(name for name in BACKENDS if works_here(name))
+RUNS = [(name, case) for name in NATIVE for case in CASES]
+if not ON_DEVICE:
+    RUNS += [(name, case) for name in INTERPRETED for case in INTERPRETED_CASES]
+IN_DOUBLE = ("xla",)
 
 
 def stacked(out, alpha, depth, *_):
@@ -99,16 +131,24 @@ def cutoff_band(case: Splats) -> np.ndarray:
 
 
 def test_these_implementations_ran():
-    assert BACKENDS == ("xla",)
+    """On a device: some kernel of our own, or the variable is a mistake; elsewhere each is interpreted."""
+    if ON_DEVICE:
+        assert NATIVE[-1] == "xla"
+        assert len(NATIVE) > 1, f"no kernel takes {default_device().device_kind}"
+    else:
+        assert NATIVE == ("xla",)
+        assert {f"{name} interpreted" for name in BACKENDS if name != "xla"} == set(INTERPRETED)
+    assert {name for name, _ in RUNS} == {*NATIVE, *(() if ON_DEVICE else INTERPRETED)}
 
 
 def test_an_unknown_implementation_is_refused():
-    with pytest.raises(ValueError, match=r"blend: backend: wanted one of \('xla',\) or None, got 'cuda'"):
+    with pytest.raises(
+        ValueError, match=r"blend: backend: wanted one of \('mosaic_gpu', 'xla'.*\) or None, got 'cuda'"
+    ):
         blend(*CASES["one"]().arrays(), size=SIZE, capacity=CAPACITY, backend="cuda")
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "name"), RUNS)
 def test_image_and_gradients_are_the_references(backend, name):
     want, wanted, band = truth(name)
     image, gradients = implementation(backend)(*CASES[name]().arrays())
@@ -128,7 +168,7 @@ def test_the_cases_are_what_their_names_say():
 
     for name in ("nothing_visible", "all_behind", "all_outside", "opacity_zero", "just_below_the_floor"):
         assert not truth(name)[0].any(), name
-    for name in ("random", "one", "needle", "point", "one_chunk", "one_chunk_and_one", "equal_depths"):
+    for name in ("random", "one", "needle", "point", "one_chunk", "two_chunks_and_one", "equal_depths"):
         assert weight(name).any(), name
     assert weight("huge").min() > 0.69  # covers every pixel with its opacity of 0.7
     for name in ("opaque_layers", "nearly_opaque_layers"):
@@ -138,7 +178,7 @@ def test_the_cases_are_what_their_names_say():
 
 
 @pytest.mark.parametrize("name", ["random", "opacity_one", "opaque_layers", "needle"])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", IN_DOUBLE)
 def test_in_float64_the_same_formulas_come_out(backend, name):
     want, wanted, _ = truth(name)
     with jax.enable_x64(True):
@@ -272,8 +312,10 @@ def test_two_runs_give_the_same_bits():
 # Channels
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("channels", [1, 22, 33])
+MANY_CHANNELS = [(name, channels) for name in NATIVE for channels in (1, 22, 33)]
+
+
+@pytest.mark.parametrize(("backend", "channels"), MANY_CHANNELS + [(name, 22) for name in INTERPRETED if not ON_DEVICE])
 def test_any_number_of_channels(backend, channels):
     case = CASES["random"]().arrays()
     features = np.random.default_rng(channels).uniform(size=(1, COUNT, channels)).astype(np.float32).astype(np.float64)

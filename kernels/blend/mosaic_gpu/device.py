@@ -157,9 +157,9 @@ def load_tiles(shared, constant, tiles, tile) -> None:
     def copy(shared, constant, tiles, tile):
         thread = ptx.thread()
         shared = ptx.shared_address(shared)
-        size = tiles.type.shape[1] * _TILE_BYTES
-        own = ptx.offset(ptx.global_address(tiles), tile, size)
-        for begin, source, size in ((0, ptx.global_address(constant), _TILE_BYTES), (_TILE_BYTES, own, size)):
+        own = tiles.type.shape[1] * _TILE_BYTES
+        places = (ptx.global_address(constant), ptx.offset(ptx.global_address(tiles), tile, own))
+        for begin, source, size in zip((0, _TILE_BYTES), places, (_TILE_BYTES, own)):
             for at in range(0, size, PIXELS * 16):
                 ptx.copy_async(shared + thread * 16 + (begin + at), ptx.offset(source, thread, 16), at)
 

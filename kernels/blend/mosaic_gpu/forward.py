@@ -15,9 +15,7 @@ from jsplat.kernels.blend.mosaic_gpu.walk import Lists, Walk, opacity_at, scratc
 DEPTH = 6  # column of a row in shared memory
 
 
-def blend_tiles(
-    lists: Lists, *, channels: int, grid: tuple[int, int], interpret: Any = None
-) -> Float[Array, "t c+2 p"]:
+def blend_tiles(lists: Lists, *, channels: int, grid: tuple[int, int], interpret: Any = None) -> Float[Array, "t k p"]:
     """Features, depth and alpha of each tile; pixels in the order of the threads."""
     tiles = lists.starts.shape[0] - 1
 

@@ -6,7 +6,7 @@ touches one corner of the tile keeps the other warps out of its blending.
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, BFloat16, Float
 
 from jsplat.kernels.tiling import tile_grid
 
@@ -70,7 +70,7 @@ def from_planes(planes: Float[Array, "t c p"], *, size: tuple[int, int]) -> Floa
     return image[:, : size[1], : size[0]]
 
 
-def matrix_tiles(planes: Float[Array, "t c p"]) -> Float[Array, "t s 8p"]:
+def matrix_tiles(planes: BFloat16[Array, "t c p"]) -> BFloat16[Array, "t s k"]:
     """Planes as the right factor of a matrix product, tiles of 8 columns in the order in which lanes read them.
 
     A lane takes 8 neighbouring pixels of one column at a time: [column tile, warp, column, pixel of the warp].

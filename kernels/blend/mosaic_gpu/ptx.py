@@ -75,7 +75,7 @@ def asm(text: str, *args: Scalar, out: str = "", memory: bool = False, fixed: bo
         kind = llvm.StructType.get_literal(results)
     else:
         kind = results[0] if results else ir.Type.parse("!llvm.void")
-    made = llvm.inline_asm(
+    made: Any = llvm.inline_asm(
         kind, [value(x) for x in args], text, ",".join(constraints), has_side_effects=memory or fixed
     )
     if len(results) > 1:

@@ -1,0 +1,98 @@
+"""Which implementation of an op runs: the one asked for, or an error that says why not; unasked, the best that can.
+
+Nothing is decided when this is imported, and no device is touched before an op is called.
+"""
+
+import importlib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+Device = Any  # jax.Device, which type checkers take for a variable
+
+
+class Facts(typing.NamedTuple):
+    """What an implementation may look at to decline.
+
+    Attributes:
+        device: where the op will run.
+        dtype: of its arrays.
+        channels: that are blended.
+    """
+
+    device: Device
+    dtype: np.dtype
+    channels: int
+
+
+class Implementation(typing.NamedTuple):
+    """One way to compute an op.
+
+    Attributes:
+        load: imports and returns it; what it needs may be missing where it cannot run anyway.
+        declines: why it cannot run ("wanted ..., got ..."), or None.
+    """
+
+    load: Callable[[], Any]
+    declines: Callable[[Facts], str | None]
+
+
+def module(name: str) -> Callable[[], types.ModuleType]:
+    """Loads a module on demand."""
+    return lambda: importlib.import_module(name)
+
+
+def choose(op: str, implementations: Mapping[str, Implementation], name: str | None, facts: Facts) -> str:
+    """The name of the implementation to run.
+
+    Args:
+        op: for messages.
+        implementations: the best first; the last one never declines.
+        name: the one asked for, or None.
+
+    Raises:
+        ValueError: there is none of that name, or it cannot run here.
+    """
+    if name is None:
+        return next(key for key, one in implementations.items() if one.declines(facts) is None)
+    if name not in implementations:
+        raise ValueError(f"{op}: backend: wanted one of {tuple(implementations)} or None, got {name!r}")
+    reason = implementations[name].declines(facts)
+    if reason is not None:
+        raise ValueError(f"{op}: backend: {name}: {reason}")
+    return name
+
+
+def default_device() -> Device:
+    """Where JAX puts arrays that nobody placed."""
+    device = jax.config.read("jax_default_device")
+    return jax.devices(device)[0] if device is None or isinstance(device, str) else device
+
+
+def compute_capability(device: Device) -> tuple[int, int] | None:
+    """Of an NVIDIA GPU, as (major, minor); None of anything else."""
+    if device.platform != "gpu" or "cuda" not in device.client.platform_version.lower():
+        return None
+    major, _, minor = str(device.compute_capability).partition(".")
+    return int(major), int(minor or 0)
+
+
+def needs_gpu(facts: Facts, *, wanted: str, supported: Callable[[tuple[int, int]], bool]) -> str | None:
+    """Why a kernel for some NVIDIA GPUs in float32 cannot run.
+
+    Args:
+        wanted: the GPUs, in words.
+        supported: whether a compute capability is among them.
+    """
+    if facts.dtype != np.float32:
+        return f"wanted float32 arrays, got {np.dtype(facts.dtype).name}; 'xla' takes float64"
+    capability = compute_capability(facts.device)
+    if capability is None:
+        return f"wanted {wanted}, got {facts.device.device_kind} ({facts.device.platform})"
+    if not supported(capability):
+        return f"wanted {wanted}, got {facts.device.device_kind} of {capability[0]}.{capability[1]}"
+    return None
