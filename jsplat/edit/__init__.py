@@ -1,0 +1,23 @@
+"""A person in the loop: edits of masks as evidence in the vote, a queue of what to look at, and a local page."""
+
+from jsplat.edit.evidence import UNTOUCHED, EditConfig, Head, Outcome, Settings, edit, edit_all, prepare
+from jsplat.edit.queue import Looks, QueueConfig, expected_gains, rank
+from jsplat.edit.simulate import SimulationConfig, Subject, simulate
+
+__all__ = [
+    "UNTOUCHED",
+    "EditConfig",
+    "Head",
+    "Looks",
+    "Outcome",
+    "QueueConfig",
+    "Settings",
+    "SimulationConfig",
+    "Subject",
+    "edit",
+    "edit_all",
+    "expected_gains",
+    "prepare",
+    "rank",
+    "simulate",
+]

@@ -1,0 +1,149 @@
+"""Which mask to look at first: where a person's minutes are likely to correct most.
+
+The expected gain of a view is the sum over its foreground pixels of
+
+    (doubt + dissent - doubt * dissent) / sqrt(area)
+
+doubt: 1 - the confidence of the refined mask. dissent: the probability that the first labels of neighbouring views,
+carried here through the depth of the geometry and weighted by the trust in those views, give to other classes than the
+refined mask has. The two as independent chances of an error make the first factor. area: pixels of the refined class,
+or of the one the neighbours favour if that is smaller, in the mean over the views that show it: a lip counts as much as
+the hair, and small classes come first. Views that stand close to one already chosen (or edited) show the same error:
+their gain is multiplied by 1 - exp(-(angle / apart)^2 / 2).
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from jsplat.camera import Camera
+from jsplat.errors import InputError
+from jsplat.labelset import IGNORE
+
+
+@dataclasses.dataclass(frozen=True)
+class QueueConfig:
+    """How views are ranked.
+
+    Attributes:
+        neighbors: views with the nearest optical axes whose first labels are asked.
+        depth_tolerance: share of the depth by which two views may differ and still see the same point.
+        stride: every so many pixels each way are looked at.
+        apart: degrees between optical axes at which a view's errors are thought to be its own.
+    """
+
+    neighbors: int = 8
+    depth_tolerance: float = 0.01
+    stride: int = 2
+    apart: float = 40.0
+
+    def __post_init__(self):
+        for name in ("neighbors", "stride", "apart"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"QueueConfig.{name}", wanted="a positive number", got=getattr(self, name))
+
+
+@dataclasses.dataclass(frozen=True)
+class Looks:
+    """What the queue looks at, of one head.
+
+    Attributes:
+        labels, confidence: refined masks.
+        first: the parser's class probabilities.
+        depth: z depth in the camera frame, world units; 0 where nothing is seen.
+        trust: in the parser, per view.
+    """
+
+    labels: UInt8[np.ndarray, "v h w"]
+    confidence: Float[np.ndarray, "v h w"]
+    first: Float[np.ndarray, "v h w k"]
+    depth: Float[np.ndarray, "v h w"]
+    cameras: Camera
+    trust: Float[np.ndarray, " v"]
+
+
+def _axes(cameras: Camera) -> np.ndarray:
+    return np.asarray(cameras.camera_from_world, np.float64)[:, 2, :3]
+
+
+def expected_gains(looks: Looks, config: QueueConfig = QueueConfig()) -> Float[np.ndarray, " v"]:
+    """The sum above for every view of one head; without the factor for neighbours."""
+    k = looks.first.shape[-1]
+    shown = [np.bincount(m[m != IGNORE], minlength=k) for m in looks.labels]
+    shows = np.asarray(shown)
+    area = shows.sum(0) / np.maximum((shows > 0).sum(0), 1)
+    area = np.where(area > 0, area, np.inf)  # a class no mask has is no reason to look
+    return np.asarray([_gain(looks, v, area, config) for v in range(len(looks.labels))])
+
+
+def _gain(looks: Looks, view: int, area: np.ndarray, config: QueueConfig) -> float:
+    step = config.stride
+    height, width = looks.depth.shape[1:]
+    rows, columns = np.mgrid[step // 2 : height : step, step // 2 : width : step].reshape(2, -1)
+    here = looks.labels[view, rows, columns]
+    opinion, weight = _carried(looks, view, rows, columns, config)
+    counted = ((here > 0) & (here != IGNORE)) | ((opinion.argmax(-1) > 0) & (weight > 0))
+    here, opinion, weight = here[counted], opinion[counted], weight[counted]
+    agreed = opinion[np.arange(len(here)), np.minimum(here, opinion.shape[1] - 1)]
+    dissent = np.where(weight > 0, 1 - agreed, 0)
+    doubt = 1 - looks.confidence[view, rows, columns][counted]
+    smaller = np.minimum(area[np.minimum(here, len(area) - 1)], np.where(weight > 0, area[opinion.argmax(-1)], np.inf))
+    return float(step**2 * ((doubt + dissent - doubt * dissent) / np.sqrt(smaller)).sum())
+
+
+def _carried(
+    looks: Looks, view: int, rows: np.ndarray, columns: np.ndarray, config: QueueConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """The neighbours' first labels at these pixels, rows that sum to 1, and the trust behind them (0: nobody sees)."""
+    poses = np.asarray(looks.cameras.camera_from_world, np.float64)
+    lenses = np.asarray(looks.cameras.intrinsics, np.float64)
+    near = _axes(looks.cameras) @ _axes(looks.cameras)[view]
+    near[view] = -np.inf
+    height, width = looks.depth.shape[1:]
+    z = looks.depth[view, rows, columns].astype(np.float64)
+    rays = np.linalg.solve(lenses[view], np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))])) * z
+    total, weight = np.zeros((len(rows), looks.first.shape[-1])), np.zeros(len(rows))
+    for j in np.argsort(-near, kind="stable")[: min(config.neighbors, len(near) - 1)]:
+        moved = poses[j] @ np.linalg.inv(poses[view])
+        x = moved[:3, :3] @ rays + moved[:3, 3:]
+        front = (x[2] > 0) & (z > 0)
+        u, v, _ = np.floor(lenses[j] @ (x / np.where(front, x[2], 1))).astype(np.int64)
+        seen = np.flatnonzero(front & (u >= 0) & (u < width) & (v >= 0) & (v < height))
+        same = np.abs(looks.depth[j, v[seen], u[seen]] - x[2, seen]) <= config.depth_tolerance * x[2, seen]
+        seen = seen[same]
+        total[seen] += looks.trust[j] * looks.first[j, v[seen], u[seen]]
+        weight[seen] += looks.trust[j]
+    return total / np.maximum(total.sum(-1, keepdims=True), 1e-12), weight
+
+
+def rank(
+    gains: dict[str, np.ndarray],
+    cameras: dict[str, Camera],
+    edited: dict[str, list[int]],
+    config: QueueConfig = QueueConfig(),
+) -> list[tuple[str, int, float]]:
+    """All views that are not edited, as (identity, view, gain), the largest gain first.
+
+    Args:
+        gains: `expected_gains` by identity.
+        edited: views that are done, by identity; their neighbours are worth less.
+    """
+    left = {name: np.asarray(g, np.float64).copy() for name, g in gains.items()}
+    alike = {}
+    for name, batch in cameras.items():
+        angle = np.degrees(np.arccos(np.clip(_axes(batch) @ _axes(batch).T, -1, 1)))
+        alike[name] = 1 - np.exp(-((angle / config.apart) ** 2) / 2)
+        for view in edited.get(name, []):
+            left[name] *= np.where(left[name] >= 0, alike[name][view], 1)
+            left[name][view] = -1.0  # done
+    order = []
+    while left:
+        best = max(left, key=lambda name: left[name].max())
+        view = int(left[best].argmax())
+        if left[best][view] < 0:
+            break
+        order.append((best, view, float(left[best][view])))
+        left[best] *= np.where(left[best] >= 0, alike[best][view], 1)
+        left[best][view] = -1.0
+    return order

@@ -1,0 +1,99 @@
+"""A finished run, opened for edits: which heads it has, and what the editor needs of each."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from jsplat.capture import Capture, capture_folders, read_capture
+from jsplat.edit import EditConfig, Head, Looks, Settings, SimulationConfig, Subject, prepare, simulate
+from jsplat.errors import InputError
+from jsplat.labels import MaskConfig, SharpenConfig, VoteConfig, pose_prior
+from jsplat.labels.masks import Rule
+from jsplat.labelset import LabelSet
+from jsplat.pipeline import stages
+from jsplat.pipeline.stage import load_arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run's folder and what was decided in it.
+
+    Attributes:
+        captures: identity -> the capture's folder.
+        size: longer side in pixels of the run's pictures.
+    """
+
+    path: Path
+    captures: dict[str, Path]
+    size: int
+    vote: VoteConfig
+    settings: Settings
+
+
+def open_run(path: Path, captures: Path | None, config: EditConfig) -> Run:
+    """A run whose stages `parse`, `fit` and `label` are done.
+
+    Args:
+        captures: the captures it was made from; beside the run (as the demo leaves them) if None.
+
+    Raises:
+        InputError: naming what is not there.
+    """
+    captures = captures or path.parent / "captures"
+    if not captures.is_dir():
+        raise InputError(str(captures), wanted="the captures of this run (--captures)", got="no such folder")
+    try:
+        about = json.loads((path / "label" / "run.json").read_text())["config"]
+        labelset = LabelSet.from_json(json.loads((path / "label" / "labelset.json").read_text()))
+        vote, sharpen, mask = VoteConfig(**about[0]), SharpenConfig(**about[1]), dict(about[2])
+        mask = MaskConfig(**{**mask, "default_rule": Rule(**mask["default_rule"])})
+    except (OSError, KeyError, TypeError, IndexError, json.JSONDecodeError) as error:
+        raise InputError(str(path), wanted="a finished run (parse, fit, label)", got=error) from error
+    done = {p.stem for p in (path / "label").glob("*.npz")}
+    found = {}
+    for folder in capture_folders(captures):
+        name = json.loads((folder / "transforms.json").read_text()).get("identity", folder.name)
+        if name in done:
+            found[name] = folder
+    if not found:
+        raise InputError(str(captures), wanted=f"captures of {sorted(done)}", got="none of them")
+    with np.load(path / "label" / f"{next(iter(found))}.npz") as arrays:
+        size = max(arrays["refined"].shape[1:])
+    return Run(path, found, size, vote, Settings(labelset, sharpen, mask, config))
+
+
+def _trust(run: Run, capture: Capture) -> np.ndarray:
+    return np.asarray(pose_prior(capture.yaw.astype(np.float32), capture.pitch.astype(np.float32), run.vote))
+
+
+def read(run: Run, identity: str) -> tuple[Capture, Looks]:
+    """The photographs of one head, and what the queue looks at."""
+    capture = read_capture(run.captures[identity], run.size)
+    known = load_arrays(run.path / "label" / f"{identity}.npz")
+    first = stages.first_labels(run.path / "parse", capture)
+    return capture, Looks(
+        known["refined"], known["confidence"], first, known["depth"], capture.cameras, _trust(run, capture)
+    )
+
+
+def ready(run: Run, identity: str, capture: Capture) -> Head:
+    """One head, ready for edits; takes a while."""
+    (scene,) = stages.fitted_scenes(run.path / "fit", [capture])
+    known = load_arrays(run.path / "label" / f"{identity}.npz")
+    first = stages.first_labels(run.path / "parse", capture)
+    return prepare(scene, capture.cameras, first, known, _trust(run, capture), run.settings)
+
+
+def edits_of(run: Run, identities: list[str], config: SimulationConfig) -> dict:
+    """`simulate` on heads whose truth is known: what the report keeps under "edits"."""
+    subjects = {}
+    for name in identities:
+        capture, looks = read(run, name)
+        if capture.labels is None:
+            raise InputError(f"edits: {name}", wanted="a capture with labels to reveal", got="none")
+        made: Callable[[], Head] = lambda n=name, c=capture: ready(run, n, c)  # noqa: E731
+        subjects[name] = Subject(made, looks, capture.labels, capture.yaw, capture.pitch)
+    return simulate(subjects, config)
