@@ -1,13 +1,48 @@
-"""One line of progress with the current numbers and an ETA, on stderr."""
+"""What people watch of long work: one line with the current numbers and an ETA, and a log of events for programs."""
 
+import datetime
+import json
 import sys
 import time
+from pathlib import Path
+
+_log: Path | None = None
+
+
+def log_to(path: Path | None) -> None:
+    """Sends events to a file of JSON lines, which grows; None ends that."""
+    global _log
+    _log = path
+
+
+def log(event: str, **fields: object) -> None:
+    """Adds one event: time (UTC), its name and fields, JSON-ready. Nothing happens where no log was asked for."""
+    if _log is None:
+        return
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    _log.parent.mkdir(parents=True, exist_ok=True)
+    with _log.open("a") as file:
+        file.write(json.dumps({"time": now, "event": event, **fields}) + "\n")
+
+
+def read_log(path: Path) -> list[dict]:
+    """The events of a log, oldest first; a last line that a kill cut short does not count."""
+    if not path.is_file():
+        return []
+    events = []
+    for line in path.read_text().splitlines():
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return events
 
 
 class Progress:
     """Counts work done towards a known total.
 
-    On a terminal the line is redrawn; elsewhere a line is printed at most every `interval` seconds.
+    On a terminal the line is redrawn; elsewhere a line is printed at most every `interval` seconds. Each line is an
+    event "progress" too.
     """
 
     def __init__(self, what: str, total: int, interval: float = 15.0):
@@ -25,6 +60,7 @@ class Progress:
         self.last = now
         elapsed = now - self.start
         eta = elapsed / self.done * (self.total - self.done)
+        log("progress", what=self.what, done=self.done, total=self.total, eta=round(eta, 1), **values)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         time_left = f"{elapsed:.0f} s" if finished else f"ETA {eta:.0f} s"
         line = f"{self.what}: {self.done}/{self.total}  {shown}  {time_left}"

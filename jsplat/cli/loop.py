@@ -1,5 +1,6 @@
 """The commands of the loop: captures and a parser in, a better parser and a report out."""
 
+import contextlib
 from pathlib import Path
 
 import click
@@ -144,16 +145,20 @@ def evaluate(parser: Path, captures: Path, out: Path, config) -> None:
     show_default=True,
     help="Whether labels in the captures are used to score. They are never used to fit.",
 )
+@click.option("--profile", is_flag=True, help="Writes OUT/profile, which Perfetto and XProf open.")
 @settings
-def run(out: Path, captures: Path, parser: Path, replay: Path | None, truth: str, config) -> None:
+def run(out: Path, captures: Path, parser: Path, replay: Path | None, truth: str, profile: bool, config) -> None:
     """All stages: first labels, fit, vote, renders, fine-tuning, report. Finished stages are skipped.
 
     \b
     jsplat run out/run --captures heads/train --parser out/teacher --config configs/heads_cpu.toml
     """
+    import jax
+
     from jsplat.pipeline import run as run_all
 
-    run_all(captures, parser, out, config, replay_path=replay, truth=truth == "labels")
+    with jax.profiler.trace(str(out / "profile")) if profile else contextlib.nullcontext():
+        run_all(captures, parser, out, config, replay_path=replay, truth=truth == "labels")
     click.echo(f"report: {out / 'report.html'}")
 
 
@@ -170,3 +175,19 @@ def demo(out: Path, config) -> None:
 
     run_demo(out, config)
     click.echo(f"report: {out / 'run' / 'report.html'}")
+
+
+@main.command()
+@click.argument("out", type=FOLDER)
+def status(out: Path) -> None:
+    """Tells where the run in OUT stands: stages done, running with ETA and loss, waiting or failed.
+
+    \b
+    jsplat status out/run
+    """
+    from jsplat.pipeline.status import status as stages
+
+    rows = stages(out)
+    width = max(len(name) for name, _ in rows)
+    for name, found in rows:
+        click.echo(f"{name:{width}}  {found}")

@@ -19,6 +19,7 @@ from jsplat.pipeline import stages
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.scoring import MASK_METHODS, ablation_rows, all_scores, pictures
 from jsplat.pipeline.stage import fingerprint, finished, load_arrays, save_arrays, scratch, stage
+from jsplat.progress import log, log_to
 from jsplat.report import write_report
 
 STUDENTS = ("student", "truth_student", "control")
@@ -45,7 +46,9 @@ def run(
     Returns:
         what report.json holds.
     """
+    log_to(out / "events.jsonl")
     captures = stages.read_captures(captures_path, config.size)
+    log("run begins", captures=[c.identity for c in captures], **provenance(config.seed))
     if not truth:
         captures = [c.with_labels(None, None) for c in captures]
     if not 0 <= config.unseen < len(captures):
@@ -82,6 +85,8 @@ def run(
         "fit", config.fit, lambda f, u: stages.fit_captures(captures, first, teacher.labelset, config, f, u), "parse"
     )
     failed = stages.diverged(fitted)
+    for name in failed:
+        log("identity failed", identity=name, stage="fit")
     captures = [c for c in captures if c.identity not in failed]
     groups = {name: [c for c in group if c.identity not in failed] for name, group in groups.items()}
     parts = (config.vote, config.sharpen, config.mask, config.palette)
@@ -194,6 +199,7 @@ def _report(out: Path, groups, teacher: Parser, replay: AuxiliarySet, seconds: d
             novel["labels"][order],
         )
     write_report(out, report, pictures(groups, masks, turns, teacher.labelset), curves, config.goals)
+    log("run ends", report=str(out / "report.html"))
     written = json.loads((out / "report.json").read_text())
     for line in headline(written, config.goals):
         print(line)

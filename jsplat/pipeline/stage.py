@@ -14,6 +14,7 @@ import numpy as np
 from jsplat.config import to_json
 from jsplat.errors import InputError
 from jsplat.folder import new_folder, provenance, write_json
+from jsplat.progress import log
 
 
 def fingerprint(*parts: object) -> str:
@@ -53,11 +54,23 @@ def stage(folder: Path, wanted: str, config: object, seed: int) -> Iterator[Path
     """The folder of a stage to fill; it appears under its name with run.json when the block ends without an error."""
     start = time.monotonic()
     print(f"== {folder.name}", file=sys.stderr, flush=True)
-    with new_folder(folder) as temporary:
+    log("stage begins", stage=folder.name)
+    with _logged(folder.name), new_folder(folder) as temporary:
         yield temporary
         about = {"config": to_json(config) if hasattr(config, "__dataclass_fields__") else config}
         about |= {"fingerprint": wanted, "seconds": time.monotonic() - start, **provenance(seed)}
         write_json(temporary / "run.json", about)
+
+
+@contextlib.contextmanager
+def _logged(name: str) -> Iterator[None]:
+    start = time.monotonic()
+    try:
+        yield
+    except BaseException as error:
+        log("stage failed", stage=name, error=f"{type(error).__name__}: {error}")
+        raise
+    log("stage ends", stage=name, seconds=round(time.monotonic() - start, 3))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,53 @@
+"""Where a run stands, read from its folder: nothing is asked of the process that runs it."""
+
+import datetime
+import json
+from pathlib import Path
+
+from jsplat.errors import InputError
+from jsplat.progress import read_log
+
+STAGES = ("parse", "fit", "label", "render", "student", "truth_student", "control")
+
+
+def status(run: Path) -> list[tuple[str, str]]:
+    """Each stage and how it stands ("done", "running", "stopped", "failed", "waiting", with numbers).
+
+    Raises:
+        InputError: no run lies there.
+    """
+    events = read_log(run / "events.jsonl")
+    if not events:
+        raise InputError(str(run), wanted="the folder of a run (events.jsonl)", got="none")
+    begun = {e["stage"]: i for i, e in enumerate(events) if e["event"] == "stage begins"}
+    rows = []
+    for name in STAGES:
+        found = run / name / "run.json"
+        if found.is_file():
+            rows.append((name, f"done in {json.loads(found.read_text())['seconds']:.0f} s"))
+        elif name in begun:
+            rows.append((name, _unfinished(events[begun[name] :], name)))
+        else:
+            rows.append((name, "waiting"))
+    failed = [e["identity"] for e in events if e["event"] == "identity failed"]
+    if failed:
+        rows.append(("identities that failed", ", ".join(dict.fromkeys(failed))))
+    report = run / "report.html"
+    rows.append(("report", str(report) if report.is_file() else "waiting"))
+    return rows
+
+
+def _unfinished(events: list[dict], name: str) -> str:
+    """What the events since a stage began say about it."""
+    errors = [e["error"] for e in events if e["event"] == "stage failed" and e["stage"] == name]
+    if errors:
+        return f"failed: {errors[-1]}"
+    age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(events[-1]["time"])
+    heard = f"last heard of {age.total_seconds():.0f} s ago"
+    steps = [e for e in events if e["event"] == "progress"]
+    if not steps:
+        return f"begun, {heard}"
+    last = steps[-1]
+    values = {k: v for k, v in last.items() if k not in ("time", "event", "what", "done", "total", "eta")}
+    shown = "".join(f", {key} {value:.4g}" for key, value in values.items())
+    return f"{last['what']} {last['done']}/{last['total']}{shown}, ETA {last['eta']:.0f} s, {heard}"
