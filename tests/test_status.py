@@ -39,7 +39,7 @@ def test_a_stage_is_waiting_then_running_then_done(run):
     assert dict(status(run))["fit"] == "waiting"
     with stage(run / "fit", "x", {}, 0):
         assert dict(status(run))["fit"].startswith("begun, last heard of 0 s ago")
-        shown = progress.Progress("fit", 4, interval=0)
+        shown = progress.Progress("fit", 4, interval=0.0)
         shown.advance(1, loss=0.25)
         assert dict(status(run))["fit"].startswith("fit 1/4, loss 0.25, ETA 0 s, last heard of 0 s ago")
     assert dict(status(run))["fit"] == "done in 0 s"
