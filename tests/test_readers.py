@@ -175,6 +175,23 @@ def test_invalid_pixels_have_no_label(tmp_path):
     assert np.array_equal(again.labels == IGNORE, ~capture.valid)
 
 
+def test_a_mask_of_all_pixels_and_labels_reach_the_border(tmp_path):
+    """The outermost pixels' middles lie up to half a pixel from the border of the shrunken photograph."""
+    rig = Rig()
+    layouts.nerfstudio(tmp_path / "in", rig)
+    path = tmp_path / "in" / "transforms.json"
+    data = json.loads(path.read_text()) | {"classes": list(CELEBAMASK_HQ.names)}
+    for frame in data["frames"]:
+        frame |= {"label_path": "seven.png", "mask_path": "all.png"}
+    save(tmp_path / "in" / "seven.png", np.full((36, 48, 1), 7, np.uint8))
+    save(tmp_path / "in" / "all.png", np.full((36, 48, 1), 255, np.uint8))
+    path.write_text(json.dumps(data))
+    for size in (48, 31, 90):
+        capture = import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(size=size))
+        assert capture.valid is None
+        assert np.all(capture.labels == 7)
+
+
 @pytest.mark.parametrize("layout", layouts.LAYOUTS)
 def test_the_head_is_found_from_the_cameras(tmp_path, layout):
     rig = rig_of(layout, views=5)
@@ -194,7 +211,9 @@ def test_the_front_may_be_named(tmp_path):
     layouts.nerfstudio(tmp_path / "in", Rig())
     capture = import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(size=32, front="01.png"))
     assert_close(capture.yaw, np.linspace(-25, 75, 5), 0.1, "up is a compromise of sideways axes and mean up")
-    with pytest.raises(InputError, match=r"ImportConfig.front: wanted a file name among 00.png.*got '09.png'"):
+    with pytest.raises(
+        InputError, match=r"wanted the name of one photograph \(they are 00.png.*'09.png', of which there are 0"
+    ):
         import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(size=32, front="09.png"))
 
 

@@ -317,6 +317,15 @@ def test_an_identity_that_is_a_path(made, name):
         read_capture(out)
 
 
+def test_the_photographs_are_not_replaced_by_the_result(made):
+    folder = made("nerfstudio")
+    for out in (folder, folder.parent, folder / ".." / "7"):
+        with pytest.raises(InputError, match=r"wanted a new folder, got one that holds"):
+            import_capture(folder, out, SMALL)
+    assert (folder / "transforms.json").is_file()
+    assert import_capture(folder, folder / "out", SMALL).images.shape[0] == 4
+
+
 def test_the_folder_one_stands_in_has_a_name(made, monkeypatch):
     monkeypatch.chdir(made("nerfstudio"))
     assert import_capture(Path("."), Path("..", "out"), SMALL).identity == "7"

@@ -121,11 +121,13 @@ def _up(source: Source, rotations: np.ndarray, orientations: list[int], config: 
 
 def _front(source: Source, flat: np.ndarray, config: ImportConfig) -> np.ndarray:
     if config.front is not None:
-        names = [p.path.name for p in source.photos]
-        if config.front not in names:
-            wanted = f"a file name among {', '.join(names[:5])}, ..."
-            raise InputError("ImportConfig.front", wanted=wanted, got=repr(config.front))
-        return flat[names.index(config.front)]
+        found = [p.path.as_posix().endswith(f"/{config.front}") for p in source.photos]
+        if sum(found) != 1:
+            wanted = f"the name of one photograph (they are {', '.join(p.path.name for p in source.photos[:5])}, ...)"
+            raise InputError(
+                "ImportConfig.front", wanted=wanted, got=f"{config.front!r}, of which there are {sum(found)}"
+            )
+        return flat[found.index(True)]
     if source.front is not None:
         return source.front / np.linalg.norm(source.front)
     if np.linalg.norm(flat.mean(0)) < _AROUND:

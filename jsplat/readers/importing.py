@@ -65,11 +65,13 @@ def import_capture(folder: Path, out: Path, config: ImportConfig) -> Capture:
 
     Args:
         folder: in one of the `LAYOUTS`.
-        out: a folder to make; an older one is replaced.
+        out: a folder to make; an older one is replaced, unless `folder` lies in it.
 
     Raises:
         InputError: naming the file and field that is wrong.
     """
+    if folder.resolve().is_relative_to(out.resolve()):
+        raise InputError(str(out), wanted="a new folder", got=f"one that holds {folder}")
     source = read_source(folder, config)
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         orientations = list(threads.map(_orientation, source.photos))
@@ -101,7 +103,7 @@ def import_capture(folder: Path, out: Path, config: ImportConfig) -> Capture:
         capture = capture.with_labels(np.stack([v.labels for v in views]), source.labelset)
     with new_folder(out) as temporary:
         write_capture(temporary, capture)
-        write_json(temporary / "import.json", _record(source, head, capture))
+        write_json(temporary / "import.json", _record(folder.resolve(), source, head, capture))
     return capture
 
 
@@ -117,11 +119,16 @@ def _orientation(photo: Photo) -> int:
     return orientation
 
 
-def _record(source: Source, head: HeadFrame, capture: Capture) -> dict:
+def _record(folder: Path, source: Source, head: HeadFrame, capture: Capture) -> dict:
     return {
         "layout": source.layout,
         "views": [
-            {"source": photo.path.name, "quarter_turns": int(turn), "yaw": float(yaw), "pitch": float(pitch)}
+            {
+                "source": photo.path.relative_to(folder).as_posix(),
+                "quarter_turns": int(turn),
+                "yaw": float(yaw),
+                "pitch": float(pitch),
+            }
             for photo, turn, yaw, pitch in zip(source.photos, head.turns, capture.yaw, capture.pitch)
         ],
         "dropped": list(source.dropped),

@@ -155,14 +155,16 @@ class Rectifier:
         image, valid, behind = _bend(image, small, x, y), inside, np.asarray(self.config.background, np.uint8)
         if mask is not None:
             share = cv2.resize(mask.astype(np.float32), small, interpolation=cv2.INTER_AREA)
-            valid = inside & (cv2.remap(share, x, y, cv2.INTER_LINEAR) > 1 - 1e-4)  # all of what lies under a pixel
+            share = cv2.remap(share, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            valid = inside & (share > 1 - 1e-4)  # all of what lies under a pixel, up to float32 sums
         if matte is not None:
             alpha = _bend(matte, small, x, y)[..., None] / np.float32(255)
             image = np.round(image * alpha + behind * (1 - alpha)).astype(np.uint8)
         labels = None
         if photo.labels is not None and labelset is not None:
             read = read_labels(photo.labels, photo.where, labelset, (photo.lens.width, photo.lens.height))
-            nearest = cv2.remap(resize_labels(read, small), x, y, cv2.INTER_NEAREST)
+            small_map = resize_labels(read, small)
+            nearest = cv2.remap(small_map, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
             labels = np.where(inside, nearest, np.uint8(IGNORE))
         return Resampled(np.where(inside[..., None], image, behind), valid, labels, matte is not None)
 

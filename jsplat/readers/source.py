@@ -26,7 +26,8 @@ class ImportConfig:
             only what all of them show.
         field: degrees from the optical axis beyond which wide lenses are cut off.
         up: the edge of the stored pictures where up is; "exif" asks each picture's orientation tag.
-        front: file name of the photograph taken most nearly from the front; none asks where most cameras stand.
+        front: file name of the photograph taken most nearly from the front, with folders in front of it where needed
+            to tell it from others; none asks where most cameras stand.
         distance: metres from the head to its cameras (median), where the source has no scale.
         background: the colour laid behind photographs that have a matte.
         sequence: which sequence, where a folder holds several; PERSON/SEQUENCE where it holds several people.
