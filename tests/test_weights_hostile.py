@@ -95,6 +95,9 @@ ONE = storage("0", "float32", 6)
         (tensor(ONE, 5, (2,), (1,)), "reaches out of its storage"),
         (tensor(ONE, 0, (2, 2), (5, 1)), "reaches out of its storage"),
         (tensor(ONE, 0, (10**9, 10**9), (0, 0)), "reaches out of its storage"),
+        (tensor(ONE, 0, (1,) * 17, (1,) * 17), "sizes or strides that are not at most 16 counts"),
+        (call(name("torch", "Size"), many(*[number(1)] * 17)), "not at most 16 counts"),
+        (call(name("collections", "OrderedDict"), b"]"), "TypeError"),
         (tensor(ONE, -1, (2,), (1,)), "no counts"),
         (tensor(ONE, 0, (-2,), (1,)), "no counts"),
         (tensor(ONE, 0, (2,), (1, 1)), "no counts"),
@@ -128,11 +131,19 @@ def test_pickles_that_torch_does_not_write(value, message):
 
 
 def test_memory_and_time_are_bounded():
-    """A memo index of 4e9, shared tuples nested 2^200 deep, dicts that hold each other: done at once."""
+    """A memo index of 4e9, shared tuples of 2^200 items where a text belongs, dicts that hold each other: at once."""
     far = pickled(b"N" + b"r\xff\xff\xff\xff")
     deep = pickled(b")q\x00" + b"h\x00h\x00\x86q\x00" * 200)
     assert read_pickle(io.BytesIO(far), "file", Limits())[0] is None
     assert len(read_pickle(io.BytesIO(deep), "file", Limits())[0]) == 2
+    for end in (
+        many(text("storage"), name("torch", "FloatStorage"), b"h\x00", text("cpu"), number(1)) + b"Q",
+        b"h\x00\x93",
+    ):
+        with pytest.raises(InputError, match=r"persistent id that is no storage|whose name is no text"):
+            read_pickle(io.BytesIO(deep[:-1] + end + b"."), "file", Limits())
+    with pytest.raises(InputError, match="wanted a list of storages behind the object, got tuple"):
+        read_legacy(legacy(pickled(b"}"), deep), "file", Limits())
     row = b"".join(text(str(i)) + b"h\x00" for i in range(50))
     circle = pickled(b"}q\x00(" + row + b"u")
     with pytest.raises(InputError, match="wanted a BiSeNet's weights"):
@@ -210,6 +221,19 @@ def test_files_that_are_not_there_or_too_large(tmp_path):
     (tmp_path / "w.pth").write_bytes(bytes(101))
     with pytest.raises(InputError, match="wanted a weight file of at most 100 bytes, got 101"):
         read_weights(tmp_path / "w.pth", Limits(file_bytes=100))
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[" * 100_000, "[]", '{"format": "jsplat parser 1", "architecture": {"depth": []}}']
+)
+def test_metadata_that_is_none(tmp_path, text):
+    numpy = pytest.importorskip("safetensors.numpy")
+    head = {f"cp.resnet.layer{i}.{j}.conv1.weight": np.zeros((64, 1, 1, 1)) for i in range(1, 5) for j in range(2)}
+    head |= {"cp.resnet.conv1.weight": np.zeros((64, 1, 1, 1)), "conv_out.conv_out.weight": np.zeros((19, 1, 1, 1))}
+    widths = {f"cp.resnet.layer{i}.0.conv1.weight": np.zeros((64 * 2 ** (i - 1), 1, 1, 1)) for i in range(1, 5)}
+    numpy.save_file(head | widths, tmp_path / "w.safetensors", {"jsplat": text})
+    with pytest.raises(InputError, match=r"metadata: wanted (JSON|format, architecture, labelset)"):
+        read_parser(tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize(

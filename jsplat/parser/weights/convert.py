@@ -99,11 +99,10 @@ def _networks(tree: object, where: str) -> list[_Found]:
         tensors = {str(key): value for key, value in node.items() if isinstance(value, Stored)}
         for family, prefix in names_and_prefix(set(tensors)):
             entries = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            strange = [key for key in tensors if not key.startswith(prefix)]
+            strange = [key[:80] for key in tensors if not key.startswith(prefix)]
             if strange:
-                raise InputError(
-                    f"{where}: {path or 'state dict'}", wanted=f"keys that begin with {prefix!r}", got=strange[:6]
-                )
+                wanted = f"keys that begin with {prefix[:80]!r}"
+                raise InputError(f"{where}: {path or 'state dict'}", wanted=wanted, got=strange[:6])
             found.append(_Found(family, path, prefix, entries, {}))
         if path.count("/") < 4:
             queue += [(f"{path}/{key}".strip("/")[:200], value) for key, value in node.items()]
@@ -157,7 +156,7 @@ def _meaning(
     if METADATA in file.metadata:
         try:
             own = read_description(json.loads(file.metadata[METADATA]), f"{where}: metadata")
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise InputError(f"{where}: metadata", wanted="JSON", got=error) from error
     if own is not None and given is not None and own[1] != given:
         raise InputError(f"{where}: labelset", wanted=f"{given.names}", got=own[1].names)

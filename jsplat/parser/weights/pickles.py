@@ -31,6 +31,7 @@ CONSTANTS = {
     "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
     "BINBYTES8",
 }  # fmt: skip
+MOST_AXES = 16
 _MARK = object()
 
 
@@ -79,24 +80,26 @@ class Tensor:
             raise ValueError(f"a tensor of {self.size} that reaches out of its storage of {available} elements")
 
 
-def _ordered(*arguments: typing.Any) -> dict:
-    pairs = arguments[0] if arguments else []
-    return _into({}, [item for pair in pairs for item in (pair[0], pair[1])])
+def _sizes(numbers: typing.Any = ()) -> tuple[int, ...]:
+    # One long list may be named a million times: whatever copies its arguments bounds them.
+    if len(numbers) > MOST_AXES or not all(type(n) is int for n in numbers):
+        raise ValueError(f"sizes or strides that are not at most {MOST_AXES} counts")
+    return tuple(numbers)
 
 
 def _tensor(storage, offset, size, stride, *_) -> Tensor:
     if not isinstance(storage, Storage):
         raise ValueError("a tensor without a storage")
-    return Tensor(storage, offset, tuple(size), tuple(stride))
+    return Tensor(storage, offset, _sizes(size), _sizes(stride))
 
 
-# All that a pickle may "call"; each makes a container or a record of its arguments.
+# All that a pickle may "call"; each makes a container or a record of its arguments, in constant time.
 CALLS: dict[tuple[str, str], Callable] = {
-    ("collections", "OrderedDict"): _ordered,
+    ("collections", "OrderedDict"): lambda: {},
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-    ("torch", "Size"): lambda sizes=(): tuple(sizes),
+    ("torch", "Size"): _sizes,
     ("torch", "device"): lambda *_: None,
 }
 
@@ -136,7 +139,8 @@ class _Machine:
         return self.stack[-1]
 
     def find(self, module: str, name: str) -> Global:
-        storage = module in ("torch", "torch.cuda") and name.removesuffix("Storage") in DTYPES and "Storage" in name
+        known = name.endswith("Storage") and name.removesuffix("Storage") in DTYPES
+        storage = known and module in ("torch", "torch.cuda")
         if not storage and (module, name) not in CALLS and not (module == "torch" and name in TORCH_CONSTANTS):
             raise InputError(
                 f"{self.where}: pickle",
@@ -147,7 +151,9 @@ class _Machine:
 
     def persistent(self, identity: typing.Any) -> Storage:
         kind, storage, key, _, numel, *view = identity
-        if kind != "storage" or not isinstance(storage, Global) or type(numel) is not int or numel < 0:
+        # Nothing but texts and numbers is turned into text: nested tuples would take for ever.
+        named = type(key) in (str, int) and isinstance(storage, Global) and storage.name.endswith("Storage")
+        if kind != "storage" or not named or type(numel) is not int or numel < 0:
             raise ValueError("a persistent id that is no storage")
         dtype = np.dtype(DTYPES[storage.name.removesuffix("Storage")])
         if numel * dtype.itemsize > self.limits.file_bytes:
@@ -193,7 +199,10 @@ class _Machine:
         elif name == "GLOBAL":
             stack.append(self.find(*argument.split(" ", 1)))
         elif name == "STACK_GLOBAL":
-            stack.append(self.find(*map(str, self.pop(2))))
+            module, attribute = self.pop(2)
+            if type(module) is not str or type(attribute) is not str:
+                raise ValueError("a global whose name is no text")
+            stack.append(self.find(module, attribute))
         elif name == "REDUCE":
             callee, arguments = self.pop(2)
             if not isinstance(callee, Global) or (callee.module, callee.name) not in CALLS:

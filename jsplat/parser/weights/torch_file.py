@@ -118,7 +118,9 @@ def read_legacy(data: bytes, where: str, limits: Limits) -> WeightFile:
     tree, storages = read_pickle(stream, where, limits)
     keys, _ = read_pickle(stream, where, limits)
     contents: dict[str, bytes] = {}
-    for key in map(str, keys if isinstance(keys, list) else []):
+    if not isinstance(keys, list) or not all(type(key) in (str, int) for key in keys):
+        raise InputError(where, wanted="a list of storages behind the object", got=type(keys).__name__)
+    for key in map(str, keys):
         if key not in storages:
             raise InputError(f"{where}: storage {key[:40]}", wanted="one that a tensor uses", got="none does")
         count = stream.read(8)
