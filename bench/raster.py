@@ -1,5 +1,6 @@
 """Rasterizer workloads made ready: ours, the dense reference and the peers on the same projected Gaussians."""
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -32,7 +33,7 @@ def prepare(work: Raster) -> Job:
     splats = splats_of(work)
     make = {"torch": _torch, "gsplat": _gsplat}.get(work.implementation, _ours)
     evaluate, call, more = make(work, splats)
-    right = accuracy(work, splats, evaluate)
+    right = accuracy(work, evaluate)
     if right["psnr"] < WORST_PSNR or right.get("gradient_error", 0.0) > WORST_GRADIENT:
         raise ValueError(f"not what the reference computes: {right}")
     numbers = {"gaussians": work.count, "channels": work.channels, "edge": work.edge, "identities": work.images}
@@ -160,7 +161,7 @@ def _peer(work: Raster, splats: Splats, draw: Callable, device: str):
     return evaluate, call, {"compile_seconds": first} if "compiled" in work.mode else {}
 
 
-def accuracy(work: Raster, splats: Splats, evaluate: Evaluate) -> dict[str, float]:
+def accuracy(work: Raster, evaluate: Evaluate) -> dict[str, float]:
     """Against the float64 reference, on a strip across the middle of the first image.
 
     Returns:
@@ -168,18 +169,10 @@ def accuracy(work: Raster, splats: Splats, evaluate: Evaluate) -> dict[str, floa
         contribution at the alpha floor flips by rounding); psnr: in dB, colours in [0, 1]; gradient_error: largest
         relative norm over the attributes.
     """
-    strip = int(np.clip(STRIP_PAIRS / (work.count * work.edge), 1, STRIP))
-    top = (work.edge - strip) // 2
-    rows = slice(top, top + strip)
+    rows, want, wanted = _truth(dataclasses.replace(work, name="", implementation="", mode="", gradient=True))
     weights = np.zeros_like(weights_of(work))
     weights[:1, rows] = weights_of(work)[:1, rows]
     image, gradients = evaluate(weights)
-    with jax.enable_x64(True):
-        truth = [jnp.asarray(np.asarray(x, np.float64)[:1]) for x in splats.arrays(np.float32)]
-        truth[0] = truth[0] - jnp.asarray([0.0, top])
-        draw = functools.partial(blend_reference, size=(work.edge, strip))
-        want, wanted = jax.jit(_weighted(draw))(jnp.asarray(weights[:1, rows], jnp.float64), *truth)
-        want, wanted = jax.tree.map(np.asarray, (want, wanted))
     off = np.abs(np.asarray(image[:1, rows], np.float64) - want)
     found = {"image_error": float(off.max()), "image_beyond": float((off > 1e-4).mean())}
     found["psnr"] = float(-10 * np.log10(max(np.square(off).mean(), 1e-20)))
@@ -189,3 +182,17 @@ def accuracy(work: Raster, splats: Splats, evaluate: Evaluate) -> dict[str, floa
         ]
         found["gradient_error"] = float(max(errors))
     return found
+
+
+@functools.lru_cache(maxsize=8)
+def _truth(work: Raster) -> tuple[slice, np.ndarray, tuple[np.ndarray, ...]]:
+    """Rows of the first image, what the float64 reference shows there, and the gradients of its weighted sum."""
+    strip = int(np.clip(STRIP_PAIRS / (work.count * work.edge), 1, STRIP))
+    top = (work.edge - strip) // 2
+    rows = slice(top, top + strip)
+    with jax.enable_x64(True):
+        truth = [jnp.asarray(np.asarray(x, np.float64)[:1]) for x in splats_of(work).arrays(np.float32)]
+        truth[0] = truth[0] - jnp.asarray([0.0, top])
+        draw = functools.partial(blend_reference, size=(work.edge, strip))
+        weights = jnp.asarray(weights_of(work)[:1, rows], jnp.float64)
+        return rows, *jax.tree.map(np.asarray, jax.jit(_weighted(draw))(weights, *truth))

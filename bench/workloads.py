@@ -48,8 +48,8 @@ class Fit:
     """Whole fits of procedural heads, starting points included; PSNR is measured on held-out views.
 
     Attributes:
-        implementation: "jsplat" (all identities at once) or "two_models" (one after the other, colours and
-            colour-coded labels apart, see `bench/peers/two_models.py`).
+        implementation: "jsplat" (all identities at once), "two_models" (one after the other, colours and colour-coded
+            labels apart, see `bench/peers/two_models.py`) or "gsplat" (see `bench/peers/dual_fit.py`).
     """
 
     name: str
@@ -145,19 +145,27 @@ def _networks(batch: int, edge: int, training: bool, modes: tuple[str, ...]) -> 
 
 
 _CPU_MODES = (
-    *(
-        f"{n} threads{more}"
-        for n in dict.fromkeys((1, CORES))
-        for more in ("", ", channels_last", ", channels_last, bf16")
-    ),
-    f"{CORES} threads, channels_last, compiled",
-)
+    "1 threads, channels_last", f"{CORES} threads", f"{CORES} threads, channels_last",
+    f"{CORES} threads, channels_last, bf16", f"{CORES} threads, channels_last, compiled",
+)  # fmt: skip
 _GPU_MODES = ("cuda, channels_last, bf16", "cuda, channels_last, bf16, compiled", "cuda, channels_last")
-_FITS = tuple(Fit(f"fit of 8, {n} steps", steps=n) for n in (50, 100, 150))
-_LOOPS = tuple(
-    dataclasses.replace(f, name=f"{f.name}/two models", implementation="two_models", mode="batched, 1 threads")
-    for f in _FITS
-)
+TWO_MODELS = "batched, 1 threads"
+
+
+def _peers_of(fit: Fit) -> tuple[Fit, ...]:
+    """The same fit by every peer that its kind of device has."""
+    if not fit.name.startswith("gpu"):
+        return (dataclasses.replace(fit, name=f"{fit.name}/two models", implementation="two_models", mode=TWO_MODELS),)
+    return tuple(
+        dataclasses.replace(fit, name=f"{fit.name}/gsplat {mode}", implementation="gsplat", mode=mode)
+        for mode in ("batched", "loop")
+    )
+
+
+def _fits(*fits: Fit) -> Suite:
+    """Whole fits once each, ours first; `bench.run` adds the ratios to the same PSNR."""
+    return Suite((*fits, *(peer for fit in fits for peer in _peers_of(fit))), rounds=1)
+
 
 SUITES = {
     "cpu-small": Suite(
@@ -209,17 +217,17 @@ SUITES = {
         rounds=5,
     ),
     "cpu-scaling": _against_torch(
-        *_line("count", (2000, 4000, 8000, 16000, 32000), **_CPU_CENTRE),
-        *_line("channels", (3, 8, 32), **_CPU_CENTRE),
-        *_line("edge", (64, 256, 512), **_CPU_CENTRE),
-        *_line("images", (2, 4, 8), **_CPU_CENTRE),
+        *_line("count", (2000, 8000, 32000), **_CPU_CENTRE),
+        *_line("channels", (3, 32), **_CPU_CENTRE),
+        *_line("edge", (64, 256), **_CPU_CENTRE),
+        *_line("images", (3, 8), **_CPU_CENTRE),
         modes=TORCH_MODES[:1],
         rounds=5,
     ),
     "cpu-step": _against_torch(
         Step("cpu step"), Step("cpu step, 8 identities", identities=8), Lift("cpu lift of 16 views"), rounds=5
     ),
-    "cpu-fit": Suite((*_FITS, *_LOOPS), rounds=1),  # `run` adds the ratio to the same PSNR
+    "cpu-fit": _fits(*(Fit(f"fit of 8, {n} steps", steps=n) for n in (50, 100))),
     "cpu-parser": _networks(4, 128, False, _CPU_MODES),
     "cpu-parser-training": _networks(4, 128, True, _CPU_MODES),
     "gpu-raster": _against_gsplat(
@@ -253,12 +261,11 @@ SUITES = {
         ),
     ),
     "gpu-lift": Suite((Lift("gpu lift of 55 views", count=50_000, edge=512, views=55),)),
-    "gpu-fit": Suite(
-        tuple(
-            Fit(f"gpu fit of 32, {steps} steps", identities=32, count=30_000, size=256, views=56, steps=steps)
-            for steps in (250, 500)
-        ),
-        rounds=1,
+    "gpu-fit": _fits(
+        *(
+            Fit(f"gpu fit of 32, {n} steps", identities=32, count=30_000, size=256, views=56, steps=n)
+            for n in (250, 500)
+        )
     ),
     "gpu-parser": _networks(64, 512, False, _GPU_MODES),
     "gpu-parser-1": _networks(1, 512, False, _GPU_MODES),

@@ -13,7 +13,7 @@ from bench import run as command
 from bench.fits import to_the_same_psnr
 from bench.metric import Metric, complaints, paired_ratio, slug, summary
 from bench.timing import CannotRunError, Job, Ratio, Suite, grown_by, measure
-from bench.workloads import SUITES, Raster
+from bench.workloads import SUITES, TWO_MODELS, Raster
 
 
 def line(name="forward", value=10.0, unit="ms", direction="lower", **more) -> dict:
@@ -178,7 +178,7 @@ def test_memory_of_a_call_is_the_growth_of_its_peak():
 
 
 def _fit(name, implementation, steps, milliseconds, psnr) -> Metric:
-    work = {"kind": "fit", "implementation": implementation, "steps": steps}
+    work = {"kind": "fit", "implementation": implementation, "mode": TWO_MODELS, "steps": steps}
     return Metric(name, milliseconds, "ms", "lower", rounds=1, fastest=milliseconds, accuracy={"psnr": psnr}, work=work)
 
 

@@ -8,6 +8,7 @@ drawn in two passes of sizes it has ("split": 17 + 5). The benchmark runs both a
 import numpy as np
 
 from bench.peers import missing, missing_cuda
+from bench.peers.losses import label_loss, photo_loss
 from bench.timing import CannotRunError
 from jsplat.kernels.constants import ALPHA_FLOOR
 
@@ -65,6 +66,17 @@ def blend(means2d, conics, opacities, depths, features, *, size: tuple[int, int]
     return torch.cat([image for image, _ in drawn], -1), drawn[0][1][..., 0]
 
 
+def render(means, quats, scales, opacities, features, views, lenses, size: tuple[int, int]):
+    """A renderer for `dual_fit`: one camera `4 4` and `3 3` an identity, all identities in one call."""
+    from gsplat import rasterization
+
+    image, alpha, _ = rasterization(
+        means, quats, scales, opacities, features, views[:, None], lenses[:, None], *size,
+        packed=False, tile_size=TILE,
+    )  # fmt: skip
+    return image[:, 0], alpha[:, 0, ..., 0]
+
+
 def train_step(scene: dict[str, np.ndarray], cameras, photos: np.ndarray, targets: np.ndarray, rate: float):
     """One step of Adam (fused) on RGB and label channels together, all identities in one call of `rasterization`.
 
@@ -74,37 +86,25 @@ def train_step(scene: dict[str, np.ndarray], cameras, photos: np.ndarray, target
         photos, targets: RGB `b h w 3` in [0, 1]; class ids `b h w`.
 
     Returns:
-        a function of no arguments that takes a step and waits for it.
+        a function of no arguments that takes a step, waits for it and gives the loss.
     """
     need()
-    from gsplat import rasterization
-
     leaves = {name: torch.tensor(value, device="cuda", requires_grad=True) for name, value in scene.items()}
-    views = torch.tensor(np.array(cameras.camera_from_world), device="cuda")[:, None]
-    lenses = torch.tensor(np.array(cameras.intrinsics), device="cuda")[:, None]
-    photo = torch.tensor(photos, device="cuda")
-    target = torch.tensor(targets, device="cuda").long()
+    views, lenses = (torch.tensor(np.array(x), device="cuda") for x in (cameras.camera_from_world, cameras.intrinsics))
+    photo, target = torch.tensor(photos, device="cuda"), torch.tensor(targets, device="cuda").long()
     adam = torch.optim.Adam(leaves.values(), lr=rate, eps=1e-15, fused=True)
 
-    def step():
+    def step() -> float:
         adam.zero_grad(set_to_none=True)
-        colours = torch.cat([leaves["features"][..., :3], leaves["features"][..., 3:].softmax(-1)], -1)
-        image, alpha, _ = rasterization(
+        colours = torch.cat([leaves["features"][..., :3].clamp(min=0), leaves["features"][..., 3:].softmax(-1)], -1)
+        image, alpha = render(
             leaves["means"], leaves["quats"], leaves["log_scales"].exp(), leaves["logit_opacities"].sigmoid(), colours,
-            views, lenses, cameras.width, cameras.height, packed=False, tile_size=TILE,
+            views, lenses, (cameras.width, cameras.height),
         )  # fmt: skip
-        loss = torch_losses(image[:, 0], alpha[:, 0, ..., 0], photo, target)
+        classes = torch.cat([image[..., 3:4] + (1 - alpha)[..., None], image[..., 4:]], -1)
+        loss = (photo_loss(image[..., :3], photo) + 0.1 * label_loss(classes, target)).sum()
         loss.backward()
         adam.step()
-        torch.cuda.synchronize()
+        return float(loss.detach())  # waits for the device
 
     return step
-
-
-def torch_losses(image, alpha, photo, target):
-    """The colour and label loss of the training step workload, as `bench.fits` writes it in JAX."""
-    from bench.peers.losses import label_loss, photo_loss
-
-    through = 1 - alpha
-    classes = torch.cat([image[..., 3:4] + through[..., None], image[..., 4:]], -1)
-    return (photo_loss(image[..., :3], photo) + 0.1 * label_loss(classes, target)).sum()
