@@ -79,7 +79,8 @@ def check(only: str | None = None) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {"kernels": {}, "sorts": {}}
     todo = shares(only)
     with ThreadPoolExecutor(PROCESSES) as pool:
-        for (what, _), share in zip(todo, pool.map(lambda share: _share(*share), todo)):
+        for (what, architecture), share in zip(todo, pool.map(lambda share: _share(*share), todo)):
+            print(f"compiled: {what} for {architecture}", flush=True)
             found["sorts" if what == "sorts" else "kernels"] |= share
     return found
 
