@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 from bench.aot.check import BASELINE, baseline_text, table
 from bench.aot.compare import faults, part, regressions
 from bench.aot.compile import mosaic_shared, triton_shared
-from bench.aot.entries import ARCHITECTURES, CHANNELS, EXPONENTIALS, entries
+from bench.aot.entries import ARCHITECTURES, CHANNELS, entries, pairs
 from bench.aot.kernels import kernels_in
 from bench.aot.ptx import Usage, threads_of, usage_of
 from bench.aot.sass import Loop, hot_loop, kernels_of, loops
@@ -230,7 +230,13 @@ def test_every_implementation_has_its_entries():
 def test_entries_have_names_of_their_own():
     every = entries([name for name in BACKENDS if ARCHITECTURES[name]])
     assert len({entry.name for entry in every}) == len(every)
-    assert set(EXPONENTIALS) == {name for name, architectures in ARCHITECTURES.items() if architectures}
+
+
+def test_pairs_of_a_turn_are_what_the_implementation_says():
+    assert pairs("mosaic_gpu", threads=128, exponentials=4) == 4
+    assert pairs("mosaic_gpu", threads=128, exponentials=0) == 0
+    assert pairs("triton", threads=64, exponentials=48) == 16  # 16 hits a turn, one pixel a thread
+    assert pairs("triton", threads=128, exponentials=0) == 0
 
 
 # What may not pass.

@@ -94,7 +94,7 @@ def table(run: dict[str, dict[str, Any]]) -> str:
             continue
         for name, kernel in kernels.items():
             spills = kernel["spill_stores"] + kernel["spill_loads"]
-            pair = f"{turn(kernel):.4g}" if kernel["pairs"] else f"({kernel['loop']} a turn)"
+            pair = f"{turn(kernel):.4g}" if kernel["pairs"] else f"({kernel['loop']} a turn)" if kernel["loop"] else "-"
             numbers = (kernel["registers"], spills, kernel["shared"], blocks(kernel), kernel["threads"], pair)
             rows.append((entry, name, *map(str, numbers)))
     widths = [max(len(row[k]) for row in rows if k != 1 or row[2]) for k in range(len(rows[0]))]

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from bench.aot.compile import Measured, measure
-from bench.aot.entries import EXPONENTIALS, Entry, call, entries
+from bench.aot.entries import Entry, call, entries, pairs
 from bench.aot.kernels import kernels_in
 from bench.aot.sorts import binning, controls, sorts_in
 from jsplat.kernels.blend import BACKENDS
@@ -44,11 +44,11 @@ def _kernels(entry: Entry, measured: dict[str, dict[str, Measured]]) -> dict[str
             found[f"{name} {others + 1}" if others else name] = numbers
     if not found:
         raise RuntimeError("calls no kernel")
-    per_pair = EXPONENTIALS[entry.implementation]
-    return {
-        name: dataclasses.asdict(numbers) | {"pairs": numbers.exponentials / per_pair}
-        for name, numbers in found.items()
-    }
+    return {name: dataclasses.asdict(numbers) | {"pairs": _pairs(entry, numbers)} for name, numbers in found.items()}
+
+
+def _pairs(entry: Entry, numbers: Measured) -> float:
+    return pairs(entry.implementation, threads=numbers.threads, exponentials=numbers.exponentials)
 
 
 def sorts_share(architecture: str) -> dict[str, Any]:
