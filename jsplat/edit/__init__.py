@@ -2,6 +2,8 @@
 
 from jsplat.edit.evidence import UNTOUCHED, EditConfig, Head, Outcome, Settings, edit, edit_all, prepare
 from jsplat.edit.queue import Looks, QueueConfig, expected_gains, rank
+from jsplat.edit.server import Server
+from jsplat.edit.session import Ready, Session, Sight, Source
 from jsplat.edit.simulate import SimulationConfig, Subject, simulate
 
 __all__ = [
@@ -11,8 +13,13 @@ __all__ = [
     "Looks",
     "Outcome",
     "QueueConfig",
+    "Ready",
+    "Server",
+    "Session",
     "Settings",
+    "Sight",
     "SimulationConfig",
+    "Source",
     "Subject",
     "edit",
     "edit_all",

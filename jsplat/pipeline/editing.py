@@ -8,13 +8,29 @@ from pathlib import Path
 import numpy as np
 
 from jsplat.capture import Capture, capture_folders, read_capture
-from jsplat.edit import EditConfig, Head, Looks, Settings, SimulationConfig, Subject, prepare, simulate
+from jsplat.edit import (
+    EditConfig,
+    Head,
+    Looks,
+    QueueConfig,
+    Ready,
+    Session,
+    Settings,
+    Sight,
+    SimulationConfig,
+    Source,
+    Subject,
+    expected_gains,
+    prepare,
+    simulate,
+)
 from jsplat.errors import InputError
 from jsplat.labels import MaskConfig, SharpenConfig, VoteConfig, pose_prior
 from jsplat.labels.masks import Rule
 from jsplat.labelset import LabelSet
 from jsplat.pipeline import stages
 from jsplat.pipeline.stage import load_arrays
+from jsplat.raster import sh_colors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +95,37 @@ def read(run: Run, identity: str) -> tuple[Capture, Looks]:
     )
 
 
-def ready(run: Run, identity: str, capture: Capture) -> Head:
+def ready(run: Run, identity: str, capture: Capture) -> Ready:
     """One head, ready for edits; takes a while."""
     (scene,) = stages.fitted_scenes(run.path / "fit", [capture])
     known = load_arrays(run.path / "label" / f"{identity}.npz")
     first = stages.first_labels(run.path / "parse", capture)
-    return prepare(scene, capture.cameras, first, known, _trust(run, capture), run.settings)
+    head = prepare(scene, capture.cameras, first, known, _trust(run, capture), run.settings)
+    behind = np.asarray(capture.background if capture.background is not None else (128, 128, 128), np.float32) / 255
+
+    def render(view: int) -> np.ndarray:
+        rgb = np.asarray(sh_colors(scene.attributes.sh, scene.gaussians.means, capture.cameras[view]))
+        through = (1 - head.alpha[view])[..., None]
+        shown = (head.weights[view] @ rgb).reshape(*through.shape[:2], 3) + through * behind
+        return np.round(np.clip(shown, 0, 1) * 255).astype(np.uint8)
+
+    return Ready(head, render)
+
+
+def session(run: Run, queue: QueueConfig) -> Session:
+    """The run under edit, for the page's server."""
+
+    def look(name: str) -> Sight:
+        capture, looks = read(run, name)
+        gains = expected_gains(looks, queue)
+        angles = (capture.yaw, capture.pitch)
+        return Sight(capture.images, looks.labels, looks.confidence, capture.cameras, *angles, gains)
+
+    def make(name: str) -> Ready:
+        return ready(run, name, read_capture(run.captures[name], run.size))
+
+    sources = {name: Source(lambda n=name: look(n), lambda n=name: make(n)) for name in run.captures}
+    return Session(run.path, sources, run.settings.labelset, run.settings.edit, queue)
 
 
 def edits_of(run: Run, identities: list[str], config: SimulationConfig) -> dict:
@@ -94,6 +135,6 @@ def edits_of(run: Run, identities: list[str], config: SimulationConfig) -> dict:
         capture, looks = read(run, name)
         if capture.labels is None:
             raise InputError(f"edits: {name}", wanted="a capture with labels to reveal", got="none")
-        made: Callable[[], Head] = lambda n=name, c=capture: ready(run, n, c)  # noqa: E731
+        made: Callable[[], Head] = lambda n=name, c=capture: ready(run, n, c).head  # noqa: E731
         subjects[name] = Subject(made, looks, capture.labels, capture.yaw, capture.pitch)
     return simulate(subjects, config)

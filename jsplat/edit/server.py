@@ -1,0 +1,210 @@
+"""The page's server: this machine only, one secret in the address, no file is ever named by a request.
+
+    GET  /TOKEN/                            the page; /TOKEN/page.css and so on, from a fixed list
+    GET  /TOKEN/api/run                     classes, heads, queue, progress
+    GET  /TOKEN/api/HEAD                    whether the head is ready to be voted on (and makes it so)
+    GET  /TOKEN/api/HEAD/VIEW/{photo,render}    sRGB bytes, row by row
+    GET  /TOKEN/api/HEAD/VIEW/labels        mask, what was said, confidence: a byte per pixel each; X-Revision
+    POST /TOKEN/api/HEAD/VIEW/labels        what was said, a byte per pixel; X-Revision, X-Seconds
+
+HEAD and VIEW are numbers. Other names for this host and posts from other pages are refused, so that no page that is
+open in the same browser can reach it (DNS rebinding, request forgery).
+"""
+
+import hmac
+import http.server
+import importlib.resources
+import json
+import re
+import secrets
+import traceback
+from http import HTTPStatus
+
+import numpy as np
+
+from jsplat.edit.session import Outdated, Session
+from jsplat.errors import InputError
+
+FILES = {
+    "": ("index.html", "text/html"),
+    "page.css": ("page.css", "text/css"),
+    "page.js": ("page.js", "text/javascript"),
+    "canvas.js": ("canvas.js", "text/javascript"),
+    "strokes.js": ("strokes.js", "text/javascript"),
+}
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_ABOUT = re.compile(r"api/(\d{1,6})(?:/(\d{1,6})/(photo|render|labels))?")
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves a session on 127.0.0.1; `address` is what to open in a browser."""
+
+    daemon_threads = True
+
+    def __init__(self, session: Session, port: int = 0):
+        try:
+            super().__init__(("127.0.0.1", port), _Handler)
+        except OSError as error:
+            raise InputError("port", wanted="a free one", got=f"{port}: {error.strerror}") from error
+        self.session, self.token = session, secrets.token_urlsafe(24)
+        self.hosts = {f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")}
+
+    @property
+    def address(self) -> str:
+        """The page's address, with the token."""
+        return f"http://127.0.0.1:{self.server_port}/{self.token}/"
+
+
+class _Refused(Exception):
+    """A request that is answered with a status and a short text."""
+
+    def __init__(self, status: HTTPStatus, text: str):
+        super().__init__(text)
+        self.status = status
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server  # type: ignore[assignment]
+
+    def do_GET(self) -> None:
+        self._answer(self._get)
+
+    def do_POST(self) -> None:
+        self._answer(self._post)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet: addresses hold the token."""
+
+    def _answer(self, action) -> None:
+        try:
+            action(self._path())
+        except _Refused as refused:
+            self._refuse(refused.status, str(refused))
+        except Outdated as error:
+            self._refuse(HTTPStatus.CONFLICT, f"saved elsewhere in the meantime: {error}")
+        except InputError as error:
+            self._refuse(HTTPStatus.BAD_REQUEST, str(error))
+        except (BrokenPipeError, ConnectionResetError):  # the page is gone
+            self.close_connection = True
+        except Exception:  # a thread's end: the traceback is for the terminal, not for the page
+            traceback.print_exc()
+            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "an error; see the terminal")
+
+    def _refuse(self, status: HTTPStatus, text: str) -> None:
+        self.close_connection = True  # a body may be left unread
+        self._send(text.encode(), "text/plain", status)
+
+    def _path(self) -> str:
+        """What follows the token; refuses other hosts, other pages, and other tokens."""
+        own = self.server.hosts
+        if self.headers.get("Host") not in own:
+            raise _Refused(HTTPStatus.FORBIDDEN, "another host's name")
+        origin = self.headers.get("Origin")
+        if origin is not None and origin.removeprefix("http://") not in own:
+            raise _Refused(HTTPStatus.FORBIDDEN, "another page's request")
+        if self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            raise _Refused(HTTPStatus.FORBIDDEN, "another page's request")
+        token, slash, rest = self.path.removeprefix("/").partition("/")
+        if not slash or not hmac.compare_digest(token.encode(), self.server.token.encode()):
+            raise _Refused(HTTPStatus.NOT_FOUND, "nothing here")
+        return rest
+
+    def _send(self, body: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK, **more: object) -> None:
+        self.send_response(status)
+        for key, value in _HEADERS.items():
+            self.send_header(key, value)
+        for key, value in more.items():
+            self.send_header(f"X-{key}", str(value))
+        self.send_header("Content-Type", f"{kind}; charset=utf-8" if kind.startswith("text") else kind)
+        self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _send_json(self, data: object) -> None:
+        self._send(json.dumps(data, allow_nan=False).encode(), "application/json")
+
+    def _get(self, path: str) -> None:
+        if path in FILES:
+            name, kind = FILES[path]
+            return self._send((importlib.resources.files("jsplat.edit") / "page" / name).read_bytes(), kind)
+        if path == "api/run":
+            return self._send_json(_about(self.server.session))
+        name, view, what = self._named(path)
+        session = self.server.session
+        if what is None:
+            future = session.ready(name)
+            if future.done() and future.exception() is not None:
+                raise _Refused(HTTPStatus.INTERNAL_SERVER_ERROR, str(future.exception()))
+            return self._send_json({"ready": future.done()})
+        if what == "labels":
+            mask, layer, sure, revision = session.picture(name, view)
+            return self._send(
+                mask.tobytes() + layer.tobytes() + sure.tobytes(), "application/octet-stream", Revision=revision
+            )
+        picture = session.sight(name).images[view] if what == "photo" else session.ready(name).result().render(view)
+        self._send(np.ascontiguousarray(picture).tobytes(), "application/octet-stream")
+
+    def _post(self, path: str) -> None:
+        if self.headers.get("Origin") is None:
+            raise _Refused(HTTPStatus.FORBIDDEN, "a post without an origin")
+        name, view, what = self._named(path)
+        if what != "labels":
+            raise _Refused(HTTPStatus.NOT_FOUND, "nothing here")
+        session = self.server.session
+        shape = session.sight(name).labels.shape[1:]
+        try:
+            length, revision = int(self.headers["Content-Length"]), int(self.headers["X-Revision"])
+            seconds = float(self.headers["X-Seconds"])
+        except (TypeError, ValueError) as error:
+            raise InputError("post", wanted="Content-Length, X-Revision, X-Seconds", got=error) from error
+        if length != shape[0] * shape[1]:
+            raise InputError("post: body", wanted=f"{shape[0] * shape[1]} bytes", got=length)
+        layer = np.frombuffer(self.rfile.read(length), np.uint8)
+        if len(layer) != length:
+            raise InputError("post: body", wanted=f"{length} bytes", got=len(layer))
+        self._send_json(session.save(name, view, layer.reshape(shape).copy(), revision, seconds))
+
+    def _named(self, path: str) -> tuple[str, int, str | None]:
+        """The head's name, view and part that an address speaks of."""
+        found, session = _ABOUT.fullmatch(path), self.server.session
+        if found is None or int(found[1]) >= len(session.names):
+            raise _Refused(HTTPStatus.NOT_FOUND, "nothing here")
+        name = session.names[int(found[1])]
+        if found[2] is None:
+            return name, 0, None
+        if int(found[2]) >= len(session.sight(name).labels):
+            raise _Refused(HTTPStatus.NOT_FOUND, "no such view")
+        return name, int(found[2]), found[3]
+
+
+def _about(session: Session) -> dict:
+    sights, edited, numbers = session.sights(), session.edited(), {n: i for i, n in enumerate(session.names)}
+    heads = []
+    for name in session.names:
+        seen = sights.get(name)
+        about = {"name": name, "edited": edited[name]}
+        if seen is not None:
+            about |= {"yaw": np.round(seen.yaw, 1).tolist(), "pitch": np.round(seen.pitch, 1).tolist()}
+            about |= {"height": seen.labels.shape[1], "width": seen.labels.shape[2], "gain": seen.gains.tolist()}
+            about["near"] = _nearest(seen)
+        heads.append(about)
+    queue = [[numbers[name], view, gain] for name, view, gain in session.queue()]
+    labelset = session.labelset.to_json()
+    return {"labelset": labelset, "heads": heads, "queue": queue, "changed": session.config.changed}
+
+
+def _nearest(seen) -> list[list[int]]:
+    """Each view's four neighbours, the nearest optical axis first."""
+    axes = np.asarray(seen.cameras.camera_from_world, np.float64)[:, 2, :3]
+    near = axes @ axes.T
+    np.fill_diagonal(near, -np.inf)
+    return np.argsort(-near, 1, kind="stable")[:, : min(4, len(axes) - 1)].tolist()

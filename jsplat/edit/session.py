@@ -1,0 +1,296 @@
+"""What is open for edits and what was said so far: one folder in the run, written so that a kill loses nothing saved.
+
+    edits/IDENTITY/VIEW.png   what a person said: indexed PNG in the classes' colours, UNTOUCHED where nothing was said
+    edits/IDENTITY.npz        refined masks, confidence and table after the re-vote, as the label stage names them
+    edits/edits.jsonl         one line per saved edit
+
+The PNG is written first. Masks and log lines that a kill kept from being written are made up for at the next start.
+"""
+
+import concurrent.futures
+import dataclasses
+import datetime
+import fcntl
+import hashlib
+import io
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from jsplat.camera import Camera
+from jsplat.capture import inside
+from jsplat.edit.evidence import UNTOUCHED, EditConfig, Head, Outcome, edit, edit_all
+from jsplat.edit.queue import QueueConfig, rank
+from jsplat.errors import InputError
+from jsplat.folder import write_bytes
+from jsplat.labelset import IGNORE, LabelSet
+from jsplat.png import decode, encode
+
+HEADS_IN_MEMORY = 2  # a head of 56 views at 256 pixels takes about 0.7 GB
+
+
+@dataclasses.dataclass(frozen=True)
+class Sight:
+    """What the page shows of a head before anything is voted on again.
+
+    Attributes:
+        gains: `expected_gains` of its views.
+    """
+
+    images: UInt8[np.ndarray, "v h w 3"]
+    labels: UInt8[np.ndarray, "v h w"]
+    confidence: Float[np.ndarray, "v h w"]
+    cameras: Camera
+    yaw: Float[np.ndarray, " v"]
+    pitch: Float[np.ndarray, " v"]
+    gains: Float[np.ndarray, " v"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """A head that can be voted on, and its colours as the geometry shows them (view -> sRGB "h w 3")."""
+
+    head: Head
+    render: Callable[[int], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """How a head is read: quickly to be looked at, slowly to be edited."""
+
+    look: Callable[[], Sight]
+    ready: Callable[[], Ready]
+
+
+class Outdated(Exception):
+    """Somebody else saved this view in the meantime."""
+
+
+class Session:
+    """The heads of a run under edit; safe to use from many threads.
+
+    Args:
+        folder: the run; everything is written below its `edits`.
+        sources: by identity.
+
+    Raises:
+        InputError: a second session on the same run, an identity that is no file name, or damaged edits.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sources: dict[str, Source],
+        labelset: LabelSet,
+        config: EditConfig,
+        queue: QueueConfig,
+    ):
+        self.names, self.labelset, self.config, self.queue_config = tuple(sources), labelset, config, queue
+        self.folder = inside_run(folder, "edits")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._only_one = (self.folder / ".lock").open("w")
+        try:
+            fcntl.flock(self._only_one, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._only_one.close()
+            raise InputError(str(folder), wanted="one editor at a time", got="another one is open") from error
+        self._sources, self._lock = sources, threading.RLock()
+        self._palette = np.concatenate([labelset.colors, np.full((256 - len(labelset), 3), 255)]).astype(np.uint8)
+        self._sights: dict[str, Sight] = {}
+        self._ready: dict[str, concurrent.futures.Future[Ready]] = {}
+        self._looker = concurrent.futures.ThreadPoolExecutor(1)
+        self._worker = concurrent.futures.ThreadPoolExecutor(1)
+        self._layers: dict[str, dict[int, np.ndarray]] = {name: self._read_layers(name) for name in self.names}
+        # As the last vote had them: a save that waits for its head must not be taken for voted on already.
+        self._voted = {name: dict(layers) for name, layers in self._layers.items()}
+        self._revisions: dict[tuple[str, int], int] = {}
+        self.log = self.folder / "edits.jsonl"
+        self._recover_log()
+        for name in self.names:
+            self._looker.submit(self.sight, name)
+
+    def close(self) -> None:
+        """Waits for what is being written, and lets others open the run."""
+        self._looker.shutdown(cancel_futures=True)
+        self._worker.shutdown(cancel_futures=True)
+        self._only_one.close()
+
+    def _read_layers(self, name: str) -> dict[int, np.ndarray]:
+        layers = {}
+        for path in sorted(inside_run(self.folder, name).glob("[0-9]*.png")):
+            layer = decode(path.read_bytes(), str(path)).ids
+            self.labelset.check(layer, str(path))
+            layers[int(path.stem)] = layer
+        return layers
+
+    def _recover_log(self) -> None:
+        """Drops a torn last line, and adds lines for saved edits whose line was never written."""
+        data = self.log.read_bytes() if self.log.is_file() else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        if whole != data:
+            write_bytes(self.log, whole)
+        known = {}
+        for line in whole.decode().splitlines():
+            entry = json.loads(line)
+            known[entry["identity"], entry["view"]] = entry["digest"]
+        for name, layers in self._layers.items():
+            for view, layer in layers.items():
+                if known.get((name, view)) != _digest(layer):
+                    self._write_line(name, view, layer, {"recovered": True})
+
+    def sight(self, name: str) -> Sight:
+        """A head to look at; read once."""
+        with self._lock:
+            found = self._sights.get(name)
+        if found is None:
+            found = self._sources[name].look()
+            with self._lock:
+                self._sights[name] = found
+        return found
+
+    def sights(self) -> dict[str, Sight]:
+        """The heads that have been read so far."""
+        with self._lock:
+            return dict(self._sights)
+
+    def ready(self, name: str) -> "concurrent.futures.Future[Ready]":
+        """A head to vote on; being made ready in the background."""
+        with self._lock:
+            if name not in self._ready:
+                while len(self._ready) >= HEADS_IN_MEMORY:
+                    self._ready.pop(next(iter(self._ready)))
+                self._ready[name] = self._worker.submit(self._make_ready, name)
+            self._ready[name] = self._ready.pop(name)  # the most recent one last
+            return self._ready[name]
+
+    def _make_ready(self, name: str) -> Ready:
+        made = self._sources[name].ready()
+        with self._lock:
+            layers = dict(self._voted[name])
+        edit_all(made.head, layers)
+        if layers:
+            self._write_masks(name, made.head)
+        return made
+
+    def picture(self, name: str, view: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        """Automatic mask, what the person said, confidence in 0..255 (all "h w") and revision of a view."""
+        sight = self.sight(name)
+        with self._lock:
+            future = self._ready.get(name)
+            mask, sure = sight.labels[view], sight.confidence[view]
+            if future is not None and future.done() and future.exception() is None:
+                head = future.result().head
+                mask, sure = head.masks[view], head.confidence[view]
+            layer = self._layers[name].get(view)
+            layer = np.full_like(mask, UNTOUCHED) if layer is None else layer
+            return mask.copy(), layer, np.round(255 * np.clip(sure, 0, 1)).astype(np.uint8), self._revision(name, view)
+
+    def _revision(self, name: str, view: int) -> int:
+        return self._revisions.get((name, view), 0)
+
+    def edited(self) -> dict[str, list[int]]:
+        """Views in which a person has said something."""
+        with self._lock:
+            return {name: sorted(layers) for name, layers in self._layers.items()}
+
+    def queue(self) -> list[tuple[str, int, float]]:
+        """What to look at next, of the heads that have been read so far."""
+        seen = self.sights()
+        gains = {name: seen[name].gains for name in self.names if name in seen}
+        return rank(gains, {name: seen[name].cameras for name in gains}, self.edited(), self.queue_config)
+
+    def save(self, name: str, view: int, layer: UInt8[np.ndarray, "h w"], revision: int, seconds: float) -> dict:
+        """Keeps what a person says about a view, then votes again.
+
+        Args:
+            layer: all of it, not a difference; UNTOUCHED everywhere takes it back.
+            revision: of the view as the person saw it.
+            seconds: spent on it.
+
+        Returns:
+            the line of the log.
+
+        Raises:
+            Outdated: somebody saved the view in the meantime; nothing is written.
+            InputError: a layer that does not fit.
+        """
+        shape = self.sight(name).labels.shape
+        if not 0 <= view < shape[0] or layer.shape != shape[1:] or not 0 <= seconds < 1e7:
+            raise InputError("edit", wanted=f"a view of {shape}, some seconds", got=(view, layer.shape, seconds))
+        self.labelset.check(layer, "edit: layer")
+        with self._lock:
+            if revision != self._revision(name, view):
+                raise Outdated(f"{name}, view {view}")
+            self._write_layer(name, view, layer)
+            self._revisions[name, view] = revision + 1
+        made = self.ready(name).result()
+        with self._lock:
+            latest = self._layers[name].get(view, np.full_like(layer, UNTOUCHED))
+            before = made.head.masks[view].copy()
+            outcome = edit(made.head, view, latest)
+            self._voted[name] = dict(made.head.layers)
+            self._worker.submit(self._write_masks, name, made.head)
+            about = {"seconds": round(seconds, 1)} | _effect(latest, before, outcome, self.labelset)
+            return self._write_line(name, view, latest, about)
+
+    def _write_layer(self, name: str, view: int, layer: np.ndarray) -> None:
+        path = inside_run(self.folder, f"{name}/{view:03d}.png")
+        if (layer == UNTOUCHED).all():
+            self._layers[name].pop(view, None)
+            path.unlink(missing_ok=True)
+            return
+        path.parent.mkdir(exist_ok=True)
+        write_bytes(path, encode(layer, self._palette, {"classes": " ".join(self.labelset.names)}))
+        self._layers[name][view] = layer
+
+    def _write_masks(self, name: str, head: Head) -> None:
+        with self._lock:
+            refined = np.stack([head.mask(v) for v in range(len(head.masks))])
+            confidence, rows = head.confidence.copy(), head.rows.copy()
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, refined=refined, confidence=confidence, rows_refined=rows)
+        write_bytes(inside_run(self.folder, f"{name}.npz"), buffer.getvalue())
+
+    def _write_line(self, name: str, view: int, layer: np.ndarray, about: dict) -> dict:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        entry = {"time": now, "identity": name, "view": view, "pixels": int((layer != UNTOUCHED).sum())}
+        entry |= about | {"digest": _digest(layer)}
+        with self.log.open("ab") as file:
+            file.write((json.dumps(entry) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+        return entry
+
+
+def _digest(layer: np.ndarray) -> str:
+    return hashlib.sha256(layer.tobytes()).hexdigest()[:16]
+
+
+def _effect(layer: np.ndarray, before: np.ndarray, outcome: Outcome, labelset: LabelSet) -> dict:
+    touched = layer != UNTOUCHED
+
+    def counts(labels: np.ndarray) -> dict[str, int]:
+        ids, number = np.unique(labels, return_counts=True)
+        return {"ignored" if i == IGNORE else labelset.names[i]: int(n) for i, n in zip(ids, number)}
+
+    return {
+        "before": counts(before[touched]),
+        "after": counts(layer[touched]),
+        "others": outcome.others,
+        "changed": {str(v): n for v, n in outcome.changed.items()},
+        "gaussians": outcome.gaussians,
+        "revote_seconds": round(outcome.seconds, 3),
+    }
+
+
+def inside_run(folder: Path, name: str) -> Path:
+    """A path below a folder, symbolic links followed; InputError for anything that leads out of it."""
+    path = inside(folder, name, f"{folder}: {name!r}")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{folder}: {name!r}", wanted="a path inside the folder", got=str(path.resolve()))
+    return path
