@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jsplat.datasets import SidesConfig, opinions, side_convention, vote
+from jsplat.datasets import SidesConfig, doubled, opinions, side_convention, vote
 from jsplat.errors import InputError
 from jsplat.heads import HeadsConfig, render_captures
 from jsplat.labelset import CELEBAMASK_HQ, LabelSet
@@ -14,7 +14,7 @@ from jsplat.labeltables import swapped
 @pytest.fixture(scope="module")
 def frontal() -> np.ndarray:
     """16 near-frontal heads of 4 people."""
-    captures = render_captures(range(4), 4, HeadsConfig(size=48, samples=1), rig="frontal")
+    captures = render_captures(range(4), 4, HeadsConfig(size=64, samples=1), rig="frontal")
     return np.concatenate([c.labels for c in captures if c.labels is not None])
 
 
@@ -28,7 +28,7 @@ def test_procedural_heads_are_named_from_the_subjects_side(frontal):
     seen = side_convention(list(frontal), CELEBAMASK_HQ)
     assert seen.convention == "subject"
     assert seen.votes == (1,) * 16
-    assert (seen.against, seen.torn) == ((), ())
+    assert (seen.against, seen.torn, seen.doubled) == ((), (), ())
     assert seen.confidence == pytest.approx(16 / (16 + 1.96**2), rel=1e-12)  # Wilson's lower end for n of n
 
 
@@ -63,11 +63,12 @@ def test_a_head_that_hangs_is_read_along_its_own_axis(frontal, degrees):
 
 def test_profiles_and_backs_of_heads():
     """Of a whole dome every picture that has an opinion has the right one; from behind, none has any."""
-    (capture,) = render_captures([5], 56, HeadsConfig(size=48, samples=1))
+    (capture,) = render_captures([5], 56, HeadsConfig(size=64, samples=1))
     assert capture.labels is not None
     votes = np.asarray([vote(x, CELEBAMASK_HQ)[0] for x in capture.labels])
     assert (votes >= 0).all()
     assert votes.mean() > 0.8
+    assert not any(doubled(x, CELEBAMASK_HQ, 0.25) for x in capture.labels)
     behind = np.where(np.isin(capture.labels[0], [7, 8, 17]), capture.labels[0], 0).astype(np.uint8)
     assert opinions(behind, CELEBAMASK_HQ).size == 0
 
@@ -80,6 +81,19 @@ def test_parts_that_disagree_give_no_opinion(frontal):
     torn[2] = eyes[torn[2]]
     seen = side_convention(list(torn), CELEBAMASK_HQ)
     assert (seen.votes[2], seen.torn, seen.convention) == (0, (2,), "subject")
+
+
+@pytest.mark.parametrize("name", ["eye", "brow"])
+def test_both_sides_under_one_name_are_listed(frontal, name):
+    """What parsers do that saw mirrored pictures under unchanged names: two left eyes."""
+    mixed, pair = frontal.copy(), [CELEBAMASK_HQ.id(f"{side}_{name}") for side in "lr"]
+    # Where hair leaves both sides to be seen.
+    first, second = [i for i, x in enumerate(frontal) if min((x == k).sum() for k in pair) >= 10][:2]
+    for i in (first, second):
+        mixed[i][mixed[i] == pair[1]] = pair[0]
+    mixed[second] = turned(mixed[second], 70)
+    seen = side_convention(list(mixed), CELEBAMASK_HQ)
+    assert (seen.convention, seen.doubled) == ("subject", (first, second))
 
 
 def test_too_little_to_tell_by(frontal):

@@ -12,7 +12,7 @@ from jsplat.auxiliary import AuxiliarySet, from_captures, read_auxiliary
 from jsplat.capture import capture_folders, read_capture, read_image, resize_labels
 from jsplat.datasets.celebamask import COMPOSITIONS, list_celebamask
 from jsplat.datasets.listing import SPLITS, Listing, Sample, kind_of, list_split_folders
-from jsplat.datasets.sides import Sides, SidesConfig, opinions, side_convention, vote
+from jsplat.datasets.sides import Sides, SidesConfig, doubled, opinions, side_convention, vote
 from jsplat.errors import InputError
 from jsplat.labelset import IGNORE, LabelSet
 from jsplat.labeltables import LABEL_SETS, label_set, relabel, swapped, usual_choices
@@ -25,6 +25,7 @@ __all__ = [
     "Sample",
     "Sides",
     "SidesConfig",
+    "doubled",
     "list_dataset",
     "opinions",
     "read_sample",
