@@ -5,6 +5,8 @@ import json
 import os
 import re
 import subprocess
+import sys
+import types
 from pathlib import Path
 
 import jax
@@ -232,7 +234,8 @@ def test_entries_have_names_of_their_own():
     assert len({entry.name for entry in every}) == len(every)
 
 
-def test_pairs_of_a_turn_are_what_the_implementation_says():
+def test_pairs_of_a_turn_are_what_the_implementation_says(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jsplat.kernels.blend.triton", types.SimpleNamespace(CHUNK=16, PIXELS=64))
     assert pairs("mosaic_gpu", threads=128, exponentials=4) == 4
     assert pairs("mosaic_gpu", threads=128, exponentials=0) == 0
     assert pairs("triton", threads=64, exponentials=48) == 16  # 16 hits a turn, one pixel a thread
