@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 from jsplat.auxiliary import write_auxiliary
 from jsplat.capture import write_png
@@ -9,7 +10,8 @@ from jsplat.config import to_json
 from jsplat.errors import InputError
 from jsplat.folder import write_json
 from jsplat.labelset import LabelSet
-from jsplat.parser import predict_labels
+from jsplat.labeltables import label_set
+from jsplat.parser import predict_labels, weights
 from jsplat.pipeline import stages
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.run import open_parser
@@ -75,6 +77,19 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunC
             masks[capture.identity] = known["refined"]
         write_auxiliary(folder / "set", stages.auxiliary_set(read, masks, novel, "refined", labelset))
         write_json(folder / "left_out.json", {name: n.left_out for name, n in novel.items()})
+
+
+def convert(path: Path, out: Path, labels: str | None, size: int | None, inside: str | None) -> str:
+    """Somebody's weights as a parser; returns what to tell people."""
+    about = {"weights": str(path), "labels": labels, "size": size, "inside": inside}
+    with stage(out, fingerprint(path, about), about, 0) as folder:
+        labelset = None if labels is None else label_set(labels)
+        return weights.convert(path, folder / "parser", labelset, input_size=size, inside=inside).summary()
+
+
+def export(parser: Path, out: Path, names: Literal["zllrunning", "yakhyo"]) -> None:
+    """A parser as ONNX or safetensors."""
+    weights.export(open_parser(parser), out, names)
 
 
 def evaluate(parser: Path, captures: Path, out: Path, config: RunConfig) -> None:

@@ -46,9 +46,7 @@ def run(
     Returns:
         what report.json holds.
     """
-    log_to(out / "events.jsonl")
     captures = stages.read_captures(captures_path, config.size)
-    log("run begins", captures=[c.identity for c in captures], **provenance(config.seed))
     if not truth:
         captures = [c.with_labels(None, None) for c in captures]
     if not 0 <= config.unseen < len(captures):
@@ -65,6 +63,8 @@ def run(
     replay = read_training_set(replay_path, config.size)
     source = fingerprint(captures_path, parser_path, config.size, config.seed, truth)
     seconds = {}
+    log_to(out / "events.jsonl")
+    log("run begins", captures=[c.identity for c in captures], **provenance(config.seed))
 
     def do(name: str, part: object, fill, *after: str) -> Path:
         wanted = fingerprint(
