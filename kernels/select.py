@@ -69,7 +69,7 @@ def choose(op: str, implementations: Mapping[str, Implementation], name: str | N
 
 def default_device() -> Device:
     """Where JAX puts arrays that nobody placed."""
-    device = jax.config.read("jax_default_device")
+    device: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]: defined at run time
     return jax.devices(device)[0] if device is None or isinstance(device, str) else device
 
 

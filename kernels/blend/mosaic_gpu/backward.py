@@ -24,6 +24,8 @@ from jsplat.kernels.blend.mosaic_gpu.layout import (
 from jsplat.kernels.blend.mosaic_gpu.walk import Lists, Walk, opacity_at, scratch, spent
 from jsplat.kernels.constants import ALPHA_CEILING
 
+CHAINS = 4  # sums of a product over channels that run side by side: one is as long as its channels
+
 
 def gradient_rows(
     lists: Lists,
@@ -67,9 +69,7 @@ def gradient_rows(
             (rest,) = state
             kept, raw, alpha = opacity_at(power, threshold)
             weight = alpha * through
-            value = alpha_upstream
-            for gradient, column in zip(upstream, columns):
-                value = value + gradient * row(column)
+            value = _dot(alpha_upstream, upstream, [row(column) for column in columns])
             rest = rest - weight * value
             left = 1 - alpha
             slope = through * value - rest * on.reciprocal(left)  # of the loss over alpha
@@ -99,6 +99,17 @@ def gradient_rows(
         grid_names=("tile",),
         **settings(interpret),
     )(*lists, constant[0], factors, sides)
+
+
+def _dot(start, xs, ys):
+    """start + the sum of products, in chains that do not wait for each other."""
+    chains = [start] + [None] * (min(CHAINS, len(xs)) - 1)
+    for k, (x, y) in enumerate(zip(xs, ys)):
+        chain = chains[k % len(chains)]
+        chains[k % len(chains)] = x * y if chain is None else chain + x * y
+    while len(chains) > 1:
+        chains = [sum(chains[k : k + 2][1:], chains[k]) for k in range(0, len(chains), 2)]
+    return chains[0]
 
 
 def _parts(x):

@@ -1,0 +1,76 @@
+"""The choice of an implementation: never silent, never at import time."""
+
+import subprocess
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsplat.kernels import select
+from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, blend
+from jsplat.kernels.blend.cases import CAPACITY, CASES, SIZE
+
+
+def gpu(capability: str) -> types.SimpleNamespace:
+    """A device that only answers what is asked of it."""
+    client = types.SimpleNamespace(platform_version="PJRT C API\ncuda 13000")
+    return types.SimpleNamespace(platform="gpu", device_kind="NVIDIA GPU", compute_capability=capability, client=client)
+
+
+def chosen(device, *, name=None, dtype=np.float32, channels=22):
+    return select.choose("blend", IMPLEMENTATIONS, name, select.Facts(device, np.dtype(dtype), channels))
+
+
+@pytest.mark.parametrize("capability", ["9.0", "10.0", "10.3"])
+def test_hopper_and_blackwell_get_the_mosaic_kernels(capability):
+    assert chosen(gpu(capability)) == "mosaic_gpu"
+    assert chosen(gpu(capability), dtype=np.float64) == "xla"
+
+
+@pytest.mark.parametrize("capability", ["8.0", "8.9", "12.0"])
+def test_others_do_not(capability):
+    assert chosen(gpu(capability)) != "mosaic_gpu"
+    with pytest.raises(ValueError, match=rf"mosaic_gpu: wanted .* 9.0 or 10.x, got NVIDIA GPU of {capability}"):
+        chosen(gpu(capability), name="mosaic_gpu")
+
+
+def test_too_many_channels_are_left_to_others():
+    assert chosen(gpu("9.0"), channels=64) == "mosaic_gpu"
+    assert chosen(gpu("9.0"), channels=65) != "mosaic_gpu"
+    with pytest.raises(ValueError, match="mosaic_gpu: wanted 1 to 64 channels, got 65"):
+        chosen(gpu("9.0"), name="mosaic_gpu", channels=65)
+
+
+def test_a_cpu_gets_xla():
+    assert chosen(jax.devices("cpu")[0]) == "xla"
+    with pytest.raises(ValueError, match=r"blend: backend: mosaic_gpu: wanted an NVIDIA GPU .*, got .*\(cpu\)"):
+        blend(*CASES["one"]().arrays(), size=SIZE, capacity=CAPACITY, backend="mosaic_gpu")
+
+
+def test_another_makers_gpu_gets_xla():
+    other = gpu("9.0")
+    other.client = types.SimpleNamespace(platform_version="rocm 60000")
+    assert chosen(other) == "xla"
+
+
+def test_the_last_one_never_declines():
+    assert BACKENDS[-1] == "xla"
+    assert IMPLEMENTATIONS["xla"].declines(select.Facts(gpu("1.0"), np.dtype(np.int8), 0)) is None
+
+
+def test_the_default_device_is_the_one_that_jax_uses():
+    assert select.default_device() == next(iter(jnp.zeros(()).devices()))
+    with jax.default_device("cpu"):
+        assert select.default_device().platform == "cpu"
+
+
+def test_an_import_touches_no_device():
+    code = (
+        "import jsplat.kernels.blend, jsplat.kernels.select\n"
+        "from jax._src import xla_bridge\n"
+        "assert not xla_bridge._backends, xla_bridge._backends\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
