@@ -21,7 +21,7 @@ import jax
 
 from bench import fits, networks, raster
 from bench.metric import Metric, complaints, slug
-from bench.timing import Job, measure
+from bench.timing import Job, chosen, measure
 from bench.workloads import SUITES, Fit, Lift, Network, Raster, Step
 
 ROOT = Path(__file__).resolve().parent
@@ -41,9 +41,9 @@ def prepare(work: object) -> Job:
     return PREPARE[type(work)](work)
 
 
-def measured(name: str, rounds: int | None) -> list[Metric]:
+def measured(name: str, rounds: int | None, only: str = "") -> list[Metric]:
     """The metrics of one suite; of whole fits also how much longer the peer takes to the same PSNR."""
-    found = measure(SUITES[name], prepare, rounds)
+    found = measure(chosen(SUITES[name], only), prepare, rounds)
     return found + fits.to_the_same_psnr(found)
 
 
@@ -99,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 1 when the gate has a complaint."""
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--suite", nargs="+", choices=SUITES, default=["cpu-small"])
+    parser.add_argument("--only", default="", help="only workloads whose name contains this")
     parser.add_argument("--device", choices=("cpu", "gpu"), help="fail unless JAX computes on it")
     parser.add_argument("--rounds", type=int, help="instead of the suite's own")
     parser.add_argument("--out", type=Path, help="the .jsonl to append to; default: bench/history/<device>.jsonl")
@@ -125,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines = []
     for suite in given.suite:
         where = about(suite)
-        for metric in measured(suite, given.rounds):
+        for metric in measured(suite, given.rounds, given.only):
             lines.append(metric.line(**where))
             print(json.dumps(lines[-1]) if given.json else _shown(lines[-1]), flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)

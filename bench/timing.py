@@ -55,6 +55,14 @@ class Suite:
     rounds: int = 7
 
 
+def chosen(suite: Suite, text: str) -> Suite:
+    """The workloads whose name contains `text`, and the ratios that need no other."""
+    works = tuple(work for work in suite.workloads if text in work.name)
+    names = {work.name for work in works}
+    ratios = tuple(r for r in suite.ratios if {*_names(r.over), *_names(r.under)} <= names)
+    return Suite(works, ratios, suite.rounds)
+
+
 def measure(suite: Suite, prepare: Callable[[Any], Job], rounds: int | None = None) -> list[Metric]:
     """Every workload once per round, in turn, after a warm-up; then the ratios, round by round.
 
@@ -113,7 +121,7 @@ def _names(one_or_more: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _ratio(ratio: Ratio, seconds: dict[str, list[float]], jobs, why: dict[str, dict[str, str]]) -> Metric:
-    chosen = []
+    best_modes = []
     for names in (_names(ratio.over), _names(ratio.under)):
         measured = [name for name in names if name in seconds]
         if not measured:
@@ -121,8 +129,8 @@ def _ratio(ratio: Ratio, seconds: dict[str, list[float]], jobs, why: dict[str, d
             kind = "skipped" if "skipped" in reason else "error"
             said = reason["skipped"] if kind == "skipped" else f"{names[0]} crashed"
             return Metric(ratio.name, None, "x", ratio.direction, bound=ratio.bound, **{kind: said})
-        chosen.append(min(measured, key=lambda name: summary(seconds[name])[0]))
-    over, under = chosen
+        best_modes.append(min(measured, key=lambda name: summary(seconds[name])[0]))
+    over, under = best_modes
     value, spread = paired_ratio(seconds[over], seconds[under])
     best = min(min(seconds[n]) for n in _names(ratio.over) if n in seconds) / min(
         min(seconds[n]) for n in _names(ratio.under) if n in seconds

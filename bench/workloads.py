@@ -225,7 +225,11 @@ SUITES = {
         rounds=5,
     ),
     "cpu-step": _against_torch(
-        Step("cpu step"), Step("cpu step, 8 identities", identities=8), Lift("cpu lift of 16 views"), rounds=5
+        Step("cpu step"),
+        Step("cpu step, 8 identities", identities=8),
+        Lift("cpu lift of 16 views"),
+        modes=TORCH_MODES[:1],
+        rounds=5,
     ),
     "cpu-fit": _fits(*(Fit(f"fit of 8, {n} steps", steps=n) for n in (50, 100))),
     "cpu-parser": _networks(4, 128, False, _CPU_MODES),

@@ -12,7 +12,7 @@ import pytest
 from bench import run as command
 from bench.fits import to_the_same_psnr
 from bench.metric import Metric, complaints, paired_ratio, slug, summary
-from bench.timing import CannotRunError, Job, Ratio, Suite, grown_by, measure
+from bench.timing import CannotRunError, Job, Ratio, Suite, chosen, grown_by, measure
 from bench.workloads import SUITES, TWO_MODELS, Raster
 
 
@@ -169,6 +169,13 @@ def test_a_ratio_takes_the_fastest_mode():
 
     suite = Suite(tuple(map(Raster, clock)), (Ratio("r", ("slow", "fast"), "ours", "higher"),), 5)
     assert measure(suite, prepare)[-1].note == "fast over ours"
+
+
+def test_workloads_are_chosen_by_name_with_the_ratios_among_them():
+    suite = chosen(SUITES["cpu-raster"], "train 22, 8 identities")
+    assert {w.name.partition("/")[0] for w in suite.workloads} == {"cpu train 22, 8 identities"}
+    assert [r.name for r in suite.ratios] == ["cpu train 22, 8 identities: torch over jsplat"]
+    assert chosen(SUITES["cpu-small"], "train_22").ratios[0].name == "identities_8_over_1"  # the other needs train_rgb
 
 
 def test_memory_of_a_call_is_the_growth_of_its_peak():
