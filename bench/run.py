@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 1 when the gate has a complaint."""
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--suite", nargs="+", choices=SUITES, default=["cpu-small"])
-    parser.add_argument("--only", default="", help="only workloads whose name contains this")
+    parser.add_argument("--only", default="", help="only workloads whose name matches this regular expression")
     parser.add_argument("--device", choices=("cpu", "gpu"), help="fail unless JAX computes on it")
     parser.add_argument("--rounds", type=int, help="instead of the suite's own")
     parser.add_argument("--out", type=Path, help="the .jsonl to append to; default: bench/history/<device>.jsonl")

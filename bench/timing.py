@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -55,9 +56,9 @@ class Suite:
     rounds: int = 7
 
 
-def chosen(suite: Suite, text: str) -> Suite:
-    """The workloads whose name contains `text`, and the ratios that need no other."""
-    works = tuple(work for work in suite.workloads if text in work.name)
+def chosen(suite: Suite, pattern: str) -> Suite:
+    """The workloads in whose name the regular expression is found, and the ratios that need no other."""
+    works = tuple(work for work in suite.workloads if re.search(pattern, work.name))
     names = {work.name for work in works}
     ratios = tuple(r for r in suite.ratios if {*_names(r.over), *_names(r.under)} <= names)
     return Suite(works, ratios, suite.rounds)

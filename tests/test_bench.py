@@ -172,7 +172,7 @@ def test_a_ratio_takes_the_fastest_mode():
 
 
 def test_workloads_are_chosen_by_name_with_the_ratios_among_them():
-    suite = chosen(SUITES["cpu-raster"], "train 22, 8 identities")
+    suite = chosen(SUITES["cpu-raster"], "train 22, 8")
     assert {w.name.partition("/")[0] for w in suite.workloads} == {"cpu train 22, 8 identities"}
     assert [r.name for r in suite.ratios] == ["cpu train 22, 8 identities: torch over jsplat"]
     assert chosen(SUITES["cpu-small"], "train_22").ratios[0].name == "identities_8_over_1"  # the other needs train_rgb
