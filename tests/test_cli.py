@@ -12,7 +12,7 @@ from jsplat.cli import group
 from jsplat.folder import write_json
 from tests import ball
 
-SETTINGS = {"heads", "train-parser", "parse", "fit", "label", "render", "evaluate", "run", "demo"}
+SETTINGS = {"heads", "train-parser", "parse", "fit", "label", "render", "evaluate", "run", "demo", "import"}
 COMMANDS = SETTINGS | {"status", "convert", "export"}
 
 

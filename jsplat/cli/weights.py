@@ -33,8 +33,13 @@ def convert(weights: Path, out: Path, labels: str | None, size: int | None, insi
 @main.command()
 @click.argument("parser", type=FOLDER)
 @click.argument("out", type=FILE)
-@click.option("--names", type=click.Choice(["zllrunning", "yakhyo"]), default="zllrunning", show_default=True,
-              help="Whose names the weights get; zllrunning's are facexlib's too.")
+@click.option(
+    "--names",
+    type=click.Choice(["zllrunning", "yakhyo"]),
+    default="zllrunning",
+    show_default=True,
+    help="Whose names the weights get; zllrunning's are facexlib's too.",
+)
 def export(parser: Path, out: Path, names: Literal["zllrunning", "yakhyo"]) -> None:
     """Writes PARSER for others: OUT ends in .onnx or .safetensors.
 

@@ -4,7 +4,7 @@ import zlib
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jsplat.camera import Camera
 from jsplat.capture import Capture
@@ -21,6 +21,7 @@ class Photos:
 
     Attributes:
         images, labels: sRGB and class ids (IGNORE where there are none).
+        valid: False where a photograph says nothing.
         cameras: of each view.
         background: colour in [0, 1] behind each view.
         train: the views to fit, padded by repetition; train_count says how many there are.
@@ -30,6 +31,7 @@ class Photos:
 
     images: UInt8[Array, "b v h w 3"]
     labels: UInt8[Array, "b v h w"]
+    valid: Bool[Array, "b v h w"]
     cameras: Camera
     background: Float[Array, "b v 3"]
     train: Int[Array, "b t"]
@@ -79,6 +81,7 @@ def stack_photos(captures: list[Capture], config: FitConfig) -> Photos:
     kept = [fitted_views(c, config) for c in captures]
     longest = max(map(len, kept))
     blank = [np.full(c.images.shape[:3], IGNORE, np.uint8) if c.labels is None else c.labels for c in captures]
+    known = [np.ones(c.images.shape[:3], bool) if c.valid is None else c.valid for c in captures]
     first = captures[0].cameras
     matrices, intrinsics = (
         jnp.asarray(np.stack([pad(np.asarray(getattr(c.cameras, name))) for c in captures]))
@@ -87,6 +90,7 @@ def stack_photos(captures: list[Capture], config: FitConfig) -> Photos:
     return Photos(
         images=jnp.asarray(np.stack([pad(c.images) for c in captures])),
         labels=jnp.asarray(np.stack([pad(b) for b in blank])),
+        valid=jnp.asarray(np.stack([pad(k) for k in known])),
         cameras=Camera(matrices, intrinsics, first.width, first.height),
         background=jnp.asarray(np.stack([pad(backgrounds(c)) for c in captures])),
         train=jnp.asarray(np.stack([np.resize(k, longest) for k in kept])),

@@ -55,7 +55,8 @@ def starting_scene(capture: Capture, config: FitConfig, key: jax.Array, classes:
     grid = config.voxels
     axis = (np.arange(grid) + 0.5) / grid * 2 - 1
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3) * radius * 1.1 + center
-    inside, seen = _hull_votes(jnp.asarray(points, jnp.float32), masks, capture.cameras)
+    known = jnp.asarray(np.ones(masks.shape, bool) if capture.valid is None else capture.valid)
+    inside, seen = _hull_votes(jnp.asarray(points, jnp.float32), masks, known, capture.cameras)
     full = (seen >= SEEN_BY) & (inside >= config.quorum * seen)
     full = np.asarray(full).reshape(grid, grid, grid)
     surface, normals = _surface(full)
@@ -68,7 +69,10 @@ def starting_scene(capture: Capture, config: FitConfig, key: jax.Array, classes:
     rows = np.flatnonzero(surface.ravel())
     sites, directions = (jnp.asarray(x.reshape(-1, 3)[rows], jnp.float32) for x in (points, normals))
     detail = np.asarray(
-        _seen_from(sites, directions, jnp.asarray(_detail(capture.images)), capture.cameras)[:, 0], np.float64
+        _seen_from(sites, directions, jnp.asarray(_detail(capture.images, np.asarray(known))), known, capture.cameras)[
+            :, 0
+        ],
+        np.float64,
     )
     share = (1 - config.detail) / rows.size + config.detail * detail / detail.sum()
     drawn = rng.choice(rows.size, config.gaussians, p=share / share.sum())
@@ -76,7 +80,9 @@ def starting_scene(capture: Capture, config: FitConfig, key: jax.Array, classes:
     jitter = rng.uniform(-0.5, 0.5, (config.gaussians, 3)) * voxel
     means = (points[chosen] + jitter).astype(np.float32)
     normal = normals.reshape(-1, 3)[chosen].astype(np.float32)
-    colors = _seen_from(jnp.asarray(means), jnp.asarray(normal), jnp.asarray(capture.images), capture.cameras) / 255
+    colors = (
+        _seen_from(jnp.asarray(means), jnp.asarray(normal), jnp.asarray(capture.images), known, capture.cameras) / 255
+    )
     spacing = voxel / np.sqrt(config.gaussians * share[drawn])
     log_scales = np.log(spacing[:, None] * config.width * np.array([1, 1, config.flatness]))
     gaussians = Gaussians(
@@ -100,30 +106,33 @@ def _pixels(points: Float[Array, "n 3"], camera: Camera) -> tuple[jax.Array, jax
 
 
 @jax.jit
-def _hull_votes(points, masks, cameras):
+def _hull_votes(points, masks, known, cameras):
     def view(totals, item):
-        mask, camera = item
+        mask, says, camera = item
         xy, valid = _pixels(points, camera)
+        valid &= says[xy[:, 1], xy[:, 0]]
         return (totals[0] + (valid & mask[xy[:, 1], xy[:, 0]]), totals[1] + valid), None
 
     zeros = jnp.zeros(points.shape[0], jnp.int32)
-    return jax.lax.scan(view, (zeros, zeros), (masks, cameras))[0]
+    return jax.lax.scan(view, (zeros, zeros), (masks, known, cameras))[0]
 
 
-def _detail(images: UInt8[np.ndarray, "v h w 3"]) -> UInt8[np.ndarray, "v h w 1"]:
+def _detail(images: UInt8[np.ndarray, "v h w 3"], known: Bool[np.ndarray, "v h w"]) -> UInt8[np.ndarray, "v h w 1"]:
     """How much a picture changes around each pixel: where small things are, more Gaussians should start."""
     gray = images.astype(np.float32).mean(-1)
-    down, across = np.gradient(gray, axis=1), np.gradient(gray, axis=2)
+    gray = np.where(known, gray, np.nan)  # a difference with what is not known is none
+    down, across = (np.nan_to_num(np.gradient(gray, axis=axis)) for axis in (1, 2))
     return np.clip(np.hypot(down, across), 0, 64).astype(np.uint8)[..., None]
 
 
 @jax.jit
-def _seen_from(points, normals, images, cameras):
+def _seen_from(points, normals, images, known, cameras):
     """Mean over the views that face a point of what they show there."""
 
     def view(totals, item):
-        image, camera = item
+        image, says, camera = item
         xy, valid = _pixels(points, camera)
+        valid &= says[xy[:, 1], xy[:, 0]]
         toward = camera.centers - points
         facing = jnp.einsum("ni,ni->n", toward, normals) / jnp.linalg.norm(toward, axis=-1)
         weight = jnp.where(valid, jnp.where(facing > FACING, facing, 1e-4), 0.0)
@@ -131,7 +140,7 @@ def _seen_from(points, normals, images, cameras):
         return (totals[0] + weight[:, None] * color, totals[1] + weight), None
 
     start = (jnp.zeros((points.shape[0], images.shape[-1])), jnp.zeros(points.shape[0]))
-    total, weight = jax.lax.scan(view, start, (images, cameras))[0]
+    total, weight = jax.lax.scan(view, start, (images, known, cameras))[0]
     return total / jnp.maximum(weight, 1e-6)[:, None]
 
 

@@ -101,9 +101,11 @@ def _predict(scene: Scene, camera: Camera, background, config: FitConfig, capaci
     return render, render.channels, None
 
 
-def _losses(scene: Scene, photo, labels, camera, background, config: FitConfig, capacity: int):
+def _losses(scene: Scene, photo, valid, labels, camera, background, config: FitConfig, capacity: int):
     """Loss per identity and the render; all inputs with the identities in front."""
     render, rgb, classes = _predict(scene, camera, background, config, capacity)
+    # Where the photograph says nothing the render is right, and learns nothing.
+    photo = jnp.where(valid[..., None], photo, jax.lax.stop_gradient(rgb))
     loss = photo_loss(rgb, photo, config.ssim_weight)
     if classes is not None:
         loss += config.label_weight * label_loss(classes, labels)
@@ -123,7 +125,8 @@ def _one_step(state: FitState, photos: Photos, until: Array, config: FitConfig, 
     camera, background = photos.cameras[rows, view], photos.background[rows, view]
 
     def total(scene: Scene):
-        loss, render = _losses(scene, photo, photos.labels[rows, view], camera, background, config, capacity)
+        labels, valid = photos.labels[rows, view], photos.valid[rows, view]
+        loss, render = _losses(scene, photo, valid, labels, camera, background, config, capacity)
         scales = jnp.exp(scene.gaussians.log_scales).mean((-2, -1)) / photos.radius
         return (loss + config.scale_weight * scales).sum(), (loss, render.needed)
 
@@ -306,24 +309,25 @@ def _score(scene: Scene, photos: Photos, captures: list[Capture], config: FitCon
         views = held_out(len(capture.images), config.hold_out)
         views = views if len(views) else np.arange(len(capture.images))
         own = jax.tree.map(lambda x, i=i: jax.device_get(x[i]), scene)
-        cameras, behind, shots = jax.device_get(
-            (photos.cameras[i, views], photos.background[i, views], photos.images[i, views])
+        cameras, behind, shots, valid = jax.device_get(
+            (photos.cameras[i, views], photos.background[i, views], photos.images[i, views], photos.valid[i, views])
         )
         capacity = capacity_for(own.gaussians, cameras)
-        psnr, score = _score_views(own, cameras, behind, shots, capacity=capacity)
+        psnr, score = _score_views(own, cameras, behind, shots, valid, capacity=capacity)
         psnrs.append(float(psnr))
         ssims.append(float(score))
     return np.asarray(psnrs), np.asarray(ssims)
 
 
 @functools.partial(jax.jit, static_argnames="capacity")
-def _score_views(scene: Scene, cameras: Camera, background, images, *, capacity: int):
+def _score_views(scene: Scene, cameras: Camera, background, images, valid, *, capacity: int):
     def view(item):
-        camera, behind, photo = item
+        camera, behind, photo, valid = item
         rgb = sh_colors(scene.attributes.sh, scene.gaussians.means, camera)
         shown = rasterize(scene.gaussians, rgb, camera, background=behind, capacity=capacity).channels
-        photo = photo.astype(jnp.float32) / 255
-        return -10 * jnp.log10(jnp.mean((jnp.clip(shown, 0, 1) - photo) ** 2)), ssim(shown, photo)
+        photo = jnp.where(valid[..., None], photo.astype(jnp.float32) / 255, shown)
+        error = jnp.mean((jnp.clip(shown, 0, 1) - photo) ** 2, where=valid[..., None])
+        return -10 * jnp.log10(error), ssim(shown, photo)
 
-    psnr, score = over_views(view, (cameras, background, images))
+    psnr, score = over_views(view, (cameras, background, images, valid))
     return psnr.mean(), score.mean()

@@ -1,6 +1,7 @@
 """The stages one by one, as the command line offers them."""
 
 import json
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +9,7 @@ from jsplat.auxiliary import write_auxiliary
 from jsplat.capture import write_png
 from jsplat.config import to_json
 from jsplat.errors import InputError
-from jsplat.folder import write_json
+from jsplat.folder import provenance, write_json
 from jsplat.labelset import LabelSet
 from jsplat.labeltables import label_set
 from jsplat.parser import predict_labels, weights
@@ -17,6 +18,7 @@ from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.run import open_parser
 from jsplat.pipeline.scoring import scores
 from jsplat.pipeline.stage import fingerprint, finished, load_arrays, scratch, stage
+from jsplat.readers import import_capture
 
 
 def _labelset_of(parsed: Path) -> LabelSet:
@@ -24,6 +26,15 @@ def _labelset_of(parsed: Path) -> LabelSet:
         return LabelSet.from_json(json.loads((parsed / "labelset.json").read_text()))
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(str(parsed), wanted="labels from `parse` or `label` (labelset.json)", got=error) from error
+
+
+def bring_in(source: Path, out: Path, config: RunConfig) -> None:
+    """A capture in another layout, as one of ours."""
+    wanted, start = fingerprint(source, config.capture), time.monotonic()
+    if finished(out, wanted) is None:
+        import_capture(source, out, config.capture)
+        about = {"config": to_json(config.capture), "fingerprint": wanted, "seconds": time.monotonic() - start}
+        write_json(out / "run.json", about | provenance(config.seed))
 
 
 def parse(parser: Path, captures: Path, out: Path, config: RunConfig) -> None:

@@ -7,6 +7,7 @@ from jsplat.fit import FitConfig
 from jsplat.heads import HeadsConfig
 from jsplat.labels import MaskConfig, PaletteConfig, SharpenConfig, VoteConfig
 from jsplat.parser import ParserConfig
+from jsplat.readers import ImportConfig
 from jsplat.views import ViewsConfig
 
 
@@ -34,6 +35,7 @@ class RunConfig:
         unseen: so many people, the last by name, are fitted and scored but never trained on.
         ablation: also score every other vote and the paper's palette.
         flip: average the parser's prediction with that on the mirrored picture, when it gives the first labels.
+        capture: how captures in other layouts are imported.
         teacher: the parser's own training; `finetune`: the student's, the truth-student's and the control's.
     """
 
@@ -42,6 +44,7 @@ class RunConfig:
     unseen: int = 2
     ablation: bool = True
     flip: bool = True
+    capture: ImportConfig = dataclasses.field(default_factory=ImportConfig)
     fit: FitConfig = dataclasses.field(default_factory=FitConfig)
     vote: VoteConfig = dataclasses.field(default_factory=VoteConfig)
     sharpen: SharpenConfig = dataclasses.field(default_factory=SharpenConfig)

@@ -101,7 +101,7 @@ def fit_captures(
 
 def diverged(folder: Path) -> list[str]:
     """Identities of a `fit` folder whose fit diverged, and diverged again with another seed."""
-    return json.loads((folder / "fit.json").read_text())["failed"]
+    return json.loads((folder / "fit.json").read_text()).get("failed", [])  # older folders do not say
 
 
 def fitted_scenes(folder: Path, captures: list[Capture]) -> list[Scene]:
@@ -133,7 +133,8 @@ def label_capture(
     """
     gaussians, cameras = scene.gaussians, capture.cameras
     yaw, pitch = capture.yaw.astype(np.float32), capture.pitch.astype(np.float32)
-    pictures = jnp.asarray(first, jnp.float32)
+    says = 1 if capture.valid is None else capture.valid[..., None]
+    pictures = jnp.asarray(first * says, jnp.float32)
     evidence, weight = lift(gaussians, cameras, pictures, capacity=capacity)
     cosines = facing(gaussians, cameras)
     out: dict[str, np.ndarray] = {"seen": np.asarray(weight.sum(0))}
