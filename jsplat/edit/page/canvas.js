@@ -8,6 +8,7 @@ export class Pane {
     this.context = canvas.getContext("2d");
     this.colors = colors;
     this.opacity = 0.55;
+    this.fade = 1;
     this.hidden = false;
     this.zoom = 1;
     this.center = null;
@@ -97,7 +98,7 @@ export class Pane {
     context.drawImage(this.picture, 0, 0);
     if (!this.hidden) {
       context.imageSmoothingEnabled = false;
-      context.globalAlpha = this.opacity;
+      context.globalAlpha = this.opacity * this.fade;
       context.drawImage(this.overlay, 0, 0);
       context.globalAlpha = 1;
     }

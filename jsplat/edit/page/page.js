@@ -87,6 +87,7 @@ async function showBase() {
     state.render = fromRgb(await bytes(`${state.head}/${state.view}/render`), about.width, about.height);
     say("");
   }
+  main.fade = state.base === "confidence" ? 0.35 : 1; // doubt has colours of its own
   main.setPicture(state.base === "render" ? state.render : state.base === "confidence" ? fromDoubt(state.photo, state.sure) : state.photo);
   main.draw();
   for (const button of document.querySelectorAll("[data-base]")) button.classList.toggle("on", button.dataset.base === state.base);
@@ -366,7 +367,7 @@ function key(event) {
   if (command || event.altKey || ["SELECT"].includes(event.target.tagName)) return;
   const digit = /^Digit(\d)$/.exec(event.code);
   if (event.code === "Numpad0") main.fit(), main.draw(), refresh();
-  else if (digit) choose(((Number(digit[1]) + 9) % 10) + 1 + (event.shiftKey ? 10 : 0) - (digit[1] === "0" && !event.shiftKey ? 10 : 0));
+  else if (digit) choose(Number(digit[1]) + (event.shiftKey ? 10 : 0));
   else {
     const action = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!action || (event.target.tagName === "INPUT" && event.key.startsWith("Arrow"))) return;
@@ -382,7 +383,7 @@ function listClasses() {
     const item = document.createElement("li"), chip = document.createElement("i"), text = document.createElement("span"), hint = document.createElement("kbd");
     chip.style.background = `rgb(${colors[id]})`;
     text.textContent = name;
-    hint.textContent = id < 10 ? id : id < 21 ? `⇧${id === 20 ? 0 : id - 10}` : "";
+    hint.textContent = id < 10 ? id : id < 20 ? `⇧${id - 10}` : "";
     item.dataset.id = id;
     item.append(chip, text, hint);
     item.onclick = () => choose(id);

@@ -1,0 +1,107 @@
+"""A finished run on a ball with a spot that the parser never saw: the smallest thing worth editing."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from jsplat.capture import Capture, write_capture
+from jsplat.checkpoint import save_scenes
+from jsplat.config import to_json
+from jsplat.edit import EditConfig, Head, Settings, prepare
+from jsplat.folder import write_json
+from jsplat.labels import MaskConfig, SharpenConfig, VoteConfig, paint, pose_prior, to_masks
+from jsplat.labelset import LabelSet
+from jsplat.pipeline.stage import save_arrays
+from jsplat.raster import capacity_for
+from jsplat.scene import Attributes, Scene, rgb_to_sh
+from tests import ball
+
+CLASSES = LabelSet(
+    ("background", "left", "right", "spot"),
+    ((0, 0, 0), (255, 0, 0), (0, 0, 255), (255, 255, 0)),
+    ("background", "right", "left", "spot"),
+)
+SPOT = 3
+YAW = (0.0, 25.0, -25.0, 50.0, -50.0, 90.0, -90.0, 180.0)
+FRONT, BACK = 0, 7
+SIZE = 48
+
+
+def settings(**changes) -> Settings:
+    """Settings under which the ball's edits are small enough to count."""
+    return Settings(CLASSES, SharpenConfig(), MaskConfig(), EditConfig(**{"changed": 5, **changes}))
+
+
+@functools.cache
+def capture() -> Capture:
+    """The ball; its truth has a spot of 0.35 radius of the ball around the point that faces the first camera."""
+    plain = ball.capture("ball", np.asarray(YAW), SIZE)
+    facing = np.asarray(plain.cameras.centers[FRONT], np.float64)
+    # The colour is the normal (see `ball.capture`), so it says where on the ball a pixel lies.
+    normal = (plain.images.astype(float) - 128) / 100
+    assert plain.labels is not None
+    near = normal @ (facing / np.linalg.norm(facing)) > np.cos(np.arcsin(0.35))
+    labels = np.where((plain.labels > 0) & near, SPOT, plain.labels).astype(np.uint8)
+    return dataclasses.replace(plain, labels=labels, labelset=CLASSES)
+
+
+@functools.cache
+def scene() -> Scene:
+    """Splats on the ball, painted as the ball is; the table knows no spot."""
+    gaussians = ball.gaussians(900)
+    colors = 0.5 + gaussians.means / ball.RADIUS * 100 / 255
+    return Scene(gaussians, Attributes(rgb_to_sh(colors), jnp.zeros((900, 4))))
+
+
+@functools.cache
+def stages() -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The parser's probabilities, and what the label stage knows."""
+    splats, cameras = scene().gaussians, capture().cameras
+    left = np.asarray(splats.means)[:, 0] > 0
+    rows = np.eye(4, dtype=np.float32)[np.where(left, 1, 2)] * 0.9 + np.float32([0, 0.05, 0.05, 0])
+    render = paint(splats, jnp.asarray(rows), cameras, capacity=capacity_for(splats, cameras))
+    channels, alpha = np.asarray(render.channels), np.asarray(render.alpha)
+    refined, sure = to_masks(channels, alpha, CLASSES, MaskConfig())
+    blind = ball.capture("ball", np.asarray(YAW), SIZE).labels
+    assert blind is not None
+    first = (0.85 * np.eye(4)[blind] + 0.05).astype(np.float16)
+    known = {"rows_refined": rows, "refined": refined, "confidence": sure, "alpha": alpha}
+    return first, known | {"depth": np.asarray(render.depth), "seen": np.ones(900, np.float32)}
+
+
+def head(**changes) -> Head:
+    """The ball, ready for edits."""
+    first, known = stages()
+    trust = np.asarray(pose_prior(capture().yaw, capture().pitch, VoteConfig()))
+    return prepare(scene(), capture().cameras, first, known, trust, settings(**changes))
+
+
+def spot(view: int = FRONT) -> np.ndarray:
+    """What a person who sees the spot says about a view."""
+    truth = capture().labels
+    assert truth is not None
+    return np.where(truth[view] == SPOT, np.uint8(SPOT), np.uint8(255))
+
+
+def write_run(folder: Path) -> Path:
+    """The stages of a run on disk; its captures lie beside it."""
+    write_capture(folder / "captures" / "ball", capture())
+    first, known = stages()
+    run = folder / "run"
+    for name in ("parse", "fit", "label"):
+        (run / name).mkdir(parents=True)
+    save_arrays(run / "parse" / "ball.npz", probabilities=first)
+    one = scene()
+    batch = Scene(
+        type(one.gaussians)(*(x[None] for x in dataclasses.astuple(one.gaussians))),
+        Attributes(one.attributes.sh[None], one.attributes.label_logits[None]),
+    )
+    save_scenes(run / "fit", batch, ["ball"], CLASSES)
+    save_arrays(run / "label" / "ball.npz", **known)
+    write_json(run / "label" / "labelset.json", CLASSES.to_json())
+    about = [to_json(c) for c in (VoteConfig(), SharpenConfig(), MaskConfig())]
+    write_json(run / "label" / "run.json", {"config": about})
+    return run

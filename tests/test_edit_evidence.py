@@ -1,0 +1,140 @@
+"""Edits as evidence: the sparse render against the rasterizer, what an edit does to other views and what it leaves."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsplat.edit import UNTOUCHED, EditConfig, edit, edit_all
+from jsplat.edit.evidence import _won
+from jsplat.edit.weights import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP, blend_weights
+from jsplat.errors import InputError
+from jsplat.kernels import constants
+from jsplat.labels import paint
+from jsplat.raster import capacity_for
+from tests import spotted
+from tests.close import assert_close
+from tests.spotted import BACK, FRONT, SPOT
+
+
+def test_the_constants_are_the_rasterizers():
+    assert (ALPHA_FLOOR, ALPHA_CEILING) == (constants.ALPHA_FLOOR, constants.ALPHA_CEILING)
+    assert constants.TRANSMITTANCE_STOP == TRANSMITTANCE_STOP
+
+
+def test_the_matrix_renders_what_the_rasterizer_renders():
+    gaussians, cameras = spotted.scene().gaussians, spotted.capture().cameras
+    features = np.random.default_rng(0).uniform(size=(900, 4)).astype(np.float32)
+    render = paint(gaussians, jnp.asarray(features), cameras, capacity=capacity_for(gaussians, cameras))
+    for least, tolerance, why in (
+        (0.0, 1e-2, "a contribution that one side drops at the alpha floor of 1/255 and the other keeps"),
+        (0.002, 3e-2, "the same, and some ten weights below 0.002 left out in a pixel"),
+    ):
+        weights = blend_weights(gaussians, cameras, least)
+        got = np.stack([w @ features for w in weights]).reshape(render.channels.shape)
+        assert_close(got, np.asarray(render.channels), tolerance, why)
+        error = np.abs(got - np.asarray(render.channels)).mean()
+        assert error < (1e-6 if least == 0 else 1e-2)  # float32 sums; nearly all pixels have no dropped weights
+
+
+def test_one_edit_corrects_the_views_that_see_the_same_place():
+    truth, head = spotted.capture().labels, spotted.head()
+    assert truth is not None
+    assert not (head.masks == SPOT).any()
+    outcome = edit(head, FRONT, spotted.spot())
+    assert np.array_equal(head.mask(FRONT) == SPOT, truth[FRONT] == SPOT)  # in its own view: exactly what was said
+    for view in range(len(truth)):
+        shown, true = head.masks[view] == SPOT, truth[view] == SPOT
+        right = (shown & true).sum()
+        # A splat is some 2 pixels wide: the spot's edge is uncertain by one pixel, two where the view is steep. Where
+        # the first view sees the ball at a grazing angle it has less of a say: views from further round show less.
+        assert right >= (0.85 if view in (0, 1, 2) else 0.5) * shown.sum(), f"view {view}: {right} of {shown.sum()}"
+        if view in (1, 2):
+            assert right > 0.45 * true.sum(), f"view {view}: {right} of {true.sum()}"
+    assert outcome.others == sum(n > 5 for v, n in outcome.changed.items() if v != FRONT) >= 3
+    assert outcome.changed[FRONT] == (truth[FRONT] == SPOT).sum()
+    assert BACK not in outcome.changed
+    assert 0 < outcome.gaussians < 900 / 2
+
+
+def test_views_that_do_not_see_the_place_are_left_exactly_as_they_were():
+    head = spotted.head()
+    before = head.shown.copy()
+    outcome = edit(head, FRONT, spotted.spot())
+    assert np.array_equal(head.masks[BACK], head.refined[BACK])
+    assert np.array_equal(head.shown[BACK], before[BACK])
+    # The moved rows and the cached render stay in step, up to what `reach` leaves out of a pixel.
+    again = np.stack([w @ head.rows for w in head.weights])
+    assert np.abs(again - head.shown).max() <= 2 * head.settings.edit.reach
+    moved = np.abs(head.rows - head.parser_rows).max(-1) > 0
+    assert moved.sum() <= outcome.gaussians
+
+
+def test_an_edit_can_be_taken_back():
+    head = spotted.head()
+    edit(head, FRONT, spotted.spot())
+    outcome = edit(head, FRONT, np.full_like(spotted.spot(), UNTOUCHED))
+    assert head.layers == {}
+    assert (head.masks != head.refined).mean() < 2e-3  # rows go on from the label stage's by a few updates: its edges
+    assert outcome.others >= 3
+
+
+def test_all_edits_at_once_are_close_to_one_after_the_other():
+    one, other = spotted.head(), spotted.head()
+    layers = {view: spotted.spot(view) for view in (0, 1)}
+    for view, layer in layers.items():
+        edit(one, view, layer)
+    edit_all(other, {view: layer.copy() for view, layer in layers.items()})
+    differ = np.mean([one.mask(v) != other.mask(v) for v in range(len(one.masks))])
+    assert differ < 5e-3  # the rim is what was shown at the time of each edit
+
+
+def test_a_person_who_agrees_changes_nothing():
+    head = spotted.head()
+    seen = head.mask(1).copy()
+    outcome = edit(head, 1, np.where(seen > 0, seen, UNTOUCHED).astype(np.uint8))
+    # The border of the two halves, some 35 pixels long, may move by half a pixel as the rows go on from where they are.
+    assert max(outcome.changed.values(), default=0) < 18
+
+
+def test_background_corrects_its_own_view_alone():
+    head = spotted.head()
+    layer = np.full_like(spotted.spot(), UNTOUCHED)
+    layer[20:28, 20:28] = 0
+    outcome = edit(head, FRONT, layer)
+    assert (head.mask(FRONT)[20:28, 20:28] == 0).all()
+    assert outcome.others == 0
+    assert (head.rows[:, 0] == 0).all()
+
+
+def test_the_named_class_leads_and_a_pixel_where_it_leads_is_left():
+    prior = np.float32([[0.7, 0.2, 0.1], [0.2, 0.7, 0.1], [0.05, 0.5, 0.45], [0, 0.5, 0.5]])
+    won = _won(prior, np.asarray([0, 0, 0, 0]), 0.4)
+    assert_close(won[0], prior[0], 1e-7, "normalised once more in float32")
+    assert_close(won[1], np.asarray([0.65, 0.25, 0.1]), 1e-6, "half of the lead and of the difference change sides")
+    assert_close(won.sum(-1), np.ones(4), 1e-6, "mixtures")
+    assert_close(won[:, 0] - won[:, 1:].max(-1), np.asarray([0.5, 0.4, 0.4, 0.4]), 1e-6, "the lead asked for, or more")
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (np.full((48, 47), 255, np.uint8), r"edit: layer: wanted one 8-bit channel of shape \(48, 48\)"),
+        (np.full((48, 48), 9, np.uint8), r"edit: layer: wanted class ids below 4 or 255, got \[9\]"),
+    ],
+)
+def test_a_layer_that_does_not_fit_is_refused(layer, message):
+    head = spotted.head()
+    with pytest.raises(InputError, match=message):
+        edit(head, 0, layer)
+    with pytest.raises(InputError, match="edit: view: wanted 0 to 7, got 8"):
+        edit(head, 8, spotted.spot())
+    assert head.layers == {}
+
+
+def test_settings_out_of_range_are_refused():
+    with pytest.raises(InputError, match=r"EditConfig\.weight: wanted a positive number, got 0"):
+        EditConfig(weight=0.0)
+    with pytest.raises(InputError, match=r"EditConfig\.lead"):
+        EditConfig(lead=1.0)
+    with pytest.raises(InputError, match="EditConfig: rim, least, changed"):
+        EditConfig(rim=-1)
