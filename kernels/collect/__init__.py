@@ -104,3 +104,47 @@ def _sum_runs(firsts: Int[Array, " g"], counts: Int[Array, " g"], places: Int[Ar
         interpret=interpret,
         name="collect",
     )(firsts, counts, places, rows, *(() if pieces is None else (pieces,)))
+
+
+def sum_over_images(
+    rows: Float[Array, "i n c"], owner: Int[Array, " i"], sets: int, *, interpret: bool | None = None
+) -> Float[Array, "f n c"]:
+    """The sum of the images that belong to each set, in their order; the same bits every time.
+
+    Args:
+        owner: the set of each image.
+        sets: f.
+        interpret: run the GPU's kernel, interpreted or not; None = on GPUs the kernel, elsewhere a scatter.
+    """
+    if interpret is not None:
+        return _sum_owned(rows, owner, sets=sets, interpret=interpret)
+    kernel = functools.partial(_sum_owned, sets=sets, interpret=False)
+
+    def scatter(rows, owner):
+        return jnp.zeros((sets, *rows.shape[1:]), rows.dtype).at[owner].add(rows)
+
+    return lax.platform_dependent(rows, owner, cuda=kernel, rocm=kernel, default=scatter)
+
+
+def _sum_owned(rows, owner, *, sets, interpret):
+    images, length = rows.shape[0], rows[0].size
+
+    def kernel(rows_ref, owner_ref, out_ref):
+        index = pl.program_id(1) * SUMS + jnp.arange(SUMS, dtype=jnp.int32)
+
+        def add(image, total):
+            mask = (index < length) & (owner_ref[image] == pl.program_id(0))
+            return total + plt.load(rows_ref.at[image, index], mask=mask, other=0.0)
+
+        total = lax.fori_loop(0, images, add, jnp.zeros(SUMS, jnp.float32))
+        plt.store(out_ref.at[pl.program_id(0), index], total, mask=index < length)
+
+    out = pl.pallas_call(
+        kernel,
+        out_shape=jax.ShapeDtypeStruct((sets, length), rows.dtype),
+        grid=(sets, pl.cdiv(length, SUMS)),
+        compiler_params=plt.CompilerParams(num_warps=4),
+        interpret=interpret,
+        name="sum_over_images",
+    )(rows.reshape(images, length), owner)
+    return out.reshape(sets, *rows.shape[1:])
