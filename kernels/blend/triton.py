@@ -332,9 +332,10 @@ def backward(
                 through, rest = carry
                 slot, live, gaussian, row = _rows(ids_ref, table_ref, first, end, g)
                 turn = _turn(row, x, y, through, g)
-                said = jnp.zeros((PIXELS, CHUNK), jnp.float32)  # gradient . values
                 weight = _pinned(_parts(turn.weight))
-                for column in _blocks(channels + 2):
+
+                def block(k, said):
+                    column = k * NARROW + jnp.arange(NARROW, dtype=jnp.int32)
                     value = _values(
                         features_ref,
                         (gaussian + shift)[None, :],
@@ -345,10 +346,13 @@ def backward(
                         shape_channels,
                     )
                     over = _unpacked(grad_ref[tile, pixel[:, None], column[None, :]])
-                    said += _product(over, value)
                     painted = _product(weight, over, "ki,kj")
                     mask = live[:, None] & (column <= channels)[None, :]
                     plt.store(painted_ref.at[slot[:, None], column[None, :]], painted, mask=mask)
+                    return said + _product(over, value)
+
+                # A loop, not a sequence: whatever the number of channels, the registers are those of one block.
+                said = lax.fori_loop(0, grad_ref.shape[-1] // NARROW, block, jnp.zeros((PIXELS, CHUNK), jnp.float32))
                 share = turn.weight * said
                 behind = rest[:, None] - _product(_parts(share), [_triangle(strict=False)])
                 fade = _inline(_INVERSE, jnp.reciprocal, [1 - turn.alpha], g.interpret)
