@@ -49,11 +49,6 @@ class ViewsConfig:
 
 def novel_cameras(capture: Capture, config: ViewsConfig, seed: int) -> Camera:
     """Cameras with the capture's own intrinsics, looking where its cameras look."""
-    world_from_head = np.linalg.inv(capture.head_from_world)
-    centers = np.asarray(capture.cameras.centers, np.float64)
-    target = meeting_point(capture.cameras)
-    distance = float(np.median(np.linalg.norm(centers - target, axis=-1)))
-    head_target = capture.head_from_world[:3, :3] @ target + capture.head_from_world[:3, 3]
     if config.layout == "grid":
         yaw, pitch = (np.linspace(*span, n) for span, n in zip((config.yaw, config.pitch), config.grid))
         yaw, pitch = (a.ravel() for a in np.meshgrid(yaw, pitch, indexing="ij"))
@@ -62,6 +57,22 @@ def novel_cameras(capture: Capture, config: ViewsConfig, seed: int) -> Camera:
         rng = np.random.default_rng(seed)
         spans = (config.yaw, config.pitch, config.roll, config.distance)
         yaw, pitch, roll, far = (rng.uniform(*span, config.count) for span in spans)
+    return cameras_around(capture, yaw, pitch, roll, far)
+
+
+def cameras_around(
+    capture: Capture,
+    yaw: Float[np.ndarray, " v"],
+    pitch: Float[np.ndarray, " v"],
+    roll: Float[np.ndarray, " v"],
+    far: Float[np.ndarray, " v"],
+) -> Camera:
+    """Cameras like the capture's own, at given angles (degrees) and multiples `far` of its median distance."""
+    world_from_head = np.linalg.inv(capture.head_from_world)
+    centers = np.asarray(capture.cameras.centers, np.float64)
+    target = meeting_point(capture.cameras)
+    distance = float(np.median(np.linalg.norm(centers - target, axis=-1)))
+    head_target = capture.head_from_world[:3, :3] @ target + capture.head_from_world[:3, 3]
     size = (capture.cameras.width, capture.cameras.height)
     intrinsics = np.asarray(capture.cameras.intrinsics[0])
     around = orbit(yaw, pitch, roll, far * distance, intrinsics, size, target=head_target)

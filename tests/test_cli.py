@@ -13,7 +13,7 @@ from jsplat.folder import write_json
 from tests import ball
 
 SETTINGS = {"heads", "train-parser", "parse", "fit", "label", "render", "evaluate", "run", "demo", "import"}
-COMMANDS = SETTINGS | {"status", "convert", "export"}
+COMMANDS = SETTINGS | {"status", "convert", "export", "study", "study-results", "turntable", "view"}
 
 
 @pytest.fixture(autouse=True)

@@ -19,11 +19,12 @@ FOLDERS = ("jsplat", "kernels", "tests", "bench", "scripts")
 NOUNS = {"errors", "pytree", "camera", "scene", "labelset", "labeltables", "capture", "auxiliary", "png"}
 NOUNS |= {"folder", "progress", "unfinished"}
 VERBS = {"fit", "views", "labels", "parser", "evaluate", "heads", "report", "readers", "datasets", "exchange"}
+VERBS |= {"study"}
 STRINGS = {"config", "checkpoint", "pipeline", "cli"}
 ROOMS = NOUNS | VERBS | STRINGS | {"raster", "kernels", "__init__", "__main__"}
 
 # Files that are a part of the room they lie beside.
-PARTS = {"figures": "report", "findings": "report", "pictures": "report"}
+PARTS = {"figures": "report", "findings": "report", "pictures": "report", "preference": "report"}
 # Room -> rooms it may import, besides itself.
 MAY_IMPORT = {
     **dict.fromkeys(NOUNS, NOUNS),
@@ -38,7 +39,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 # Package -> the only rooms that may import it.
-PICTURES = {"capture", "auxiliary", "png", "report", "pipeline", "readers", "datasets", "exchange"}
+PICTURES = {"capture", "auxiliary", "png", "report", "pipeline", "readers", "datasets", "exchange", "study"}
 RESERVED = {"flax": {"parser"}, "click": {"cli"}, "cv2": PICTURES}
 KERNELS_MAY_IMPORT = {"jax", "numpy", "jaxtyping"}
 OUTSIDE = {"tests", "bench", "scripts", "configs"}

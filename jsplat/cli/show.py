@@ -1,0 +1,115 @@
+"""Looking at results: films, a viewer, and studies with people."""
+
+import time
+from pathlib import Path
+
+import click
+
+from jsplat.cli.group import FOLDER, main, prepare
+
+FILE = click.Path(path_type=Path)
+CAPTURES = click.option("--captures", type=FOLDER, help="The run's captures.  [default: beside the run]")
+IDENTITY = click.option("--identity", help="Whose head.  [default: the first]")
+
+
+@main.command()
+@click.argument("run", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@CAPTURES
+@click.option("--against", type=FOLDER, help="Another program's masks of the same views: IDENTITY/labels/000.png, ...")
+@click.option("--pairs", default=20, show_default=True, help="Pairs of masks in each comparison.")
+@click.option(
+    "--ratings", default=5, show_default=True, help="Photographs of each comparison with masks to rate singly."
+)
+@click.option("--checks", default=4, show_default=True, help="Attention checks.")
+@click.option("--seed", default=0, show_default=True, help="Decides which photographs, sides and order.")
+def study(
+    run: Path, out: Path, captures: Path | None, against: Path | None, pairs: int, ratings: int, checks: int, seed: int
+) -> None:
+    """Makes a study for raters: OUT/study.html to give them, OUT/key.json to keep.
+
+    \b
+    jsplat study out/demo/run out/study
+    jsplat study out/run out/study --captures heads/train --pairs 30 --against other/masks
+    """
+    prepare()
+    from jsplat.pipeline import studies
+
+    config = studies.StudyConfig(pairs=pairs, ratings=ratings, checks=checks)
+    key = studies.make_study(run, out, config, seed, captures=captures, against=against)
+    compared = ", ".join(" against ".join(pair) for pair in key["comparisons"])
+    click.echo(f"{len(key['items'])} questions ({compared}): give raters {out / 'study.html'} and nothing else")
+
+
+@main.command("study-results")
+@click.argument("study", type=FOLDER)
+@click.argument("answers", type=FILE, nargs=-1, required=True)
+@click.option("--run", type=FOLDER, help="The run the study was made of: its next report shows the results.")
+def study_results(study: Path, answers: tuple[Path, ...], run: Path | None) -> None:
+    """Computes what raters prefer from the ANSWERS files they sent: STUDY/study.json.
+
+    \b
+    jsplat study-results out/study answers-1.json answers-2.json --run out/demo/run
+    """
+    from jsplat.pipeline import studies
+
+    found = studies.study_results(study, answers, run)
+    click.echo(f"{found['raters']} raters, {len(found['dropped'])} dropped for failed attention checks")
+    for pair in found["pairs"]:
+        said, ends = pair["all"], pair["all"]["interval"]
+        share = "no preferences" if ends is None else f"{said['share']:.0%} [{ends[0]:.0%}, {ends[1]:.0%}]"
+        click.echo(f"{pair['a']} preferred to {pair['b']}: {share}; {said['same']} saw no difference")
+    for method, rated in found["ratings"].items():
+        ends = rated["interval"]
+        click.echo(f"{method}: {rated['mean']:.2f}" + ("" if ends is None else f" [{ends[0]:.2f}, {ends[1]:.2f}]"))
+
+
+@main.command()
+@click.argument("run", type=FOLDER)
+@click.argument("out", type=FILE)
+@CAPTURES
+@IDENTITY
+@click.option("--seconds", default=6.0, show_default=True)
+@click.option("--fps", default=24, show_default=True, help="Frames a second.")
+@click.option("--pitch", default=5.0, show_default=True, help="Degrees the camera stands above the head.")
+@click.option("--size", default=320, show_default=True, help="Height in pixels.")
+def turntable(
+    run: Path, out: Path, captures: Path | None, identity: str | None, seconds: float, fps: int, pitch: float, size: int
+) -> None:
+    """Films a fitted head of RUN from all sides, colours beside classes: an MP4.
+
+    \b
+    jsplat turntable out/demo/run out/turn.mp4
+    jsplat turntable out/run out/turn.mp4 --captures heads/train --identity id03 --seconds 10 --size 512
+    """
+    prepare()
+    from jsplat.pipeline import showing
+
+    config = showing.TurntableConfig(seconds, fps, pitch, size)
+    frames = showing.turntable(run, out, config, captures=captures, identity=identity)
+    click.echo(f"{out}: {frames} frames")
+
+
+@main.command()
+@click.argument("run", type=FOLDER)
+@CAPTURES
+@IDENTITY
+@click.option("--host", default="127.0.0.1", show_default=True, help="Whom to listen to; 0.0.0.0 is everybody.")
+@click.option("--port", default=8080, show_default=True)
+def view(run: Path, captures: Path | None, identity: str | None, host: str, port: int) -> None:
+    """Shows a fitted head of RUN in the browser: RGB, labels and confidence to turn by hand. Needs jsplat[view].
+
+    \b
+    jsplat view out/demo/run
+    jsplat view out/run --captures heads/train --identity id03
+    """
+    prepare()
+    from jsplat.pipeline import showing
+
+    server = showing.view(run, captures=captures, identity=identity, host=host, port=port)
+    click.echo(f"http://{host}:{server.get_port()}/ until Ctrl+C")
+    try:
+        while True:
+            time.sleep(1)
+    except KeyboardInterrupt:
+        server.stop()

@@ -1,0 +1,230 @@
+"""Looking at fitted heads: a film of a turning head, and a page that turns it by hand."""
+
+import dataclasses
+import functools
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from jsplat.camera import Camera
+from jsplat.capture import Capture, read_capture
+from jsplat.edit import EditConfig
+from jsplat.errors import InputError
+from jsplat.labels import to_masks
+from jsplat.pipeline import stages
+from jsplat.pipeline.editing import Run, open_run
+from jsplat.pipeline.stage import load_arrays
+from jsplat.progress import Progress
+from jsplat.raster import capacity_for, rasterize, rotation_matrices, sh_colors
+from jsplat.scene import SH_C0, Scene
+from jsplat.views import cameras_around
+
+ATTRIBUTES = ("RGB", "labels", "confidence")
+
+
+@dataclasses.dataclass(frozen=True)
+class TurntableConfig:
+    """A film of a turning head.
+
+    Attributes:
+        seconds: how long; the camera goes once around, or there and back over the yaws that were photographed.
+        fps: frames a second.
+        pitch: degrees, > 0 looks down on the head.
+        size: height of a frame in pixels; the width is that of two such pictures.
+    """
+
+    seconds: float = 6.0
+    fps: int = 24
+    pitch: float = 5.0
+    size: int = 320
+
+    def __post_init__(self):
+        if not 0 < self.seconds <= 600:
+            raise InputError("turntable: seconds", wanted="more than 0, at most 600", got=self.seconds)
+        if not 1 <= self.fps <= 120:
+            raise InputError("turntable: fps", wanted="1 to 120", got=self.fps)
+        if not 16 <= self.size <= 2160:
+            raise InputError("turntable: size", wanted="16 to 2160 pixels", got=self.size)
+
+
+def _head(path: Path, captures: Path | None, identity: str | None) -> tuple[Run, Capture, Scene, dict[str, np.ndarray]]:
+    run = open_run(path, captures, EditConfig())
+    identity = identity or min(run.captures)
+    if identity not in run.captures:
+        raise InputError("identity", wanted=f"one of {', '.join(sorted(run.captures))}", got=identity)
+    capture = read_capture(run.captures[identity], run.size)
+    (scene,) = stages.fitted_scenes(run.path / "fit", [capture])
+    return run, capture, scene, load_arrays(run.path / "label" / f"{identity}.npz")
+
+
+def turning(photographed: Float[np.ndarray, " v"], frames: int) -> Float[np.ndarray, " f"]:
+    """Yaws of a film, in degrees: a full turn where photographs stand all around, else there and back between them.
+
+    Args:
+        photographed: yaws of the photographs, degrees.
+        frames: how many; the last one leads back to the first.
+    """
+    around = np.sort(np.mod(photographed, 360))
+    widest = np.max(np.diff(np.append(around, around[0] + 360)))
+    step = np.arange(frames) / frames
+    if widest <= 60:
+        return np.asarray(360 * step)
+    middle, half = (photographed.max() + photographed.min()) / 2, (photographed.max() - photographed.min()) / 2
+    return np.asarray(middle + half * np.sin(2 * np.pi * step))
+
+
+@functools.partial(jax.jit, static_argnames="capacity")
+def _look(scene: Scene, rows: Float[Array, "n k"], camera: Camera, behind: Float[Array, " 3"], *, capacity: int):
+    colors = sh_colors(scene.attributes.sh, scene.gaussians.means, camera)
+    render = rasterize(scene.gaussians, jnp.concatenate([colors, rows], -1), camera, capacity=capacity)
+    image = render.channels[..., :3] + (1 - render.alpha)[..., None] * behind
+    return jnp.round(jnp.clip(image, 0, 1) * 255).astype(jnp.uint8), render.channels[..., 3:], render.alpha
+
+
+def turntable(
+    run_path: Path, out: Path, config: TurntableConfig, *, captures: Path | None = None, identity: str | None = None
+) -> int:
+    """Writes an MP4 of one head of a run: colours on the left, classes on the right; whole or not at all.
+
+    Args:
+        captures: the run's captures; beside it if None.
+        identity: the first of the run if None.
+
+    Returns:
+        the number of frames.
+
+    Raises:
+        InputError: no such run or identity, a file that is no .mp4, or an OpenCV that cannot write one.
+    """
+    if out.suffix != ".mp4":
+        raise InputError("turntable: OUT", wanted="a file that ends in .mp4", got=out.name)
+    run, capture, scene, known = _head(run_path, captures, identity)
+    labelset, frames = run.settings.labelset, max(round(config.seconds * config.fps), 1)
+    yaw = turning(capture.yaw, frames)
+    still = np.zeros(frames)
+    cameras = cameras_around(capture, yaw, still + config.pitch, still, still + 1)
+    high = 2 * round(config.size / 2)  # MPEG-4 stores colour for two by two pixels
+    cameras = cameras.resized(2 * round(cameras.width / cameras.height * high / 2), high)
+    capacity = capacity_for(scene.gaussians, cameras)
+    behind = np.asarray(capture.background if capture.background is not None else (128, 128, 128), np.float32) / 255
+    rows, progress = jnp.asarray(known["rows_refined"]), Progress("turntable", frames)
+
+    def picture(i: int) -> UInt8[np.ndarray, "h w2 3"]:
+        image, channels, alpha = _look(scene, rows, cameras[i], jnp.asarray(behind), capacity=capacity)
+        labels, _ = to_masks(np.asarray(channels)[None], np.asarray(alpha)[None], labelset, run.settings.mask)
+        progress.advance()
+        return np.concatenate([np.asarray(image), labelset.colorize(labels[0])], 1)
+
+    _write_film(out, frames, config.fps, picture)
+    return frames
+
+
+def _write_film(out: Path, frames: int, fps: int, picture) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.stem}.{os.getpid()}.tmp.mp4")  # OpenCV picks the container by the ending
+    first = picture(0)
+    film = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, first.shape[1::-1])
+    try:
+        if not film.isOpened():
+            raise InputError(str(out), wanted="an OpenCV that writes MPEG-4 (mp4v)", got="one that does not")
+        for i in range(frames):
+            film.write(cv2.cvtColor(first if i == 0 else picture(i), cv2.COLOR_RGB2BGR))
+        film.release()
+        temporary.replace(out)
+    finally:
+        film.release()
+        temporary.unlink(missing_ok=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Splats:
+    """What a splat viewer takes, in the head's frame.
+
+    Attributes:
+        colors: by name in ATTRIBUTES, in [0, 1].
+    """
+
+    centers: Float[np.ndarray, "n 3"]
+    covariances: Float[np.ndarray, "n 3 3"]
+    opacities: Float[np.ndarray, "n 1"]
+    colors: dict[str, Float[np.ndarray, "n 3"]]
+
+
+def splats(capture: Capture, scene: Scene, known: dict[str, np.ndarray], run: Run) -> Splats:
+    """One fitted head for a viewer; confidence is the lead of the first class on the second, dark to bright."""
+    turn, shift = capture.head_from_world[:3, :3], capture.head_from_world[:3, 3]
+    axes = turn @ np.asarray(rotation_matrices(scene.gaussians.quats), np.float64)
+    axes = axes * np.exp(np.asarray(scene.gaussians.log_scales, np.float64))[:, None, :]
+    rows = known["rows_refined"]
+    second, first = np.partition(rows, -2, axis=-1)[:, -2:].T
+    lead = (first - second) / np.maximum(rows.sum(-1), 1e-12)
+    ramp = cv2.applyColorMap(np.round(255 * np.clip(lead, 0, 1)).astype(np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)
+    colors = {
+        "RGB": np.clip(np.asarray(scene.attributes.sh[:, 0]) * SH_C0 + 0.5, 0, 1),
+        "labels": run.settings.labelset.colorize(rows.argmax(-1)[None])[0] / 255,
+        "confidence": ramp[:, 0, ::-1] / 255,
+    }
+    return Splats(
+        np.asarray(scene.gaussians.means, np.float64) @ turn.T + shift,
+        axes @ np.swapaxes(axes, -1, -2),
+        np.asarray(jax.nn.sigmoid(scene.gaussians.logit_opacities))[:, None],
+        {name: np.asarray(colors[name], np.float32) for name in ATTRIBUTES},
+    )
+
+
+def view(
+    run_path: Path,
+    *,
+    captures: Path | None = None,
+    identity: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+) -> Any:
+    """Serves one head of a run to browsers on this machine, with a choice of what is painted on it.
+
+    Returns:
+        the running server (`get_port`, `stop`).
+
+    Raises:
+        InputError: viser is missing, or there is no such run or identity.
+    """
+    try:
+        viser = importlib.import_module("viser")
+    except ImportError as error:
+        wanted = "the package viser, to show scenes in a browser: pip install 'jsplat[view]'"
+        raise InputError("view", wanted=wanted, got="none installed") from error
+    run, capture, scene, known = _head(run_path, captures, identity)
+    shown = splats(capture, scene, known, run)
+    server = viser.ViserServer(host=host, port=port, label=f"jsplat: {capture.identity}")
+    server.scene.set_up_direction("+y")
+    layers = {
+        name: server.scene.add_gaussian_splats(
+            f"/{name}", shown.centers, shown.covariances, colors, shown.opacities, visible=name == ATTRIBUTES[0]
+        )
+        for name, colors in shown.colors.items()
+    }
+    choice = server.gui.add_dropdown("Shown", ATTRIBUTES)
+
+    @choice.on_update
+    def _(_event: Any) -> None:
+        for name, layer in layers.items():
+            layer.visible = name == choice.value
+
+    turn, shift = capture.head_from_world[:3, :3], capture.head_from_world[:3, 3]
+    target = shown.centers.mean(0)
+    stands = np.asarray(capture.cameras.centers) @ turn.T + shift
+    distance = float(np.median(np.linalg.norm(stands - target, axis=-1)))
+
+    @server.on_client_connect
+    def _(client: Any) -> None:
+        client.camera.look_at = target
+        client.camera.position = target + np.asarray([0.0, 0.0, distance])
+
+    return server

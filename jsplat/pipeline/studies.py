@@ -1,0 +1,123 @@
+"""Perceptual studies of a finished run: its masks into a page for raters, their answers into results."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jsplat.capture import read_capture, read_json, read_labels
+from jsplat.edit import EditConfig
+from jsplat.errors import InputError
+from jsplat.folder import provenance, write_bytes, write_json
+from jsplat.parser import load_parser, predict_labels
+from jsplat.pipeline import stages
+from jsplat.pipeline.editing import Run, open_run
+from jsplat.pipeline.stage import load_arrays
+from jsplat.study import Photograph, StudyConfig, page, plan, read_answers, read_key, results
+
+RESULT = "study.json"
+
+
+def make_study(
+    run_path: Path,
+    out: Path,
+    config: StudyConfig,
+    seed: int,
+    *,
+    captures: Path | None = None,
+    against: Path | None = None,
+) -> dict:
+    """Writes study.html, for raters, and key.json, not for raters.
+
+    Compared are teacher and student on photographs of people the student was not trained on, refined masks and the
+    plain vote on those of fitted people, and refined masks with those of another program where some are given.
+
+    Args:
+        captures: the run's captures; beside it if None.
+        against: folder of masks as `jsplat label` writes them: IDENTITY/labels/NNN.png, one per view.
+
+    Returns:
+        the key.
+
+    Raises:
+        InputError: nothing to compare, too few photographs, or a different study lies in `out`.
+    """
+    run = open_run(run_path, captures, EditConfig())
+    photographs = _photographs(run, against)
+    wanted = [("student", "teacher"), ("refined", "vote_plain"), ("refined", "theirs")]
+    comparisons = [pair for pair in wanted if any(set(pair) <= set(p.masks) for p in photographs)]
+    if against is not None and wanted[-1] not in comparisons:
+        raise InputError(
+            str(against), wanted=f"masks of {', '.join(run.captures)} (IDENTITY/labels/000.png)", got="none"
+        )
+    made = plan(photographs, comparisons, run.settings.labelset, config, seed)
+    key = {**made.key, "masks": made_of(run.path)}
+    if (out / "key.json").exists() and read_json(out / "key.json").get("study") != made.study:
+        raise InputError(str(out), wanted="a new folder", got="another study, which may have been answered")
+    write_json(out / "key.json", key)
+    write_bytes(out / "study.html", page(made, run.settings.labelset).encode())
+    write_json(out / "run.json", {"config": dataclasses.asdict(config), **provenance(seed)})
+    return key
+
+
+def made_of(run: Path) -> dict:
+    """Fingerprints of the stages whose masks a study shows: another run's study is not this run's."""
+    found = {name: run / name / "run.json" for name in ("parse", "label", "student")}
+    return {name: json.loads(p.read_text()).get("fingerprint") for name, p in found.items() if p.is_file()}
+
+
+def _trained_on(run: Run) -> set[str]:
+    path = run.path / "render" / "student" / "samples.jsonl"
+    return {json.loads(line)["identity"] for line in path.read_text().splitlines()} if path.is_file() else set()
+
+
+def _photographs(run: Run, against: Path | None) -> list[Photograph]:
+    trained, found = _trained_on(run), []
+    has_student = (run.path / "student" / "parser").is_dir()
+    student = load_parser(run.path / "student" / "parser", run.settings.labelset) if has_student else None
+    flip = bool(read_json(run.path / "parse" / "run.json").get("config", {}).get("flip", False))
+    for name, folder in run.captures.items():
+        capture, known = read_capture(folder, run.size), load_arrays(run.path / "label" / f"{name}.npz")
+        masks = {"refined": known["refined"], "vote_plain": known["vote_plain"]}
+        if student is not None and name not in trained:
+            # Both parsers look in the same way: mirrored too, where the first labels were made so.
+            masks["student"] = predict_labels(student, capture.images, flip=flip)
+            masks["teacher"] = stages.first_labels(run.path / "parse", capture).argmax(-1).astype(np.uint8)
+        theirs: dict[int, np.ndarray] = {}
+        if against is not None and (against / name).is_dir():
+            size = (capture.cameras.width, capture.cameras.height)
+            for view in range(len(capture.images)):
+                path = against / name / "labels" / f"{view:03d}.png"
+                if path.is_file():
+                    theirs[view] = read_labels(path, f"{name}/labels/{path.name}", run.settings.labelset, size)
+        for view, (photo, yaw) in enumerate(zip(capture.images, capture.yaw)):
+            own = {method: of[view] for method, of in masks.items()}
+            own |= {"theirs": theirs[view]} if view in theirs else {}
+            found.append(Photograph(name, view, float(yaw), photo, own))
+    return found
+
+
+def study_results(folder: Path, answers: Sequence[Path], run: Path | None = None) -> dict:
+    """Reads raters' files and writes study.json beside the key; with `run` also there, for its report.
+
+    Raises:
+        InputError: files that are no answers to this study, nobody who passes the checks, or another run's study.
+    """
+    key = read_key(folder / "key.json")
+    found = results(key, [read_answers(path, key) for path in answers])
+    found["masks"] = key.get("masks", {})
+    if run is not None and found["masks"] != made_of(run):
+        raise InputError(str(run), wanted="the run this study was made of", got="other masks")
+    write_json(folder / RESULT, found)
+    if run is not None:
+        write_json(run / RESULT, found)
+    return found
+
+
+def study_of(run: Path) -> dict | None:
+    """What raters said of a run's present masks, for report.json under "study"; None where nobody was asked."""
+    path = run / RESULT
+    found = read_json(path) if path.is_file() else None
+    return found if found is not None and found.get("masks") == made_of(run) else None

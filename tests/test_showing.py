@@ -1,0 +1,253 @@
+"""Films and views of a fitted head, and studies of a run, on a ball that is a finished run."""
+
+import json
+import sys
+import types
+
+import cv2
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsplat.capture import write_capture, write_png
+from jsplat.checkpoint import save_scenes
+from jsplat.config import to_json
+from jsplat.errors import InputError
+from jsplat.folder import write_json
+from jsplat.pipeline import RunConfig, showing, studies
+from jsplat.pipeline.showing import TurntableConfig, turning, turntable, view
+from jsplat.pipeline.stage import save_arrays
+from jsplat.pipeline.studies import StudyConfig, make_study, study_of, study_results
+from jsplat.scene import Attributes, Scene, rgb_to_sh
+from tests import ball
+
+PEOPLE = ("left", "right", "other")
+FEW = StudyConfig(pairs=2, ratings=1, checks=1)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run on three balls (the last was trained on by nobody): orange, classes by side, sure on the left half."""
+    root = tmp_path_factory.mktemp("finished")
+    run, config = root / "run", RunConfig()
+    gaussians = ball.gaussians()
+    means = np.asarray(gaussians.means)
+    rows = np.where(means[:, :1] > 0, [[0, 1.0, 0]], [[0, 0.25, 0.75]]).astype(np.float32)
+    orange = jnp.broadcast_to(jnp.asarray([1.0, 0.5, 0.0]), means.shape)
+    scene = Scene(gaussians, Attributes(rgb_to_sh(orange), jnp.asarray(rows)))
+    for name in PEOPLE:
+        capture = ball.capture(name)
+        write_capture(root / "captures" / name, capture)
+        labels = capture.labels
+        (run / "parse").mkdir(parents=True, exist_ok=True)
+        (run / "label").mkdir(parents=True, exist_ok=True)
+        guess = np.eye(3, dtype=np.float16)[np.where(labels > 0, 3 - labels, 0)]  # a teacher who swaps the sides
+        save_arrays(run / "parse" / f"{name}.npz", probabilities=guess)
+        plain = np.where(labels == 2, 1, labels).astype(np.uint8)
+        save_arrays(run / "label" / f"{name}.npz", refined=labels, vote_plain=plain, rows_refined=rows)
+    (run / "fit").mkdir()
+    lead = [Scene(gaussians, scene.attributes)] * len(PEOPLE)
+    save_scenes(run / "fit", _stack(lead), list(PEOPLE), ball.SIDES)
+    about = [to_json(c) for c in (config.vote, config.sharpen, config.mask, config.palette)] + [False]
+    write_json(run / "label" / "run.json", {"config": about, "fingerprint": "1abe1"})
+    write_json(run / "label" / "labelset.json", ball.SIDES.to_json())
+    write_json(run / "parse" / "run.json", {"config": {"flip": True}, "fingerprint": "9a45e"})
+    samples = [json.dumps({"identity": name}) + "\n" for name in PEOPLE[:2]]
+    (run / "render" / "student").mkdir(parents=True)
+    (run / "render" / "student" / "samples.jsonl").write_text("".join(samples))
+    return run
+
+
+def _stack(scenes):
+    import jax
+
+    return jax.tree.map(lambda *x: jnp.stack(x), *scenes)
+
+
+# Films
+
+
+def test_a_film_turns_the_head(finished, tmp_path):
+    out = tmp_path / "films" / "turn.mp4"
+    frames = turntable(finished, out, TurntableConfig(seconds=2.0, fps=4, size=63), identity="right")
+    assert frames == 8
+    assert [p.name for p in out.parent.iterdir()] == ["turn.mp4"]
+    film = cv2.VideoCapture(str(out))
+    pictures = [film.read()[1][..., ::-1] for _ in range(8)]
+    assert not film.read()[0]
+    assert film.get(cv2.CAP_PROP_FPS) == 4
+    assert {p.shape for p in pictures} == {(64, 128, 3)}
+    middle = slice(28, 36)
+    # The codec smears colours: 40 of 255 is far from any other colour here.
+    for i, picture in enumerate(pictures):
+        np.testing.assert_allclose(picture[middle, middle].mean((0, 1)), [255, 128, 0], atol=40)
+        np.testing.assert_allclose(picture[:6, :6].mean((0, 1)), ball.BEHIND, atol=40)
+        np.testing.assert_allclose(picture[:6, 64:70].mean((0, 1)), 0, atol=40)
+        if i in (2, 6):  # from the person's left, then from the right
+            seen = picture[middle, 64 + 28 : 64 + 36].mean((0, 1))
+            np.testing.assert_allclose(seen, ball.SIDES.colors[1 if i == 2 else 2], atol=40)
+
+
+def test_the_camera_goes_where_photographs_stand():
+    around = turning(np.arange(8) * 45.0 - 180, 8)
+    np.testing.assert_allclose(around, np.arange(8) * 45.0)
+    swing = turning(np.asarray([-80.0, 0, 50, 100]), 8)
+    np.testing.assert_allclose([swing.max(), swing.min(), swing[0]], [100, -80, 10])
+    # The last frame is followed by the first: no step there is larger than elsewhere.
+    assert abs(swing[-1] - swing[0]) <= np.abs(np.diff(swing)).max() + 1e-9
+
+
+def test_a_film_that_fails_leaves_nothing(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(showing, "to_masks", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        turntable(finished, tmp_path / "turn.mp4", TurntableConfig(seconds=1.0, fps=2, size=16))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seconds": 0.0}, "turntable: seconds: wanted more than 0, at most 600, got 0.0"),
+        ({"seconds": float("nan")}, "turntable: seconds: wanted more than 0"),
+        ({"fps": 0}, "turntable: fps: wanted 1 to 120, got 0"),
+        ({"size": 8}, "turntable: size: wanted 16 to 2160 pixels, got 8"),
+    ],
+)
+def test_film_settings_are_checked(change, message):
+    with pytest.raises(InputError, match=message):
+        TurntableConfig(**change)
+
+
+def test_what_is_not_there_is_named(finished, tmp_path):
+    with pytest.raises(InputError, match="identity: wanted one of left, other, right, got nobody"):
+        turntable(finished, tmp_path / "a.mp4", TurntableConfig(), identity="nobody")
+    with pytest.raises(InputError, match=r"OUT: wanted a file that ends in \.mp4, got a\.avi"):
+        turntable(finished, tmp_path / "a.avi", TurntableConfig())
+
+
+# The viewer
+
+
+class _Server:
+    """What jsplat uses of viser's server, written down."""
+
+    def __init__(self, **options):
+        self.options, self.layers, self.up = options, {}, None
+        self.scene = self.gui = self
+
+    def set_up_direction(self, up):
+        self.up = up
+
+    def add_gaussian_splats(self, name, centers, covariances, rgbs, opacities, visible):
+        parts = {"centers": centers, "covariances": covariances, "rgbs": rgbs, "opacities": opacities}
+        self.layers[name] = types.SimpleNamespace(visible=visible, **parts)
+        return self.layers[name]
+
+    def add_dropdown(self, label, options):
+        self.choice = types.SimpleNamespace(value=options[0], options=options)
+        self.choice.on_update = lambda function: setattr(self, "chosen", function)
+        return self.choice
+
+    def on_client_connect(self, function):
+        self.connected = function
+
+
+def test_the_viewer_shows_what_was_fitted(finished, monkeypatch):
+    monkeypatch.setitem(sys.modules, "viser", types.SimpleNamespace(ViserServer=_Server))
+    server = view(finished, identity="left", port=8099)
+    assert server.options == {"host": "127.0.0.1", "port": 8099, "label": "jsplat: left"}
+    assert server.up == "+y"
+    gaussians = ball.gaussians()
+    colors = {name: layer.rgbs for name, layer in server.layers.items()}
+    left = np.asarray(gaussians.means)[:, 0] > 0
+    np.testing.assert_allclose(colors["/RGB"], np.broadcast_to([1, 0.5, 0], (200, 3)), atol=1e-6)
+    np.testing.assert_array_equal(colors["/labels"], np.where(left[:, None], [1.0, 0, 0], [0, 0, 1.0]))
+    sure, unsure = colors["/confidence"][left], colors["/confidence"][~left]
+    assert np.ptp(sure, 0).max() == np.ptp(unsure, 0).max() == 0
+    assert sure[0].sum() > unsure[0].sum()
+    for layer in server.layers.values():
+        # The ball is the head's frame already: a Gaussian's variances are its squared scales, thin along the normal.
+        np.testing.assert_allclose(layer.centers, gaussians.means, atol=1e-7)
+        values = np.linalg.eigvalsh(layer.covariances)
+        np.testing.assert_allclose(values, np.sort(np.exp(2 * np.asarray(gaussians.log_scales))), rtol=1e-4)
+        normal = np.asarray(gaussians.means) / ball.RADIUS
+        along = np.einsum("ni,nij,nj->n", normal, layer.covariances, normal)
+        np.testing.assert_allclose(along, values[:, 0], rtol=1e-3)
+        np.testing.assert_allclose(layer.opacities, np.full((200, 1), 0.97), atol=1e-6)
+    assert [name for name, layer in server.layers.items() if layer.visible] == ["/RGB"]
+    server.choice.value = "confidence"
+    server.chosen(None)
+    assert [name for name, layer in server.layers.items() if layer.visible] == ["/confidence"]
+    client = types.SimpleNamespace(camera=types.SimpleNamespace())
+    server.connected(client)
+    np.testing.assert_allclose(client.camera.position, [0, 0, ball.DISTANCE], atol=1e-3)
+
+
+def test_without_viser_the_extra_is_named(finished, monkeypatch):
+    monkeypatch.setitem(sys.modules, "viser", None)
+    with pytest.raises(InputError, match=r"view: wanted the package viser.*pip install 'jsplat\[view\]', got none"):
+        view(finished)
+
+
+# Studies
+
+
+@pytest.fixture
+def with_student(finished, monkeypatch):
+    """A student who is right on everybody."""
+    (finished / "student" / "parser").mkdir(parents=True, exist_ok=True)
+    write_json(finished / "student" / "run.json", {"fingerprint": "57d"})
+    asked = []
+
+    def predict(parser, images, *, flip):
+        asked.append(flip)
+        return ball.capture().labels
+
+    monkeypatch.setattr(studies, "load_parser", lambda *_: "a parser")
+    monkeypatch.setattr(studies, "predict_labels", predict)
+    return asked
+
+
+def test_a_study_of_a_run(finished, with_student, tmp_path):
+    key = make_study(finished, tmp_path / "study", FEW, 0)
+    assert key["comparisons"] == [["student", "teacher"], ["refined", "vote_plain"]]
+    assert with_student == [True]  # one person was not trained on; mirrored like the first labels
+    students = [x for x in key["items"].values() if "student" in (x.get("left"), x.get("right"), x.get("method"))]
+    assert {x["identity"] for x in students} == {"other"}
+    assert key["masks"] == {"parse": "9a45e", "label": "1abe1", "student": "57d"}
+    assert sorted(p.name for p in (tmp_path / "study").iterdir()) == ["key.json", "run.json", "study.html"]
+    page = (tmp_path / "study" / "study.html").read_bytes()
+    assert make_study(finished, tmp_path / "study", FEW, 0) == key  # the same study may be made again
+    assert (tmp_path / "study" / "study.html").read_bytes() == page
+    with pytest.raises(InputError, match="wanted a new folder, got another study, which may have been answered"):
+        make_study(finished, tmp_path / "study", FEW, 1)
+
+
+def test_ours_against_theirs(finished, with_student, tmp_path):
+    for view_ in range(8):
+        write_png(tmp_path / "theirs" / "left" / "labels" / f"{view_:03d}.png", np.ones((32, 32), np.uint8))
+    key = make_study(finished, tmp_path / "study", FEW, 0, against=tmp_path / "theirs")
+    assert key["comparisons"][-1] == ["refined", "theirs"]
+    assert {x["identity"] for x in key["items"].values() if "theirs" in (x.get("left"), x.get("right"))} == {"left"}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty: wanted masks of left, other, right \(IDENTITY/labels/000\.png\)"):
+        make_study(finished, tmp_path / "study2", FEW, 0, against=tmp_path / "empty")
+    write_png(tmp_path / "theirs" / "left" / "labels" / "003.png", np.ones((16, 32), np.uint8))
+    with pytest.raises(InputError, match=r"left/labels/003\.png: wanted one 8-bit channel of 32x32 pixels"):
+        make_study(finished, tmp_path / "study2", FEW, 0, against=tmp_path / "theirs")
+
+
+def test_results_reach_the_run_they_are_about(finished, with_student, tmp_path):
+    key = make_study(finished, tmp_path / "study", FEW, 0)
+    assert study_of(finished) is None
+    answers = {i: {"answer": x.get("answer", "same"), "seconds": 1} for i, x in key["items"].items()}
+    answers |= {i: {"answer": 3, "seconds": 1} for i, x in key["items"].items() if x["kind"] == "rating"}
+    write_json(tmp_path / "a.json", {"study": key["study"], "rater": "0123abcd", "answers": answers})
+    found = study_results(tmp_path / "study", [tmp_path / "a.json"], finished)
+    assert found["ratings"]["student"] == {"n": 1, "mean": 3.0, "interval": None}
+    assert json.loads((tmp_path / "study" / "study.json").read_text()) == study_of(finished) == found
+    write_json(finished / "student" / "run.json", {"fingerprint": "another"})
+    assert study_of(finished) is None
+    with pytest.raises(InputError, match="wanted the run this study was made of, got other masks"):
+        study_results(tmp_path / "study", [tmp_path / "a.json"], finished)
+    (finished / "study.json").unlink()
