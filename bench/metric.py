@@ -21,6 +21,7 @@ class Metric:
         direction: "lower" or "higher" is better.
         spread: interquartile range over the rounds, relative to the median.
         fastest: the best round, which a busy machine disturbs least.
+        processor: as `value`, of the time that all threads of the process together spent on a processor.
         bound: what must hold (at most for "lower", at least for "higher"); None = nothing is promised.
         accuracy: how right the timed computation was.
         work: the workload's own numbers (gaussians, channels, edge, identities, ...), and what was computed.
@@ -50,6 +51,7 @@ class Metric:
     note: str | None = None
     error: str | None = None
     skipped: str | None = None
+    processor: float | None = None
 
     def line(self, **about: Any) -> dict[str, Any]:
         """A JSON-able record; `about` says where it was measured."""

@@ -76,6 +76,7 @@ def about(suite: str) -> dict[str, object]:
         "commit": commit,
         "versions": versions | {"python": platform.python_version()},
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "cores": os.cpu_count(),
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

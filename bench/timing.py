@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench.metric import Metric, paired_ratio, summary
 
 TURN = 0.3  # seconds: a shorter job is repeated within its turn, so that all meet the same disturbances
@@ -57,11 +59,15 @@ class Suite:
 
 
 def chosen(suite: Suite, pattern: str) -> Suite:
-    """The workloads in whose name the regular expression is found, and the ratios that need no other."""
+    """The workloads in whose name the regular expression is found, and the ratios that still have both sides."""
     works = tuple(work for work in suite.workloads if re.search(pattern, work.name))
     names = {work.name for work in works}
-    ratios = tuple(r for r in suite.ratios if {*_names(r.over), *_names(r.under)} <= names)
-    return Suite(works, ratios, suite.rounds)
+
+    def left(side: str | tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in _names(side) if name in names)
+
+    ratios = (dataclasses.replace(r, over=left(r.over), under=left(r.under)) for r in suite.ratios)
+    return Suite(works, tuple(r for r in ratios if r.over and r.under), suite.rounds)
 
 
 def measure(suite: Suite, prepare: Callable[[Any], Job], rounds: int | None = None) -> list[Metric]:
@@ -87,20 +93,23 @@ def measure(suite: Suite, prepare: Callable[[Any], Job], rounds: int | None = No
         except Exception as error:  # whatever it is, the other workloads are still worth measuring
             why[work.name] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    busy: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(rounds):
         for name, (job, repeats, _) in list(jobs.items()):
             try:
+                begin = time.process_time()
                 seconds[name].append(_seconds(job.call, repeats))
+                busy[name].append((time.process_time() - begin) / repeats)
             except Exception as error:  # as above
                 why[name] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
                 del jobs[name], seconds[name]
     found = [
-        _metric(work.name, seconds[work.name], *jobs[work.name][::2])
+        _metric(work.name, seconds[work.name], busy[work.name], *jobs[work.name][::2])
         if work.name in jobs
         else Metric(work.name, None, "ms", "lower", **why[work.name])
         for work in suite.workloads
     ]
-    return found + [_ratio(ratio, seconds, jobs, why) for ratio in suite.ratios]
+    return found + [_ratio(ratio, seconds, busy, jobs, why) for ratio in suite.ratios]
 
 
 def _seconds(call: Callable[[], Any], repeats: int) -> float:
@@ -111,17 +120,30 @@ def _seconds(call: Callable[[], Any], repeats: int) -> float:
     return (time.perf_counter() - begin) / repeats
 
 
-def _metric(name: str, seconds: list[float], job: Job, grown: float | None) -> Metric:
+def _metric(name: str, seconds: list[float], busy: list[float], job: Job, grown: float | None) -> Metric:
     value, spread = summary(seconds)
     kept = {f.name: getattr(job, f.name) for f in dataclasses.fields(Job) if f.name not in ("call", "warm")}
-    return Metric(name, 1e3 * value, "ms", "lower", spread, len(seconds), 1e3 * min(seconds), memory_mb=grown, **kept)
+    return Metric(
+        name,
+        1e3 * value,
+        "ms",
+        "lower",
+        spread,
+        len(seconds),
+        1e3 * min(seconds),
+        memory_mb=grown,
+        processor=1e3 * float(np.median(busy)),
+        **kept,
+    )
 
 
 def _names(one_or_more: str | tuple[str, ...]) -> tuple[str, ...]:
     return (one_or_more,) if isinstance(one_or_more, str) else one_or_more
 
 
-def _ratio(ratio: Ratio, seconds: dict[str, list[float]], jobs, why: dict[str, dict[str, str]]) -> Metric:
+def _ratio(
+    ratio: Ratio, seconds: dict[str, list[float]], busy: dict[str, list[float]], jobs, why: dict[str, dict[str, str]]
+) -> Metric:
     best_modes = []
     for names in (_names(ratio.over), _names(ratio.under)):
         measured = [name for name in names if name in seconds]
@@ -139,7 +161,7 @@ def _ratio(ratio: Ratio, seconds: dict[str, list[float]], jobs, why: dict[str, d
     both = {f"{n}.{key}": x for n in (over, under) for key, x in jobs[n][0].accuracy.items()}
     return Metric(
         ratio.name, value, "x", ratio.direction, spread, len(seconds[over]), best, ratio.bound, both,
-        note=f"{over} over {under}",
+        note=f"{over} over {under}", processor=float(np.median(busy[over]) / max(np.median(busy[under]), 1e-9)),
     )  # fmt: skip
 
 

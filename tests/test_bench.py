@@ -175,7 +175,10 @@ def test_workloads_are_chosen_by_name_with_the_ratios_among_them():
     suite = chosen(SUITES["cpu-raster"], "train 22, 8")
     assert {w.name.partition("/")[0] for w in suite.workloads} == {"cpu train 22, 8 identities"}
     assert [r.name for r in suite.ratios] == ["cpu train 22, 8 identities: torch over jsplat"]
-    assert chosen(SUITES["cpu-small"], "train_22").ratios[0].name == "identities_8_over_1"  # the other needs train_rgb
+    (ratio,) = chosen(SUITES["cpu-small"], "train_22").ratios
+    assert ratio.name == "identities_8_over_1"  # the others need what is not there
+    (ratio,) = chosen(SUITES["cpu-raster"], "^cpu train 3(/.* 1 threads)?$").ratios
+    assert ratio.over == ("cpu train 3/torch batched, 1 threads",)  # of the modes those that are left
 
 
 def test_memory_of_a_call_is_the_growth_of_its_peak():

@@ -81,7 +81,7 @@ def test_a_flat_series_can_be_drawn():
 
 def test_what_nobody_measured_is_said():
     text = performance({}, "plots")
-    assert "| gpu train 22: gsplat over jsplat | GPU | not measured | 2.5 |" in text
+    assert "| gpu train 22: gsplat over jsplat | GPU | not measured | - | 2.5 |" in text
     assert "GPU: not measured." in text
     assert scaling({}) == "GPU and cluster: not measured."
     assert drawings({}) == {}
@@ -95,18 +95,23 @@ def _ratio(value: float, fastest: float, **more) -> dict:
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
-        (_ratio(3.5, 3.2), "| d | 3.5 (3.2) | 3 | yes | 10% | - |"),
-        (_ratio(5.0, 2.0), "| d | 5 (2) | 3 | **no** | 10% | - |"),  # a busy machine slowed the peer
-        (_ratio(2.0, 2.0), "| d | 2 (2) | 3 | **no** | 10% | - |"),
+        (_ratio(3.5, 3.2), "| d | 3.5 (3.2) | - | 3 | yes | 10% | - |"),
+        (_ratio(5.0, 2.0), "| d | 5 (2) | - | 3 | **no** | 10% | - |"),  # a busy machine slowed the peer
+        (_ratio(2.0, 2.0), "| d | 2 (2) | - | 3 | **no** | 10% | - |"),
         (
             _ratio(None, None, skipped="torch is not installed"),
-            "not measured: torch is not installed | 3 | - | - | - |",
+            "not measured: torch is not installed | - | 3 | - | - | - |",
         ),
         (_ratio(None, None, error="ValueError: x"), "failed: ValueError: x"),
     ],
 )
 def test_a_goal_is_met_only_by_the_median_and_the_best_rounds(line, shown):
     assert shown in goals({"d": {line["name"]: line}})
+
+
+def test_nothing_is_judged_on_a_busy_machine():
+    line = _ratio(5.0, 5.0, processor=2.0) | {"load": 4.0, "cores": 2}
+    assert "| d | 5 (5) | 2 | 3 | not judged: busy machine | 10% | - |" in goals({"d": {line["name"]: line}})
 
 
 def test_the_table_of_times_shows_rates_and_floors():
