@@ -220,7 +220,8 @@ def _table(means2d, conics, opacities, depths):
     depths = lax.bitcast_convert_type(_packed(depths), jnp.float32)
     rest = jnp.stack([jnp.maximum(jnp.log2(opacities), EMPTY), depths], -1)
     rows = jnp.concatenate([means2d, form, rest], -1).reshape(-1, COLUMNS)
-    return jnp.concatenate([rows, jnp.zeros((1, COLUMNS)).at[0, PEAK].set(EMPTY)])
+    nothing = jnp.asarray([[EMPTY if k == PEAK else 0.0 for k in range(COLUMNS)]], jnp.float32)
+    return jnp.concatenate([rows, nothing])
 
 
 def _call(kernel, shapes, tiles, g, args):

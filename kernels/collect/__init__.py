@@ -130,14 +130,14 @@ def _sum_owned(rows, owner, *, sets, interpret):
     images, length = rows.shape[0], rows[0].size
 
     def kernel(rows_ref, owner_ref, out_ref):
-        index = pl.program_id(1) * SUMS + jnp.arange(SUMS, dtype=jnp.int32)
+        wanted, index = pl.program_id(0), pl.program_id(1) * SUMS + jnp.arange(SUMS, dtype=jnp.int32)
 
         def add(image, total):
-            mask = (index < length) & (owner_ref[image] == pl.program_id(0))
+            mask = (index < length) & (owner_ref[image] == wanted)
             return total + plt.load(rows_ref.at[image, index], mask=mask, other=0.0)
 
         total = lax.fori_loop(0, images, add, jnp.zeros(SUMS, jnp.float32))
-        plt.store(out_ref.at[pl.program_id(0), index], total, mask=index < length)
+        plt.store(out_ref.at[wanted, index], total, mask=index < length)
 
     out = pl.pallas_call(
         kernel,

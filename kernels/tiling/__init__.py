@@ -9,7 +9,7 @@ import typing
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from jsplat.kernels.constants import ALPHA_FLOOR
 
@@ -46,7 +46,7 @@ def tile_grid(size: tuple[int, int], tile: tuple[int, int]) -> tuple[int, int]:
     return -(-size[0] // tile[0]), -(-size[1] // tile[1])
 
 
-def to_tiles(image: Float[Array, "i h w c"], *, tile: tuple[int, int]) -> Float[Array, "t p c"]:
+def to_tiles(image: Num[Array, "i h w c"], *, tile: tuple[int, int]) -> Num[Array, "t p c"]:
     """Images cut into tiles row by row, padded with zeros to whole tiles; pixels of a tile row by row."""
     i, h, w, c = image.shape
     across, down = tile_grid((w, h), tile)
