@@ -95,12 +95,12 @@ def times(lines: Mapping[str, dict]) -> str:
         work, floor = line.get("work") or {}, line.get("floor") or {}
         best = line.get("fastest") or line["value"]
         rate = f"{1e3 * work['images'] / line['value']:.3g}" if work.get("kind") == "network" else "-"
-        memory = line.get("program_mb") or line.get("memory_mb")
+        memory = line.get("program_mb") or line.get("memory_mb") or 0.0
         counted = f"{floor['operations'] / 1e9:.2g} Gop, {floor['bytes'] / 1e6:.2g} MB" if floor else "-"
         spread = f"{line['spread']:.0%}" if line["rounds"] > 1 else "one round"
         compiled = line.get("compile_seconds")
         rows.append(
-            [name, f"{line['value']:.4g}", f"{best:.4g}", spread, rate, "-" if memory is None else f"{memory:.0f}",
+            [name, f"{line['value']:.4g}", f"{best:.4g}", spread, rate, "-" if memory < 1 else f"{memory:.0f}",
              "-" if compiled is None else f"{compiled:.1f}", counted]
         )  # fmt: skip
     head = ["workload", "median ms", "best ms", "IQR", "images/s", "memory, MB", "compile, s", "floor"]
@@ -188,8 +188,9 @@ def scaling(devices: Devices) -> str:
             what = (
                 f"{line['name']}: {work['gaussians']} Gaussians, {work['edge']} px, {line['accuracy']['psnr']:.1f} dB"
             )
-            rows.append([what, f"{per_hour:,.0f}", *(f"{cost(line, n):,.1f}" for n in MANY)])
-        head = ["fit", "identities an hour", *(f"hours for {n:,}" for n in MANY)]
+            load = "-" if line.get("load") is None else f"{line['load']:.1f}"
+            rows.append([what, f"{per_hour:,.0f}", *(f"{cost(line, n):,.1f}" for n in MANY), load])
+        head = ["fit", "identities an hour", *(f"hours for {n:,}" for n in MANY), "load of the machine"]
         parts.append(markdown(head, rows) if rows else f"Cost of many identities: {NOT_MEASURED}.")
     if not any("gpu" in line["suite"] for lines in devices.values() for line in lines.values()):
         parts.append(f"GPU and cluster: {NOT_MEASURED}.")

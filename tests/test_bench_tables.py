@@ -132,7 +132,7 @@ def test_quality_against_time_is_drawn_and_priced():
     lines = [fit_line("jsplat", 36.0, 30.0), fit_line("two_models", 360.0, 29.0)]
     devices = {"d": {line["name"]: line for line in lines}}
     assert list(drawings(devices)) == ["d-psnr.svg"]
-    assert "10 Gaussians, 64 px, 30.0 dB | 800 | 1.2 | 125.0 |" in scaling(devices)  # 1.25 rounds to even
+    assert "10 Gaussians, 64 px, 30.0 dB | 800 | 1.2 | 125.0 | 0.5 |" in scaling(devices)  # 1.25 rounds to even
 
 
 def test_the_latest_line_with_a_value_counts(tmp_path):
