@@ -355,7 +355,7 @@ def _repaint(head: Head, view: np.ndarray, pixel: np.ndarray) -> None:
     settings = head.settings
     flat = [x.reshape(len(head.masks), -1) for x in (head.raw, head.confidence, head.alpha)]
     raw, _, alpha = (x[view, pixel] for x in flat)
-    column = (head.shown[view, pixel][:, None, None], alpha[:, None, None])  # each place a picture of one pixel
+    column = (head.shown[view, pixel][None, :, None], alpha[None, :, None])  # all places as one picture, one pixel wide
     labels, sure = (x.reshape(-1) for x in to_masks(*column, settings.labelset, settings.mask))
     flat[0][view, pixel], flat[1][view, pixel] = labels, sure
     for v in np.unique(view[labels != raw]):

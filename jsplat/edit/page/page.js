@@ -21,14 +21,16 @@ function toast(text, error = false) {
   clearTimeout(toast.timer);
   toast.timer = setTimeout(() => ($("toast").hidden = true), error ? 8000 : 4500);
 }
-function say(text, busy = false) {
-  $("state").textContent = text;
-  $("state").classList.toggle("busy", busy);
+// What goes on, by kind; the latest is shown. No text: that kind is over.
+const going = new Map();
+function say(kind, text) {
+  going.delete(kind);
+  if (text) going.set(kind, text);
+  $("state").textContent = [...going.values()].at(-1) ?? "";
+  $("state").classList.toggle("busy", going.size > 0);
 }
-const guarded = (action) => (...args) => Promise.resolve(action(...args)).catch((error) => {
-  say("");
-  toast(error.message, true);
-});
+const guarded = (action) => (...args) =>
+  new Promise((done) => done(action(...args))).catch((error) => toast(error.message, true));
 
 // ---- what is shown
 
@@ -57,7 +59,7 @@ async function open(which, view) {
   refresh();
   showQueue();
   await openBeside(about.near[view].includes(state.beside) ? state.beside : about.near[view][0]);
-  warm(which);
+  guarded(warm)(which);
 }
 
 async function openBeside(view) {
@@ -83,9 +85,9 @@ async function openBeside(view) {
 async function showBase() {
   const about = head();
   if (state.base === "render" && !state.render) {
-    say("Rendering", true);
-    state.render = fromRgb(await bytes(`${state.head}/${state.view}/render`), about.width, about.height);
-    say("");
+    say("render", "Rendering");
+    const picture = await bytes(`${state.head}/${state.view}/render`).finally(() => say("render"));
+    state.render = fromRgb(picture, about.width, about.height);
   }
   main.fade = state.base === "confidence" ? 0.35 : 1; // doubt has colours of its own
   main.setPicture(state.base === "render" ? state.render : state.base === "confidence" ? fromDoubt(state.photo, state.sure) : state.photo);
@@ -101,7 +103,7 @@ function setBase(base) {
 async function warm(which) {
   while (state.head === which) {
     const { ready } = await (await get(`${which}`)).json();
-    if (!state.saving) say(ready ? "" : "Preparing the geometry", !ready);
+    say("warm", ready ? "" : "Preparing the geometry");
     if (ready) return;
     await new Promise((done) => setTimeout(done, 1000));
   }
@@ -151,18 +153,17 @@ function isDirty() {
 }
 
 function save(revision = state.revision) {
-  if (!state.saving) state.saving = send(revision).finally(() => ((state.saving = null), refresh()));
+  if (!state.saving) state.saving = send(revision).finally(() => ((state.saving = null), say("save"), refresh()));
   return state.saving;
 }
 
 async function send(revision) {
   const [which, view, sent] = [state.head, state.view, state.layer.slice()];
-  say("Saving and voting", true);
+  say("save", "Saving and voting");
   refresh();
   const answer = await fetch(`api/${which}/${view}/labels`, {
     method: "POST", body: sent, headers: { "X-Revision": revision, "X-Seconds": state.seconds.toFixed(1) },
   });
-  say("");
   if (answer.status === 409) {
     $("conflict").showModal();
     throw new Error("Saved in another window in the meantime");
@@ -440,12 +441,13 @@ function listen() {
 }
 
 async function start() {
-  say("Reading the run", true);
+  say("start", "Reading the run");
   await readRun();
   while (!state.run.heads.some((h) => h.yaw)) {
     await new Promise((done) => setTimeout(done, 300));
     await readRun();
   }
+  say("start");
   main = new Pane($("canvas"), state.run.labelset.colors);
   other = new Pane($("beside"), state.run.labelset.colors);
   main.decorate = decorate;
