@@ -36,10 +36,13 @@ class Chunks(typing.NamedTuple):
 
 
 def _chunks(hits: TileHits) -> Chunks:
-    tiles = hits.starts.shape[0] - 1
+    tiles, images = hits.starts.shape[0] - 1, hits.needed.shape[0]
     lengths = hits.starts[1:] - hits.starts[:-1]
     counts = -(-lengths // CHUNK)
-    slots = -(-(hits.ids.shape[0] // CHUNK + tiles) // BLOCK) * BLOCK
+    # Empty chunks in an image's last tile fill its last block up: then no sum depends on what else is in the batch.
+    counts = counts.reshape(images, -1)
+    counts = counts.at[:, -1].add(-counts.sum(1) % BLOCK).reshape(-1)
+    slots = (-(-(hits.ids.shape[0] // CHUNK + tiles) // BLOCK) + images) * BLOCK
     first = jnp.cumsum(counts) - counts
     used = counts.sum()
     tile = jnp.repeat(jnp.arange(tiles, dtype=jnp.int32), counts, total_repeat_length=slots)
@@ -212,7 +215,10 @@ def backward(
     # Under one jit XLA merges this binning with the forward pass's own.
     hits = bin_tiles(means2d, conics, opacities, depths, size=size, tile=TILE, capacity=capacity)
     chunks = _chunks(hits)
-    whole = (_shaping(image, shape_channels) * _shaping(grad, shape_channels)).sum(-1, keepdims=True)
+    shown, wanted = (_shaping(x, shape_channels) for x in (image, grad))
+    # One channel after the other: how a reduction groups its sums depends on the batch's size.
+    parts = [shown[..., k, None] * wanted[..., k, None] for k in range(shown.shape[-1])]
+    whole = functools.reduce(jnp.add, parts)
     whole, grad = (to_tiles(x, tile=TILE) for x in (whole, grad))
     table, (images, count) = _table(means2d, conics, opacities, depths), opacities.shape
 
