@@ -19,6 +19,7 @@ from jsplat.kernels import select
 from jsplat.kernels.select import Facts, Implementation
 
 _HOPPER_OR_BLACKWELL = "an NVIDIA GPU of compute capability 9.0 or 10.x"
+_AMPERE_OR_LATER = "an NVIDIA GPU of compute capability 8.0 or later"
 _MOST_CHANNELS = 64  # of the Mosaic kernels
 
 
@@ -28,6 +29,10 @@ def _mosaic_declines(facts: Facts) -> str | None:
     return select.needs_gpu(facts, wanted=_HOPPER_OR_BLACKWELL, supported=lambda cc: cc == (9, 0) or cc[0] == 10)
 
 
+def _triton_declines(facts: Facts) -> str | None:
+    return select.needs_gpu(facts, wanted=_AMPERE_OR_LATER, supported=lambda cc: cc >= (8, 0))
+
+
 def _entry(name, declines):
     return Implementation(select.module(f"jsplat.kernels.blend.{name}"), declines)
 
@@ -35,6 +40,7 @@ def _entry(name, declines):
 # The best first; the last one runs everywhere.
 IMPLEMENTATIONS = {
     "mosaic_gpu": _entry("mosaic_gpu", _mosaic_declines),
+    "triton": _entry("triton", _triton_declines),
     "xla": _entry("xla", lambda facts: None),
 }
 BACKENDS = tuple(IMPLEMENTATIONS)
@@ -129,8 +135,8 @@ def blend(
         size: (width, height) in pixels.
         capacity: tile hits an image may need.
         shape_channels: only the first so many channels, depth and alpha send gradients to the geometry; None = all.
-        backend: one of `BACKENDS`, or None for the best that works here: `mosaic_gpu` on Hopper and
-            Blackwell, else, and for float64, `xla`. Arrays that lie on a device decide by it, under `jit`
+        backend: one of `BACKENDS`, or None for the best that works here: `mosaic_gpu` on Hopper and Blackwell, `triton`
+            on other NVIDIA GPUs, else, and for float64, `xla`. Arrays that lie on a device decide by it, under `jit`
             the default device does.
 
     Returns:

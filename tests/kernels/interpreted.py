@@ -10,7 +10,7 @@ from typing import Any
 
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from jsplat.kernels.blend import IMPLEMENTATIONS, mosaic_gpu
+from jsplat.kernels.blend import IMPLEMENTATIONS, mosaic_gpu, triton
 from jsplat.kernels.select import Implementation
 
 
@@ -31,6 +31,8 @@ def _with(module: Any, interpret: Any) -> types.SimpleNamespace:
     )
 
 
-_MOSAIC = _with(mosaic_gpu, gpu_interpreter())
-INTERPRETED = {"mosaic_gpu interpreted": Implementation(lambda: _MOSAIC, lambda facts: None)}
+_ALL = {"mosaic_gpu": _with(mosaic_gpu, gpu_interpreter()), "triton": _with(triton, True)}
+INTERPRETED = {
+    f"{name} interpreted": Implementation(lambda one=one: one, lambda facts: None) for name, one in _ALL.items()
+}
 IMPLEMENTATIONS.update(INTERPRETED)

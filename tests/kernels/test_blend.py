@@ -34,19 +34,22 @@ LOSS = np.random.default_rng(7).normal(size=(SIZE[1], SIZE[0], CHANNELS + 2))  #
 
 
 ON_DEVICE = os.environ.get("JSPLAT_DEVICE_TESTS") == "1"  # a GPU is there: kernels run natively, or tests fail
-INTERPRETED_CASES = (
-    "random",
-    "nothing_visible",
-    "one_at_the_corner",
-    "needle",
-    "huge",
-    "point",
-    "opacity_zero",
-    "two_chunks",
-    "two_chunks_and_one",
-    "nearly_opaque_layers",
-    "far_apart_depths",
-)  # the interpreter needs a second for each
+INTERPRETED_CASES = {  # the interpreter of Mosaic kernels needs a second for each
+    "mosaic_gpu interpreted": (
+        "random",
+        "nothing_visible",
+        "one_at_the_corner",
+        "needle",
+        "huge",
+        "point",
+        "opacity_zero",
+        "two_chunks",
+        "two_chunks_and_one",
+        "nearly_opaque_layers",
+        "far_apart_depths",
+    ),
+    "triton interpreted": ("random",),  # the others in test_triton.py
+}
 
 
 def works_here(backend: str) -> bool:
@@ -58,7 +61,7 @@ def works_here(backend: str) -> bool:
 NATIVE = tuple(name for name in BACKENDS if works_here(name))
 RUNS = [(name, case) for name in NATIVE for case in CASES]
 if not ON_DEVICE:
-    RUNS += [(name, case) for name in INTERPRETED for case in INTERPRETED_CASES]
+    RUNS += [(name, case) for name in INTERPRETED for case in INTERPRETED_CASES[name]]
 IN_DOUBLE = ("xla",)
 
 
@@ -143,7 +146,7 @@ def test_these_implementations_ran():
 
 def test_an_unknown_implementation_is_refused():
     with pytest.raises(
-        ValueError, match=r"blend: backend: wanted one of \('mosaic_gpu', 'xla'.*\) or None, got 'cuda'"
+        ValueError, match=r"blend: backend: wanted one of \('mosaic_gpu', 'triton', 'xla'.*\) or None, got 'cuda'"
     ):
         blend(*CASES["one"]().arrays(), size=SIZE, capacity=CAPACITY, backend="cuda")
 
@@ -313,9 +316,10 @@ def test_two_runs_give_the_same_bits():
 
 
 MANY_CHANNELS = [(name, channels) for name in NATIVE for channels in (1, 22, 33)]
+MANY_CHANNELS += [] if ON_DEVICE else [("mosaic_gpu interpreted", 22)]
 
 
-@pytest.mark.parametrize(("backend", "channels"), MANY_CHANNELS + [(name, 22) for name in INTERPRETED if not ON_DEVICE])
+@pytest.mark.parametrize(("backend", "channels"), MANY_CHANNELS)
 def test_any_number_of_channels(backend, channels):
     case = CASES["random"]().arrays()
     features = np.random.default_rng(channels).uniform(size=(1, COUNT, channels)).astype(np.float32).astype(np.float64)

@@ -31,17 +31,23 @@ def test_hopper_and_blackwell_get_the_mosaic_kernels(capability):
 
 
 @pytest.mark.parametrize("capability", ["8.0", "8.9", "12.0"])
-def test_others_do_not(capability):
-    assert chosen(gpu(capability)) != "mosaic_gpu"
+def test_other_nvidia_gpus_get_the_triton_kernels(capability):
+    assert chosen(gpu(capability)) == "triton"
     with pytest.raises(ValueError, match=rf"mosaic_gpu: wanted .* 9.0 or 10.x, got NVIDIA GPU of {capability}"):
         chosen(gpu(capability), name="mosaic_gpu")
 
 
 def test_too_many_channels_are_left_to_others():
     assert chosen(gpu("9.0"), channels=64) == "mosaic_gpu"
-    assert chosen(gpu("9.0"), channels=65) != "mosaic_gpu"
+    assert chosen(gpu("9.0"), channels=65) == "triton"
     with pytest.raises(ValueError, match="mosaic_gpu: wanted 1 to 64 channels, got 65"):
         chosen(gpu("9.0"), name="mosaic_gpu", channels=65)
+
+
+def test_older_gpus_get_xla():
+    assert chosen(gpu("7.5")) == "xla"
+    with pytest.raises(ValueError, match=r"triton: wanted .* 8.0 or later, got NVIDIA GPU of 7.5"):
+        chosen(gpu("7.5"), name="triton")
 
 
 def test_a_cpu_gets_xla():

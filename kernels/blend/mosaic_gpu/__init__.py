@@ -22,7 +22,7 @@ from jsplat.kernels.blend.mosaic_gpu.layout import (
 )
 from jsplat.kernels.blend.mosaic_gpu.table import feature_table, table
 from jsplat.kernels.blend.mosaic_gpu.walk import Lists
-from jsplat.kernels.collect import collect
+from jsplat.kernels.collect import collect, sum_over_images
 from jsplat.kernels.constants import ALPHA_FLOOR
 from jsplat.kernels.tiling import bin_tiles, tile_grid
 
@@ -87,7 +87,8 @@ def backward(
     low = (planes - high.astype(jnp.float32)).astype(jnp.bfloat16)
     rounded = high.astype(jnp.float32) + low.astype(jnp.float32)
     products = to_planes(image) * jnp.concatenate([rounded[:, :-1], planes[:, -1:]], 1)
-    whole = products[:, :shape_channels].sum(1) + products[:, -2:].sum(1)
+    # One channel after the other: how a reduction groups its sums may depend on the size of the batch.
+    whole = functools.reduce(jnp.add, [products[:, k] for k in (*range(shape_channels), channels, channels + 1)])
     rows = gradient_rows(
         lists,
         jnp.concatenate([matrix_tiles(part[:, : channels + 1]) for part in (high, low)], 1),
@@ -103,7 +104,7 @@ def backward(
     means = jnp.stack([_times(a, dx) + _times(b, dy), _times(b, dx) + _times(c, dy)], -1)
     light = jnp.where(opacities > 0, -total / jnp.maximum(opacities, ALPHA_FLOOR), 0.0)
     painted = sums[..., MOMENTS : MOMENTS + channels + 1]
-    learned = jnp.zeros(features.shape, jnp.float32).at[owner].add(painted[..., :-1])
+    learned = sum_over_images(painted[..., :-1], owner, features.shape[0])
     return means, jnp.stack([0.5 * dxx, dxy, 0.5 * dyy], -1), light, painted[..., -1], learned
 
 
