@@ -52,6 +52,10 @@ def prepare_step(work: Step) -> Job:
     if work.implementation == "jsplat":
         step, loss, more = _our_step(work)
         return Job(step, {"loss": loss}, about, **more)
+    if work.implementation == "gsplat":
+        gsplat.need()
+    elif reason := missing("torch"):
+        raise CannotRunError(reason)
     scene, cameras = fitted(work.identities, work.count), _cameras(work.identities, work.edge)
     features = np.concatenate([scene.attributes.sh[..., 0, :] * SH_C0 + 0.5, scene.attributes.label_logits], -1)
     geometry = scene.gaussians
@@ -61,8 +65,6 @@ def prepare_step(work: Step) -> Job:
     targets = _targets(work.identities, work.edge)
     if work.implementation == "gsplat":
         step, worst = gsplat.train_step(arrays, cameras, *targets, RATE), SAME_LOSS_GSPLAT
-    elif reason := missing("torch"):
-        raise CannotRunError(reason)
     else:
         step, worst = two_models.dual_step(arrays, cameras, *targets, RATE, work.mode), SAME_LOSS
     loss, ours = step(), _first_loss(work.identities, work.count, work.edge)
