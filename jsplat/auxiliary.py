@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jsplat.capture import Capture, capture_folders, inside, read_capture, read_image, read_labels, write_png
+from jsplat.capture import Capture, inside, read_image, read_labels, write_png
 from jsplat.errors import InputError
 from jsplat.folder import new_folder, write_bytes, write_json
 from jsplat.labelset import LabelSet
@@ -21,7 +21,7 @@ class AuxiliarySet:
         images: sRGB.
         labels: class ids, or IGNORE where nothing should be learnt.
         weights: how much a picture counts in the loss, >= 0.
-        identity, yaw, pitch: whose head, and from where (degrees).
+        identity, yaw, pitch: whose head, and from where (degrees; NaN where a public set does not say).
         source: "photo" or "render" per picture.
         labelset: what the ids mean.
     """
@@ -152,10 +152,3 @@ def _check_row(row: object, line: str) -> None:
     for key in ("image", "label"):
         if key not in row:
             raise InputError(f"{line}, {key}", wanted="a path inside the folder", got="none")
-
-
-def read_training_set(path: Path, size: int | None = None) -> AuxiliarySet:
-    """Reads an auxiliary set, a capture, or a folder of captures: whatever `path` holds."""
-    if (path / "samples.jsonl").is_file():
-        return read_auxiliary(path)
-    return from_captures([read_capture(p, size) for p in capture_folders(path)])

@@ -14,10 +14,8 @@ from jsplat.auxiliary import (
     concatenate,
     from_captures,
     read_auxiliary,
-    read_training_set,
     write_auxiliary,
 )
-from jsplat.capture import write_capture
 from jsplat.errors import InputError
 from jsplat.labelset import LabelSet
 
@@ -40,19 +38,15 @@ def samples(tmp_path) -> Path:
 
 def test_an_auxiliary_set_comes_back(samples):
     assert same(read_auxiliary(samples), small_set())
-    assert same(read_training_set(samples), small_set())
 
 
-def test_a_training_set_from_captures(tmp_path):
-    for name in ("ada", "eve"):
-        write_capture(tmp_path / name, small_capture(name))
-    got = read_training_set(tmp_path)
+def test_a_set_of_all_views_of_some_captures():
+    got = from_captures([small_capture("ada"), small_capture("eve")])
     assert got.identity == ("ada",) * 3 + ("eve",) * 3
     assert got.source == ("photo",) * 6
     assert got.weights.tolist() == [1.0] * 6
     why = "the head frame lies 3 cm off the orbit's centre, at 1.2 m: 1.5 degrees"
     assert_close(got.yaw[:3], np.asarray([-40.0, 10.0, 60.0]), 1.5, why)
-    assert len(read_training_set(tmp_path / "eve")) == 3
 
 
 def test_sets_are_joined_in_order():

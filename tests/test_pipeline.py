@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from jsplat import cli
 from jsplat.auxiliary import read_auxiliary
 from jsplat.capture import read_capture, write_capture
+from jsplat.cli import group
 from jsplat.errors import InputError
 from jsplat.fit import FitConfig
 from jsplat.pipeline.stage import fingerprint, finished, load_arrays, save_arrays, scratch, stage
@@ -149,7 +150,7 @@ def _compiled_quickly():
 def out(tmp_path_factory):
     """`jsplat demo` on two people."""
     with pytest.MonkeyPatch.context() as patch, _compiled_quickly():
-        patch.setattr(cli, "_devices", lambda: None)  # too late in this process
+        patch.setattr(group, "prepare", lambda: None)  # tests keep their devices, and write into no cache of the user
         path = tmp_path_factory.mktemp("demo")
         (path / "config.toml").write_text(SETTINGS)
         call("demo", path, "--config", path / "config.toml")

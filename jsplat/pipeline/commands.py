@@ -8,20 +8,22 @@ from typing import Literal
 from jsplat.auxiliary import write_auxiliary
 from jsplat.capture import write_png
 from jsplat.config import to_json
+from jsplat.datasets import read_training_set
 from jsplat.errors import InputError
 from jsplat.folder import provenance, write_json
 from jsplat.labelset import LabelSet
 from jsplat.labeltables import label_set
-from jsplat.parser import predict_labels, weights
+from jsplat.parser import weights
 from jsplat.pipeline import stages
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.run import open_parser
-from jsplat.pipeline.scoring import scores
+from jsplat.pipeline.scoring import set_scores
 from jsplat.pipeline.stage import fingerprint, finished, load_arrays, scratch, stage
 from jsplat.readers import import_capture
 
 
-def _labelset_of(parsed: Path) -> LabelSet:
+def labelset_in(parsed: Path) -> LabelSet:
+    """What the labels in a folder of `parse` or `label` mean."""
     try:
         return LabelSet.from_json(json.loads((parsed / "labelset.json").read_text()))
     except (OSError, json.JSONDecodeError) as error:
@@ -49,7 +51,7 @@ def fit(captures: Path, labels: Path | None, out: Path, config: RunConfig) -> No
     """Scenes of all captures."""
     wanted = fingerprint(captures, *([] if labels is None else [labels]), config.size, config.fit, config.seed)
     if finished(out, wanted) is None:
-        labelset = None if labels is None else _labelset_of(labels)
+        labelset = None if labels is None else labelset_in(labels)
         unfinished = out.with_name(f".{out.name}.{wanted}")
         with stage(out, wanted, config.fit, config.seed) as folder, scratch(unfinished):
             read = stages.read_captures(captures, config.size)
@@ -58,7 +60,7 @@ def fit(captures: Path, labels: Path | None, out: Path, config: RunConfig) -> No
 
 def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConfig) -> None:
     """Refined masks of all views: arrays, and PNGs to look at."""
-    labelset = _labelset_of(labels)
+    labelset = labelset_in(labels)
     about = {"vote": to_json(config.vote), "sharpen": to_json(config.sharpen), "mask": to_json(config.mask)}
     wanted = fingerprint(captures, fitted, labels, config.size, about, config.ablation)
     if finished(out, wanted) is not None:
@@ -74,7 +76,7 @@ def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConf
 
 def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunConfig) -> None:
     """An auxiliary set of refined photographs and labelled renders."""
-    labelset = _labelset_of(labelled)
+    labelset = labelset_in(labelled)
     wanted = fingerprint(captures, fitted, labelled, config.size, config.views, config.mask, config.seed)
     if finished(out, wanted) is not None:
         return
@@ -105,15 +107,11 @@ def export(parser: Path, out: Path, names: Literal["zllrunning", "yakhyo"]) -> N
 
 def evaluate(parser: Path, captures: Path, out: Path, config: RunConfig) -> None:
     """Scores of a parser by head pose, as scores.json."""
-    wanted = fingerprint(parser, captures, config.size)
+    wanted = fingerprint(parser, captures, config.size, config.dataset)
     if finished(out, wanted) is None:
-        known, read = open_parser(parser), stages.read_captures(captures, config.size)
-        unlabelled = [c.identity for c in read if c.labels is None]
-        if unlabelled:
-            raise InputError("evaluate: captures", wanted="labels to score against", got=f"none in {unlabelled}")
-        masks = {c.identity: predict_labels(known, c.images) for c in read}
+        known, data = open_parser(parser), read_training_set(captures, config.size, config.dataset)
         with stage(out, wanted, {"size": config.size}, config.seed) as folder:
-            write_json(folder / "scores.json", scores(read, masks, known.labelset))
+            write_json(folder / "scores.json", set_scores(known, data))
     for name, values in json.loads((out / "scores.json").read_text())["bins"].items():
         if values["n"]:
             shown = "  ".join(f"{key} {values[key]:.3f}" for key in ("f1", "f1_core", "miou"))

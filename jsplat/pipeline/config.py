@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from jsplat.datasets import DatasetConfig
 from jsplat.findings import Goals
 from jsplat.fit import FitConfig
 from jsplat.heads import HeadsConfig
@@ -44,6 +45,7 @@ class RunConfig:
     unseen: int = 2
     ablation: bool = True
     flip: bool = True
+    dataset: DatasetConfig = dataclasses.field(default_factory=DatasetConfig)
     capture: ImportConfig = dataclasses.field(default_factory=ImportConfig)
     fit: FitConfig = dataclasses.field(default_factory=FitConfig)
     vote: VoteConfig = dataclasses.field(default_factory=VoteConfig)

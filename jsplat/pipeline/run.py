@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jsplat.auxiliary import AuxiliarySet, read_training_set, write_auxiliary
+from jsplat.auxiliary import AuxiliarySet, read_auxiliary, write_auxiliary
 from jsplat.capture import Capture, write_capture
 from jsplat.config import to_json
+from jsplat.datasets import read_training_set
 from jsplat.errors import InputError
 from jsplat.findings import headline
 from jsplat.folder import provenance, write_json
@@ -60,7 +61,7 @@ def run(
                 f"capture {capture.identity}: classes", wanted=str(teacher.labelset.names), got=capture.labelset.names
             )
     replay_path = replay_path or _trained_on(parser_path)
-    replay = read_training_set(replay_path, config.size)
+    replay = read_training_set(replay_path, config.size, config.dataset)
     source = fingerprint(captures_path, parser_path, config.size, config.seed, truth)
     seconds = {}
     log_to(out / "events.jsonl")
@@ -99,7 +100,7 @@ def run(
     for name in STUDENTS:
         if name == "truth_student" and any(c.labels is None for c in groups["fitted"]):
             continue
-        data = replay if name == "control" else read_training_set(rendered / name)
+        data = replay if name == "control" else read_auxiliary(rendered / name)
         own = None if name == "control" else replay
         about = {"finetune": to_json(config.finetune), "replay": fingerprint(replay_path)}
         do(name, about, lambda f, u, d=data, r=own: _finetune(f, u, teacher, d, r, config), "render")
@@ -213,11 +214,11 @@ def train_teacher(data_path: Path, out: Path, config: RunConfig, settings: Parse
         options: `start` (folder of a parser), `replay` and `validation` (folders), as in `train_parser`.
     """
     paths = {name: path for name, path in options.items() if path is not None}
-    wanted = fingerprint(settings, config.size, config.seed, data_path, *paths.values())
+    wanted = fingerprint(settings, config.dataset, config.size, config.seed, data_path, *paths.values())
     if finished(out, wanted) is None:
-        sets = {n: read_training_set(p, config.size) for n, p in paths.items() if n != "start"}
+        sets = {n: read_training_set(p, config.size, config.dataset) for n, p in paths.items() if n != "start"}
         start = open_parser(paths["start"]) if "start" in paths else None
-        data = read_training_set(data_path, config.size)
+        data = read_training_set(data_path, config.size, config.dataset)
         about = to_json(settings) | {"data": str(data_path.resolve())}
         unfinished = out.with_name(f".{out.name}.{wanted}")
         with stage(out, wanted, about, config.seed) as folder, scratch(unfinished):

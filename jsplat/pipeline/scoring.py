@@ -2,9 +2,12 @@
 
 import numpy as np
 
+from jsplat.auxiliary import AuxiliarySet
 from jsplat.capture import Capture
 from jsplat.evaluate import agreement, score
 from jsplat.labelset import LabelSet
+from jsplat.labeltables import relabel, usual_choices
+from jsplat.parser import Parser, predict_labels
 from jsplat.pictures import PictureRow, Pictures, Turntable
 
 MASK_METHODS = ("teacher", "vote_plain", "refined", "oracle")
@@ -60,6 +63,14 @@ def scores(captures: list[Capture], masks: dict[str, np.ndarray], labelset: Labe
         tuple(c.identity for c in captures for _ in c.images),
         labelset,
     )
+
+
+def set_scores(parser: Parser, data: AuxiliarySet) -> dict:
+    """Scores of a parser on a labelled set, in the classes of that set."""
+    seen = predict_labels(parser, data.images)
+    if data.labelset != parser.labelset:
+        seen = relabel(seen, parser.labelset, data.labelset, usual_choices(parser.labelset, data.labelset))
+    return score(seen, data.labels, data.yaw, data.pitch, data.identity, data.labelset)
 
 
 def pictures(
