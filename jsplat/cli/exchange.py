@@ -1,0 +1,75 @@
+"""The commands that hand masks and scenes to other programs and take them back."""
+
+from pathlib import Path
+
+import click
+
+from jsplat.cli.group import FOLDER, main, settings
+
+FORMATS = ("indexed", "cvat", "labelme", "coco")
+
+
+@main.command("export-masks")
+@click.argument("labelled", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@click.option("--format", "form", type=click.Choice(FORMATS), default="indexed", show_default=True)
+@settings
+def export_masks(labelled: Path, out: Path, form: str, config) -> None:
+    """Masks of LABELLED (from `label`, an auxiliary set, or captures) for an annotation tool; OUT may end in .zip.
+
+    \b
+    jsplat export-masks out/run/label out/masks.zip --format cvat
+    """
+    from jsplat.pipeline import exchange
+
+    exchange.write_masks(labelled, out, form, config)
+
+
+@main.command("import-masks")
+@click.argument("masks", type=FOLDER)
+@click.argument("captures", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@click.option("--labels", type=FOLDER, help="From `parse` or `label`: what classes there are, if CAPTURES do not say.")
+@settings
+def import_masks(masks: Path, captures: Path, out: Path, labels: Path | None, config) -> None:
+    """CAPTURES with the MASKS somebody drew (a folder, an archive or a file in any of the formats), by name of class.
+
+    \b
+    jsplat import-masks out/masks.zip heads/train out/corrected --labels out/run/label
+    """
+    from jsplat.pipeline import exchange
+
+    exchange.read_masks(masks, captures, labels, out, config)
+
+
+@main.command()
+@click.argument("fitted", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@click.option("--labelled", type=FOLDER, help="From `label`: a second file in the colours of the classes.")
+@settings
+def ply(fitted: Path, out: Path, labelled: Path | None, config) -> None:
+    """FITTED scenes as .ply that splat viewers open.
+
+    \b
+    jsplat ply out/run/fit out/splats --labelled out/run/label
+    """
+    from jsplat.pipeline import exchange
+
+    exchange.write_splats(fitted, labelled, out)
+
+
+@main.command()
+@click.argument("data", type=FOLDER)
+@settings
+def sides(data: Path, config) -> None:
+    """Says which side the labels of DATA really call left: the subject's, the viewer's, or now this and now that.
+
+    \b
+    jsplat sides LaPa --set dataset.limit=500
+    """
+    from jsplat.pipeline import exchange
+
+    seen = exchange.sides(data, config)
+    told = sum(v != 0 for v in seen.votes)
+    click.echo(f"{seen.convention} (confidence {seen.confidence:.2f}, {told} of {len(seen.votes)} pictures tell)")
+    click.echo(f"against the others: {len(seen.against)}, parts disagree: {len(seen.torn)}")

@@ -1,0 +1,88 @@
+"""Masks and scenes for other people's programs, and back; public sets looked at and scored."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jsplat.auxiliary import read_auxiliary
+from jsplat.capture import write_capture
+from jsplat.checkpoint import load_scenes
+from jsplat.datasets import Sides, read_training_set, side_convention
+from jsplat.errors import InputError
+from jsplat.exchange import export_masks, import_masks, write_label_ply, write_ply
+from jsplat.folder import new_folder
+from jsplat.labelset import LabelSet
+from jsplat.pipeline import stages
+from jsplat.pipeline.commands import labelset_in
+from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.stage import load_arrays
+from jsplat.scene import Attributes, Scene
+
+
+def _masks(path: Path, size: int) -> tuple[dict[str, np.ndarray], LabelSet]:
+    """Masks by name of a folder of `label`, an auxiliary set, or labelled captures."""
+    if (path / "samples.jsonl").is_file():
+        data = read_auxiliary(path)
+        return {f"{i:05d}": mask for i, mask in enumerate(data.labels)}, data.labelset
+    if (path / "labelset.json").is_file():
+        arrays = {file.stem: load_arrays(file) for file in sorted(path.glob("*.npz"))}
+        plain = [name for name, known in arrays.items() if "refined" not in known]
+        if plain or not arrays:
+            raise InputError(str(path), wanted="refined masks from `label`", got=f"none for {plain}")
+        masks = {name: known["refined"] for name, known in arrays.items()}
+        return {f"{name}/{i:03d}": m for name, of in masks.items() for i, m in enumerate(of)}, labelset_in(path)
+    captures = stages.read_captures(path, size)
+    if any(c.labels is None or c.labelset != captures[0].labelset for c in captures) or captures[0].labelset is None:
+        raise InputError(str(path), wanted="captures with labels of one label set", got="some without")
+    known = {c.identity: c.labels for c in captures if c.labels is not None}
+    return {f"{name}/{i:03d}": m for name, of in known.items() for i, m in enumerate(of)}, captures[0].labelset
+
+
+def write_masks(path: Path, out: Path, form: str, config: RunConfig) -> None:
+    """Masks of a folder in the format of an annotation tool."""
+    masks, labelset = _masks(path, config.size)
+    export_masks(masks, labelset, form, out)
+
+
+def read_masks(masks: Path, captures: Path, labels: Path | None, out: Path, config: RunConfig) -> None:
+    """Captures that carry the masks somebody drew: IDENTITY/VIEW for every view, at the size they are read with.
+
+    Args:
+        labels: a folder that says what classes there are (of `parse` or `label`); the captures' own if None.
+    """
+    read = stages.read_captures(captures, config.size)
+    labelset = read[0].labelset if labels is None else labelset_in(labels)
+    if labelset is None:
+        raise InputError("import-masks: --labels", wanted="a folder that says what classes there are", got="none")
+    drawn = import_masks(masks, labelset)
+    with new_folder(out) as folder:
+        for capture in read:
+            names = [f"{capture.identity}/{i:03d}" for i in range(len(capture.images))]
+            missing = [n for n in names if n not in drawn or drawn[n].shape != capture.images.shape[1:3]]
+            if missing:
+                h, w = capture.images.shape[1:3]
+                got = "none" if missing[0] not in drawn else f"{drawn[missing[0]].shape[::-1]}"
+                raise InputError(f"{masks.name}: {missing[0]}", wanted=f"a mask of {w}x{h} pixels", got=got)
+            new = capture.with_labels(np.stack([drawn[n] for n in names]), labelset)
+            write_capture(folder / capture.identity, new)
+
+
+def write_splats(fitted: Path, labelled: Path | None, out: Path) -> None:
+    """Every fitted scene as IDENTITY.ply, and with LABELLED as IDENTITY_labels.ply in the colours of its classes."""
+    scenes, identities = load_scenes(fitted)
+    with new_folder(out) as folder:
+        for i, name in enumerate(identities):
+            scene = jax.tree.map(lambda x, i=i: x[i], scenes)
+            write_ply(folder / f"{name}.ply", scene)
+            if labelled is not None:
+                rows = jax.numpy.asarray(load_arrays(labelled / f"{name}.npz")["rows_refined"], "float32")
+                painted = Scene(scene.gaussians, Attributes(scene.attributes.sh, rows))
+                write_label_ply(folder / f"{name}_labels.ply", painted, labelset_in(labelled))
+
+
+def sides(data: Path, config: RunConfig) -> Sides:
+    """Which side the labels of a set really call left; nothing is refused."""
+    read = read_training_set(data, config.size, dataclasses.replace(config.dataset, checked=0))
+    return side_convention(list(read.labels), read.labelset)

@@ -1,0 +1,121 @@
+"""Masks and scenes leave the pipeline and come back; public sets are looked at and scored."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from test_capture import small_capture
+from test_datasets import labels_of, viewers_face
+from test_exchange_ply import scene
+
+from jsplat import cli
+from jsplat.capture import read_capture, write_capture
+from jsplat.checkpoint import save_scenes
+from jsplat.cli import group
+from jsplat.datasets import read_training_set
+from jsplat.exchange import read_ply
+from jsplat.folder import write_json
+from jsplat.labelset import CELEBAMASK_HQ
+from jsplat.labeltables import LAPA
+from jsplat.parser import Architecture, new_parser
+from jsplat.pipeline import scoring
+from jsplat.pipeline.stage import save_arrays
+from jsplat.scene import Attributes, Gaussians, Scene
+
+TINY = Architecture(18, 0.05, 32)
+
+
+@pytest.fixture(autouse=True)
+def _one_process(monkeypatch):
+    monkeypatch.setattr(group, "prepare", lambda: None)
+
+
+def call(*args: object) -> str:
+    result = CliRunner().invoke(cli.main, [str(a) for a in args])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
+
+
+def refusal(*args: object) -> str:
+    result = CliRunner().invoke(cli.main, [str(a) for a in args])
+    assert result.exit_code == 1, (result.output, result.exception)
+    return result.output
+
+
+@pytest.fixture
+def captures(tmp_path) -> Path:
+    for name in ("ada", "eve"):
+        write_capture(tmp_path / "captures" / name, small_capture(name))
+    return tmp_path / "captures"
+
+
+@pytest.mark.parametrize("form", ["indexed", "cvat", "labelme", "coco"])
+def test_masks_of_captures_come_back(captures, tmp_path, form):
+    size = ("--set", f"size={max(small_capture('ada').images.shape[1:3])}")
+    call("export-masks", captures, tmp_path / "masks.zip", "--format", form, *size)
+    call("import-masks", tmp_path / "masks.zip", captures, tmp_path / "back", *size)
+    for name in ("ada", "eve"):
+        np.testing.assert_array_equal(read_capture(tmp_path / "back" / name).labels, small_capture(name).labels)
+
+
+def test_refined_masks_leave_and_arrive_at_their_own_size(captures, tmp_path):
+    labels = np.full((3, 4, 6), CELEBAMASK_HQ.id("nose"), np.uint8)
+    (tmp_path / "label").mkdir()
+    save_arrays(tmp_path / "label/ada.npz", refined=labels)
+    write_json(tmp_path / "label/labelset.json", CELEBAMASK_HQ.to_json())
+    call("export-masks", tmp_path / "label", tmp_path / "masks", "--format", "coco")
+    text = refusal(
+        "import-masks", tmp_path / "masks", captures / "ada", tmp_path / "out", "--labels", tmp_path / "label"
+    )
+    assert "masks: ada/000: wanted a mask of " in text
+    assert "got (6, 4)" in text
+    save_arrays(tmp_path / "label/ada.npz", probabilities=labels)
+    assert "wanted refined masks from `label`" in refusal("export-masks", tmp_path / "label", tmp_path / "x")
+
+
+def test_scenes_become_splats(tmp_path):
+    one = scene(4, 1, len(CELEBAMASK_HQ))
+    parts = (one.gaussians.means, one.gaussians.quats, one.gaussians.log_scales, one.gaussians.logit_opacities)
+    batch = Scene(
+        Gaussians(*(jnp.stack([x, x + 1]) for x in parts)),
+        Attributes(*(jnp.stack([x, x]) for x in (one.attributes.sh, one.attributes.label_logits))),
+    )
+    for folder in ("fit", "label"):
+        (tmp_path / folder).mkdir()
+    save_scenes(tmp_path / "fit", batch, ["ada", "eve"], CELEBAMASK_HQ)
+    for name in ("ada", "eve"):
+        save_arrays(tmp_path / f"label/{name}.npz", rows_refined=np.asarray(one.attributes.label_logits))
+    write_json(tmp_path / "label/labelset.json", CELEBAMASK_HQ.to_json())
+    call("ply", tmp_path / "fit", tmp_path / "out", "--labelled", tmp_path / "label")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        *("ada.ply", "ada_labels.ply", "eve.ply", "eve_labels.ply")
+    ]
+    np.testing.assert_array_equal(read_ply(tmp_path / "out/eve.ply").gaussians.means, one.gaussians.means + 1)
+
+
+def test_sides_are_told_even_when_they_are_wrong(tmp_path):
+    labels_of(tmp_path / "good", "lapa", viewers_face())
+    labels_of(tmp_path / "bad", "lapa", viewers_face()[:, ::-1].copy())
+    assert call("sides", tmp_path / "good").startswith("subject (confidence ")
+    output = call("sides", tmp_path / "bad")
+    assert output.startswith("viewer (confidence ")
+    assert "3 of 3 pictures tell" in output
+
+
+def test_a_parser_is_scored_in_the_classes_of_the_set(tmp_path, monkeypatch):
+    """The parser knows ears and glasses, LaPa does not: an ear is skin, glasses are no answer."""
+    data = read_training_set(labels_of(tmp_path, "lapa", viewers_face()))
+    seen = np.zeros((3, 8, 8), np.uint8)
+    for name in LAPA.names:
+        seen[data.labels == LAPA.id(name)] = CELEBAMASK_HQ.id(name)
+    seen[:, 7, 1] = CELEBAMASK_HQ.id("l_ear")
+    monkeypatch.setattr(scoring, "predict_labels", lambda parser, images: seen)
+
+    parser = new_parser(TINY, CELEBAMASK_HQ, seed=0)
+    scores = scoring.set_scores(parser, data)
+    assert scores["bins"]["all"]["f1"] == 1.0
+    seen[:, 7, 1] = CELEBAMASK_HQ.id("eye_g")
+    skin = scoring.set_scores(parser, data)["classes"]["skin"]
+    assert skin["iou"] == pytest.approx(1 - 1 / (data.labels[0] == LAPA.id("skin")).sum(), rel=1e-12)
