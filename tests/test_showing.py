@@ -134,6 +134,7 @@ class _Server:
     def __init__(self, **options):
         self.options, self.layers, self.up = options, {}, None
         self.scene = self.gui = self
+        self.initial_camera = types.SimpleNamespace()
 
     def set_up_direction(self, up):
         self.up = up
@@ -147,9 +148,6 @@ class _Server:
         self.choice = types.SimpleNamespace(value=options[0], options=options)
         self.choice.on_update = lambda function: setattr(self, "chosen", function)
         return self.choice
-
-    def on_client_connect(self, function):
-        self.connected = function
 
 
 def test_the_viewer_shows_what_was_fitted(finished, monkeypatch):
@@ -178,9 +176,9 @@ def test_the_viewer_shows_what_was_fitted(finished, monkeypatch):
     server.choice.value = "confidence"
     server.chosen(None)
     assert [name for name, layer in server.layers.items() if layer.visible] == ["/confidence"]
-    client = types.SimpleNamespace(camera=types.SimpleNamespace())
-    server.connected(client)
-    np.testing.assert_allclose(client.camera.position, [0, 0, ball.DISTANCE], atol=1e-3)
+    np.testing.assert_allclose(server.initial_camera.position, [0, 0, ball.DISTANCE], atol=1e-3)
+    np.testing.assert_allclose(server.initial_camera.look_at, 0, atol=1e-3)
+    assert 2 * ball.DISTANCE * np.tan(server.initial_camera.fov / 2) == pytest.approx(ball.ACROSS)
 
 
 def test_without_viser_the_extra_is_named(finished, monkeypatch):

@@ -15,6 +15,7 @@ from jsplat.labelset import CELEBAMASK_HQ
 from jsplat.study import Photograph, StudyConfig, page, plan, read_answers, read_key, results, wilson
 from jsplat.study.plan import spoilt
 from jsplat.study.results import mean_interval
+from tests import browser
 
 SMALL = StudyConfig(pairs=6, ratings=2, checks=3)
 PAIRS = [("student", "teacher"), ("refined", "vote_plain")]
@@ -185,6 +186,58 @@ def test_the_pictures_of_the_page_are_the_masks(made, text):
     for layer, mask in zip(layers, made.items[0].masks):
         np.testing.assert_array_equal(layer[..., 3] > 0, mask > 0)
         np.testing.assert_array_equal(layer[mask > 0][:, 2::-1], CELEBAMASK_HQ.colorize(mask)[mask > 0])
+
+
+@pytest.mark.skipif(bool(browser.MISSING), reason=browser.MISSING)
+def test_a_rater_answers_in_a_real_browser(tmp_path):
+    few = plan(photographs(), PAIRS[:1], CELEBAMASK_HQ, StudyConfig(pairs=2, ratings=1, checks=1), 0)
+    path = tmp_path / "study.html"
+    path.write_text(page(few, CELEBAMASK_HQ))
+    left, down, right, backspace = "\ue012", "\ue015", "\ue014", "\ue003"
+
+    def wait_for(window, question: int) -> None:
+        number = f"document.getElementById('count').textContent === '{question} of 5'"
+        window.wait(f"{number} && performance.now() - since > 1000 * PAUSE")
+
+    def hidden(window, name: str) -> bool:
+        return window.script(f"return document.getElementById('{name}').hidden")
+
+    with browser.browser() as window:
+        window.open(path.as_uri())
+        window.script("document.getElementById('start').click()")
+        window.keys(left)  # too soon to be an answer
+        assert window.script("return Object.keys(state.answers).length") == 0
+        wait_for(window, 1)
+        window.keys(left)
+        wait_for(window, 2)
+        window.keys(right)
+        wait_for(window, 3)
+        window.keys(backspace)
+        wait_for(window, 2)
+        window.keys("3")  # no answer to a pair
+        window.keys(down)
+        wait_for(window, 3)
+        window.open(path.as_uri())  # closed, and opened again
+        assert window.script("return document.getElementById('start').textContent") == "Go on"
+        window.script("document.getElementById('start').click()")
+        wait_for(window, 3)
+        window.script("document.querySelector('.choice').click()")
+        wait_for(window, 4)
+        window.keys(left)  # no answer to a rating
+        window.keys("2")
+        wait_for(window, 5)
+        window.script("document.querySelectorAll('#buttons button')[4].click()")
+        assert not hidden(window, "end")
+        window.script(
+            "const make = URL.createObjectURL; URL.createObjectURL = blob => {"
+            "blob.text().then(text => { window.saved = text; }); return make(blob); };"
+            "document.getElementById('save').click()"
+        )
+        window.wait("window.saved")
+        (tmp_path / "answers.json").write_text(window.script("return window.saved"))
+    found = read_answers(tmp_path / "answers.json", few.key)
+    assert [found.given[item.id] for item in few.items] == ["left", "same", "left", 2, 5]
+    assert all(0.25 <= s < 60 for s in found.seconds.values())
 
 
 # Answers

@@ -222,9 +222,7 @@ def view(
     stands = np.asarray(capture.cameras.centers) @ turn.T + shift
     distance = float(np.median(np.linalg.norm(stands - target, axis=-1)))
 
-    @server.on_client_connect
-    def _(client: Any) -> None:
-        client.camera.look_at = target
-        client.camera.position = target + np.asarray([0.0, 0.0, distance])
-
+    server.initial_camera.position = target + np.asarray([0.0, 0.0, distance])
+    server.initial_camera.look_at = target
+    server.initial_camera.fov = float(2 * np.arctan(capture.cameras.height / 2 / capture.cameras.intrinsics[0, 1, 1]))
     return server

@@ -12,7 +12,7 @@ from jsplat.study.plan import Plan
 from jsplat.study.script import SCRIPT, STYLE
 
 _BODY = """
-<section id=intro><h1>Which outline is better?</h1>
+<section id=intro><h1>Which mask is better?</h1>
 <p>You will see photographs of heads. On each, the parts of the face are painted over in colours: that is a
 <b>mask</b>. A good mask follows the parts you see, with nothing missing, nothing added, and left and right not
 confused.</p>
@@ -70,6 +70,6 @@ def page(plan: Plan, labelset: LabelSet) -> str:
     return (
         "<!doctype html><html lang=en><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width,initial-scale=1'>"
-        f"<title>Which outline is better?</title><style>{STYLE}</style><main>{body}</main>"
+        f"<title>Which mask is better?</title><style>{STYLE}</style><main>{body}</main>"
         f"<script type='application/json' id=data>{data}</script><script>{SCRIPT}</script></html>\n"
     )

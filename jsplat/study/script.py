@@ -10,12 +10,13 @@ main{max-width:1240px;margin:0 auto;padding:20px}
 #intro,#end{max-width:68ch;margin:6vh auto}h1{font-size:28px;margin:0 0 12px}h2{font-size:19px;margin:14px 0}
 p{margin:0 0 14px}.small,.legend{color:var(--soft);font-size:13.5px}
 header{display:flex;gap:14px;align-items:center;color:var(--soft)}progress{flex:1;height:8px;accent-color:var(--go)}
-#pictures{display:flex;gap:16px;justify-content:center}figure{margin:0;flex:1 1 0;max-width:440px;text-align:center}
+#pictures{display:flex;gap:16px;justify-content:center}
+figure{margin:0;flex:1 1 0;max-width:min(440px,50vh);text-align:center}
 .stack{position:relative;border:3px solid transparent;border-radius:10px;overflow:hidden;line-height:0}
 .stack.choice{cursor:pointer;border-color:var(--line)}.stack.choice:hover,.stack.given{border-color:var(--go)}
 .stack img{width:100%;height:auto}.stack img+img{position:absolute;inset:0;height:100%;image-rendering:pixelated}
 figcaption{color:var(--soft);font-size:14px;margin-top:6px}
-#buttons{display:flex;gap:10px;justify-content:center;margin:18px 0;flex-wrap:wrap}
+#buttons{display:flex;gap:10px;justify-content:center;margin:14px 0;flex-wrap:wrap}
 button{font:inherit;padding:9px 18px;border-radius:9px;border:1px solid var(--go);background:var(--go);color:#fff;
 cursor:pointer}button.quiet,#buttons button{background:var(--card);color:var(--ink);border-color:var(--line)}
 #buttons button:hover,#buttons button.given{border-color:var(--go);box-shadow:0 0 0 1px var(--go)}
@@ -25,7 +26,7 @@ input[type=range]{vertical-align:middle;accent-color:var(--go)}
 kbd{border:1px solid var(--line);border-radius:5px;padding:1px 7px;background:var(--card);font:inherit}
 .legend span{display:inline-block;margin:0 14px 4px 0}
 .legend i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:5px;border:1px solid var(--line)}
-.legend{margin:18px 0 4px}.keys{line-height:2.1}
+.legend{margin:14px 0 4px}.keys{line-height:2.1}#end p{margin:14px 0}
 """
 
 SCRIPT = r"""
@@ -34,6 +35,7 @@ const {study, items} = JSON.parse(document.getElementById("data").textContent);
 const $ = id => document.getElementById(id), place = "study-" + study;
 const RATINGS = ["1 bad", "2 poor", "3 fair", "4 good", "5 excellent"];
 const CHOICES = [["left", "← Left is better"], ["same", "↓ No difference"], ["right", "Right is better →"]];
+const PAUSE = 0.25;
 let state = null, at = 0, since = 0;
 
 function fresh() {
@@ -92,6 +94,7 @@ function ask() {
 }
 function answer(value) {
   const seconds = Math.round(performance.now() - since) / 1000;
+  if (seconds < PAUSE) return;  /* the second click of a double click answers nothing */
   state.answers[items[at].id] = {answer: value, seconds};
   keep();
   at += 1;
