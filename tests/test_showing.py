@@ -97,11 +97,14 @@ def test_the_camera_goes_where_photographs_stand():
     assert abs(swing[-1] - swing[0]) <= np.abs(np.diff(swing)).max() + 1e-9
 
 
-def test_a_film_that_fails_leaves_nothing(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(showing, "to_masks", lambda *_: 1 / 0)
+def test_a_film_that_fails_leaves_nothing(tmp_path):
+    def picture(i: int) -> np.ndarray:
+        return np.full((16, 32 // (1 - i), 3), 9, np.uint8)  # the second divides by zero
+
+    (tmp_path / "turn.mp4").write_text("an older one")
     with pytest.raises(ZeroDivisionError):
-        turntable(finished, tmp_path / "turn.mp4", TurntableConfig(seconds=1.0, fps=2, size=16))
-    assert list(tmp_path.iterdir()) == []
+        showing.write_film(tmp_path / "turn.mp4", 2, 24, picture)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("turn.mp4", "an older one")]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from jsplat.camera import Camera
+from jsplat.camera import Camera, meeting_point
 from jsplat.capture import Capture, read_capture
 from jsplat.edit import EditConfig
 from jsplat.errors import InputError
@@ -122,11 +123,16 @@ def turntable(
         progress.advance()
         return np.concatenate([np.asarray(image), labelset.colorize(labels[0])], 1)
 
-    _write_film(out, frames, config.fps, picture)
+    write_film(out, frames, config.fps, picture)
     return frames
 
 
-def _write_film(out: Path, frames: int, fps: int, picture) -> None:
+def write_film(out: Path, frames: int, fps: int, picture: Callable[[int], UInt8[np.ndarray, "h w 3"]]) -> None:
+    """Writes an MP4 (MPEG-4 part 2) of even size, whole or not at all.
+
+    Raises:
+        InputError: this OpenCV cannot write one.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.stem}.{os.getpid()}.tmp.mp4")  # OpenCV picks the container by the ending
     first = picture(0)
@@ -218,7 +224,7 @@ def view(
             layer.visible = name == choice.value
 
     turn, shift = capture.head_from_world[:3, :3], capture.head_from_world[:3, 3]
-    target = shown.centers.mean(0)
+    target = turn @ meeting_point(capture.cameras) + shift
     stands = np.asarray(capture.cameras.centers) @ turn.T + shift
     distance = float(np.median(np.linalg.norm(stands - target, axis=-1)))
 

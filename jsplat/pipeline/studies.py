@@ -65,7 +65,7 @@ def make_study(
 def made_of(run: Path) -> dict:
     """Fingerprints of the stages whose masks a study shows: another run's study is not this run's."""
     found = {name: run / name / "run.json" for name in ("parse", "label", "student")}
-    return {name: json.loads(p.read_text()).get("fingerprint") for name, p in found.items() if p.is_file()}
+    return {name: read_json(p).get("fingerprint") for name, p in found.items() if p.is_file()}
 
 
 def _trained_on(run: Run) -> set[str]:
