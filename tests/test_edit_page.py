@@ -134,6 +134,19 @@ def test_fill_and_polygon(page):
     assert np.array_equal(said(window) == SPOT, want)
 
 
+def test_the_page_fits_its_window(page):
+    window, _ = page
+    box = "const b = document.getElementById('canvas').getBoundingClientRect(); return [b.width, b.height, b.bottom]"
+    before = window.script(box)
+    window.keys("v")
+    window.wait(IDLE)
+    assert window.script(box) == before  # a canvas that follows its own size grows with every frame
+    width, height = window.script("return [innerWidth, innerHeight]")
+    assert before[2] < height
+    assert before[0] > 0.3 * width
+    assert window.script("return document.documentElement.scrollHeight") <= height
+
+
 def test_a_window_that_comes_too_late_is_asked(page):
     window, server = page
     other = np.full((spotted.SIZE, spotted.SIZE), 255, np.uint8)

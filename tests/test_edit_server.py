@@ -5,19 +5,21 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jsplat.capture import capture_folders, read_capture, write_capture
-from jsplat.edit import EditConfig, QueueConfig, Server, SimulationConfig
+from jsplat.edit import EditConfig, QueueConfig, Server, SimulationConfig, voted_labels
 from jsplat.errors import InputError
 from jsplat.pipeline import editing
-from jsplat.png import decode
+from jsplat.png import decode, encode
 from tests import spotted
 from tests.spotted import BACK, FRONT, SPOT
 
@@ -219,6 +221,53 @@ def test_links_out_of_the_run_are_not_followed(run, tmp_path):
     with pytest.raises(InputError, match="wanted a path inside the folder"), served(run):
         pass
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_edits_of_another_size_are_named_and_the_page_is_told(run):
+    (run / "edits" / "ball").mkdir(parents=True)
+    wrong = encode(np.full((9, 9), 1, np.uint8), np.zeros((256, 3), np.uint8))
+    (run / "edits" / "ball" / "002.png").write_bytes(wrong)
+    with served(run) as server:
+        status, body, _ = ask(server, "GET", f"/{server.token}/api/0/2/labels")
+        assert status == 400
+        assert b"002.png: wanted an edit of one of (8, 48, 48) (another run's?), got (9, 9)" in body
+        while not server.session.failed:
+            time.sleep(0.01)
+        (head,) = json.loads(ask(server, "GET", f"/{server.token}/api/run")[1])["heads"]
+        assert "002.png" in head["error"]
+
+
+def test_later_stages_get_the_masks_after_the_vote(run):
+    assert voted_labels(run, "ball", spotted.CLASSES) == {}
+    with served(run) as server:
+        save(server, FRONT, spotted.spot())
+    voted = voted_labels(run, "ball", spotted.CLASSES)
+    assert set(voted) == {"refined", "confidence", "rows_refined"}
+    assert (voted["refined"][1] == SPOT).sum() > 5
+    (run / "edits" / "ball" / "001.png").write_bytes((run / "edits" / "ball" / "000.png").read_bytes())
+    with pytest.raises(InputError, match="wanted the vote on what was saved"):
+        voted_labels(run, "ball", spotted.CLASSES)
+
+
+def test_serving_ends_on_interrupt_and_lets_others_in(run, monkeypatch, capsys):
+    def interrupt(server):
+        assert server.server_address[0] == "127.0.0.1"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Server, "serve_forever", interrupt)
+    for _ in range(2):
+        editing.serve(run, None, 0, EditConfig(), QueueConfig())
+    assert "edit: http://127.0.0.1:" in capsys.readouterr().out
+    with served_port() as port, pytest.raises(InputError, match="port: wanted a free one"):
+        editing.serve(run, None, port, EditConfig(), QueueConfig())
+
+
+@contextlib.contextmanager
+def served_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
 
 
 KILLED = """

@@ -3,7 +3,7 @@
 from jsplat.edit.evidence import UNTOUCHED, EditConfig, Head, Outcome, Settings, edit, edit_all, prepare
 from jsplat.edit.queue import Looks, QueueConfig, expected_gains, rank
 from jsplat.edit.server import Server
-from jsplat.edit.session import Ready, Session, Sight, Source
+from jsplat.edit.session import Ready, Session, Sight, Source, voted_labels
 from jsplat.edit.simulate import SimulationConfig, Subject, simulate
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "prepare",
     "rank",
     "simulate",
+    "voted_labels",
 ]

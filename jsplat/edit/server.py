@@ -192,6 +192,8 @@ def _about(session: Session) -> dict:
     for name in session.names:
         seen = sights.get(name)
         about = {"name": name, "edited": edited[name]}
+        if name in session.failed:
+            about["error"] = session.failed[name]
         if seen is not None:
             about |= {"yaw": np.round(seen.yaw, 1).tolist(), "pitch": np.round(seen.pitch, 1).tolist()}
             about |= {"height": seen.labels.shape[1], "width": seen.labels.shape[2], "gain": seen.gains.tolist()}

@@ -102,31 +102,26 @@ class Session:
         self._sources, self._lock = sources, threading.RLock()
         self._palette = np.concatenate([labelset.colors, np.full((256 - len(labelset), 3), 255)]).astype(np.uint8)
         self._sights: dict[str, Sight] = {}
+        self.failed: dict[str, str] = {}  # heads that could not be read, and why
         self._ready: dict[str, concurrent.futures.Future[Ready]] = {}
         self._looker = concurrent.futures.ThreadPoolExecutor(1)
         self._worker = concurrent.futures.ThreadPoolExecutor(1)
-        self._layers: dict[str, dict[int, np.ndarray]] = {name: self._read_layers(name) for name in self.names}
+        self._layers: dict[str, dict[int, np.ndarray]] = {
+            name: read_layers(self.folder, name, labelset) for name in self.names
+        }
         # As the last vote had them: a save that waits for its head must not be taken for voted on already.
         self._voted = {name: dict(layers) for name, layers in self._layers.items()}
         self._revisions: dict[tuple[str, int], int] = {}
         self.log = self.folder / "edits.jsonl"
         self._recover_log()
         for name in self.names:
-            self._looker.submit(self.sight, name)
+            self._looker.submit(self._look_at, name)
 
     def close(self) -> None:
         """Waits for what is being written, and lets others open the run."""
         self._looker.shutdown(cancel_futures=True)
         self._worker.shutdown(cancel_futures=True)
         self._only_one.close()
-
-    def _read_layers(self, name: str) -> dict[int, np.ndarray]:
-        layers = {}
-        for path in sorted(inside_run(self.folder, name).glob("[0-9]*.png")):
-            layer = decode(path.read_bytes(), str(path)).ids
-            self.labelset.check(layer, str(path))
-            layers[int(path.stem)] = layer
-        return layers
 
     def _recover_log(self) -> None:
         """Drops a torn last line, and adds lines for saved edits whose line was never written."""
@@ -143,12 +138,22 @@ class Session:
                 if known.get((name, view)) != _digest(layer):
                     self._write_line(name, view, layer, {"recovered": True})
 
+    def _look_at(self, name: str) -> None:
+        try:
+            self.sight(name)
+        except Exception as error:  # whatever it is, the other heads can be edited
+            self.failed[name] = str(error)
+
     def sight(self, name: str) -> Sight:
         """A head to look at; read once."""
         with self._lock:
             found = self._sights.get(name)
         if found is None:
             found = self._sources[name].look()
+            for view, layer in self._layers[name].items():
+                if view >= len(found.labels) or layer.shape != found.labels.shape[1:]:
+                    what, shape = f"{self.folder / name}/{view:03d}.png", found.labels.shape
+                    raise InputError(what, wanted=f"an edit of one of {shape} (another run's?)", got=layer.shape)
             with self._lock:
                 self._sights[name] = found
         return found
@@ -173,7 +178,7 @@ class Session:
         with self._lock:
             layers = dict(self._voted[name])
         edit_all(made.head, layers)
-        if layers:
+        if layers:  # what lies there may be older than the layers
             self._write_masks(name, made.head)
         return made
 
@@ -188,7 +193,8 @@ class Session:
                 mask, sure = head.masks[view], head.confidence[view]
             layer = self._layers[name].get(view)
             layer = np.full_like(mask, UNTOUCHED) if layer is None else layer
-            return mask.copy(), layer, np.round(255 * np.clip(sure, 0, 1)).astype(np.uint8), self._revision(name, view)
+            sure = np.where(layer == UNTOUCHED, np.round(255 * np.clip(sure, 0, 1)), 255).astype(np.uint8)
+            return mask.copy(), layer, sure, self._revision(name, view)
 
     def _revision(self, name: str, view: int) -> int:
         return self._revisions.get((name, view), 0)
@@ -251,9 +257,9 @@ class Session:
     def _write_masks(self, name: str, head: Head) -> None:
         with self._lock:
             refined = np.stack([head.mask(v) for v in range(len(head.masks))])
-            confidence, rows = head.confidence.copy(), head.rows.copy()
+            confidence, rows, stamp = head.confidence.copy(), head.rows.copy(), _stamp(head.layers)
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, refined=refined, confidence=confidence, rows_refined=rows)
+        np.savez_compressed(buffer, refined=refined, confidence=confidence, rows_refined=rows, layers=stamp)
         write_bytes(inside_run(self.folder, f"{name}.npz"), buffer.getvalue())
 
     def _write_line(self, name: str, view: int, layer: np.ndarray, about: dict) -> dict:
@@ -265,6 +271,45 @@ class Session:
             file.flush()
             os.fsync(file.fileno())
         return entry
+
+
+def read_layers(folder: Path, name: str, labelset: LabelSet) -> dict[int, np.ndarray]:
+    """What was said about a head, view by view, from the folder `edits`.
+
+    Raises:
+        InputError: naming the file that is damaged or holds another class.
+    """
+    layers = {}
+    for path in sorted(inside_run(folder, name).glob("[0-9]*.png")):
+        layer = decode(path.read_bytes(), str(path)).ids
+        labelset.check(layer, str(path))
+        layers[int(path.stem)] = layer
+    return layers
+
+
+def voted_labels(run: Path, name: str, labelset: LabelSet) -> dict[str, np.ndarray]:
+    """What the label stage names "refined", "confidence" and "rows_refined", after the edits; empty without edits.
+
+    Raises:
+        InputError: edits whose vote a kill cut short; opening the editor makes up for it.
+    """
+    folder = run / "edits"
+    layers = read_layers(folder, name, labelset)
+    path = inside_run(folder, f"{name}.npz")
+    if not path.is_file() and not layers:
+        return {}
+    stamp = ""
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as data:
+            arrays = dict(data)
+        stamp = str(arrays.pop("layers"))
+        if stamp == _stamp(layers):
+            return arrays
+    raise InputError(str(path), wanted="the vote on what was saved (open the editor once)", got=repr(stamp))
+
+
+def _stamp(layers: dict[int, np.ndarray]) -> str:
+    return " ".join(f"{view}:{_digest(layer)}" for view, layer in sorted(layers.items()))
 
 
 def _digest(layer: np.ndarray) -> str:

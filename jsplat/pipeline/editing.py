@@ -14,6 +14,7 @@ from jsplat.edit import (
     Looks,
     QueueConfig,
     Ready,
+    Server,
     Session,
     Settings,
     Sight,
@@ -126,6 +127,19 @@ def session(run: Run, queue: QueueConfig) -> Session:
 
     sources = {name: Source(lambda n=name: look(n), lambda n=name: make(n)) for name in run.captures}
     return Session(run.path, sources, run.settings.labelset, run.settings.edit, queue)
+
+
+def serve(path: Path, captures: Path | None, port: int, config: EditConfig, queue: QueueConfig) -> None:
+    """Serves the page of a run until it is interrupted, and prints its address; port 0: any free one."""
+    opened = session(open_run(path, captures, config), queue)
+    try:
+        with Server(opened, port) as server:
+            print(f"edit: {server.address}  (this machine only; Ctrl+C ends it)", flush=True)
+            server.serve_forever()
+    except KeyboardInterrupt:
+        print()
+    finally:
+        opened.close()
 
 
 def edits_of(run: Run, identities: list[str], config: SimulationConfig) -> dict:

@@ -56,7 +56,7 @@ export class Pane {
     const said = this.layer !== null && this.layer[i] !== UNTOUCHED;
     const id = said ? this.layer[i] : this.auto[i];
     const [r, g, b] = this.colors[id] ?? [255, 255, 255];
-    this.pixels.data.set([r, g, b, id === 0 && !said ? 0 : 255], 4 * i);
+    this.pixels.data.set([r, g, b, said ? 255 : id === 0 ? 0 : 190], 4 * i);
   }
   get scale() {
     return this.zoom * Math.min(this.canvas.width / this.width, this.canvas.height / this.height) * 0.96;

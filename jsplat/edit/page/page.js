@@ -121,7 +121,8 @@ function showQueue() {
   const { heads, queue } = state.run, read = heads.filter((h) => h.yaw);
   const all = read.reduce((n, h) => n + h.yaw.length, 0), done = heads.reduce((n, h) => n + h.edited.length, 0);
   $("bar").style.width = `${all ? (100 * done) / all : 0}%`;
-  const waiting = read.length < heads.length ? `, reading ${heads.length - read.length} more heads` : "";
+  const unread = heads.filter((h) => !h.yaw && !h.error).length;
+  const waiting = unread ? `, reading ${unread} more head${unread === 1 ? "" : "s"}` : "";
   $("progress-text").textContent = `${done} of ${all} views edited${waiting}`;
   const most = queue.length ? queue[0][2] : 1;
   $("queue").replaceChildren(...queue.slice(0, 60).map(([which, view, gain]) => {
@@ -444,6 +445,7 @@ async function start() {
   say("start", "Reading the run");
   await readRun();
   while (!state.run.heads.some((h) => h.yaw)) {
+    if (state.run.heads.every((h) => h.error)) throw new Error(state.run.heads[0]?.error ?? "No heads in this run");
     await new Promise((done) => setTimeout(done, 300));
     await readRun();
   }
@@ -460,10 +462,12 @@ async function start() {
   const [which, view] = state.run.queue[0] ?? [state.run.heads.findIndex((h) => h.yaw), 0];
   await open(which, view);
   window.jsplat = { state, main, other };
-  while (state.run.heads.some((h) => !h.yaw)) {
+  while (state.run.heads.some((h) => !h.yaw && !h.error)) {
     await new Promise((done) => setTimeout(done, 2000));
     await readRun();
     showQueue();
   }
+  const failed = state.run.heads.filter((h) => h.error);
+  if (failed.length) toast(failed.map((h) => `${h.name}: ${h.error}`).join("\n"), true);
 }
 guarded(start)();
