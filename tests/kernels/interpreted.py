@@ -5,6 +5,7 @@ They are registered beside the implementations as "NAME interpreted", so that th
 """
 
 import functools
+import os
 import types
 from typing import Any
 
@@ -12,6 +13,8 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from jsplat.kernels.blend import IMPLEMENTATIONS, mosaic_gpu, triton
 from jsplat.kernels.select import Implementation
+
+ON_DEVICE = os.environ.get("JSPLAT_DEVICE_TESTS") == "1"  # a GPU is there: kernels run natively, or tests fail
 
 
 def gpu_interpreter(**options: Any) -> Any:

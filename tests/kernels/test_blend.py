@@ -1,7 +1,6 @@
 """`blend`: every implementation against the float64 reference, on the named cases."""
 
 import functools
-import os
 import re
 
 import jax
@@ -21,7 +20,7 @@ from tests.close import (
     assert_image_close,
     near,
 )
-from tests.kernels.interpreted import INTERPRETED
+from tests.kernels.interpreted import INTERPRETED, ON_DEVICE
 
 FLOOR_WIDTH = 1e-5  # float32 gives alpha to some 1e-6 of itself
 STOP_WIDTH = 1e-3  # a transmittance is a product of 1 - alpha, and 1 - 0.999 keeps only 6e-5 of relative precision
@@ -33,7 +32,6 @@ ATTRIBUTES = ("means2d", "conics", "opacities", "depths", "features")
 LOSS = np.random.default_rng(7).normal(size=(SIZE[1], SIZE[0], CHANNELS + 2))  # weights of channels, depth and alpha
 
 
-ON_DEVICE = os.environ.get("JSPLAT_DEVICE_TESTS") == "1"  # a GPU is there: kernels run natively, or tests fail
 INTERPRETED_CASES = {  # the interpreter of Mosaic kernels needs a second for each
     "mosaic_gpu interpreted": (
         "random",

@@ -1,4 +1,4 @@
-"""The Mosaic GPU kernels by themselves: what the shared bodies of test_blend.py cannot see. Interpreted on a CPU."""
+"""The Mosaic GPU kernels by themselves: what test_blend.py cannot see. Interpreted, or natively on a device."""
 
 import functools
 
@@ -7,32 +7,36 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsplat.kernels.blend import blend, mosaic_gpu, xla
+from jsplat.kernels.blend import IMPLEMENTATIONS, blend, mosaic_gpu, xla
 from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, SIZE, conic
 from jsplat.kernels.blend.mosaic_gpu import layout
 from jsplat.kernels.blend.mosaic_gpu.table import _SCALE, table
 from jsplat.kernels.blend.mosaic_gpu.walk import LOG_FLOOR
 from jsplat.kernels.constants import ALPHA_FLOOR
+from jsplat.kernels.select import Facts, default_device
 from jsplat.kernels.tiling import tile_grid
 from tests.close import assert_close, assert_gradient_close
-from tests.kernels.interpreted import gpu_interpreter
+from tests.kernels.interpreted import ON_DEVICE, gpu_interpreter
 
+DECLINED = IMPLEMENTATIONS["mosaic_gpu"].declines(Facts(default_device(), np.dtype(np.float32), CHANNELS))
+INTERPRET = None if ON_DEVICE else gpu_interpreter()
+BACKEND = "mosaic_gpu" if ON_DEVICE else "mosaic_gpu interpreted"
+pytestmark = pytest.mark.skipif(ON_DEVICE and DECLINED is not None, reason=f"mosaic_gpu {DECLINED}")
 SPLIT = 3e-5
 SPLIT_WHY = "both factors of a sum over pixels keep 16 bits: 2^-16 each, of terms of both signs"
 SAME = 2e-6
 SAME_WHY = "float32, the same terms in another order"
 
 
-def same_kernels(case, features, owner, *, shape_channels, capacity=CAPACITY):
+def same_kernels(case, features, owner, *, shape_channels):
     """Images and gradients of the kernels and of XLA's implementation, for a random gradient of the image."""
     args = (*case, features, owner)
-    interpret = gpu_interpreter()
-    image, needed = mosaic_gpu.forward(*args, size=SIZE, capacity=capacity, interpret=interpret)
-    want, _ = xla.forward(*args, size=SIZE, capacity=2 * CAPACITY)
+    image, needed = mosaic_gpu.forward(*args, size=SIZE, capacity=CAPACITY, interpret=INTERPRET)
+    want, _ = xla.forward(*args, size=SIZE, capacity=CAPACITY)
     grad = jnp.asarray(np.random.default_rng(3).normal(size=image.shape), jnp.float32)
-    options = {"size": SIZE, "shape_channels": shape_channels}
-    got = mosaic_gpu.backward(*args, image, grad, capacity=capacity, interpret=interpret, **options)
-    wanted = xla.backward(*args, want, grad, capacity=2 * CAPACITY, **options)
+    options = {"size": SIZE, "capacity": CAPACITY, "shape_channels": shape_channels}
+    got = mosaic_gpu.backward(*args, image, grad, interpret=INTERPRET, **options)
+    wanted = xla.backward(*args, want, grad, **options)
     return (image, want), (got, wanted), needed
 
 
@@ -41,7 +45,7 @@ def views():
     """Three images of quite different cost, two sets of features, only depth and alpha shape the geometry."""
     names = ("random", "nothing_visible", "opaque_layers")
     case = [jnp.concatenate(rows) for rows in zip(*(CASES[name]().arrays()[:4] for name in names))]
-    features = jnp.asarray(np.random.default_rng(5).uniform(size=(2, COUNT, 9)), jnp.float32)
+    features = jnp.asarray(np.random.default_rng(5).uniform(size=(2, COUNT, 5)), jnp.float32)
     return same_kernels(case, features, jnp.asarray([1, 0, 1], jnp.int32), shape_channels=0)
 
 
@@ -53,7 +57,7 @@ def test_images_may_share_features():
 
 def test_channels_that_shape_nothing_still_learn_their_features():
     _, (got, wanted), _ = views()
-    assert got[4].shape == (2, COUNT, 9)
+    assert got[4].shape == (2, COUNT, 5)
     assert not np.asarray(got[4])[0].any()  # the set of the empty image
     assert_close(got, wanted, SPLIT, SPLIT_WHY, relative=True)
 
@@ -65,16 +69,6 @@ def test_every_hit_is_written_even_behind_the_early_stop():
     assert all(np.isfinite(g).all() for g in got)
     behind = np.argsort(CASES["opaque_layers"]().depths[0])[-8:]
     assert not np.asarray(got[0])[2, behind].any()
-
-
-def test_an_image_above_capacity_has_no_hits_and_no_gradient():
-    case = CASES["opaque_layers"]().arrays()
-    (image, _), (got, _), needed = same_kernels(
-        case[:4], case[4], jnp.zeros(1, jnp.int32), shape_channels=CHANNELS, capacity=COUNT
-    )
-    assert needed[0] > COUNT
-    assert not np.asarray(image).any()
-    assert not any(np.asarray(g).any() for g in got)
 
 
 def test_far_means_and_extreme_conics_stay_finite():
@@ -90,6 +84,22 @@ def test_far_means_and_extreme_conics_stay_finite():
     ordinary = [np.delete(np.asarray(g)[0], [0, 1, 2], 0) for g in (*got, *wanted)]
     assert_gradient_close(ordinary[:5], ordinary[5:], error=1e-4)  # SPLIT, for the norm of each
     assert all(np.isfinite(g).all() for g in got)
+
+
+def test_an_image_has_the_same_bits_alone_and_in_a_batch_however_it_is_nested():
+    names = ("random", "one_at_the_corner")
+    pair = [jnp.concatenate(rows) for rows in zip(*(CASES[name]().arrays() for name in names))]
+
+    def loss(means2d, conics, opacities, depths, features):
+        image = blend(means2d, conics, opacities, depths, features, size=SIZE, capacity=CAPACITY, backend=BACKEND)
+        return (image.channels**2).sum() + image.depth.sum() + image.alpha.sum()
+
+    gradient = jax.grad(loss, (0, 1, 2, 4))
+    alone = [gradient(*(x[k] for x in pair)) for k in range(len(names))]
+    for together in (jax.vmap(gradient)(*pair), jax.grad(lambda *a: jax.vmap(loss)(*a).sum(), (0, 1, 2, 4))(*pair)):
+        for got, *want in zip(together, *alone):
+            assert_close(got, np.stack(want), 0, "each tile and each Gaussian is summed on its own")
+            assert np.asarray(got)[1].any()
 
 
 # What is no kernel

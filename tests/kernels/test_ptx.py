@@ -22,7 +22,7 @@ from jsplat.kernels.blend.mosaic_gpu.layout import CHUNK, PIXELS, TILE, column_t
 from jsplat.kernels.blend.mosaic_gpu.walk import Lists
 from jsplat.kernels.tiling import tile_grid
 from tests.close import assert_close
-from tests.kernels.interpreted import gpu_interpreter
+from tests.kernels.interpreted import ON_DEVICE, gpu_interpreter
 from tests.kernels.ptx_machine import Block, GlobalMemory, parse
 
 CHANNELS = 5
@@ -43,7 +43,10 @@ def wheels() -> bool:
         return False
 
 
-pytestmark = pytest.mark.skipif(not wheels(), reason="the CUDA compiler's wheels are not installed")
+pytestmark = [
+    pytest.mark.skipif(not wheels(), reason="the CUDA compiler's wheels are not installed"),
+    pytest.mark.skipif(ON_DEVICE, reason="a check without a GPU: on one the kernels run"),
+]
 
 
 @functools.cache
