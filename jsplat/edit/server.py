@@ -24,6 +24,7 @@ import numpy as np
 
 from jsplat.edit.session import Outdated, Session
 from jsplat.errors import InputError
+from jsplat.unfinished import STOP
 
 FILES = {
     "": ("index.html", "text/html"),
@@ -54,6 +55,11 @@ class Server(http.server.ThreadingHTTPServer):
             raise InputError("port", wanted="a free one", got=f"{port}: {error.strerror}") from error
         self.session, self.token = session, secrets.token_urlsafe(24)
         self.hosts = {f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")}
+
+    def service_actions(self) -> None:
+        """Called every half second: ends when the process was asked to."""
+        if STOP.is_set():
+            raise KeyboardInterrupt
 
     @property
     def address(self) -> str:
