@@ -83,10 +83,9 @@ def clear_rows(out, first, end) -> None:
     @ptx.inline("mss")
     def run(out, first, end):
         width = out.type.shape[-1]
-        base = ptx.global_address(out)
-        start, stop = first * (width // 4), end * (width // 4)
+        base = ptx.offset(ptx.global_address(out), first, width * 4)
 
-        @ptx.loop(start + ptx.thread(), stop, PIXELS)
+        @ptx.loop(ptx.thread(), (end - first) * (width // 4), PIXELS)
         def _(index):
             ptx.store_global(ptx.offset(base, index, 16), [ptx.number(0.0)] * 4)
 
