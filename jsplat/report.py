@@ -31,6 +31,7 @@ from jsplat.findings import (
 from jsplat.folder import write_bytes, write_json
 from jsplat.labelset import LabelSet
 from jsplat.pictures import Pictures, gallery, turntables
+from jsplat.preference import section
 
 CHARTS = {
     "fitted": ("teacher", "vote_plain", "refined", "oracle"),
@@ -295,7 +296,8 @@ def _page(data: dict, pictures: Pictures, curves: dict, goals: Goals) -> str:
         f" Gaussian model per head, and the parser they teach.</p>{lead}{_tiles(data, goals)}"
         f"<h2>How to read this</h2><dl>{terms}</dl><p></p><p class=note>{reading}</p>{absent}"
         f"{gallery(pictures)}{turntables(pictures)}{_left_out(data)}"
-        f"{_scores(data, 'fitted')}{_scores(data, 'unseen')}{_agreement(data)}{_ablation(data)}"
+        f"{_scores(data, 'fitted')}{_scores(data, 'unseen')}{_agreement(data)}{section(data.get('study'))}"
+        f"{_ablation(data)}"
         f"{_classes(data, pictures.labelset)}{_confusions(data)}{_fit(data, curves)}{_provenance(data)}"
     )
     return (

@@ -20,6 +20,7 @@ from jsplat.pipeline import stages
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.scoring import MASK_METHODS, ablation_rows, all_scores, pictures
 from jsplat.pipeline.stage import fingerprint, finished, load_arrays, save_arrays, scratch, stage
+from jsplat.pipeline.studies import study_of
 from jsplat.progress import log, log_to
 from jsplat.report import write_report
 
@@ -190,6 +191,8 @@ def _report(out: Path, groups, teacher: Parser, replay: AuxiliarySet, seconds: d
         found[f"{config.vote.method}, sharpened (refined)"] = masks["refined"]
         found["oracle, sharpened"] = masks["oracle"]
         report["ablation"] = ablation_rows(truth, found, teacher.labelset)
+    if (study := study_of(out)) is not None:
+        report["study"] = study
     turns = {}
     for capture in captures[:2] + captures[-1:]:
         novel = load_arrays(out / "render" / f"{capture.identity}.npz")
