@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jsplat.capture import Capture, capture_folders, read_capture
+from jsplat.capture import Capture, capture_folders, read_capture, read_json
 from jsplat.edit import (
     EditConfig,
     Head,
@@ -72,7 +72,7 @@ def open_run(path: Path, captures: Path | None, config: EditConfig) -> Run:
     done = {p.stem for p in (path / "label").glob("*.npz")}
     found = {}
     for folder in capture_folders(captures):
-        name = json.loads((folder / "transforms.json").read_text()).get("identity", folder.name)
+        name = str(read_json(folder / "transforms.json").get("identity", folder.name))
         if name in done:
             found[name] = folder
     if not found:
