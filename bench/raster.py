@@ -14,10 +14,11 @@ from bench.peers import gsplat, missing, torch_raster
 from bench.scenes import fitted_splats
 from bench.timing import CannotRunError, Job
 from bench.workloads import Raster
-from jsplat.kernels.blend import BACKENDS, blend
+from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, blend
 from jsplat.kernels.blend.cases import Splats, headlike
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.kernels.blend.xla import TILE
+from jsplat.kernels.select import Facts, choose, default_device
 from jsplat.kernels.tiling import bin_tiles
 
 STRIP = 8  # rows of the image on which accuracy is measured: the float64 reference is dense
@@ -40,6 +41,9 @@ def prepare(work: Raster) -> Job:
     counts = _counts(work)
     floor = floor_of(counts, work.images, work.count, work.edge, work.channels, work.gradient)
     about = {"kind": "raster", "implementation": work.implementation, "mode": work.mode, "scene": work.scene}
+    if work.implementation == "jsplat":
+        facts = Facts(default_device(), np.dtype(np.float32), work.channels)
+        about["backend"] = choose("blend", IMPLEMENTATIONS, None, facts)
     return Job(call, right, {**about, "gradient": work.gradient, **numbers}, {**floor, **counts}, **more)
 
 
@@ -94,8 +98,9 @@ def _ours(work: Raster, splats: Splats):
     size = (work.edge, work.edge)
     if work.implementation == "dense":
         draw = functools.partial(blend_reference, size=size)
-    elif work.implementation in BACKENDS:
-        draw = functools.partial(blend, size=size, capacity=capacity_of(splats, work.edge), backend=work.implementation)
+    elif work.implementation in ("jsplat", *BACKENDS):
+        backend = None if work.implementation == "jsplat" else work.implementation
+        draw = functools.partial(blend, size=size, capacity=capacity_of(splats, work.edge), backend=backend)
     else:
         raise CannotRunError(f"there is no implementation {work.implementation!r}")
     function = _weighted(draw) if work.gradient else lambda weights, *args: (draw(*args)[0], ())

@@ -144,7 +144,7 @@ def drawings(devices: Devices) -> dict[str, str]:
     for device, lines in devices.items():
         for axis, name in AXES.items():
             series = {}
-            for label, implementation in ((OURS, "xla"), (PEER, "torch"), ("gsplat 1.5.3", "gsplat")):
+            for label, implementation in ((OURS, "jsplat"), (PEER, "torch"), ("gsplat 1.5.3", "gsplat")):
                 points = axis_points(lines.values(), axis, implementation)
                 if len(points) > 1:
                     series[label] = [(p["work"][axis], p["fastest"]) for p in points]
@@ -174,7 +174,7 @@ def scaling(devices: Devices) -> str:
     parts = []
     for device, lines in devices.items():
         rows = []
-        for implementation, label in (("xla", OURS), ("torch", PEER), ("gsplat", "gsplat 1.5.3")):
+        for implementation, label in (("jsplat", OURS), ("torch", PEER), ("gsplat", "gsplat 1.5.3")):
             for axis, law in laws(list(lines.values()), implementation).items():
                 memory = f"{law['memory']:.2f}" if "memory" in law else NOT_MEASURED
                 rows.append([label, AXES[axis], f"{law['time']:.2f}", memory, str(law["points"])])

@@ -13,7 +13,8 @@ class Raster:
     """Blending projected Gaussians.
 
     Attributes:
-        implementation: a name in `jsplat.kernels.blend.BACKENDS`, "dense" (the reference in float32), or a peer.
+        implementation: "jsplat" (the best backend that works on the device), a name in `jsplat.kernels.blend.BACKENDS`,
+            "dense" (the reference in float32), or a peer.
         mode: of a peer, see its module.
         scene: "headlike" (random, on an ellipsoid) or "fitted" (heads that the project's fit made).
         gradient: forward and backward, or forward alone.
@@ -21,7 +22,7 @@ class Raster:
     """
 
     name: str
-    implementation: str = "xla"
+    implementation: str = "jsplat"
     mode: str = ""
     scene: str = "headlike"
     images: int = 1

@@ -14,7 +14,7 @@ from bench.tables import drawings, goals, performance, scaling, times
 ABOUT = {"commit": "abc", "versions": {"jax": "1"}, "load": 0.5, "when": "2026-01-02T00:00:00+00:00", "device": "d"}
 
 
-def raster(implementation="xla", milliseconds=1.0, **changes) -> dict:
+def raster(implementation="jsplat", milliseconds=1.0, **changes) -> dict:
     work = {
         "implementation": implementation,
         "gaussians": 8000,
@@ -49,12 +49,12 @@ def test_laws_are_found_along_each_axis_and_an_edge_counts_as_pixels():
     lines = [raster(milliseconds=n / 8000, gaussians=n) for n in (2000, 8000, 32000)]
     lines += [raster(milliseconds=(e / 128) ** 3, edge=e) for e in (64, 256)]  # with the centre three: 3 / 2 in pixels
     lines += [raster(milliseconds=5.0, channels=3), raster("torch", 9.0, gaussians=2000)]
-    found = laws(lines, "xla")
+    found = laws(lines, "jsplat")
     assert set(found) == {"gaussians", "edge"}  # two points are no law
     assert found["gaussians"] == {"points": 3, "time": pytest.approx(1), "memory": pytest.approx(1)}
     assert found["edge"]["time"] == pytest.approx(1.5)
     assert laws(lines, "torch") == {}
-    assert [p["work"]["edge"] for p in axis_points(lines, "edge", "xla")] == [64, 128, 256]
+    assert [p["work"]["edge"] for p in axis_points(lines, "edge", "jsplat")] == [64, 128, 256]
 
 
 def test_cost_is_linear_in_batches():
