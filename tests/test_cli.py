@@ -13,7 +13,7 @@ from jsplat.folder import write_json
 from tests import ball
 
 SETTINGS = {"heads", "train-parser", "parse", "fit", "label", "render", "evaluate", "run", "demo", "import"}
-SETTINGS |= {"export-masks", "import-masks", "ply", "sides"}
+SETTINGS |= {"edit", "export-masks", "import-masks", "ply", "sides"}
 COMMANDS = SETTINGS | {"status", "convert", "export", "study", "study-results", "turntable", "view"}
 
 

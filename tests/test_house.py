@@ -21,7 +21,7 @@ NOUNS |= {"folder", "progress", "unfinished"}
 VERBS = {"fit", "views", "labels", "parser", "evaluate", "heads", "report", "readers", "datasets", "exchange"}
 VERBS |= {"study"}
 STRINGS = {"config", "checkpoint", "pipeline", "cli"}
-ROOMS = NOUNS | VERBS | STRINGS | {"raster", "kernels", "__init__", "__main__"}
+ROOMS = NOUNS | VERBS | STRINGS | {"raster", "kernels", "edit", "__init__", "__main__"}
 
 # Files that are a part of the room they lie beside.
 PARTS = {"figures": "report", "findings": "report", "pictures": "report", "preference": "report"}
@@ -33,7 +33,8 @@ MAY_IMPORT = {
     "raster": NOUNS | {"kernels"},
     "config": NOUNS,
     "checkpoint": NOUNS,
-    "pipeline": NOUNS | VERBS | {"raster", "config", "checkpoint"},
+    "edit": NOUNS | {"raster", "labels", "evaluate"},  # an edit is one more voice in the vote, and scored
+    "pipeline": NOUNS | VERBS | {"raster", "edit", "config", "checkpoint"},
     "cli": NOUNS | {"config", "pipeline"},
     "__init__": NOUNS | VERBS | {"raster"},
     "__main__": {"cli"},

@@ -275,7 +275,9 @@ def test_too_little_capacity_is_an_error_outside_of_transformations_and_nan_insi
 def test_bad_arguments_are_named():
     with pytest.raises(InputError, match=r"rasterize: features: wanted 60 rows, got \(3, 5\)"):
         rasterize(gaussians(), features()[:3], cameras(0.0)[0])
-    with pytest.raises(InputError, match=r"rasterize: backend: wanted one of \('mosaic_gpu', 'triton', 'xla'\) or None, got 'fast'"):
+    with pytest.raises(
+        InputError, match=r"rasterize: backend: wanted one of \('mosaic_gpu', 'triton', 'xla'\) or None, got 'fast'"
+    ):
         rasterize(gaussians(), features(), cameras(0.0)[0], backend="fast")
 
 

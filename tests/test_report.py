@@ -262,3 +262,12 @@ def test_views_left_out_are_named_with_their_pose(tmp_path):
     assert "<dt>bob" not in text
     write_report(tmp_path, {"views": {"left_out": {"bob": []}}}, Pictures(LABELS), {})
     assert "Left out" not in (tmp_path / "report.html").read_text()
+
+
+def test_simulated_edits_are_told_in_one_sentence(tmp_path):
+    edits = {"revealed": 1, "masks": 90, "median_corrected": 12.0, "margin": 0.005, "side_before": 0.5}
+    edits |= {"side_after": 0.625, "side_after_others": 0.6}
+    write_report(tmp_path, {"edits": edits}, Pictures(LABELS), {})
+    text = (tmp_path / "report.html").read_text()
+    assert "Each corrected 12 other views" in text
+    assert "went from 50.0 to 62.5 %, to 60.0 % without" in text

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from jsplat.cli.group import FOLDER, main, prepare
+from jsplat.cli.group import FOLDER, main, prepare, settings
 
 FILE = click.Path(path_type=Path)
 CAPTURES = click.option("--captures", type=FOLDER, help="The run's captures.  [default: beside the run]")
@@ -113,3 +113,22 @@ def view(run: Path, captures: Path | None, identity: str | None, host: str, port
             time.sleep(1)
     except KeyboardInterrupt:
         server.stop()
+
+
+@main.command()
+@click.argument("run", type=FOLDER)
+@CAPTURES
+@click.option("--port", default=0, help="Port on this machine.  [default: any free one]")
+@settings
+def edit(run: Path, captures: Path | None, port: int, config) -> None:
+    """Serves a local page to correct the masks of a finished RUN; every edit is evidence for the other views.
+
+    `jsplat run` again brings the corrections into renders and students.
+
+    \b
+    jsplat edit out/demo/run
+    jsplat edit out/run --captures heads/train --port 8000
+    """
+    from jsplat.pipeline import editing
+
+    editing.serve(run, captures, port, config.edit, config.queue)

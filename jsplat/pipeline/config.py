@@ -3,6 +3,7 @@
 import dataclasses
 
 from jsplat.datasets import DatasetConfig
+from jsplat.edit import EditConfig, QueueConfig, SimulationConfig
 from jsplat.findings import Goals
 from jsplat.fit import FitConfig
 from jsplat.heads import HeadsConfig
@@ -34,7 +35,8 @@ class RunConfig:
     Attributes:
         seed: decides every random choice.
         unseen: so many people, the last by name, are fitted and scored but never trained on.
-        ablation: also score every other vote and the paper's palette.
+        ablation: also score every other vote and the paper's palette, and what a person's edits would bring.
+        edit, queue, simulation: of `jsplat edit`, and of the edits that the report simulates where there is truth.
         flip: average the parser's prediction with that on the mirrored picture, when it gives the first labels.
         capture: how captures in other layouts are imported.
         teacher: the parser's own training; `finetune`: the student's, the truth-student's and the control's.
@@ -53,6 +55,9 @@ class RunConfig:
     mask: MaskConfig = dataclasses.field(default_factory=MaskConfig)
     palette: PaletteConfig = dataclasses.field(default_factory=PaletteConfig)
     views: ViewsConfig = dataclasses.field(default_factory=ViewsConfig)
+    edit: EditConfig = dataclasses.field(default_factory=EditConfig)
+    queue: QueueConfig = dataclasses.field(default_factory=QueueConfig)
+    simulation: SimulationConfig = dataclasses.field(default_factory=SimulationConfig)
     teacher: ParserConfig = dataclasses.field(default_factory=ParserConfig)
     finetune: ParserConfig = dataclasses.field(default_factory=lambda: ParserConfig(steps=450, learning_rate=1e-3))
     heads: HeadsConfig = dataclasses.field(default_factory=HeadsConfig)

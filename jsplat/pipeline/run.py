@@ -10,13 +10,15 @@ from jsplat.auxiliary import AuxiliarySet, read_auxiliary, write_auxiliary
 from jsplat.capture import Capture, write_capture
 from jsplat.config import to_json
 from jsplat.datasets import read_training_set
+from jsplat.edit import voted_labels
 from jsplat.errors import InputError
 from jsplat.findings import headline
 from jsplat.folder import provenance, write_json
 from jsplat.heads import render_captures
 from jsplat.labels import METHODS
+from jsplat.labelset import LabelSet
 from jsplat.parser import Parser, ParserConfig, load_parser, predict_labels, save_parser, train_parser
-from jsplat.pipeline import stages
+from jsplat.pipeline import editing, stages
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.scoring import MASK_METHODS, ablation_rows, all_scores, pictures
 from jsplat.pipeline.stage import fingerprint, finished, load_arrays, save_arrays, scratch, stage
@@ -96,7 +98,8 @@ def run(
     labelled = do(
         "label", about, lambda f, _: stages.label_captures(captures, fitted, first, teacher.labelset, config, f), "fit"
     )
-    shown = [to_json(config.views), config.unseen]
+    edited = out / "edits"
+    shown = [to_json(config.views), config.unseen, *([fingerprint(edited)] if edited.is_dir() else [])]
     rendered = do("render", shown, lambda f, _: _render(groups, fitted, labelled, teacher, config, f), "label")
     for name in STUDENTS:
         if name == "truth_student" and any(c.labels is None for c in groups["fitted"]):
@@ -105,7 +108,7 @@ def run(
         own = None if name == "control" else replay
         about = {"finetune": to_json(config.finetune), "replay": fingerprint(replay_path)}
         do(name, about, lambda f, u, d=data, r=own: _finetune(f, u, teacher, d, r, config), "render")
-    return _report(out, groups, teacher, replay, seconds, config)
+    return _report(out, groups, teacher, captures_path, seconds, config)
 
 
 def open_parser(path: Path) -> Parser:
@@ -124,8 +127,9 @@ def _trained_on(parser_path: Path) -> Path:
 def _render(groups, fitted: Path, labelled: Path, teacher: Parser, config: RunConfig, folder: Path) -> None:
     novel, left = {}, {}
     everyone = [c for captures in groups.values() for c in captures]
+    arrays = {c.identity: _labels_of(labelled, c.identity, teacher.labelset) for c in everyone}
     for capture, scene in zip(everyone, stages.fitted_scenes(fitted, everyone)):
-        known = load_arrays(labelled / f"{capture.identity}.npz")
+        known = arrays[capture.identity]
         rows = {
             n: known[f"rows_{k}"]
             for n, k in (("student", "refined"), ("truth_student", "oracle"))
@@ -137,13 +141,18 @@ def _render(groups, fitted: Path, labelled: Path, teacher: Parser, config: RunCo
         save_arrays(folder / f"{capture.identity}.npz", yaw=view.yaw, images=view.images, labels=view.rows["student"])
     write_json(folder / "left_out.json", left)
     train = groups["fitted"]
-    masks = {c.identity: load_arrays(labelled / f"{c.identity}.npz")["refined"] for c in train}
+    masks = {c.identity: arrays[c.identity]["refined"] for c in train}
     own = {c.identity: novel[c.identity] for c in train}
     write_auxiliary(folder / "student", stages.auxiliary_set(train, masks, own, "student", teacher.labelset))
     if all(c.labels is not None for c in train):
         truths = {c.identity: c.labels for c in train}
         data = stages.auxiliary_set(train, truths, own, "truth_student", teacher.labelset)
         write_auxiliary(folder / "truth_student", data)
+
+
+def _labels_of(labelled: Path, identity: str, labelset: LabelSet) -> dict[str, np.ndarray]:
+    """What the label stage knows about a head, with what people corrected since."""
+    return load_arrays(labelled / f"{identity}.npz") | voted_labels(labelled.parent, identity, labelset)
 
 
 def _finetune(
@@ -154,7 +163,7 @@ def _finetune(
     write_json(folder / "history.json", dataclasses.asdict(history))
 
 
-def _report(out: Path, groups, teacher: Parser, replay: AuxiliarySet, seconds: dict, config: RunConfig) -> dict:
+def _report(out: Path, groups, teacher: Parser, captures_path: Path, seconds: dict, config: RunConfig) -> dict:
     captures = [c for group in groups.values() for c in group]
     known = {c.identity: load_arrays(out / "label" / f"{c.identity}.npz") for c in captures}
     depth = {name: arrays["depth"] for name, arrays in known.items()}
@@ -191,6 +200,10 @@ def _report(out: Path, groups, teacher: Parser, replay: AuxiliarySet, seconds: d
         found[f"{config.vote.method}, sharpened (refined)"] = masks["refined"]
         found["oracle, sharpened"] = masks["oracle"]
         report["ablation"] = ablation_rows(truth, found, teacher.labelset)
+    names = [c.identity for c in groups["fitted"] if c.labels is not None]
+    if config.ablation and names:
+        opened = editing.open_run(out, captures_path, config.edit)
+        report["edits"] = editing.edits_of(opened, names, config.simulation)
     if (study := study_of(out)) is not None:
         report["study"] = study
     turns = {}
