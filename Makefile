@@ -23,7 +23,7 @@ demo: $(READY)
 	$(BIN)/jsplat demo $(OUT) --config configs/demo.toml
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $$(nproc) --dist loadfile $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -204,7 +204,7 @@ def test_nothing_is_done_twice(out):
     assert f"report: {out / 'run' / 'report.html'}" in result.output
     after = times(out)
     rewritten = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-    assert rewritten <= {"run/report.json", "run/report.html"}
+    assert rewritten <= {"run/report.json", "run/report.html", "run/events.jsonl"}
 
 
 @pytest.fixture(scope="module")

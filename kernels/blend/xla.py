@@ -41,7 +41,7 @@ def _chunks(hits: TileHits) -> Chunks:
     counts = -(-lengths // CHUNK)
     # Empty chunks in an image's last tile fill its last block up: then no sum depends on what else is in the batch.
     counts = counts.reshape(images, -1)
-    counts = counts.at[:, -1].add(-counts.sum(1) % BLOCK).reshape(-1)
+    counts = counts.at[:, -1].add((-counts.sum(1) % BLOCK).astype(counts.dtype)).reshape(-1)
     slots = (-(-(hits.ids.shape[0] // CHUNK + tiles) // BLOCK) + images) * BLOCK
     first = jnp.cumsum(counts) - counts
     used = counts.sum()
