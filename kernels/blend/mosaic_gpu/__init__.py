@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jsplat.kernels.blend.mosaic_gpu.backward import gradient_rows
@@ -54,6 +55,12 @@ def forward(
     return from_planes(planes, size=size), hits.needed
 
 
+def _bfloat16(x):
+    """Float32 rounded to what bfloat16 holds. As integers: XLA may leave a conversion there and back out."""
+    bits = (lax.bitcast_convert_type(x, jnp.int32) + 0x8000) & -0x10000
+    return lax.bitcast_convert_type(bits, jnp.float32)
+
+
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "shape_channels", "interpret"))
 def backward(
     means2d: Float[Array, "i n 2"],
@@ -83,15 +90,15 @@ def backward(
     planes = to_planes(grad)
     # The kernel multiplies by these two parts, so the whole sum has to be made of them too: what is left of it
     # behind the last Gaussian is divided by 1 - alpha.
-    high = planes.astype(jnp.bfloat16)
-    low = (planes - high.astype(jnp.float32)).astype(jnp.bfloat16)
-    rounded = high.astype(jnp.float32) + low.astype(jnp.float32)
+    high = _bfloat16(planes)
+    low = _bfloat16(planes - high)
+    rounded = high + low
     products = to_planes(image) * jnp.concatenate([rounded[:, :-1], planes[:, -1:]], 1)
     # One channel after the other: how a reduction groups its sums may depend on the size of the batch.
     whole = functools.reduce(jnp.add, [products[:, k] for k in (*range(shape_channels), channels, channels + 1)])
     rows = gradient_rows(
         lists,
-        jnp.concatenate([matrix_tiles(part[:, : channels + 1]) for part in (high, low)], 1),
+        jnp.concatenate([matrix_tiles(part[:, : channels + 1].astype(jnp.bfloat16)) for part in (high, low)], 1),
         jnp.stack([planes[:, -1], whole], 1),
         channels=channels,
         shape_channels=shape_channels,
