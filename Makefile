@@ -14,7 +14,7 @@ help:
 	@echo "make demo    the whole loop on procedural heads; the report lands in $(OUT)"
 	@echo "make test    the tests (pass more with ARGS='-k camera')"
 	@echo "make check   style and types"
-	@echo "make check-kernels  compiles the GPU kernels without a GPU: spills, registers, loops (Linux, x86_64)"
+	@echo "make check-kernels  compiles the GPU kernels without a GPU: spills, registers, loops; runs their PTX in numpy (Linux, x86_64)"
 	@echo "make bench   the benchmarks of this machine"
 	@echo "make lock    new versions and hashes in requirements.lock"
 	@echo "make clean   removes everything that was built, and out/"
@@ -32,6 +32,7 @@ check: $(READY)
 
 check-kernels: $(KERNELS)/.ready
 	JAX_PLATFORMS=cpu PYTHONPATH=$(KERNELS) $(BIN)/python -m bench.aot.check $(ARGS)
+	JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 JAX_PLATFORMS=cpu PYTHONPATH=$(KERNELS) $(BIN)/python -m pytest tests/kernels/test_ptx.py
 
 bench: $(READY)
 	$(BIN)/python -m bench.run $(ARGS)
