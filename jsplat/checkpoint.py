@@ -11,6 +11,7 @@ from jsplat.errors import InputError
 from jsplat.folder import write_json
 from jsplat.labelset import LabelSet
 from jsplat.scene import Attributes, Gaussians, Scene
+from jsplat.unfinished import save_arrays
 
 GAUSSIAN_FIELDS = ("means", "quats", "log_scales", "logit_opacities")
 ATTRIBUTE_FIELDS = ("sh", "label_logits")
@@ -20,8 +21,7 @@ def save_scenes(path: Path, scene: Scene, identities: list[str], labelset: Label
     """Writes a batch of scenes (leading axis: identities) into an existing folder."""
     arrays = {name: np.asarray(getattr(scene.gaussians, name)) for name in GAUSSIAN_FIELDS}
     arrays |= {name: np.asarray(getattr(scene.attributes, name)) for name in ATTRIBUTE_FIELDS}
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save((path / "arrays").absolute(), arrays)
+    save_arrays(path / "arrays", arrays)
     labels = None if labelset is None else labelset.to_json()
     write_json(path / "scenes.json", {"identities": identities, "labelset": labels})
 

@@ -5,6 +5,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,10 +22,10 @@ T = TypeVar("T")
 STOP = threading.Event()  # set when the process was asked to end (SIGTERM): loops save and raise `Stopped`
 
 
-def save_arrays(path: Path, arrays: dict[str, jax.Array]) -> None:
+def save_arrays(path: Path, arrays: Mapping[str, jax.Array | np.ndarray]) -> None:
     """Writes named arrays into a new folder and waits until they are there."""
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path.absolute(), arrays)
+        checkpointer.save(path.absolute(), dict(arrays))
 
 
 def load_arrays(path: Path, like: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:

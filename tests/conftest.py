@@ -1,5 +1,6 @@
 """What all tests share. Imports nothing of the package: the shape checks must be in place before it is loaded."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -22,3 +23,11 @@ def shared() -> Path:
     if not (path / "heads").is_dir():
         pytest.skip(f"no {path.name}/heads beside the repository")
     return path
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Writes somebody's capture in its layout, and lets its JSON be changed."""
+    import layouts
+
+    return functools.partial(layouts.make, tmp_path / "7")

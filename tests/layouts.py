@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 
 from jsplat.camera import OPENGL_FROM_OPENCV, orbit
+from jsplat.readers import ImportConfig, import_capture
 from jsplat.readers.colmap import MODELS
 
+SMALL = ImportConfig(size=16)
 POINTS = np.random.default_rng(7).uniform(-0.1, 0.1, (12, 3))  # in the head frame, metres
 PARAMETERS = {  # COLMAP model -> distortion, in its own order
     "SIMPLE_PINHOLE": (),
@@ -23,6 +25,11 @@ PARAMETERS = {  # COLMAP model -> distortion, in its own order
     "SIMPLE_RADIAL_FISHEYE": (0.05,),
     "RADIAL_FISHEYE": (0.05, -0.02),
 }
+
+
+def run(folder: Path, config: ImportConfig = SMALL):
+    """Imports a folder to `out` beside it."""
+    return import_capture(folder, folder.parent / "out", config)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,27 +1,13 @@
 """Damaged and hostile COLMAP models: one clear error each, and no memory for a declared count."""
 
-import functools
 import shutil
 import struct
 from pathlib import Path
 
-import layouts
 import pytest
+from layouts import run
 
 from jsplat.errors import InputError
-from jsplat.readers import ImportConfig, import_capture
-
-SMALL = ImportConfig(size=16)
-
-
-def run(folder: Path, config: ImportConfig = SMALL):
-    return import_capture(folder, folder.parent / "out", config)
-
-
-@pytest.fixture
-def made(tmp_path):
-    """Writes a layout, and lets its JSON be changed."""
-    return functools.partial(layouts.make, tmp_path / "7")
 
 
 def _patch(path: Path, at: int, data: bytes) -> None:

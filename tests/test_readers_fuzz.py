@@ -9,13 +9,12 @@ import layouts
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from layouts import Rig
+from layouts import SMALL, Rig
 
 from jsplat.capture import picture_header, read_capture
 from jsplat.errors import InputError
-from jsplat.readers import ImportConfig, import_capture
+from jsplat.readers import import_capture
 
-SMALL = ImportConfig(size=16)
 RIG = Rig(width=24, height=18, views=3, distortion=(-0.1, 0.02, 0.001, 0.001))
 HOSTILE = [
     None, True, -1, 0, 1, 3, 48.5, 1e-300, 1e300, -1e200, 10**400, float("nan"), float("inf"), "", ".", "..", "/",

@@ -1,6 +1,5 @@
 """Damaged and hostile captures: every one ends in one clear error, or is handled right."""
 
-import functools
 import json
 import zipfile
 from pathlib import Path
@@ -8,25 +7,12 @@ from pathlib import Path
 import layouts
 import numpy as np
 import pytest
-from layouts import Rig, save
+from layouts import SMALL, Rig, run, save
 
 from jsplat.capture import read_capture
 from jsplat.errors import InputError
 from jsplat.readers import ImportConfig, detect, import_capture
 from jsplat.readers.lens import Lens
-
-SMALL = ImportConfig(size=16)
-
-
-def run(folder: Path, config: ImportConfig = SMALL):
-    return import_capture(folder, folder.parent / "out", config)
-
-
-@pytest.fixture
-def made(tmp_path):
-    """Writes a layout, and lets its JSON be changed."""
-    return functools.partial(layouts.make, tmp_path / "7")
-
 
 # Folders
 

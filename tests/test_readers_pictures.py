@@ -1,32 +1,18 @@
 """Damaged and hostile pictures in captures: every one ends in one clear error, or is handled right."""
 
-import functools
 import json
 import shutil
 import struct
 import zlib
 from pathlib import Path
 
-import layouts
 import numpy as np
 import pytest
-from layouts import save
+from layouts import run, save
 
 from jsplat.capture import picture_header, read_capture, read_image
 from jsplat.errors import InputError
-from jsplat.readers import ImportConfig, import_capture
-
-SMALL = ImportConfig(size=16)
-
-
-def run(folder: Path, config: ImportConfig = SMALL):
-    return import_capture(folder, folder.parent / "out", config)
-
-
-@pytest.fixture
-def made(tmp_path):
-    """Writes a layout, and lets its JSON be changed."""
-    return functools.partial(layouts.make, tmp_path / "7")
+from jsplat.readers import ImportConfig
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

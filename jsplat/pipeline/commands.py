@@ -18,7 +18,7 @@ from jsplat.pipeline import stages
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.run import open_parser
 from jsplat.pipeline.scoring import set_scores
-from jsplat.pipeline.stage import fingerprint, finished, load_arrays, scratch, stage
+from jsplat.pipeline.stage import fingerprint, finished, load_arrays, resumable, stage
 from jsplat.readers import import_capture
 
 
@@ -52,8 +52,7 @@ def fit(captures: Path, labels: Path | None, out: Path, config: RunConfig) -> No
     wanted = fingerprint(captures, *([] if labels is None else [labels]), config.size, config.fit, config.seed)
     if finished(out, wanted) is None:
         labelset = None if labels is None else labelset_in(labels)
-        unfinished = out.with_name(f".{out.name}.{wanted}")
-        with stage(out, wanted, config.fit, config.seed) as folder, scratch(unfinished):
+        with resumable(out, wanted, config.fit, config.seed) as (folder, unfinished):
             read = stages.read_captures(captures, config.size)
             stages.fit_captures(read, labels, labelset, config, folder, unfinished)
 
@@ -66,7 +65,7 @@ def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConf
     if finished(out, wanted) is not None:
         return
     with stage(out, wanted, about, config.seed) as folder:
-        read = [c for c in stages.read_captures(captures, config.size) if c.identity not in stages.diverged(fitted)]
+        read = stages.sound(stages.read_captures(captures, config.size), fitted)
         stages.label_captures(read, fitted, labels, labelset, config, folder)
         for capture in read:
             for i, mask in enumerate(load_arrays(folder / f"{capture.identity}.npz")["refined"]):
@@ -80,7 +79,7 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunC
     wanted = fingerprint(captures, fitted, labelled, config.size, config.views, config.mask, config.seed)
     if finished(out, wanted) is not None:
         return
-    read = [c for c in stages.read_captures(captures, config.size) if c.identity not in stages.diverged(fitted)]
+    read = stages.sound(stages.read_captures(captures, config.size), fitted)
     with stage(out, wanted, config.views, config.seed) as folder:
         masks, novel = {}, {}
         for capture, scene in zip(read, stages.fitted_scenes(fitted, read)):

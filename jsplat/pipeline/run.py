@@ -21,7 +21,7 @@ from jsplat.parser import Parser, ParserConfig, load_parser, predict_labels, sav
 from jsplat.pipeline import editing, stages
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.scoring import MASK_METHODS, ablation_rows, all_scores, pictures
-from jsplat.pipeline.stage import fingerprint, finished, load_arrays, save_arrays, scratch, stage
+from jsplat.pipeline.stage import fingerprint, finished, load_arrays, resumable, save_arrays, stage
 from jsplat.pipeline.studies import study_of
 from jsplat.progress import log, log_to
 from jsplat.report import write_report
@@ -75,10 +75,7 @@ def run(
             source, part, *[json.loads((out / a / "run.json").read_text())["fingerprint"] for a in after]
         )
         if finished(out / name, wanted) is None:
-            with (
-                stage(out / name, wanted, part, config.seed) as folder,
-                scratch(out / f".{name}.{wanted}") as unfinished,
-            ):
+            with resumable(out / name, wanted, part, config.seed) as (folder, unfinished):
                 fill(folder, unfinished)
         done = finished(out / name, wanted)
         seconds[name] = done if done is not None else 0.0
@@ -88,11 +85,10 @@ def run(
     fitted = do(
         "fit", config.fit, lambda f, u: stages.fit_captures(captures, first, teacher.labelset, config, f, u), "parse"
     )
-    failed = stages.diverged(fitted)
-    for name in failed:
+    for name in stages.diverged(fitted):
         log("identity failed", identity=name, stage="fit")
-    captures = [c for c in captures if c.identity not in failed]
-    groups = {name: [c for c in group if c.identity not in failed] for name, group in groups.items()}
+    captures = stages.sound(captures, fitted)
+    groups = {name: stages.sound(group, fitted) for name, group in groups.items()}
     parts = (config.vote, config.sharpen, config.mask, config.palette)
     about = [to_json(c) for c in parts] + [config.ablation]
     labelled = do(
@@ -236,8 +232,7 @@ def train_teacher(data_path: Path, out: Path, config: RunConfig, settings: Parse
         start = open_parser(paths["start"]) if "start" in paths else None
         data = read_training_set(data_path, config.size, config.dataset)
         about = to_json(settings) | {"data": str(data_path.resolve())}
-        unfinished = out.with_name(f".{out.name}.{wanted}")
-        with stage(out, wanted, about, config.seed) as folder, scratch(unfinished):
+        with resumable(out, wanted, about, config.seed) as (folder, unfinished):
             parser, history = train_parser(data, settings, config.seed, start=start, resume=unfinished, **sets)
             save_parser(folder / "parser", parser)
             write_json(folder / "history.json", dataclasses.asdict(history))

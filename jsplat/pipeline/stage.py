@@ -80,6 +80,14 @@ def scratch(folder: Path) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def resumable(folder: Path, wanted: str, config: object, seed: int) -> Iterator[tuple[Path, Path]]:
+    """A `stage` to fill, and the `scratch` folder beside it for what an unfinished one can go on from."""
+    unfinished = folder.with_name(f".{folder.name}.{wanted}")
+    with stage(folder, wanted, config, seed) as temporary, scratch(unfinished):
+        yield temporary, unfinished
+
+
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Writes named arrays, compressed."""
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]

@@ -104,6 +104,12 @@ def diverged(folder: Path) -> list[str]:
     return json.loads((folder / "fit.json").read_text()).get("failed", [])  # older folders do not say
 
 
+def sound(captures: list[Capture], folder: Path) -> list[Capture]:
+    """The captures whose fit in a `fit` folder did not diverge."""
+    failed = diverged(folder)
+    return [c for c in captures if c.identity not in failed]
+
+
 def fitted_scenes(folder: Path, captures: list[Capture]) -> list[Scene]:
     """The fitted scene of each capture."""
     scenes, identities = load_scenes(folder)
