@@ -21,6 +21,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 from jaxtyping import Array, Float, Int
 
+from jsplat.kernels.blend.gradients import about_means, shape_gradients, whole_sum
 from jsplat.kernels.collect import collect, sum_over_images
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 from jsplat.kernels.tiling import bin_tiles, tile_grid, to_tiles
@@ -381,19 +382,16 @@ def backward(
             0, pl.cdiv(end - begin, CHUNK), chunk, (jnp.zeros(PIXELS, jnp.float32), whole_ref[tile, pixel, 0])
         )
 
-    def shaping(x):
-        return jnp.concatenate([x[..., :shape_channels], x[..., channels:]], -1)
-
     table = _table(means2d, conics, opacities, depths)
-    whole = (shaping(image) * shaping(grad)).sum(-1, keepdims=True)
+    whole = whole_sum(image, grad, shape_channels)
     grad = jnp.pad(_packed(grad), ((0, 0), (0, 0), (0, 0), (0, _covered(channels + 2) - channels - 2)))
     whole, grad = (to_tiles(x, tile=TILE) for x in (whole, grad))
     args = (hits.ids, hits.starts, owner, table, _packed(features).reshape(-1, channels), whole, grad)
     shapes = [(hits.ids.shape[0], MOMENTS + 2), (hits.ids.shape[0], channels + 1)]
     moments, painted = _call(blend_backward, shapes, hits.starts.shape[0] - 1, g, args)
-    moments, painted = (collect(rows, hits, images * count) for rows in (_about_means(moments), painted))
-    shape = _shape_gradients(moments, conics.reshape(-1, 3), opacities.reshape(-1)).reshape(images, count, MOMENTS)
-    painted = painted.reshape(images, count, channels + 1)
+    moments = about_means(moments[:, :MOMENTS], moments[:, MOMENTS], moments[:, MOMENTS + 1])
+    moments, painted = (collect(x, hits, images * count).reshape(images, count, -1) for x in (moments, painted))
+    shape = shape_gradients(moments, conics, opacities)
     features = sum_over_images(painted[..., :-1], owner, features.shape[0])
     return shape[..., :2], shape[..., 2:5], shape[..., 5], painted[..., -1], features
 
@@ -407,20 +405,3 @@ def _monomials():
     for k, monomial in enumerate((jnp.ones_like(x), x, y, x * x, x * y, y * y)):
         out = jnp.where(column == k, monomial, out)
     return out.astype(jnp.bfloat16)
-
-
-def _about_means(moments: Float[Array, "m 8"]) -> Float[Array, "m 6"]:
-    """Moments of mean minus pixel, from those of the pixel and the mean, both about the tile's centre."""
-    m, mx, my, mxx, mxy, myy, u, v = moments.T
-    x, y = u * m - mx, v * m - my
-    xx, yy = u * u * m - 2 * u * mx + mxx, v * v * m - 2 * v * my + myy
-    return jnp.stack([m, x, y, xx, u * v * m - u * my - v * mx + mxy, yy], -1)
-
-
-def _shape_gradients(
-    moments: Float[Array, "g 6"], conics: Float[Array, "g 3"], opacities: Float[Array, " g"]
-) -> Float[Array, "g 6"]:
-    """Gradients of (x, y, a, b, c, opacity) from the moments of the power's gradient."""
-    (m, x, y, xx, xy, yy), (a, b, c) = moments.T, conics.T
-    opacity = jnp.where(opacities > 0, -m / jnp.maximum(opacities, ALPHA_FLOOR), 0.0)
-    return jnp.stack([a * x + b * y, b * x + c * y, 0.5 * xx, xy, 0.5 * yy, opacity], -1)

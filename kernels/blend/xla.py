@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jsplat.kernels.blend.gradients import about_means, shape_gradients, whole_sum
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 from jsplat.kernels.tiling import TileHits, bin_tiles, from_tiles, tile_grid, to_tiles
 
@@ -135,18 +136,10 @@ def _weights(rows, dx, dy, tile, last, carried):
     return raw, alpha, before, jnp.where(kept, alpha * before, 0.0), kept, carried
 
 
-def _shape_gradients(power, rows, local):
-    """Gradients of (x, y, a, b, c, opacity) from the gradient of each pair's power, by six moments over the pixels."""
+def _moments(power):
+    """Sums over the pixels of each pair's `power` times 1, x, y, xx, xy, yy about the tile's centre."""
     x, y = _pixels(power.dtype)
-    monomials = jnp.stack([jnp.ones_like(x), x, y, x * x, x * y, y * y], -1)
-    m, mx, my, mxx, mxy, myy = jnp.moveaxis(_einsum("bkp,pm->bkm", power, monomials), -1, 0)
-    u, v = local[..., 0], local[..., 1]
-    a, b, c, opacity = (rows[..., k] for k in range(2, 6))
-    dx, dy = u * m - mx, v * m - my
-    dxx, dyy = u * u * m - 2 * u * mx + mxx, v * v * m - 2 * v * my + myy
-    dxy = u * v * m - u * my - v * mx + mxy
-    opacities = jnp.where(opacity > 0, -m / jnp.maximum(opacity, ALPHA_FLOOR), 0.0)
-    return jnp.stack([a * dx + b * dy, b * dx + c * dy, 0.5 * dxx, dxy, 0.5 * dyy, opacities], -1)
+    return _einsum("bkp,pm->bkm", power, jnp.stack([jnp.ones_like(x), x, y, x * x, x * y, y * y], -1))
 
 
 def _shaping(x, shape_channels):
@@ -215,11 +208,7 @@ def backward(
     # Under one jit XLA merges this binning with the forward pass's own.
     hits = bin_tiles(means2d, conics, opacities, depths, size=size, tile=TILE, capacity=capacity)
     chunks = _chunks(hits)
-    shown, wanted = (_shaping(x, shape_channels) for x in (image, grad))
-    # One channel after the other: how a reduction groups its sums depends on the batch's size.
-    parts = [shown[..., k, None] * wanted[..., k, None] for k in range(shown.shape[-1])]
-    whole = functools.reduce(jnp.add, parts)
-    whole, grad = (to_tiles(x, tile=TILE) for x in (whole, grad))
+    whole, grad = (to_tiles(x, tile=TILE) for x in (whole_sum(image, grad, shape_channels), grad))
     table, (images, count) = _table(means2d, conics, opacities, depths), opacities.shape
 
     def block(index, state):
@@ -239,7 +228,7 @@ def backward(
         live = kept & (raw >= ALPHA_FLOOR) & (raw < ALPHA_CEILING)
         # d loss / d power = -alpha * d loss / d alpha; where alpha is clipped neither opacity nor shape matters.
         power = jnp.where(live, -alpha * (before * v - rest / (1 - alpha)), 0.0)
-        shape = _shape_gradients(power, rows, local)
+        shape = shape_gradients(about_means(_moments(power), *jnp.moveaxis(local, -1, 0)), rows[..., 2:5], rows[..., 5])
         painted = _einsum("bkp,bpc->bkc", weight, upstream[..., :-1])  # features and depth
         update = jnp.concatenate([shape, painted], -1)
         return sums.at[ids].add(update, mode="drop"), through, running, tile[-1]

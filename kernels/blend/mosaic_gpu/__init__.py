@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jsplat.kernels.blend.gradients import shape_gradients, whole_sum
 from jsplat.kernels.blend.mosaic_gpu.backward import gradient_rows
 from jsplat.kernels.blend.mosaic_gpu.forward import blend_tiles
 from jsplat.kernels.blend.mosaic_gpu.layout import (
@@ -24,7 +25,6 @@ from jsplat.kernels.blend.mosaic_gpu.layout import (
 from jsplat.kernels.blend.mosaic_gpu.table import feature_table, table
 from jsplat.kernels.blend.mosaic_gpu.walk import Lists
 from jsplat.kernels.collect import collect, sum_over_images
-from jsplat.kernels.constants import ALPHA_FLOOR
 from jsplat.kernels.tiling import bin_tiles, tile_grid
 
 
@@ -93,31 +93,22 @@ def backward(
     high = _bfloat16(planes)
     low = _bfloat16(planes - high)
     rounded = high + low
-    products = to_planes(image) * jnp.concatenate([rounded[:, :-1], planes[:, -1:]], 1)
-    # One channel after the other: how a reduction groups its sums may depend on the size of the batch.
-    whole = functools.reduce(jnp.add, [products[:, k] for k in (*range(shape_channels), channels, channels + 1)])
+    used = jnp.concatenate([rounded[:, :-1], planes[:, -1:]], 1)
+    whole = whole_sum(to_planes(image), used, shape_channels, axis=1)
     rows = gradient_rows(
         lists,
         jnp.concatenate([matrix_tiles(part[:, : channels + 1].astype(jnp.bfloat16)) for part in (high, low)], 1),
-        jnp.stack([planes[:, -1], whole], 1),
+        jnp.concatenate([planes[:, -1:], whole], 1),
         channels=channels,
         shape_channels=shape_channels,
         grid=tile_grid(size, TILE),
         interpret=interpret,
     )
     sums = collect(rows, hits, images * count).reshape(images, count, -1)
-    total, dx, dy, dxx, dxy, dyy = (sums[..., k] for k in range(6))
-    a, b, c = (conics[..., k] for k in range(3))
-    means = jnp.stack([_times(a, dx) + _times(b, dy), _times(b, dx) + _times(c, dy)], -1)
-    light = jnp.where(opacities > 0, -total / jnp.maximum(opacities, ALPHA_FLOOR), 0.0)
+    shape = shape_gradients(sums[..., :6], conics, opacities)
     painted = sums[..., MOMENTS : MOMENTS + channels + 1]
     learned = sum_over_images(painted[..., :-1], owner, features.shape[0])
-    return means, jnp.stack([0.5 * dxx, dxy, 0.5 * dyy], -1), light, painted[..., -1], learned
-
-
-def _times(factor, sums):
-    """Zero where there is no sum, whatever a hidden Gaussian's factor is."""
-    return jnp.where(sums == 0, 0.0, factor * sums)
+    return shape[..., :2], shape[..., 2:5], shape[..., 5], painted[..., -1], learned
 
 
 def _lists(means2d, conics, opacities, depths, features, owner, size, capacity):
