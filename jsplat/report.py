@@ -207,7 +207,7 @@ def _ablation(data: dict) -> str:
         bar = f"<div style='text-align:left'>{meter(f1)}</div>" if f1 is not None else ""
         rows.append([html.escape(name), *(percent(row.get(k)) for k in keys), percent(closed, 0), bar])
     strong = [i for i, row in enumerate(votes.values()) if row.get("f1_side") == best]
-    note = "The same masks on the same geometry, fused in other ways; fitted people, in %."
+    note = "The same masks on the same geometry, fused in other ways; all people with labels, in %."
     return f"<h2>Which vote?</h2><p class=note>{note}</p>{table(head, rows, strong)}"
 
 
@@ -268,7 +268,7 @@ def _edits(data: dict) -> str:
         return ""
     sentence = (
         f"Simulated: the truth of {found['revealed']} of {found['masks']} masks of the fitted people, those the editor"
-        f" puts first, was given as a person's edits. Each corrected {found['median_corrected']:.0f} other views"
+        f" puts first, was given as a person's edits. Each corrected {found['median_corrected']:g} other views"
         f" (median; mIoU up by more than {found['margin']:g})."
     )
     if found["side_before"] is not None:

@@ -27,6 +27,7 @@ from jsplat.progress import log, log_to
 from jsplat.report import write_report
 
 STUDENTS = ("student", "truth_student", "control")
+SIMULATED = "simulation/edits.json"
 TURNTABLE_STEP = 3  # every so many novel views, by yaw, go into the turntable strip
 
 
@@ -104,7 +105,11 @@ def run(
         own = None if name == "control" else replay
         about = {"finetune": to_json(config.finetune), "replay": fingerprint(replay_path)}
         do(name, about, lambda f, u, d=data, r=own: _finetune(f, u, teacher, d, r, config), "render")
-    return _report(out, groups, teacher, captures_path, seconds, config)
+    names = [c.identity for c in groups["fitted"] if c.labels is not None]
+    if config.ablation and names:
+        about = [to_json(config.edit), to_json(config.simulation), names]
+        do("simulation", about, lambda f, _: _simulate(f, out, captures_path, names, config), "label")
+    return _report(out, groups, teacher, seconds, config)
 
 
 def open_parser(path: Path) -> Parser:
@@ -159,7 +164,13 @@ def _finetune(
     write_json(folder / "history.json", dataclasses.asdict(history))
 
 
-def _report(out: Path, groups, teacher: Parser, captures_path: Path, seconds: dict, config: RunConfig) -> dict:
+def _simulate(folder: Path, out: Path, captures_path: Path, names: list[str], config: RunConfig) -> None:
+    """What a person's edits would bring to the people `names`, whose truth is known."""
+    opened = editing.open_run(out, captures_path, config.edit)
+    write_json(folder / Path(SIMULATED).name, editing.edits_of(opened, names, config.simulation))
+
+
+def _report(out: Path, groups, teacher: Parser, seconds: dict, config: RunConfig) -> dict:
     captures = [c for group in groups.values() for c in group]
     known = {c.identity: load_arrays(out / "label" / f"{c.identity}.npz") for c in captures}
     depth = {name: arrays["depth"] for name, arrays in known.items()}
@@ -196,10 +207,8 @@ def _report(out: Path, groups, teacher: Parser, captures_path: Path, seconds: di
         found[f"{config.vote.method}, sharpened (refined)"] = masks["refined"]
         found["oracle, sharpened"] = masks["oracle"]
         report["ablation"] = ablation_rows(truth, found, teacher.labelset)
-    names = [c.identity for c in groups["fitted"] if c.labels is not None]
-    if config.ablation and names:
-        opened = editing.open_run(out, captures_path, config.edit)
-        report["edits"] = editing.edits_of(opened, names, config.simulation)
+    if config.ablation and (out / SIMULATED).is_file():
+        report["edits"] = json.loads((out / SIMULATED).read_text())
     if (study := study_of(out)) is not None:
         report["study"] = study
     turns = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 from jsplat.errors import InputError
 from jsplat.progress import read_log
 
-STAGES = ("parse", "fit", "label", "render", "student", "truth_student", "control")
+STAGES = ("parse", "fit", "label", "render", "student", "truth_student", "control", "simulation")
 
 
 def status(run: Path) -> list[tuple[str, str]]:
