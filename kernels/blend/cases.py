@@ -14,10 +14,11 @@ from jaxtyping import Float
 
 from jsplat.kernels.blend.xla import CHUNK
 
-COUNT = 64
+ROWS = 64  # what most cases hold
+COUNT = 72  # filled up to with hidden Gaussians
 CHANNELS = 3
 SIZE = (37, 29)  # no multiple of any tile edge
-CAPACITY = COUNT * 5 * 4  # every Gaussian in every tile of 8 x 8
+CAPACITY = ROWS * 5 * 4  # every one of them in every tile of 8 x 8
 LOW_PASS = 0.3  # pixel^2; what the projection adds to every covariance
 
 Rows = Float[np.ndarray, "n"]
@@ -60,7 +61,7 @@ def splats(means2d, conics, opacities, depths, features) -> Splats:
     return Splats(*(x.astype(np.float32).astype(np.float64)[None] for x in joined))
 
 
-def _random(count: int = COUNT, seed: int = 0, **changes) -> Splats:
+def _random(count: int = ROWS, seed: int = 0, **changes) -> Splats:
     """Gaussians of a few pixels all over the image; `changes` replace rows."""
     random = np.random.default_rng(seed)
     rows = {
@@ -90,28 +91,28 @@ def _over_one_tile(count: int) -> Splats:
 CASES: dict[str, Callable[[], Splats]] = {
     "random": _random,
     "nothing_visible": lambda: _random(0),
-    "all_behind": lambda: _random(depths=np.full(COUNT, np.inf)),
-    "all_outside": lambda: _random(means2d=np.full((COUNT, 2), -500.0)),
+    "all_behind": lambda: _random(depths=np.full(ROWS, np.inf)),
+    "all_outside": lambda: _random(means2d=np.full((ROWS, 2), -500.0)),
     "one": lambda: _one(3.0, 2.0),
     "one_at_the_corner": lambda: _one(3.0, 2.0, mean=(0.0, 0.0)),
     "needle": lambda: _one(25.0, 1e-4, angle=0.7),
     "huge": lambda: _one(1e4, 1e3),
     "point": lambda: _one(0.0, 0.0),
-    "opacity_zero": lambda: _random(opacities=np.zeros(COUNT)),
-    "opacity_one": lambda: _random(opacities=np.ones(COUNT)),
-    "just_below_the_floor": lambda: _random(opacities=np.full(COUNT, 0.999 / 255)),
+    "opacity_zero": lambda: _random(opacities=np.zeros(ROWS)),
+    "opacity_one": lambda: _random(opacities=np.ones(ROWS)),
+    "just_below_the_floor": lambda: _random(opacities=np.full(ROWS, 0.999 / 255)),
     "one_chunk": lambda: _over_one_tile(CHUNK),
     "one_chunk_and_one": lambda: _over_one_tile(CHUNK + 1),
-    "two_chunks": lambda: _over_one_tile(2 * CHUNK),  # one chunk of the GPU kernels
+    "two_chunks": lambda: _over_one_tile(2 * CHUNK),
     "two_chunks_and_one": lambda: _over_one_tile(2 * CHUNK + 1),
     "opaque_layers": lambda: _random(
-        conics=conic(np.full(COUNT, 30.0), np.full(COUNT, 20.0), np.zeros(COUNT)), opacities=np.full(COUNT, 0.6)
+        conics=conic(np.full(ROWS, 30.0), np.full(ROWS, 20.0), np.zeros(ROWS)), opacities=np.full(ROWS, 0.6)
     ),
     "nearly_opaque_layers": lambda: _random(
-        conics=conic(np.full(COUNT, 30.0), np.full(COUNT, 20.0), np.zeros(COUNT)), opacities=np.full(COUNT, 0.9985)
+        conics=conic(np.full(ROWS, 30.0), np.full(ROWS, 20.0), np.zeros(ROWS)), opacities=np.full(ROWS, 0.9985)
     ),
-    "equal_depths": lambda: _random(depths=np.full(COUNT, 1.5)),
-    "far_apart_depths": lambda: _random(depths=np.geomspace(1e-6, 1e30, COUNT)[::-1]),
+    "equal_depths": lambda: _random(depths=np.full(ROWS, 1.5)),
+    "far_apart_depths": lambda: _random(depths=np.geomspace(1e-6, 1e30, ROWS)[::-1]),
 }
 
 

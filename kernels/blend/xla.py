@@ -20,8 +20,8 @@ from jsplat.kernels.tiling import TileHits, bin_tiles, from_tiles, tile_grid, to
 
 TILE = (8, 8)  # width and height in pixels
 PIXELS = TILE[0] * TILE[1]
-CHUNK = 16
-BLOCK = 32  # with 16 hits and 64 pixels: 128 KiB an array, so that a processor's second cache holds several
+CHUNK = 32
+BLOCK = 64  # with 32 hits and 64 pixels: 512 KiB an array, so that work for every core is in each operation
 OPAQUE = 1e-30  # transmittance of a chunk below which its logarithm is not needed: the stop came long before
 
 _einsum = functools.partial(jnp.einsum, precision="highest")  # GPUs would else round the factors to 10 bits
@@ -173,13 +173,14 @@ def forward(
         tile, ids = _block_rows(index, chunks, hits)
         rows = table[ids]
         *_, weight, _, carried = _weights(rows, *_offsets(_local(rows, tile, grid)), tile, last, carried)
-        blended = _einsum("bkp,bkc->bpc", weight, _values(features, owner, count, rows, ids))
-        return out.at[tile].add(blended, mode="drop"), carried, tile[-1]
+        # Channels first, and behind a barrier, or XLA would take the transpose into a product that is slow on CPUs.
+        values = lax.optimization_barrier(jnp.swapaxes(_values(features, owner, count, rows, ids), 1, 2))
+        return out.at[tile].add(_einsum("bck,bkp->bcp", values, weight), mode="drop"), carried, tile[-1]
 
     pixels, channels = PIXELS, features.shape[-1] + 2
-    start = (jnp.zeros((tiles, pixels, channels), table.dtype), jnp.zeros(pixels, table.dtype), jnp.int32(-1))
+    start = (jnp.zeros((tiles, channels, pixels), table.dtype), jnp.zeros(pixels, table.dtype), jnp.int32(-1))
     out, *_ = lax.fori_loop(0, -(-chunks.used // BLOCK), block, start)
-    return from_tiles(out, size=size, tile=TILE), hits.needed
+    return from_tiles(jnp.swapaxes(out, 1, 2), size=size, tile=TILE), hits.needed
 
 
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "shape_channels"))
@@ -209,6 +210,7 @@ def backward(
     hits = bin_tiles(means2d, conics, opacities, depths, size=size, tile=TILE, capacity=capacity)
     chunks = _chunks(hits)
     whole, grad = (to_tiles(x, tile=TILE) for x in (whole_sum(image, grad, shape_channels), grad))
+    across = jnp.swapaxes(_shaping(grad, shape_channels), 1, 2)
     table, (images, count) = _table(means2d, conics, opacities, depths), opacities.shape
 
     def block(index, state):
@@ -220,7 +222,7 @@ def backward(
         raw, alpha, before, weight, kept, through = _weights(rows, dx, dy, tile, last, through)
         upstream = grad.at[tile].get(mode="fill", fill_value=0.0)
         values = _shaping(_values(features, owner, count, rows, ids), shape_channels)
-        v = _einsum("bpc,bkc->bkp", _shaping(upstream, shape_channels), values)
+        v = _einsum("bkc,bcp->bkp", values, across.at[tile].get(mode="fill", fill_value=0.0))
         share = weight * v
         inner = _einsum("kj,bjp->bkp", jnp.tri(CHUNK, dtype=share.dtype), share)  # inclusive running sum
         start, running = _across_chunks(inner[:, -1], tile, last, running)
