@@ -1,9 +1,13 @@
 """Which devices work together: those of this host for identities, those of all hosts for a batch of pictures."""
 
+from typing import TypeVar
+
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+T = TypeVar("T")
 
 IDENTITY, BATCH = "identity", "batch"
 
@@ -32,3 +36,17 @@ def split(mesh: Mesh) -> NamedSharding:
 def everywhere(mesh: Mesh) -> NamedSharding:
     """Arrays that every device of the mesh holds whole."""
     return NamedSharding(mesh, P())
+
+
+def copied(tree: T, mesh: Mesh) -> T:
+    """The arrays of a tree on every device of the mesh (`everywhere`), in memory of their own.
+
+    Every process fills its own devices; that all of them hold the same values is the caller's promise. `device_put`
+    would prove it by sending all arrays of all processes to all.
+    """
+
+    def put(x: jax.Array) -> jax.Array:
+        copies = [jax.device_put(x, device, may_alias=False) for device in mesh.local_devices]
+        return jax.make_array_from_single_device_arrays(x.shape, everywhere(mesh), copies)
+
+    return jax.tree.map(put, tree)

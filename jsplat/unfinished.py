@@ -60,7 +60,7 @@ class Unfinished:
         every: seconds between checkpoints.
     """
 
-    def __init__(self, folder: Path | None, fingerprint: str, every: float):
+    def __init__(self, folder: Path | None, fingerprint: str, every: float, *, shared: bool = False):
         self.folder, self.fingerprint, self.every = folder, fingerprint, every
         self.saved = time.monotonic()
 

@@ -1,7 +1,8 @@
-"""Captures in, scenes out: 3D Gaussians fitted to all identities at once."""
+"""Captures in, scenes out: 3D Gaussians fitted to any number of identities."""
 
+from jsplat.fit.batches import Waiting
 from jsplat.fit.config import FitConfig
 from jsplat.fit.start import starting_scene
-from jsplat.fit.train import FitResult, fit
+from jsplat.fit.train import FitResult, Refused, fit, fit_batches, mean_losses
 
-__all__ = ["FitConfig", "FitResult", "fit", "starting_scene"]
+__all__ = ["FitConfig", "FitResult", "Refused", "Waiting", "fit", "fit_batches", "mean_losses", "starting_scene"]

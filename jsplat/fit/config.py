@@ -31,6 +31,8 @@ class FitConfig:
         dead_opacity: a Gaussian below this is dead.
         hits_per_gaussian: first guess of the capacity for tile hits.
         steps_per_call: steps in one compiled call.
+        at_once: identities that one device fits at once; 0: as many as its memory holds, and one on a processor, where
+            more are not faster. The result's last bits may depend on it, and on no other company.
         save_every: seconds between checkpoints of an unfinished fit.
     """
 
@@ -62,9 +64,12 @@ class FitConfig:
     dead_opacity: float = 0.02
     hits_per_gaussian: float = 5.0
     steps_per_call: int = 50
+    at_once: int = 0
     save_every: float = 60.0
 
     def __post_init__(self):
         if self.relocate_every % self.steps_per_call:
             wanted = f"a multiple of steps_per_call {self.steps_per_call}: Gaussians are relocated between calls"
             raise InputError("FitConfig.relocate_every", wanted=wanted, got=self.relocate_every)
+        if self.at_once < 0:
+            raise InputError("FitConfig.at_once", wanted="0 or more", got=self.at_once)

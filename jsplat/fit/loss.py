@@ -22,12 +22,16 @@ def _blur(x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
 
 def ssim(a: Float[Array, "*b h w c"], b: Float[Array, "*b h w c"]) -> Float[Array, "*b"]:
     """Structural similarity (Wang et al. 2004) of pictures in [0, 1], mean over pixels and channels."""
+    return ssim_map(a, b).mean((-3, -2, -1))
+
+
+def ssim_map(a: Float[Array, "*b h w c"], b: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
+    """Structural similarity at each pixel and channel."""
     stacked = _blur(jnp.concatenate([a, b, a * a, b * b, a * b], -1))
     mean_a, mean_b, aa, bb, ab = jnp.split(stacked, 5, -1)
     var_a, var_b, cov = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
     c1, c2 = 0.01**2, 0.03**2
-    score = ((2 * mean_a * mean_b + c1) * (2 * cov + c2)) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
-    return score.mean((-3, -2, -1))
+    return ((2 * mean_a * mean_b + c1) * (2 * cov + c2)) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
 
 
 def photo_loss(

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from jsplat.auxiliary import AuxiliarySet
+from jsplat.devices import batch_mesh, copied, everywhere, split
 from jsplat.errors import InputError
 from jsplat.labelset import IGNORE, LabelSet
 from jsplat.parser.augment import AugmentConfig, augment
@@ -161,7 +163,7 @@ def batch_loss(
     return loss, {name: value for name, value in variables(model).items() if is_statistic(name)}
 
 
-@functools.partial(jax.jit, static_argnames=("config", "architecture"), donate_argnames="state")
+@functools.partial(jax.jit, static_argnames=("config", "architecture", "mesh"), donate_argnames="state")
 def train_step(
     state: State,
     key: Key[Array, ""],
@@ -170,8 +172,13 @@ def train_step(
     class_weights: Float[Array, " k"],
     config: ParserConfig,
     architecture: Architecture,
+    mesh: Mesh,
 ) -> tuple[State, Float[Array, ""]]:
     """One step on a batch drawn from the pools (the second, if any, is the replay set).
+
+    All arrays that come and go lie on every device of the mesh. The pictures are drawn everywhere, from the same
+    numbers; each device then augments and looks at its share of them, and what is summed over the batch (statistics of
+    batch norms, pixels that OHEM counts, the loss, gradients) is summed over all devices.
 
     One step a call, not a scan over many: inside a loop XLA on CPU computes the gradients of convolution kernels
     30 times slower, and calls are queued anyway.
@@ -179,15 +186,17 @@ def train_step(
     keys = jax.random.split(key, len(pools) + 1)
     replayed = round(config.batch * config.replay) if len(pools) == 2 else 0
     parts = [draw(k, p, n) for k, p, n in zip(keys[1:], pools, (config.batch - replayed, replayed))]
-    batch = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+    # Whole on every device: a share of it would have to be gathered again, for backgrounds come from other pictures.
+    batch = jax.lax.with_sharding_constraint(jax.tree.map(lambda *x: jnp.concatenate(x), *parts), everywhere(mesh))
     sizes = architecture.input_size, config.label_size
-    colours, labels = augment(keys[0], batch.images, batch.labels, mirror_ids, config.augment, *sizes)
+    augmented = augment(keys[0], batch.images, batch.labels, mirror_ids, config.augment, *sizes)
+    colours, labels, importance = jax.lax.with_sharding_constraint((*augmented, batch.weights), split(mesh))
     (loss, statistics), gradient = jax.value_and_grad(batch_loss, has_aux=True)(
-        state.weights, state.statistics, colours, labels, batch.weights, class_weights, config, architecture
+        state.weights, state.statistics, colours, labels, importance, class_weights, config, architecture
     )
     updates, moments = optimiser(config).update(gradient, state.optimiser, state.weights)
     weights = optax.apply_updates(state.weights, updates)
-    return State(weights, statistics, moments), loss  # type: ignore[arg-type]
+    return jax.lax.with_sharding_constraint((State(weights, statistics, moments), loss), everywhere(mesh))
 
 
 def class_weights(sets: list[AuxiliarySet], power: float) -> Float[np.ndarray, " k"]:
@@ -239,6 +248,7 @@ def train_parser(
     replay: AuxiliarySet | None = None,
     validation: AuxiliarySet | None = None,
     resume: Path | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[Parser, History]:
     """Trains a parser, or fine-tunes one.
 
@@ -258,30 +268,33 @@ def train_parser(
     """
     labelset = start.labelset if start is not None else data.labelset
     _check({"data": data, "replay": replay, "validation": validation}, labelset)
-    start = start or new_parser(config.architecture, labelset, seed)
+    start, mesh = start or new_parser(config.architecture, labelset, seed), mesh or batch_mesh()
     sets = [data] if replay is None else [data, replay]
-    pools = tuple(Pool(*map(jnp.asarray, (s.images, s.labels, s.weights))) for s in sets)
-    # Copies, because every step donates its state and `start` must live on.
-    own = {name: jnp.array(value) for name, value in start.variables.items()}
-    weights = {name: value for name, value in own.items() if not is_statistic(name)}
-    state = State(weights, {n: v for n, v in own.items() if is_statistic(n)}, optimiser(config).init(weights))
+    weights = {name: value for name, value in start.variables.items() if not is_statistic(name)}
+    statistics = {name: value for name, value in start.variables.items() if is_statistic(name)}
+    state = State(weights, statistics, optimiser(config).init(weights))
     history, done = History(), 0
-    fingerprint = _fingerprint(config, seed, start, sets) if resume is not None else ""
-    checkpoints = Unfinished(resume, fingerprint, config.save_every)
+    fingerprint = _fingerprint(config, seed, start, sets) if resume is not None or mesh.is_multi_process else ""
+    checkpoints = Unfinished(resume, fingerprint, config.save_every, shared=mesh.is_multi_process)
     if (found := checkpoints.load(state)) is not None:
         done, state, curves = found
         history = History(**curves)
+    # Copies, because every step donates its state and `start` must live on.
+    state = copied(state, mesh)
+    pools = tuple(Pool(*map(jnp.asarray, (s.images, s.labels, s.weights))) for s in sets)
+    tables = jnp.asarray(labelset.mirror_ids), jnp.asarray(class_weights(sets, config.balance))
+    pools, key, (mirror_ids, weights_of_classes) = copied((pools, jax.random.key(seed), tables), mesh)
 
     def parser() -> Parser:
-        return Parser(state.weights | state.statistics, start.architecture, labelset)
+        named = {name: jnp.array(np.array(value)) for name, value in (state.weights | state.statistics).items()}
+        return Parser(named, start.architecture, labelset)
 
     progress = Progress("fine-tune" if sets[1:] else "train", config.steps - done)
-    key, tables = jax.random.key(seed), (labelset.mirror_ids, class_weights(sets, config.balance))
-    mirror_ids, weights_of_classes = map(jnp.asarray, tables)
     losses = []
     for step in range(done, config.steps):
+        key_of_step = jax.random.fold_in(key, step)
         state, loss = train_step(
-            state, jax.random.fold_in(key, step), pools, mirror_ids, weights_of_classes, config, start.architecture
+            state, key_of_step, pools, mirror_ids, weights_of_classes, config, start.architecture, mesh
         )
         losses.append(loss)
         ends = step + 1 == config.steps

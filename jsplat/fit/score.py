@@ -1,0 +1,46 @@
+"""How well fitted scenes show the views that were held out."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsplat.camera import Camera
+from jsplat.capture import Capture
+from jsplat.fit.config import FitConfig
+from jsplat.fit.loss import ssim_map
+from jsplat.fit.photos import Photos, held_out
+from jsplat.raster import capacity_for, rasterize, sh_colors
+from jsplat.scene import Scene
+
+
+def score(scene: Scene, photos: Photos, captures: list[Capture], config: FitConfig) -> tuple[np.ndarray, np.ndarray]:
+    """PSNR and SSIM per identity, mean over the held-out views (over all where none is held out).
+
+    Args:
+        scene, photos: leading axis: identities; rows beyond the captures are padding.
+    """
+    found = []
+    for i, capture in enumerate(captures):
+        views = held_out(len(capture.images), config.hold_out)
+        views = views if len(views) else np.arange(len(capture.images))
+        own, shots = jax.tree.map(lambda x, i=i: jnp.asarray(jax.device_get(x[i])), (scene, photos))
+        capacity = capacity_for(own.gaussians, shots.cameras[views])
+        # View by view: captures have different numbers of them, and all shall share one compiled program.
+        each = [
+            _view(own, shots.cameras[v], shots.background[v], shots.images[v], shots.valid[v], capacity=capacity)
+            for v in views
+        ]
+        found.append(np.mean(jax.device_get(each), 0))
+    psnr, similarity = np.stack(found, -1)
+    return psnr, similarity
+
+
+@functools.partial(jax.jit, static_argnames="capacity")
+def _view(scene: Scene, camera: Camera, background, photo, valid, *, capacity: int):
+    rgb = sh_colors(scene.attributes.sh, scene.gaussians.means, camera)
+    shown = rasterize(scene.gaussians, rgb, camera, background=background, capacity=capacity).channels
+    photo = jnp.where(valid[..., None], photo.astype(jnp.float32) / 255, shown)
+    error = jnp.mean((jnp.clip(shown, 0, 1) - photo) ** 2, where=valid[..., None])
+    return -10 * jnp.log10(error), ssim_map(shown, photo).mean(where=valid[..., None])
