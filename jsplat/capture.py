@@ -295,11 +295,9 @@ def read_capture(path: Path, size: int | None = None) -> Capture:
         raise InputError(field, wanted="labels for all views or none", got="none")
     labelset = labelset_of(data, where) if all(labelled) else None
 
-    lens, full = _lens(data, where)
-    if size is not None and size < 1:
-        raise InputError("read_capture: size", wanted="at least 1 pixel", got=size)
-    scale = 1.0 if size is None else size / max(full)
-    out = (max(round(full[0] * scale), 1), max(round(full[1] * scale), 1))
+    lens, full = lens_of(data, where)
+    out = resized(full, size)
+    scale = max(out) / max(full)
     images, labels, matrices, valid = [], [], [], []
     for i, frame in enumerate(frames):
         field = f"{where}: frames[{i}]"
@@ -326,7 +324,7 @@ def read_capture(path: Path, size: int | None = None) -> Capture:
     cameras = Camera(jnp.asarray(camera_from_world, jnp.float32), jnp.asarray(intrinsics, jnp.float32), *full)
     head = data.get("head_from_world")
     return Capture(
-        identity=_identity(data, path, where),
+        identity=identity_of(data, path, where),
         images=np.stack(images),
         labels=np.stack(labels) if labelset is not None else None,
         cameras=cameras.resized(*out),
@@ -337,7 +335,16 @@ def read_capture(path: Path, size: int | None = None) -> Capture:
     )
 
 
-def _identity(data: dict, path: Path, where: str) -> str:
+def resized(full: tuple[int, int], size: int | None) -> tuple[int, int]:
+    """Width and height when the longer side gets `size` pixels; None keeps them."""
+    if size is not None and size < 1:
+        raise InputError("read_capture: size", wanted="at least 1 pixel", got=size)
+    scale = 1.0 if size is None else size / max(full)
+    return max(round(full[0] * scale), 1), max(round(full[1] * scale), 1)
+
+
+def identity_of(data: dict, path: Path, where: str) -> str:
+    """The name of a capture in the folder `path`, from its JSON object."""
     name = str(data.get("identity", path.resolve().name))
     # Results are written under this name.
     if name in ("", ".", "..") or any(c in name for c in "/\\\0"):
@@ -345,7 +352,7 @@ def _identity(data: dict, path: Path, where: str) -> str:
     return name
 
 
-def _lens(data: dict, where: str) -> tuple[np.ndarray, tuple[int, int]]:
+def lens_of(data: dict, where: str) -> tuple[np.ndarray, tuple[int, int]]:
     """Intrinsics `3 3` in pixels, and (width, height)."""
     model = data.get("camera_model", "OPENCV")
     if model not in ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE"):

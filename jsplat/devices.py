@@ -1,15 +1,23 @@
-"""Which devices work together: those of this host for identities, those of all hosts for a batch of pictures."""
+"""Which devices work together: those of this host for identities, those of all hosts for a batch of pictures.
 
+A host is a process: JAX knows how many there are once `jax.distributed.initialize` was called.
+"""
+
+from collections.abc import Sequence
 from typing import TypeVar
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 T = TypeVar("T")
 
+T = TypeVar("T")
+
 IDENTITY, BATCH = "identity", "batch"
+PATIENCE = 7 * 24 * 3600  # seconds; a host that dies ends the others long before, through JAX's own heartbeats
 
 
 def identity_mesh() -> Mesh:
@@ -50,3 +58,19 @@ def copied(tree: T, mesh: Mesh) -> T:
         return jax.make_array_from_single_device_arrays(x.shape, everywhere(mesh), copies)
 
     return jax.tree.map(put, tree)
+
+
+def own_share(items: Sequence[T]) -> list[T]:
+    """What this host works on: every so many of them, so that neighbours in size are spread."""
+    return list(items[jax.process_index() :: jax.process_count()])
+
+
+def is_first_host() -> bool:
+    """Whether this host does what is done once."""
+    return jax.process_index() == 0
+
+
+def wait_for_hosts(what: str) -> None:
+    """Returns when every host has come to `what`, a name that is used once."""
+    if jax.process_count() > 1:
+        ocp.multihost.sync_global_processes(what, timeout=PATIENCE)

@@ -15,6 +15,11 @@ def log_to(path: Path | None) -> None:
     _log = path
 
 
+def log_name(host: int) -> str:
+    """The file of a host's events in the folder of a run."""
+    return f"events{f'.{host}' if host else ''}.jsonl"
+
+
 def log(event: str, **fields: object) -> None:
     """Adds one event: time (UTC), its name and fields, JSON-ready. Nothing happens where no log was asked for."""
     if _log is None:

@@ -4,6 +4,7 @@ The only module that imports `jsplat.kernels`.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -175,7 +176,8 @@ def rasterize(
 def capacity_for(gaussians: Gaussians, cameras: Camera) -> int:
     """The most tile hits that any of these views needs, rounded up so that similar scenes share compiled programs."""
     most = max(int(_most_needed(gaussians, cameras)), 1)  # also where no view shows anything
-    return -(-most // 4096) * 4096
+    steps = max(math.ceil(math.log(most / 4096, 1.25)), 0)
+    return -(-max(most, round(4096 * 1.25**steps)) // 4096) * 4096
 
 
 @jax.jit

@@ -245,9 +245,9 @@ def _fit(data: dict, curves: dict) -> str:
         names = legend([(n, colors[i % 8]) for i, n in enumerate(values)]) if len(values) > 1 else ""
         cards.append(f"<div class=card><h3>{html.escape(title)}</h3>{lines(title, steps, values, colors)}{names}</div>")
     tiles = f"<div class=tiles>{''.join(shown)}</div><p></p>" if shown else ""
-    if failed := get(data, "fit", "failed"):
-        names = html.escape(", ".join(failed))
-        tiles += f"<p class=note><b>Diverged twice and left out of everything: {names}.</b></p>"
+    if failed := get(data, "failed"):
+        whys = "".join(f"<dt>{html.escape(name)}<dd>{html.escape(why)}" for name, why in failed.items())
+        tiles += f"<p class=note><b>Left out of everything, because they failed:</b></p><dl class=note>{whys}</dl>"
     return f"<h2>Fit and training</h2>{tiles}<div class=cards>{''.join(cards)}</div>" if shown or cards else ""
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsplat.checkpoint import load_scenes, save_scenes
+from jsplat.checkpoint import load_scenes, save_scenes, saved_scenes
 from jsplat.errors import InputError
 from jsplat.scene import Attributes, Gaussians, Scene
 from tests.ball import SIDES
@@ -39,18 +39,36 @@ def folder(written, tmp_path):
 
 
 def test_scenes_come_back_bit_by_bit(written):
-    got, names = load_scenes(written)
-    assert names == NAMES
-    assert jax.tree.structure(got) == jax.tree.structure(scenes())
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(scenes())):
-        assert a.dtype == b.dtype
-        assert np.array_equal(a, b)
+    got = load_scenes(written)
+    assert list(got) == NAMES
+    for i, name in enumerate(NAMES):
+        want = jax.tree.map(lambda x, i=i: x[i], scenes())
+        assert jax.tree.structure(got[name]) == jax.tree.structure(want)
+        for a, b in zip(jax.tree.leaves(got[name]), jax.tree.leaves(want)):
+            assert a.dtype == b.dtype
+            assert np.array_equal(a, b)
+
+
+def test_batches_are_added_and_read_by_name(tmp_path):
+    save_scenes(tmp_path, scenes(), NAMES, SIDES)
+    save_scenes(tmp_path, jax.tree.map(lambda x: x[:1] + 1, scenes()), ["cyd"], SIDES)
+    assert set(saved_scenes(tmp_path)) == {"ada", "bob", "cyd"}
+    got = load_scenes(tmp_path, ["cyd", "bob"])
+    assert list(got) == ["cyd", "bob"]
+    assert np.array_equal(got["cyd"].gaussians.means, scenes().gaussians.means[0] + 1)
+    assert np.array_equal(got["bob"].gaussians.means, scenes().gaussians.means[1])
+    with pytest.raises(InputError, match=r"wanted fitted scenes .* got none of \['dan'\]"):
+        load_scenes(tmp_path, ["dan"])
 
 
 def test_the_label_set_is_kept(written, tmp_path):
-    assert json.loads((written / "scenes.json").read_text())["labelset"] == SIDES.to_json()
+    def known(path):
+        (shard,) = path.glob("scenes-*")
+        return json.loads((shard / "scenes.json").read_text())["labelset"]
+
+    assert known(written) == SIDES.to_json()
     save_scenes(tmp_path, scenes(), NAMES, None)
-    assert json.loads((tmp_path / "scenes.json").read_text())["labelset"] is None
+    assert known(tmp_path) is None
 
 
 def _cut_the_arrays(folder):
@@ -76,6 +94,8 @@ def _cut_the_arrays(folder):
     ids=["folder", "no-json", "cut-json", "no-names", "list", "not-text", "no-arrays", "cut-arrays"],
 )
 def test_damage_names_the_folder(folder, damage):
-    damage(folder)
-    with pytest.raises(InputError, match=re.escape(f"{folder}: wanted fitted scenes (scenes.json, arrays), got")):
+    (shard,) = folder.glob("scenes-*")
+    damage(shard)
+    named = shard if shard.exists() else folder
+    with pytest.raises(InputError, match=re.escape(f"{named}: wanted fitted scenes (scenes-*: scenes.json, arrays)")):
         load_scenes(folder)

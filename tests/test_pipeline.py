@@ -17,7 +17,16 @@ from jsplat.capture import read_capture, write_capture
 from jsplat.cli import group
 from jsplat.errors import InputError
 from jsplat.fit import FitConfig
-from jsplat.pipeline.stage import fingerprint, finished, load_arrays, save_arrays, scratch, stage
+from jsplat.pipeline.stage import (
+    fingerprint,
+    finished,
+    leaving_out,
+    load_arrays,
+    refused,
+    save_arrays,
+    stage,
+    unfinished,
+)
 
 SETTINGS = """
 size = 32
@@ -56,7 +65,7 @@ views = 5
 METHODS = ("teacher", "vote_plain", "refined", "oracle", "control", "truth_student", "student")
 BINS = {"0-15", "15-45", "45-75", "75-105", ">105", "steep", "side", "all"}
 SCORES = {"f1", "f1_core", "miou", "miou_fg", "boundary_iou", "n"}
-STAGES = ["parse", "fit", "label", "render", "student", "truth_student", "control"]
+STAGES = ["parse", "fit", "label", "render", "student", "truth_student", "control", "simulation"]
 
 
 # A stage
@@ -75,38 +84,42 @@ def test_a_stage_appears_when_it_is_done(tmp_path):
     assert finished(tmp_path / "fit", wanted) == about["seconds"]
 
 
-def test_a_stage_that_fails_leaves_nothing_and_keeps_what_was_there(tmp_path):
-    def fail(text):
-        with stage(tmp_path / "fit", "old", {}, 0) as folder:
-            (folder / "data").write_text(text)
-            if text == "half":
-                raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail("half")
-    assert list(tmp_path.iterdir()) == []
-    fail("whole")
-    with pytest.raises(KeyboardInterrupt):
-        fail("half")
-    assert [p.name for p in tmp_path.iterdir()] == ["fit"]
-    assert (tmp_path / "fit" / "data").read_text() == "whole"
-
-
-def test_scratch_survives_a_failure_and_goes_with_success(tmp_path):
-    path = tmp_path / ".student"
-
-    def attempt(fail):
-        with scratch(path) as folder:
-            folder.mkdir(exist_ok=True)
-            (folder / "half").write_text("x")
+def test_a_stage_that_fails_keeps_what_was_there_and_what_it_has_done(tmp_path):
+    def fill(wanted, text, *, fail=False):
+        with stage(tmp_path / "fit", wanted, {}, 0) as folder:
+            before = sorted(p.name for p in folder.iterdir())
+            unfinished(folder).mkdir(exist_ok=True)
+            (folder / text).write_text(text)
+            (folder / f".{text}.1.tmp").write_text("torn")
             if fail:
                 raise KeyboardInterrupt
+        return before
 
+    old, new = "0" * 16, "1" * 16
     with pytest.raises(KeyboardInterrupt):
-        attempt(fail=True)
-    assert (path / "half").read_text() == "x"
-    attempt(fail=False)
-    assert not path.exists()
+        fill(old, "half", fail=True)
+    assert [p.name for p in tmp_path.iterdir()] == [f".fit.{old}"]
+    assert "half" in fill(old, "whole"), "the second attempt starts from nothing"
+    assert sorted(p.name for p in (tmp_path / "fit").iterdir()) == ["half", "run.json", "whole"]
+    (tmp_path / ".fit.note").write_text("somebody's own")
+    with pytest.raises(KeyboardInterrupt):
+        fill(new, "other", fail=True)
+    assert (tmp_path / "fit" / "whole").read_text() == "whole"
+    assert fill("2" * 16, "third") == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".fit.note", "fit"], "attempts of other settings go too"
+
+
+def test_an_identity_that_is_left_out_is_named_until_it_succeeds(tmp_path, capsys):
+    assert refused(tmp_path) == {}
+    with leaving_out(tmp_path, "bob"):
+        raise InputError("bob", wanted="light", got="darkness")
+    assert refused(tmp_path) == {"bob": "bob: wanted light, got darkness"}
+    assert "bob is left out: bob: wanted light, got darkness" in capsys.readouterr().err
+    with leaving_out(tmp_path, "bob"):
+        pass
+    assert refused(tmp_path) == {}
+    with pytest.raises(KeyError), leaving_out(tmp_path, "bob"):
+        raise KeyError
 
 
 def test_a_fingerprint_follows_settings_and_files(tmp_path):

@@ -146,17 +146,43 @@ def evaluate(parser: Path, captures: Path, out: Path, config) -> None:
     help="Whether labels in the captures are used to score. They are never used to fit.",
 )
 @click.option("--profile", is_flag=True, help="Writes OUT/profile, which Perfetto and XProf open.")
+@click.option("--distributed", is_flag=True, help="One of several processes, which Slurm or Kubernetes tells apart.")
+@click.option(
+    "--process",
+    type=(str, int, int),
+    metavar="HOST:PORT COUNT NUMBER",
+    help="One of COUNT, from 0; HOST:PORT is number 0.",
+)
 @settings
-def run(out: Path, captures: Path, parser: Path, replay: Path | None, truth: str, profile: bool, config) -> None:
+def run(
+    out: Path,
+    captures: Path,
+    parser: Path,
+    replay: Path | None,
+    truth: str,
+    profile: bool,
+    distributed: bool,
+    process: tuple[str, int, int] | None,
+    config,
+) -> None:
     """All stages: first labels, fit, vote, renders, fine-tuning, report. Finished stages are skipped.
+
+    Several processes, on one host or many, share the work when each is told so; OUT, CAPTURES and PARSER must lie where
+    all of them see them.
 
     \b
     jsplat run out/run --captures heads/train --parser out/teacher --config configs/heads_cpu.toml
+    srun jsplat run out/run --captures heads/train --parser out/teacher --distributed
+    jsplat run out/run --captures heads/train --parser out/teacher --process node0:8476 2 1
     """
     import jax
 
     from jsplat.pipeline import run as run_all
 
+    if process is not None:
+        jax.distributed.initialize(*process)
+    elif distributed:
+        jax.distributed.initialize()
     with jax.profiler.trace(str(out / "profile")) if profile else contextlib.nullcontext():
         run_all(captures, parser, out, config, replay_path=replay, truth=truth == "labels")
     click.echo(f"report: {out / 'report.html'}")

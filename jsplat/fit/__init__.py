@@ -3,6 +3,6 @@
 from jsplat.fit.batches import Waiting
 from jsplat.fit.config import FitConfig
 from jsplat.fit.start import starting_scene
-from jsplat.fit.train import FitResult, Refused, fit, fit_batches, mean_losses
+from jsplat.fit.train import FitResult, Refused, fit, fit_batches, mean_curve
 
-__all__ = ["FitConfig", "FitResult", "Refused", "Waiting", "fit", "fit_batches", "mean_losses", "starting_scene"]
+__all__ = ["FitConfig", "FitResult", "Refused", "Waiting", "fit", "fit_batches", "mean_curve", "starting_scene"]

@@ -159,6 +159,7 @@ def advance(state: FitState, photos: Photos, until: Array, *, mesh: Mesh, config
 
 @functools.partial(jax.jit, static_argnames=("mesh", "config"), donate_argnums=0)
 def relocate_all(state: FitState, photos: Photos, *, mesh: Mesh, config: FitConfig) -> FitState:
+    """Moves the dead Gaussians of every identity onto living ones."""
     return _sharded(mesh, lambda s, p: _relocate(s, p, config), 0)(state, photos)
 
 

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -28,6 +28,7 @@ from jsplat.progress import Progress
 from jsplat.scene import Scene
 from jsplat.unfinished import Unfinished
 
+Losses = list[tuple[int, float]]
 RETRY = 7919  # added to the seed of the second attempt
 
 
@@ -47,7 +48,7 @@ class FitResult:
     scene: Scene
     psnr: Float[np.ndarray, " b"]
     ssim: Float[np.ndarray, " b"]
-    losses: list[tuple[int, float]]
+    losses: Losses
     capacity: int
     failed: tuple[str, ...] = ()
 
@@ -123,18 +124,24 @@ def fit(
     psnr, ssim = (np.concatenate([getattr(r, k) for r in results])[order] for k in ("psnr", "ssim"))
     failed = tuple(n for n in names if any(n in r.failed for r in results))
     capacity = max(r.capacity for r in results)
-    return FitResult(tuple(names), scene, psnr, ssim, mean_losses(results), capacity, failed)
+    return FitResult(
+        tuple(names),
+        scene,
+        psnr,
+        ssim,
+        mean_curve((r.losses, len(r.identities) - len(r.failed)) for r in results),
+        capacity,
+        failed,
+    )
 
 
-def mean_losses(results: Sequence[FitResult]) -> list[tuple[int, float]]:
-    """The mean over all identities that did not fail."""
-    at: dict[int, list[tuple[float, int]]] = {}
-    for result in results:
-        for step, value in result.losses:
-            at.setdefault(step, []).append((value, len(result.identities) - len(result.failed)))
-    return [
-        (step, float(np.average([v for v, _ in of], weights=[n for _, n in of]))) for step, of in sorted(at.items())
-    ]
+def mean_curve(curves: Iterable[tuple[Losses, int]]) -> Losses:
+    """The mean at each step of curves that each speak for so many identities."""
+    at: dict[int, list[float]] = {}
+    for curve, identities in curves:
+        for step, value in curve:
+            at.setdefault(step, []).extend([value] * identities)
+    return [(step, float(np.mean(values))) for step, values in sorted(at.items()) if values]
 
 
 def fit_batches(

@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from jsplat.auxiliary import write_auxiliary
 from jsplat.capture import write_png
 from jsplat.config import to_json
@@ -13,12 +15,13 @@ from jsplat.errors import InputError
 from jsplat.folder import provenance, write_json
 from jsplat.labelset import LabelSet
 from jsplat.labeltables import label_set
+from jsplat.listing import list_captures
 from jsplat.parser import weights
 from jsplat.pipeline import stages
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.run import open_parser
 from jsplat.pipeline.scoring import set_scores
-from jsplat.pipeline.stage import fingerprint, finished, load_arrays, resumable, stage
+from jsplat.pipeline.stage import fingerprint, finished, load_arrays, stage
 from jsplat.readers import import_capture
 
 
@@ -44,7 +47,7 @@ def parse(parser: Path, captures: Path, out: Path, config: RunConfig) -> None:
     wanted = fingerprint(parser, captures, config.size, config.flip)
     if finished(out, wanted) is None:
         with stage(out, wanted, {"flip": config.flip, "size": config.size}, config.seed) as folder:
-            stages.parse(stages.read_captures(captures, config.size), open_parser(parser), folder, config.flip)
+            stages.parse(list_captures(captures, config.size), open_parser(parser), folder, config.flip)
 
 
 def fit(captures: Path, labels: Path | None, out: Path, config: RunConfig) -> None:
@@ -52,9 +55,9 @@ def fit(captures: Path, labels: Path | None, out: Path, config: RunConfig) -> No
     wanted = fingerprint(captures, *([] if labels is None else [labels]), config.size, config.fit, config.seed)
     if finished(out, wanted) is None:
         labelset = None if labels is None else labelset_in(labels)
-        with resumable(out, wanted, config.fit, config.seed) as (folder, unfinished):
-            read = stages.read_captures(captures, config.size)
-            stages.fit_captures(read, labels, labelset, config, folder, unfinished)
+        with stage(out, wanted, config.fit, config.seed) as folder:
+            listed = stages.sound(list_captures(captures, config.size), *([labels] if labels else []))
+            stages.fit_captures(listed, labels, labelset, config, folder)
 
 
 def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConfig) -> None:
@@ -65,12 +68,12 @@ def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConf
     if finished(out, wanted) is not None:
         return
     with stage(out, wanted, about, config.seed) as folder:
-        read = stages.sound(stages.read_captures(captures, config.size), fitted)
-        stages.label_captures(read, fitted, labels, labelset, config, folder)
-        for capture in read:
-            for i, mask in enumerate(load_arrays(folder / f"{capture.identity}.npz")["refined"]):
-                write_png(folder / capture.identity / "labels" / f"{i:03d}.png", mask)
-                write_png(folder / capture.identity / "colors" / f"{i:03d}.png", labelset.colorize(mask))
+        listed = stages.sound(list_captures(captures, config.size), labels, fitted)
+        stages.label_captures(listed, fitted, labels, labelset, config, folder)
+        for one in stages.sound(listed, folder):
+            for i, mask in enumerate(load_arrays(folder / f"{one.identity}.npz")["refined"]):
+                write_png(folder / one.identity / "labels" / f"{i:03d}.png", mask)
+                write_png(folder / one.identity / "colors" / f"{i:03d}.png", labelset.colorize(mask))
 
 
 def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunConfig) -> None:
@@ -79,16 +82,16 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunC
     wanted = fingerprint(captures, fitted, labelled, config.size, config.views, config.mask, config.seed)
     if finished(out, wanted) is not None:
         return
-    read = stages.sound(stages.read_captures(captures, config.size), fitted)
     with stage(out, wanted, config.views, config.seed) as folder:
-        masks, novel = {}, {}
-        for capture, scene in zip(read, stages.fitted_scenes(fitted, read)):
-            known = load_arrays(labelled / f"{capture.identity}.npz")
-            rows = {"refined": known["rows_refined"]}
-            novel[capture.identity] = stages.render_novel(capture, scene, known["seen"], rows, labelset, config)
-            masks[capture.identity] = known["refined"]
-        write_auxiliary(folder / "set", stages.auxiliary_set(read, masks, novel, "refined", labelset))
-        write_json(folder / "left_out.json", {name: n.left_out for name, n in novel.items()})
+        listed = stages.sound(list_captures(captures, config.size), fitted, labelled)
+
+        def known(name: str) -> dict[str, np.ndarray]:
+            return load_arrays(labelled / f"{name}.npz")
+
+        stages.render_captures(listed, fitted, known, labelset, config, folder)
+        read = [one.read() for one in stages.sound(listed, folder)]
+        masks = {capture.identity: known(capture.identity)["refined"] for capture in read}
+        write_auxiliary(folder / "set", stages.auxiliary_set(read, masks, folder, "student", labelset))
 
 
 def convert(path: Path, out: Path, labels: str | None, size: int | None, inside: str | None) -> str:

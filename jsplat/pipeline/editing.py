@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jsplat.capture import Capture, capture_folders, read_capture, read_json
+from jsplat.checkpoint import load_scenes
 from jsplat.edit import (
     EditConfig,
     Head,
@@ -98,7 +99,7 @@ def read(run: Run, identity: str) -> tuple[Capture, Looks]:
 
 def ready(run: Run, identity: str, capture: Capture) -> Ready:
     """One head, ready for edits; takes a while."""
-    (scene,) = stages.fitted_scenes(run.path / "fit", [capture])
+    (scene,) = load_scenes(run.path / "fit", [capture.identity]).values()
     known = load_arrays(run.path / "label" / f"{identity}.npz")
     first = stages.first_labels(run.path / "parse", capture)
     head = prepare(scene, capture.cameras, first, known, _trust(run, capture), run.settings)

@@ -71,10 +71,8 @@ def read_masks(masks: Path, captures: Path, labels: Path | None, out: Path, conf
 
 def write_splats(fitted: Path, labelled: Path | None, out: Path) -> None:
     """Every fitted scene as IDENTITY.ply, and with LABELLED as IDENTITY_labels.ply in the colours of its classes."""
-    scenes, identities = load_scenes(fitted)
     with new_folder(out) as folder:
-        for i, name in enumerate(identities):
-            scene = jax.tree.map(lambda x, i=i: x[i], scenes)
+        for name, scene in load_scenes(fitted).items():
             write_ply(folder / f"{name}.ply", scene)
             if labelled is not None:
                 rows = jax.numpy.asarray(load_arrays(labelled / f"{name}.npz")["rows_refined"], "float32")

@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from jsplat.auxiliary import AuxiliarySet, read_auxiliary, write_auxiliary
 from jsplat.capture import Capture, write_capture
 from jsplat.config import to_json
 from jsplat.datasets import read_training_set
+from jsplat.devices import is_first_host, wait_for_hosts
 from jsplat.edit import voted_labels
 from jsplat.errors import InputError
 from jsplat.findings import headline
@@ -17,13 +20,14 @@ from jsplat.folder import provenance, write_json
 from jsplat.heads import render_captures
 from jsplat.labels import METHODS
 from jsplat.labelset import LabelSet
+from jsplat.listing import Listed, list_captures
 from jsplat.parser import Parser, ParserConfig, load_parser, predict_labels, save_parser, train_parser
 from jsplat.pipeline import editing, stages
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.scoring import MASK_METHODS, ablation_rows, all_scores, pictures
-from jsplat.pipeline.stage import fingerprint, finished, load_arrays, resumable, save_arrays, stage
+from jsplat.pipeline.stage import fingerprint, finished, load_arrays, refused, stage, unfinished
 from jsplat.pipeline.studies import study_of
-from jsplat.progress import log, log_to
+from jsplat.progress import log, log_name, log_to
 from jsplat.report import write_report
 
 STUDENTS = ("student", "truth_student", "control")
@@ -51,65 +55,73 @@ def run(
     Returns:
         what report.json holds.
     """
-    captures = stages.read_captures(captures_path, config.size)
-    if not truth:
-        captures = [c.with_labels(None, None) for c in captures]
-    if not 0 <= config.unseen < len(captures):
-        raise InputError("unseen", wanted=f"fewer than the {len(captures)} captures", got=config.unseen)
-    split = len(captures) - config.unseen
-    groups = {"fitted": captures[:split], "unseen": captures[split:]}
+    listed = list_captures(captures_path, config.size, labels=truth)
+    if not 0 <= config.unseen < len(listed):
+        raise InputError("unseen", wanted=f"fewer than the {len(listed)} captures", got=config.unseen)
+    unseen = {one.identity for one in listed[len(listed) - config.unseen :]}
     teacher = open_parser(parser_path)
-    for capture in captures:
-        if capture.labelset is not None and capture.labelset.names != teacher.labelset.names:
-            raise InputError(
-                f"capture {capture.identity}: classes", wanted=str(teacher.labelset.names), got=capture.labelset.names
-            )
+    for one in listed:
+        if one.labelset is not None and one.labelset.names != teacher.labelset.names:
+            wanted = str(teacher.labelset.names)
+            raise InputError(f"capture {one.identity}: classes", wanted=wanted, got=one.labelset.names)
     replay_path = replay_path or _trained_on(parser_path)
     replay = read_training_set(replay_path, config.size, config.dataset)
     source = fingerprint(captures_path, parser_path, config.size, config.seed, truth)
     seconds = {}
-    log_to(out / "events.jsonl")
-    log("run begins", captures=[c.identity for c in captures], **provenance(config.seed))
+    log_to(out / log_name(jax.process_index()))
+    log("run begins", captures=[one.identity for one in listed], **provenance(config.seed))
 
-    def do(name: str, part: object, fill, *after: str) -> Path:
+    def do(name: str, part: object, fill: Callable[[Path], None], *after: str) -> Path:
         wanted = fingerprint(
             source, part, *[json.loads((out / a / "run.json").read_text())["fingerprint"] for a in after]
         )
         if finished(out / name, wanted) is None:
-            with resumable(out / name, wanted, part, config.seed) as (folder, unfinished):
-                fill(folder, unfinished)
+            with stage(out / name, wanted, part, config.seed) as folder:
+                fill(folder)
         done = finished(out / name, wanted)
         seconds[name] = done if done is not None else 0.0
         return out / name
 
-    first = do("parse", {"flip": config.flip}, lambda f, _: stages.parse(captures, teacher, f, config.flip))
-    fitted = do(
-        "fit", config.fit, lambda f, u: stages.fit_captures(captures, first, teacher.labelset, config, f, u), "parse"
-    )
-    for name in stages.diverged(fitted):
-        log("identity failed", identity=name, stage="fit")
-    captures = stages.sound(captures, fitted)
-    groups = {name: stages.sound(group, fitted) for name, group in groups.items()}
+    first = do("parse", {"flip": config.flip}, lambda f: stages.parse(listed, teacher, f, config.flip))
+    parsed = stages.sound(listed, first)
+    fitted = do("fit", config.fit, lambda f: stages.fit_captures(parsed, first, teacher.labelset, config, f), "parse")
+    with_scenes = stages.sound(parsed, fitted)
     parts = (config.vote, config.sharpen, config.mask, config.palette)
     about = [to_json(c) for c in parts] + [config.ablation]
     labelled = do(
-        "label", about, lambda f, _: stages.label_captures(captures, fitted, first, teacher.labelset, config, f), "fit"
+        "label",
+        about,
+        lambda f: stages.label_captures(with_scenes, fitted, first, teacher.labelset, config, f),
+        "fit",
     )
     edited = out / "edits"
     shown = [to_json(config.views), config.unseen, *([fingerprint(edited)] if edited.is_dir() else [])]
-    rendered = do("render", shown, lambda f, _: _render(groups, fitted, labelled, teacher, config, f), "label")
+    with_labels = stages.sound(with_scenes, labelled)
+    train = [one for one in with_labels if one.identity not in unseen]
+    rendered = do("render", shown, lambda f: _render(with_labels, train, out, teacher, config, f), "label")
+    left = stages.sound(with_labels, rendered)
+    groups = {
+        "fitted": [o for o in left if o.identity not in unseen],
+        "unseen": [o for o in left if o.identity in unseen],
+    }
     for name in STUDENTS:
-        if name == "truth_student" and any(c.labels is None for c in groups["fitted"]):
+        if name == "truth_student" and not (rendered / "truth_student").is_dir():
             continue
         data = replay if name == "control" else read_auxiliary(rendered / name)
         own = None if name == "control" else replay
         about = {"finetune": to_json(config.finetune), "replay": fingerprint(replay_path)}
-        do(name, about, lambda f, u, d=data, r=own: _finetune(f, u, teacher, d, r, config), "render")
-    names = [c.identity for c in groups["fitted"] if c.labels is not None]
+        do(name, about, lambda f, d=data, r=own: _finetune(f, teacher, d, r, config), "render")
+    names = [one.identity for one in groups["fitted"] if one.labelset is not None]
     if config.ablation and names:
         about = [to_json(config.edit), to_json(config.simulation), names]
-        do("simulation", about, lambda f, _: _simulate(f, out, captures_path, names, config), "label")
-    return _report(out, groups, teacher, seconds, config)
+        do("simulation", about, lambda f: _simulate(f, out, captures_path, names, config), "label")
+    failed = {name: why for s in ("parse", "fit", "label", "render") for name, why in refused(out / s).items()}
+    if is_first_host():
+        _report(
+            out, {name: [one.read() for one in of] for name, of in groups.items()}, teacher, seconds, failed, config
+        )
+    wait_for_hosts(f"{out}: reported {seconds}")
+    return json.loads((out / "report.json").read_text())
 
 
 def open_parser(path: Path) -> Parser:
@@ -125,29 +137,25 @@ def _trained_on(parser_path: Path) -> Path:
         raise InputError(f"{parser_path}/run.json", wanted=wanted, got=error) from error
 
 
-def _render(groups, fitted: Path, labelled: Path, teacher: Parser, config: RunConfig, folder: Path) -> None:
-    novel, left = {}, {}
-    everyone = [c for captures in groups.values() for c in captures]
-    arrays = {c.identity: _labels_of(labelled, c.identity, teacher.labelset) for c in everyone}
-    for capture, scene in zip(everyone, stages.fitted_scenes(fitted, everyone)):
-        known = arrays[capture.identity]
-        rows = {
-            n: known[f"rows_{k}"]
-            for n, k in (("student", "refined"), ("truth_student", "oracle"))
-            if f"rows_{k}" in known
-        }
-        novel[capture.identity] = stages.render_novel(capture, scene, known["seen"], rows, teacher.labelset, config)
-        left[capture.identity] = novel[capture.identity].left_out
-        view = novel[capture.identity]
-        save_arrays(folder / f"{capture.identity}.npz", yaw=view.yaw, images=view.images, labels=view.rows["student"])
-    write_json(folder / "left_out.json", left)
-    train = groups["fitted"]
-    masks = {c.identity: arrays[c.identity]["refined"] for c in train}
-    own = {c.identity: novel[c.identity] for c in train}
-    write_auxiliary(folder / "student", stages.auxiliary_set(train, masks, own, "student", teacher.labelset))
-    if all(c.labels is not None for c in train):
-        truths = {c.identity: c.labels for c in train}
-        data = stages.auxiliary_set(train, truths, own, "truth_student", teacher.labelset)
+def _render(
+    listed: list[Listed], train: list[Listed], out: Path, teacher: Parser, config: RunConfig, folder: Path
+) -> None:
+    """Novel views of everyone, and what the students learn from of those in `train`."""
+
+    def known(identity: str) -> dict[str, np.ndarray]:
+        return _labels_of(out / "label", identity, teacher.labelset)
+
+    stages.render_captures(listed, out / "fit", known, teacher.labelset, config, folder)
+    if not is_first_host():
+        return
+    captures = [one.read() for one in stages.sound(train, folder)]
+    if not captures:
+        raise InputError("render", wanted="somebody to train on", got=f"none left: {refused(folder)}")
+    masks = {c.identity: known(c.identity)["refined"] for c in captures}
+    write_auxiliary(folder / "student", stages.auxiliary_set(captures, masks, folder, "student", teacher.labelset))
+    truths = {c.identity: c.labels for c in captures if c.labels is not None}
+    if len(truths) == len(captures):
+        data = stages.auxiliary_set(captures, truths, folder, "truth_student", teacher.labelset)
         write_auxiliary(folder / "truth_student", data)
 
 
@@ -157,20 +165,35 @@ def _labels_of(labelled: Path, identity: str, labelset: LabelSet) -> dict[str, n
 
 
 def _finetune(
-    folder: Path, unfinished: Path, teacher: Parser, data: AuxiliarySet, replay: AuxiliarySet | None, config: RunConfig
+    folder: Path, teacher: Parser, data: AuxiliarySet, replay: AuxiliarySet | None, config: RunConfig
 ) -> None:
-    parser, history = train_parser(data, config.finetune, config.seed, start=teacher, replay=replay, resume=unfinished)
-    save_parser(folder / "parser", parser)
-    write_json(folder / "history.json", dataclasses.asdict(history))
+    _train(folder, data, config.finetune, config.seed, start=teacher, replay=replay)
+
+
+def _train(folder: Path, data: AuxiliarySet, settings: ParserConfig, seed: int, **options) -> None:
+    """Trains a parser into the folder of a stage, on all hosts together."""
+    parser, history = train_parser(data, settings, seed, resume=unfinished(folder), **options)
+    if is_first_host():
+        save_parser(folder / "parser", parser)
+        write_json(folder / "history.json", dataclasses.asdict(history))
 
 
 def _simulate(folder: Path, out: Path, captures_path: Path, names: list[str], config: RunConfig) -> None:
     """What a person's edits would bring to the people `names`, whose truth is known."""
+    if not is_first_host():
+        return
     opened = editing.open_run(out, captures_path, config.edit)
     write_json(folder / Path(SIMULATED).name, editing.edits_of(opened, names, config.simulation))
 
 
-def _report(out: Path, groups, teacher: Parser, seconds: dict, config: RunConfig) -> dict:
+def _report(
+    out: Path,
+    groups: dict[str, list[Capture]],
+    teacher: Parser,
+    seconds: dict[str, float],
+    failed: dict[str, str],
+    config: RunConfig,
+) -> None:
     captures = [c for group in groups.values() for c in group]
     known = {c.identity: load_arrays(out / "label" / f"{c.identity}.npz") for c in captures}
     depth = {name: arrays["depth"] for name, arrays in known.items()}
@@ -193,7 +216,8 @@ def _report(out: Path, groups, teacher: Parser, seconds: dict, config: RunConfig
     report = {
         "stages": seconds,
         "views": {"left_out": json.loads((out / "render" / "left_out.json").read_text())},
-        "fit": {key: about[key] for key in ("psnr", "ssim", "identities", "failed")},
+        "fit": {key: about[key] for key in ("psnr", "ssim", "identities")},
+        "failed": failed,
         **all_scores(groups, masks, depth, teacher.labelset),
         "config": to_json(config),
         **provenance(config.seed),
@@ -218,14 +242,13 @@ def _report(out: Path, groups, teacher: Parser, seconds: dict, config: RunConfig
         turns[f"{capture.identity}: novel views"] = (
             novel["yaw"][order],
             novel["images"][order],
-            novel["labels"][order],
+            novel["labels_student"][order],
         )
     write_report(out, report, pictures(groups, masks, turns, teacher.labelset), curves, config.goals)
     log("run ends", report=str(out / "report.html"))
     written = json.loads((out / "report.json").read_text())
     for line in headline(written, config.goals):
         print(line)
-    return written
 
 
 def train_teacher(data_path: Path, out: Path, config: RunConfig, settings: ParserConfig, **options) -> Parser:
@@ -241,10 +264,8 @@ def train_teacher(data_path: Path, out: Path, config: RunConfig, settings: Parse
         start = open_parser(paths["start"]) if "start" in paths else None
         data = read_training_set(data_path, config.size, config.dataset)
         about = to_json(settings) | {"data": str(data_path.resolve())}
-        with resumable(out, wanted, about, config.seed) as (folder, unfinished):
-            parser, history = train_parser(data, settings, config.seed, start=start, resume=unfinished, **sets)
-            save_parser(folder / "parser", parser)
-            write_json(folder / "history.json", dataclasses.asdict(history))
+        with stage(out, wanted, about, config.seed) as folder:
+            _train(folder, data, settings, config.seed, start=start, **sets)
     return load_parser(out / "parser")
 
 

@@ -16,10 +16,10 @@ from jaxtyping import Array, Float, UInt8
 
 from jsplat.camera import Camera, meeting_point
 from jsplat.capture import Capture, read_capture
+from jsplat.checkpoint import load_scenes
 from jsplat.edit import EditConfig
 from jsplat.errors import InputError
 from jsplat.labels import to_masks
-from jsplat.pipeline import stages
 from jsplat.pipeline.editing import Run, open_run
 from jsplat.pipeline.stage import load_arrays
 from jsplat.progress import Progress
@@ -61,7 +61,7 @@ def _head(path: Path, captures: Path | None, identity: str | None) -> tuple[Run,
     if identity not in run.captures:
         raise InputError("identity", wanted=f"one of {', '.join(sorted(run.captures))}", got=identity)
     capture = read_capture(run.captures[identity], run.size)
-    (scene,) = stages.fitted_scenes(run.path / "fit", [capture])
+    (scene,) = load_scenes(run.path / "fit", [capture.identity]).values()
     return run, capture, scene, load_arrays(run.path / "label" / f"{identity}.npz")
 
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import hashlib
+import io
 import json
+import re
 import shutil
 import sys
 import time
@@ -12,9 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from jsplat.config import to_json
+from jsplat.devices import is_first_host, wait_for_hosts
 from jsplat.errors import InputError
-from jsplat.folder import new_folder, provenance, write_json
+from jsplat.folder import provenance, write_bytes, write_json
 from jsplat.progress import log
+
+SEEN_AFTER = 120  # seconds that a network file system may take
 
 
 def fingerprint(*parts: object) -> str:
@@ -51,15 +56,48 @@ def finished(folder: Path, wanted: str) -> float | None:
 
 @contextlib.contextmanager
 def stage(folder: Path, wanted: str, config: object, seed: int) -> Iterator[Path]:
-    """The folder of a stage to fill; it appears under its name with run.json when the block ends without an error."""
+    """The folder of a stage to fill; what a killed attempt left of the same stage is still in it.
+
+    It appears under its name, with run.json and without `unfinished(...)`, when the block ends without an error on all
+    hosts. Until then it is called `.<name>.<wanted>`, and an older folder of its name stays as it is.
+    """
     start = time.monotonic()
-    print(f"== {folder.name}", file=sys.stderr, flush=True)
+    work = folder.with_name(f".{folder.name}.{wanted}")
+    work.mkdir(parents=True, exist_ok=True)
+    if is_first_host():
+        print(f"== {folder.name}", file=sys.stderr, flush=True)
     log("stage begins", stage=folder.name)
-    with _logged(folder.name), new_folder(folder) as temporary:
-        yield temporary
-        about = {"config": to_json(config) if hasattr(config, "__dataclass_fields__") else config}
-        about |= {"fingerprint": wanted, "seconds": time.monotonic() - start, **provenance(seed)}
-        write_json(temporary / "run.json", about)
+    with _logged(folder.name):
+        yield work
+        wait_for_hosts(f"{work} is filled")
+        if is_first_host():
+            for rest in (unfinished(work), *work.rglob(".*.tmp")):
+                shutil.rmtree(rest) if rest.is_dir() else rest.unlink(missing_ok=True)
+            about = {"config": to_json(config) if hasattr(config, "__dataclass_fields__") else config}
+            about |= {"fingerprint": wanted, "seconds": time.monotonic() - start, **provenance(seed)}
+            write_json(work / "run.json", about)
+            if folder.exists():
+                shutil.rmtree(folder)
+            work.replace(folder)
+            for older in folder.parent.glob(f".{folder.name}.*"):
+                if re.fullmatch(r"[0-9a-f]{16}", older.name.rpartition(".")[2]):
+                    shutil.rmtree(older)
+        wait_for_hosts(f"{work} has its name")
+        _see(folder, wanted)
+
+
+def _see(folder: Path, wanted: str) -> None:
+    """Waits until a shared file system shows this host what the first one has renamed."""
+    for _ in range(SEEN_AFTER):
+        if finished(folder, wanted) is not None:
+            return
+        time.sleep(1)
+    raise InputError(str(folder), wanted="a folder that all hosts share", got=f"not seen within {SEEN_AFTER} s")
+
+
+def unfinished(folder: Path) -> Path:
+    """Where a stage keeps what only an interrupted one needs."""
+    return folder / ".unfinished"
 
 
 @contextlib.contextmanager
@@ -73,24 +111,34 @@ def _logged(name: str) -> Iterator[None]:
     log("stage ends", stage=name, seconds=round(time.monotonic() - start, 3))
 
 
-@contextlib.contextmanager
-def scratch(folder: Path) -> Iterator[Path]:
-    """A folder for what an unfinished stage can go on from; it survives a kill and goes when the block succeeds."""
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+def refuse(folder: Path, identity: str, why: str) -> None:
+    """Says in the folder of a stage, in the log and on stderr, that an identity failed there; the others go on."""
+    write_json(folder / "failed" / f"{identity}.json", {"identity": identity, "why": why})
+    log("identity failed", identity=identity, stage=folder.name, why=why)
+    print(f"{identity} is left out: {why}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def resumable(folder: Path, wanted: str, config: object, seed: int) -> Iterator[tuple[Path, Path]]:
-    """A `stage` to fill, and the `scratch` folder beside it for what an unfinished one can go on from."""
-    unfinished = folder.with_name(f".{folder.name}.{wanted}")
-    with stage(folder, wanted, config, seed) as temporary, scratch(unfinished):
-        yield temporary, unfinished
+def leaving_out(folder: Path, identity: str) -> Iterator[None]:
+    """Bad input within the block leaves this identity out, and only it; an earlier attempt's word is forgotten."""
+    (folder / "failed" / f"{identity}.json").unlink(missing_ok=True)
+    try:
+        yield
+    except InputError as error:
+        refuse(folder, identity, str(error))
+
+
+def refused(folder: Path) -> dict[str, str]:
+    """Which identities failed in a stage, and why."""
+    found = [json.loads(path.read_text()) for path in sorted((folder / "failed").glob("*.json"))]
+    return {about["identity"]: about["why"] for about in found}
 
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Writes named arrays, compressed."""
-    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+    """Writes named arrays, compressed, whole or not at all."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    write_bytes(path, buffer.getvalue())
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -4,6 +4,8 @@ import concurrent.futures
 import dataclasses
 import json
 import queue
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -13,9 +15,10 @@ from jaxtyping import Array, Float
 
 from jsplat.auxiliary import AuxiliarySet, concatenate, from_captures
 from jsplat.capture import Capture, capture_folders, read_capture
-from jsplat.checkpoint import load_scenes, save_scenes
+from jsplat.checkpoint import load_scenes, save_scenes, saved_scenes
+from jsplat.devices import is_first_host, own_share, wait_for_hosts
 from jsplat.errors import InputError
-from jsplat.fit import FitResult, fit
+from jsplat.fit import Refused, Waiting, fit_batches, mean_curve
 from jsplat.folder import write_json
 from jsplat.labels import (
     METHODS,
@@ -32,13 +35,16 @@ from jsplat.labels import (
     vote,
 )
 from jsplat.labelset import LabelSet
+from jsplat.listing import Listed
 from jsplat.parser import Parser, predict
 from jsplat.pipeline.config import RunConfig
-from jsplat.pipeline.stage import load_arrays, save_arrays
-from jsplat.progress import Progress
+from jsplat.pipeline.stage import leaving_out, load_arrays, refuse, refused, save_arrays, unfinished
+from jsplat.progress import Progress, log
 from jsplat.raster import capacity_for, sh_colors
 from jsplat.scene import Gaussians, Scene
 from jsplat.views import novel_cameras, support
+
+STUDENT_ROWS = {"student": "refined", "truth_student": "oracle"}  # whose masks come from which per-Gaussian rows
 
 
 def read_captures(path: Path, size: int | None) -> list[Capture]:
@@ -50,14 +56,22 @@ def read_captures(path: Path, size: int | None) -> list[Capture]:
     return captures
 
 
-def parse(captures: list[Capture], parser: Parser, folder: Path, flip: bool) -> None:
-    """First labels of every view: class probabilities, kept as float16."""
-    progress = Progress("parse", len(captures))
-    for capture in captures:
-        seen = predict(parser, capture.images, flip=flip)
-        save_arrays(folder / f"{capture.identity}.npz", probabilities=seen.astype(np.float16))
+def parse(listed: list[Listed], parser: Parser, folder: Path, flip: bool) -> None:
+    """First labels of every view, kept as float16; a capture that cannot be read is named and left out."""
+    own = own_share(listed)
+    progress = Progress("parse", len(own))
+    for one in own:
+        path = folder / f"{one.identity}.npz"
+        if not path.is_file():
+            with leaving_out(folder, one.identity):
+                seen = predict(parser, one.read().images, flip=flip)
+                save_arrays(path, probabilities=seen.astype(np.float16))
         progress.advance()
-    write_json(folder / "labelset.json", parser.labelset.to_json())
+    wait_for_hosts(f"{folder}: parsed")
+    if not sound(listed, folder):
+        raise InputError("parse", wanted="a capture that can be read", got=f"none of {refused(folder)}")
+    if is_first_host():
+        write_json(folder / "labelset.json", parser.labelset.to_json())
 
 
 def first_labels(folder: Path, capture: Capture) -> Float[np.ndarray, "v h w k"]:
@@ -72,52 +86,64 @@ def first_labels(folder: Path, capture: Capture) -> Float[np.ndarray, "v h w k"]
 
 
 def fit_captures(
-    captures: list[Capture],
-    first: Path | None,
-    labelset: LabelSet | None,
-    config: RunConfig,
-    folder: Path,
-    unfinished: Path,
+    listed: list[Listed], first: Path | None, labelset: LabelSet | None, config: RunConfig, folder: Path
 ) -> None:
-    """Scenes of all captures at once; a capture's own labels are never looked at, only the first labels.
+    """A scene of each capture; a capture's own labels are never looked at, only the first labels.
 
-    Args:
-        unfinished: a folder for checkpoints.
+    Every batch that is done is written at once. What cannot be fitted is named and left out.
     """
-    given = [c.with_labels(None, None) for c in captures]
-    if first is not None:
-        given = [c.with_labels(first_labels(first, c).argmax(-1).astype(np.uint8), labelset) for c in given]
-    result: FitResult = fit(given, config.fit, config.seed, resume=unfinished)
-    if len(result.failed) == len(captures):
-        raise InputError("fit", wanted="an identity that does not diverge", got=f"none of {list(result.failed)}")
-    save_scenes(folder, result.scene, [c.identity for c in captures], labelset)
-    pairs = zip(captures, result.psnr, result.ssim)
-    each = {c.identity: [float(p), float(s)] for c, p, s in pairs if c.identity not in result.failed}
-    scores = dict(zip(("psnr", "ssim"), np.mean(list(each.values()), 0).tolist()))
-    curve = {"step": [s for s, _ in result.losses], "loss": [v for _, v in result.losses]}
-    about = {**scores, "identities": each, "curve": curve, "capacity": result.capacity, "failed": list(result.failed)}
-    write_json(folder / "fit.json", about)
+    own, written = own_share(listed), f"{jax.process_index()}-of-{jax.process_count()}"
+
+    def given(one: Listed) -> Capture:
+        capture = one.read().with_labels(None, None)
+        if first is None:
+            return capture
+        return capture.with_labels(first_labels(first, capture).argmax(-1).astype(np.uint8), labelset)
+
+    done = saved_scenes(folder)
+    waiting = [Waiting(o.identity, o.shape, lambda o=o: given(o)) for o in own if o.identity not in done]
+    checkpoints = unfinished(folder) / written
+    for result in fit_batches(waiting, labelset, config.fit, config.seed, checkpoints):
+        if isinstance(result, Refused):
+            with leaving_out(folder, result.identity):
+                raise result.error
+            continue
+        for name in result.failed:
+            refuse(folder, name, "the fit diverged, and again with another seed")
+        pairs = zip(result.identities, result.psnr.tolist(), result.ssim.tolist())
+        each = {name: [psnr, ssim] for name, psnr, ssim in pairs if name not in result.failed}
+        for name, (psnr, ssim) in each.items():
+            log("identity fitted", identity=name, psnr=round(psnr, 3), ssim=round(ssim, 4))
+        about = {"identities": each, "losses": result.losses, "capacity": result.capacity}
+        # First the scores, then the scenes: an identity whose scene is there is done.
+        write_json(folder / "batches" / f"{result.identities[0]}.json", about)
+        save_scenes(folder, result.scene, result.identities, labelset)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    wait_for_hosts(f"{folder}: fitted")
+    if not sound(listed, folder):
+        raise InputError("fit", wanted="an identity that can be fitted", got=f"none of {refused(folder)}")
+    if is_first_host():
+        write_json(folder / "fit.json", _merged(listed, folder))
 
 
-def diverged(folder: Path) -> list[str]:
-    """Identities of a `fit` folder whose fit diverged, and diverged again with another seed."""
-    return json.loads((folder / "fit.json").read_text()).get("failed", [])  # older folders do not say
+def _merged(listed: list[Listed], folder: Path) -> dict:
+    """What all batches found, identities in the captures' order."""
+    found = [json.loads(path.read_text()) for path in sorted((folder / "batches").glob("*.json"))]
+    known = {name: scores for about in found for name, scores in about["identities"].items()}
+    each = {one.identity: known[one.identity] for one in listed if one.identity in known}
+    curve = mean_curve((about["losses"], len(about["identities"])) for about in found)
+    return {
+        **dict(zip(("psnr", "ssim"), np.mean(list(each.values()), 0).tolist())),
+        "identities": each,
+        "curve": {"step": [s for s, _ in curve], "loss": [v for _, v in curve]},
+        "capacity": max(about["capacity"] for about in found),
+    }
 
 
-def sound(captures: list[Capture], folder: Path) -> list[Capture]:
-    """The captures whose fit in a `fit` folder did not diverge."""
-    failed = diverged(folder)
-    return [c for c in captures if c.identity not in failed]
-
-
-def fitted_scenes(folder: Path, captures: list[Capture]) -> list[Scene]:
-    """The fitted scene of each capture."""
-    scenes, identities = load_scenes(folder)
-    absent = [c.identity for c in captures if c.identity not in identities]
-    if absent:
-        raise InputError(str(folder), wanted=f"some of {identities}", got=absent)
-    rows = [identities.index(c.identity) for c in captures]
-    return [jax.tree.map(lambda x, i=i: x[i], scenes) for i in rows]
+def sound(listed: list[Listed], *folders: Path) -> list[Listed]:
+    """The captures that did not fail in any of these stages."""
+    failed = {name for folder in folders for name in refused(folder)}
+    return [one for one in listed if one.identity not in failed]
 
 
 def label_capture(
@@ -192,32 +218,38 @@ def _palette_masks(gaussians: Gaussians, cameras, first, labelset: LabelSet, con
 
 
 def label_captures(
-    captures: list[Capture], fitted: Path, first: Path, labelset: LabelSet, config: RunConfig, folder: Path
+    listed: list[Listed], fitted: Path, first: Path, labelset: LabelSet, config: RunConfig, folder: Path
 ) -> None:
     """`label_capture` of all, one identity per device at a time, each into its own file."""
-    scenes = fitted_scenes(fitted, captures)
-    # One capacity for all, so that they share compiled programs.
-    capacity = max(capacity_for(s.gaussians, c.cameras) for s, c in zip(scenes, captures))
-    progress, devices = Progress("label", len(captures)), queue.SimpleQueue()
-    for device in jax.devices():
+    own = own_share(listed)
+    progress, devices = Progress("label", len(own)), queue.SimpleQueue()
+    for device in jax.local_devices():
         devices.put(device)
 
-    def one(capture: Capture, scene: Scene) -> None:
-        device = devices.get()
-        try:
-            with jax.default_device(device):
-                own = jax.tree.map(np.asarray, (capture.cameras, scene))
-                cameras, own_scene = jax.device_put(own, device)
-                placed = dataclasses.replace(capture, cameras=cameras)
-                known = label_capture(placed, own_scene, first_labels(first, capture), labelset, config, capacity)
-        finally:
-            devices.put(device)
-        save_arrays(folder / f"{capture.identity}.npz", **known)
+    def one(at: Listed) -> None:
+        path = folder / f"{at.identity}.npz"
+        if not path.is_file():
+            device = devices.get()
+            try:
+                with leaving_out(folder, at.identity), jax.default_device(device):
+                    capture = at.read()
+                    scene = load_scenes(fitted, [at.identity])[at.identity]
+                    cameras, scene = jax.device_put(jax.tree.map(np.asarray, (capture.cameras, scene)), device)
+                    placed = dataclasses.replace(capture, cameras=cameras)
+                    capacity = capacity_for(scene.gaussians, cameras)
+                    known = label_capture(placed, scene, first_labels(first, capture), labelset, config, capacity)
+                    save_arrays(path, **known)
+            finally:
+                devices.put(device)
         progress.advance()
 
-    with concurrent.futures.ThreadPoolExecutor(len(jax.devices())) as pool:
-        list(pool.map(one, captures, scenes))
-    write_json(folder / "labelset.json", labelset.to_json())
+    with concurrent.futures.ThreadPoolExecutor(len(jax.local_devices())) as pool:
+        list(pool.map(one, own))
+    wait_for_hosts(f"{folder}: labelled")
+    if not sound(listed, folder):
+        raise InputError("label", wanted="a capture that can be read", got=f"none of {refused(folder)}")
+    if is_first_host():
+        write_json(folder / "labelset.json", labelset.to_json())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,22 +294,60 @@ def render_novel(
     return Novel(np.stack(images), alpha, moved.yaw[kept], moved.pitch[kept], left, masks)
 
 
+def render_captures(
+    listed: list[Listed],
+    fitted: Path,
+    known: Callable[[str], dict[str, np.ndarray]],
+    labelset: LabelSet,
+    config: RunConfig,
+    folder: Path,
+) -> None:
+    """`render_novel` of all, each into its own file: pictures, poses, the poses left out, and masks by student.
+
+    Args:
+        known: what the label stage knows about an identity.
+    """
+    own = own_share(listed)
+    progress = Progress("render", len(own))
+    for one in own:
+        path = folder / f"{one.identity}.npz"
+        if not path.is_file():
+            with leaving_out(folder, one.identity):
+                arrays, scene = known(one.identity), load_scenes(fitted, [one.identity])[one.identity]
+                rows = {n: arrays[f"rows_{k}"] for n, k in STUDENT_ROWS.items() if f"rows_{k}" in arrays}
+                novel = render_novel(one.read(), scene, arrays["seen"], rows, labelset, config)
+                masks = {f"labels_{name}": of for name, of in novel.rows.items()}
+                left = np.asarray(novel.left_out, np.float64).reshape(-1, 2)
+                save_arrays(path, yaw=novel.yaw, pitch=novel.pitch, images=novel.images, left_out=left, **masks)
+        progress.advance()
+    wait_for_hosts(f"{folder}: rendered")
+    if not sound(listed, folder):
+        raise InputError("render", wanted="a head with novel views", got=f"none of {refused(folder)}")
+    if is_first_host():
+        names = [one.identity for one in sound(listed, folder)]
+        left = {name: load_arrays(folder / f"{name}.npz")["left_out"].tolist() for name in names}
+        write_json(folder / "left_out.json", left)
+
+
 def auxiliary_set(
-    captures: list[Capture], masks: dict[str, np.ndarray], novel: dict[str, Novel], name: str, labelset: LabelSet
+    captures: list[Capture], masks: dict[str, np.ndarray], rendered: Path, name: str, labelset: LabelSet
 ) -> AuxiliarySet:
-    """Photographs with their masks, and novel renders with the masks called `name`."""
+    """Photographs with their masks, and the novel renders with the masks of the student called `name`."""
     photos = from_captures([c.with_labels(masks[c.identity], labelset) for c in captures])
-    renders = [
-        AuxiliarySet(
-            images=n.images,
-            labels=n.rows[name],
-            weights=np.ones(len(n.images), np.float32),
-            identity=(identity,) * len(n.images),
-            yaw=n.yaw.astype(np.float32),
-            pitch=n.pitch.astype(np.float32),
-            source=("render",) * len(n.images),
-            labelset=labelset,
+    renders = []
+    for capture in captures:
+        novel = load_arrays(rendered / f"{capture.identity}.npz")
+        count = len(novel["images"])
+        renders.append(
+            AuxiliarySet(
+                images=novel["images"],
+                labels=novel[f"labels_{name}"],
+                weights=np.ones(count, np.float32),
+                identity=(capture.identity,) * count,
+                yaw=novel["yaw"].astype(np.float32),
+                pitch=novel["pitch"].astype(np.float32),
+                source=("render",) * count,
+                labelset=labelset,
+            )
         )
-        for identity, n in novel.items()
-    ]
     return concatenate([photos, *renders])

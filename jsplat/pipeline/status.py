@@ -16,7 +16,8 @@ def status(run: Path) -> list[tuple[str, str]]:
     Raises:
         InputError: no run lies there.
     """
-    events = read_log(run / "events.jsonl")
+    logs = [read_log(path) for path in run.glob("events*.jsonl")]
+    events = sorted((event for log in logs for event in log), key=lambda event: event["time"])
     if not events:
         raise InputError(str(run), wanted="the folder of a run (events.jsonl)", got="none")
     begun = {e["stage"]: i for i, e in enumerate(events) if e["event"] == "stage begins"}
