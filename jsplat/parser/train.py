@@ -196,7 +196,8 @@ def train_step(
     )
     updates, moments = optimiser(config).update(gradient, state.optimiser, state.weights)
     weights = optax.apply_updates(state.weights, updates)
-    return jax.lax.with_sharding_constraint((State(weights, statistics, moments), loss), everywhere(mesh))
+    after = State(weights, statistics, moments)  # type: ignore[arg-type]
+    return jax.lax.with_sharding_constraint((after, loss), everywhere(mesh))
 
 
 def class_weights(sets: list[AuxiliarySet], power: float) -> Float[np.ndarray, " k"]:
@@ -252,7 +253,9 @@ def train_parser(
 ) -> tuple[Parser, History]:
     """Trains a parser, or fine-tunes one.
 
-    The same arguments on the same machine give bitwise the same parser, whether or not the run was killed between.
+    The same arguments on the same machine give bitwise the same parser, whether or not the run was killed between. On
+    another number of devices the pictures and their augmentation are the same, and sums over the batch differ in the
+    order of their terms.
 
     Args:
         data: pictures and labels; `weights` multiply the loss of a picture's pixels.
@@ -262,9 +265,16 @@ def train_parser(
         replay: pictures mixed into every batch (`config.replay`), usually what `start` was trained on.
         validation: scored on the way and at the end.
         resume: a folder for checkpoints; a run found there is carried on.
+        mesh: the devices that share every batch; None = `batch_mesh()`. Where they do not divide it evenly, the last
+            ones get fewer pictures, or none. They belong to this process, or to all processes, each of which then calls
+            this with the same arguments and gets the same result.
+
+    Returns:
+        the parser, on this process's own device, and the curves.
 
     Raises:
-        InputError: label sets or picture sizes that differ, or `resume` holds another run.
+        InputError: label sets or picture sizes that differ, processes that were given different data, or `resume` holds
+            another run.
     """
     labelset = start.labelset if start is not None else data.labelset
     _check({"data": data, "replay": replay, "validation": validation}, labelset)
