@@ -330,7 +330,7 @@ def test_a_killed_fit_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, capf
     with pytest.raises(InputError, match=r"wanted a checkpoint of this run .* got one of another"):
         fit([ada()], config, seed=2, resume=tmp_path)
     # A torn checkpoint is named, and the fit starts anew.
-    (torn,) = tmp_path.glob("*/state/manifest.ocdbt")
+    (torn,) = tmp_path.glob("*/*/state/manifest.ocdbt")
     torn.write_bytes(torn.read_bytes()[:10])
     assert_same(fit([ada()], config, seed=1, resume=tmp_path).scene, fitted().scene)
     assert "cannot be read" in capfd.readouterr().err

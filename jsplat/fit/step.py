@@ -5,13 +5,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from jsplat.camera import Camera
-from jsplat.devices import IDENTITY, identity_mesh, split
 from jsplat.fit.config import FitConfig
 from jsplat.fit.loss import label_loss, photo_loss
 from jsplat.fit.mcmc import exploration, relocate
@@ -139,28 +137,50 @@ def _relocate(state: FitState, photos: Photos, config: FitConfig) -> FitState:
     return replace(state, scene=scene, moments=jax.tree.map(forget, state.moments))
 
 
-def _sharded(mesh: Mesh, function, static_args: int):
-    specs = (P(IDENTITY), P(IDENTITY), *[P()] * static_args)
-    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P(IDENTITY), check_vma=False)
+@functools.partial(jax.jit, static_argnames=("config", "capacity"), donate_argnums=0)
+def steps(state: FitState, photos: Photos, until: Array, *, config: FitConfig, capacity: int) -> FitState:
+    """At most `steps_per_call` steps towards `until`, on the device where the state lies."""
+
+    def body(state, _):
+        return _one_step(state, photos, until, config, capacity), None
+
+    return jax.lax.scan(body, state, length=config.steps_per_call)[0]
 
 
-@functools.partial(jax.jit, static_argnames=("mesh", "config", "capacity"), donate_argnums=0)
-def advance(state: FitState, photos: Photos, until: Array, *, mesh: Mesh, config: FitConfig, capacity: int) -> FitState:
-    """At most `steps_per_call` steps towards `until`; no device talks to another."""
-
-    def local(state, photos, until):
-        def body(state, _):
-            return _one_step(state, photos, until, config, capacity), None
-
-        return jax.lax.scan(body, state, length=config.steps_per_call)[0]
-
-    return _sharded(mesh, local, 1)(state, photos, until)
+@functools.partial(jax.jit, static_argnames="config", donate_argnums=0)
+def _relocated(state: FitState, photos: Photos, *, config: FitConfig) -> FitState:
+    return _relocate(state, photos, config)
 
 
-@functools.partial(jax.jit, static_argnames=("mesh", "config"), donate_argnums=0)
-def relocate_all(state: FitState, photos: Photos, *, mesh: Mesh, config: FitConfig) -> FitState:
+def advance(state: FitState, photos: Photos, until: int, *, config: FitConfig, capacity: int) -> FitState:
+    """`steps` of every device's own identities.
+
+    Each device runs the program that a single one would run. Partitioned by XLA it would be another program, which
+    rounds differently, and all devices would wait for the slowest.
+    """
+    run = functools.partial(steps, until=np.int32(until), config=config, capacity=capacity)
+    return _on_each_device(run, state, photos)
+
+
+def relocate_all(state: FitState, photos: Photos, *, config: FitConfig) -> FitState:
     """Moves the dead Gaussians of every identity onto living ones."""
-    return _sharded(mesh, lambda s, p: _relocate(s, p, config), 0)(state, photos)
+    return _on_each_device(functools.partial(_relocated, config=config), state, photos)
+
+
+def _on_each_device(run: Callable[[FitState, Photos], FitState], state: FitState, photos: Photos) -> FitState:
+    """Calls `run` with what each device holds of arrays that are sharded by identity, all at the same time."""
+    sharding = state.step.sharding
+    devices = sharding.mesh.devices.flat  # type: ignore[attr-defined]
+
+    def own(device):
+        return jax.tree.map(lambda x: next(s.data for s in x.addressable_shards if s.device == device), (state, photos))
+
+    def whole(*parts):
+        shape = (sum(len(p) for p in parts), *parts[0].shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+
+    shares = [own(device) for device in devices]  # all of them first: the calls give the state away
+    return jax.tree.map(whole, *[run(*share) for share in shares])
 
 
 def first_state(scene: Scene, config: FitConfig) -> FitState:
@@ -177,8 +197,6 @@ def bytes_each(shape: tuple[int, int, int], classes: int, config: FitConfig) -> 
     Args:
         shape: views, height and width of its pictures.
     """
-    mesh = identity_mesh()
-    mesh = Mesh(mesh.devices[:1], mesh.axis_names)
 
     def blank():
         views, (height, width), n = bucket(shape[0]), padded_size(*shape[1:]), config.gaussians
@@ -200,11 +218,8 @@ def bytes_each(shape: tuple[int, int, int], classes: int, config: FitConfig) -> 
         attributes = Attributes(jnp.zeros((1, n, (config.sh_degree + 1) ** 2, 3)), jnp.zeros((1, n, classes)))
         return first_state(Scene(gaussians, attributes), config), photos
 
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split(mesh)), jax.eval_shape(blank)
-    )
     capacity = HITS_PER_GAUSSIAN * config.gaussians
-    steps = advance.lower(*abstract, jnp.int32(0), mesh=mesh, config=config, capacity=capacity)
-    plan = steps.compile().memory_analysis()
+    lowered = steps.lower(*jax.eval_shape(blank), jnp.int32(0), config=config, capacity=capacity)
+    plan = lowered.compile().memory_analysis()
     assert plan is not None  # every device that says how much memory it has also plans with it
     return plan.argument_size_in_bytes + plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes

@@ -251,7 +251,7 @@ def _attempt(ready: list[_Ready], task: _Task, mesh: Mesh, rows: int, folder: Pa
     known = np.asarray(state.failed)
     while done < config.steps:
         until = min(done + config.steps_per_call, config.steps)
-        state = advance(state, photos, jnp.int32(until), mesh=mesh, config=program, capacity=capacity)
+        state = advance(state, photos, until, config=program, capacity=capacity)
         failed, steps = jax.device_get((state.failed, state.step))
         for i in np.flatnonzero((failed & ~known)[:real]):
             print(f"fit: {captures[i].identity} diverged at step {steps[i]} and is frozen", file=sys.stderr, flush=True)
@@ -267,7 +267,7 @@ def _attempt(ready: list[_Ready], task: _Task, mesh: Mesh, rows: int, folder: Pa
             and until % config.relocate_every == 0
             and until < config.relocate_until * config.steps
         ):
-            state = relocate_all(state, photos, mesh=mesh, config=program)
+            state = relocate_all(state, photos, config=program)
         if failed.all():
             break
         losses.append((until, float(np.asarray(state.loss)[:real][~failed[:real]].mean())))

@@ -1,0 +1,62 @@
+"""Fits three people on so many forced CPU devices; run by test_fit_devices.py, because a process has its devices once.
+
+python -m tests.fit_on_devices COUNT OUT.npz
+"""
+
+import re
+import sys
+
+import jax
+
+if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+
+import jax.numpy as jnp
+import numpy as np
+
+from jsplat.devices import identity_mesh
+from jsplat.fit import FitConfig, fit
+from jsplat.fit.photos import photos_of
+from jsplat.fit.start import starting_scene
+from jsplat.fit.step import first_state, steps
+from tests import ball
+
+CONFIG = FitConfig(gaussians=200, steps=8, steps_per_call=4, relocate_every=4, dead_opacity=0.5, hold_out=4, voxels=24)
+NAMES = ("ada", "bob", "eve")
+COLLECTIVE = re.compile(r"\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)\b")
+
+
+def people():
+    """Three captures, of 8, 8 and 9 views."""
+    return [ball.capture(name, turn=float(i)) for i, name in enumerate(NAMES)]
+
+
+def compiled_step(device):
+    """The steps of one identity."""
+    capture = people()[0]
+    scene = jax.tree.map(lambda x: x[None], starting_scene(capture, CONFIG, jax.random.key(0), 3))
+    photos = jax.tree.map(lambda x: np.asarray(x)[None], photos_of(capture, CONFIG, 0))
+    placed = jax.device_put((first_state(scene, CONFIG), photos), device)
+    return steps.lower(*placed, jnp.int32(4), config=CONFIG, capacity=4096).compile()
+
+
+def main(out: str) -> None:
+    """Writes every leaf of the fitted scenes, the scores, and what the compiled steps cost on a device."""
+    result = fit(people(), CONFIG, seed=1)
+    program = compiled_step(identity_mesh().devices.flat[-1])
+    found = {f"leaf{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(result.scene))}
+    cost = program.cost_analysis()
+    np.savez(
+        out,
+        **found,
+        psnr=result.psnr,
+        losses=np.asarray(result.losses),
+        flops=cost["flops"],
+        bytes=cost["bytes accessed"],
+        collectives=len(COLLECTIVE.findall(program.as_text())),
+        devices=identity_mesh().size,
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[2])

@@ -1,0 +1,42 @@
+"""The fit on several devices: the same bits as on one, no word between them, no more work for any."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What `fit_on_devices` wrote, on one device and on four."""
+    folder = tmp_path_factory.mktemp("devices")
+    runs = {
+        count: subprocess.Popen(
+            [sys.executable, "-m", "tests.fit_on_devices", str(count), str(folder / f"{count}.npz")], cwd=ROOT
+        )
+        for count in (1, 4)
+    }
+    assert [run.wait(timeout=300) for run in runs.values()] == [0, 0]
+    return {count: dict(np.load(folder / f"{count}.npz")) for count in runs}
+
+
+def test_four_devices_fit_to_the_bits_of_one(found):
+    one, four = found[1], found[4]
+    assert (one["devices"], four["devices"]) == (1, 4)
+    leaves = [name for name in one if name.startswith("leaf")]
+    assert len(leaves) == 6
+    for name in (*leaves, "psnr"):
+        assert np.array_equal(one[name], four[name]), name
+    # One device fits them one after the other: the mean over identities is taken of other parts.
+    assert np.allclose(one["losses"], four["losses"], rtol=1e-6)
+
+
+def test_no_device_talks_to_another_and_none_works_more(found):
+    assert found[4]["collectives"] == 0
+    for what in ("flops", "bytes"):
+        assert found[4][what] == pytest.approx(found[1][what], rel=0.01), what
+        assert found[4][what] > 0
