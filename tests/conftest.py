@@ -16,6 +16,10 @@ settings.register_profile("jsplat", deadline=None, derandomize=True, max_example
 settings.load_profile("jsplat")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=2, help="How often test_survival.py kills a run at a random moment.")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder `shared` beside the repository: head captures too large to commit."""

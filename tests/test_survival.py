@@ -1,0 +1,211 @@
+"""Whole runs in processes of their own: killed at random moments, starved of disk, shared by several hosts."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jsplat.checkpoint import load_scenes
+from jsplat.unfinished import STOP
+
+SETTINGS = """
+size = 32
+unseen = 1
+ablation = false
+[fit]
+gaussians = 300
+steps = 8
+steps_per_call = 2
+relocate_every = 2
+voxels = 24
+save_every = 0.0
+[sharpen]
+rounds = 1
+[views]
+count = 3
+support = 0.0
+[teacher]
+width = 0.125
+input_size = 32
+steps = 2
+batch = 4
+label_size = 32
+[finetune]
+steps = 4
+batch = 4
+log_every = 1
+label_size = 32
+save_every = 0.0
+[heads]
+size = 32
+samples = 1
+[demo]
+teacher_people = 2
+teacher_views = 2
+people = 4
+views = 5
+"""
+PEOPLE = [f"head{i:04d}" for i in range(4)]
+VOLATILE = ("stages", "commit", "device", "versions")  # of a report: when, where and with what it was made
+
+
+class Place:
+    """Captures, a parser, and a run of them that nobody interrupted."""
+
+    def __init__(self, root):
+        self.root, self.done = root, root / "demo" / "run"
+        (root / "config.toml").write_text(SETTINGS)
+        # Compiled programs are kept from run to run, and compiled quickly: these tests are about everything else.
+        quick = {"XDG_CACHE_HOME": str(root / "cache"), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+        quick |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        self.environment = os.environ | quick
+
+    def start(self, *words, **options) -> subprocess.Popen:
+        command = [sys.executable, "-m", "jsplat", *map(str, words), "--config", str(self.root / "config.toml")]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env=self.environment, stdout=pipe, stderr=pipe, text=True, **options)
+
+    def run(self, out, *more, captures=None, **options) -> subprocess.Popen:
+        captures = captures or self.root / "demo" / "captures"
+        return self.start(
+            "run", out, "--captures", captures, "--parser", self.root / "demo" / "teacher", *more, **options
+        )
+
+
+def finish(process: subprocess.Popen, status: int = 0) -> str:
+    """What a process said on stderr."""
+    _, said = process.communicate(timeout=400)
+    assert process.returncode == status, said[-3000:]
+    return said
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    made = Place(tmp_path_factory.mktemp("survival"))
+    finish(made.start("demo", made.root / "demo"))
+    return made
+
+
+def report_of(out) -> dict:
+    return {k: v for k, v in json.loads((out / "report.json").read_text()).items() if k not in VOLATILE}
+
+
+def assert_same_arrays(got, want, names=PEOPLE):
+    for stage in ("parse", "label", "render"):
+        for name in names:
+            with np.load(got / stage / f"{name}.npz") as a, np.load(want / stage / f"{name}.npz") as b:
+                assert set(a) == set(b)
+                assert [k for k in a if not np.array_equal(a[k], b[k])] == [], (stage, name)
+    scenes, wanted = load_scenes(got / "fit"), load_scenes(want / "fit")
+    for name in names:
+        assert all(map(np.array_equal, jax.tree.leaves(scenes[name]), jax.tree.leaves(wanted[name]))), name
+
+
+def finished_files(out) -> dict:
+    """When each file of a stage was written, whether the stage is done or under way."""
+    found = {}
+    for path in out.glob("*/**/*"):
+        inside = path.relative_to(out)
+        stage = inside.parts[0].strip(".").split(".")[0]
+        parts = inside.parts[1:]
+        if path.is_file() and path.suffix in (".npz", "") and not any(p.startswith(".") for p in parts):
+            found["/".join((stage, *parts))] = path.stat().st_mtime_ns
+    return found
+
+
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_report(place, tmp_path, request):
+    begin = time.monotonic()
+    finish(place.run(tmp_path / "whole"))
+    seconds = time.monotonic() - begin
+    assert report_of(tmp_path / "whole") == report_of(place.done)
+    moments, kills = random.Random(0), 0
+    while kills < request.config.getoption("--kills"):
+        out = tmp_path / f"killed{kills}"
+        process = place.run(out)
+        time.sleep(moments.uniform(1, seconds))
+        if process.poll() is not None:  # it was over before
+            shutil.rmtree(out)
+            continue
+        process.kill()
+        process.communicate()
+        kills += 1
+        before = finished_files(out) if out.exists() else {}
+        finish(place.run(out))
+        after = finished_files(out)
+        assert {n: t for n, t in before.items() if n in after} == {n: after[n] for n in before if n in after}
+        assert [n for n in before if n not in after] == []
+        assert report_of(out) == report_of(place.done)
+        assert_same_arrays(out, place.done)
+        assert not [p.name for p in out.iterdir() if p.name.startswith(".")]
+
+
+def test_a_run_that_is_asked_to_stop_ends_well_and_goes_on(place, tmp_path):
+    process = place.run(tmp_path / "out")
+    for line in process.stderr:
+        if line.startswith("== fit"):
+            break
+    process.send_signal(signal.SIGTERM)
+    assert "the same command goes on from there" in finish(process, 128 + signal.SIGTERM)
+    finish(place.run(tmp_path / "out"))
+    assert report_of(tmp_path / "out") == report_of(place.done)
+    assert not STOP.is_set()
+
+
+def test_a_full_disk_costs_nothing_that_was_finished(place, tmp_path):
+    small = 20_000  # bytes: the first labels of a person do not fit
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (small, small))  # noqa: E731
+    said = finish(place.run(tmp_path / "out", preexec_fn=limit), 1)
+    assert "what is finished is kept, the same command goes on from there" in said
+    assert "Traceback" not in said
+    finish(place.run(tmp_path / "out"))
+    assert report_of(tmp_path / "out") == report_of(place.done)
+
+
+def test_a_capture_that_cannot_be_read_is_named_and_the_others_finish(place, tmp_path):
+    captures = shutil.copytree(place.root / "demo" / "captures", tmp_path / "captures")
+    torn = captures / PEOPLE[1] / "images" / "002.png"
+    torn.write_bytes(torn.read_bytes()[:200])
+    said = finish(place.run(tmp_path / "out", captures=captures))
+    assert f"{PEOPLE[1]} is left out: {PEOPLE[1]}/transforms.json: frames[2].file_path: wanted a readable image" in said
+    assert list(report_of(tmp_path / "out")["failed"]) == [PEOPLE[1]]
+    assert f"<dt>{PEOPLE[1]}<dd>" in (tmp_path / "out" / "report.html").read_text()
+    others = [name for name in PEOPLE if name != PEOPLE[1]]
+    assert_same_arrays(tmp_path / "out", place.done, others)  # nobody's bits depend on who else is there
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_hosts_share_a_run(place, tmp_path, count):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    hosts = [place.run(tmp_path / "out", "--process", address, count, i) for i in range(count)]
+    for host in hosts:
+        finish(host)
+    assert_same_arrays(tmp_path / "out", place.done)
+    got, want = report_of(tmp_path / "out"), report_of(place.done)
+    for key in ("fit", "views", "refined", "oracle", "failed"):
+        assert got[key] == want[key], key
+    # The hosts train one parser together; its sums over a batch are taken in another order.
+    for name in ("student", "truth_student", "control"):
+        scores, wanted = (r[name]["fitted"]["bins"]["all"]["f1"] for r in (got, want))
+        assert scores == pytest.approx(wanted, abs=0.01), name
+    fits = {name for i in range(count) for name in fitted_by(tmp_path / "out", i)}
+    assert fits == set(PEOPLE)
+    assert all(len(fitted_by(tmp_path / "out", i)) == len(PEOPLE) // count for i in range(count)), "not shared evenly"
+
+
+def fitted_by(out, host: int) -> list[str]:
+    """Whom a host fitted, by its own log."""
+    path = out / ("events.jsonl" if host == 0 else f"events.{host}.jsonl")
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    return [event["identity"] for event in events if event["event"] == "identity fitted"]
