@@ -6,16 +6,15 @@ module with `forward` and `backward` like those of `xla`: i images, f sets of fe
 """
 
 import functools
-import math
 import typing
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float, Int
 
 from jsplat.kernels import select
+from jsplat.kernels.blend.images import over_images
 from jsplat.kernels.select import Facts, Implementation
 
 _HOPPER_OR_BLACKWELL = "an NVIDIA GPU of compute capability 9.0 or 10.x"
@@ -55,45 +54,23 @@ class Blended(typing.NamedTuple):
     needed: Int[Array, "*b"]
 
 
-def _fold(function, *, copies: bool):
-    """Makes a function over images (leading axis) fold every vmapped axis into the images.
-
-    Features that the axis shares are copied only where the function returns something for each set of them.
-    """
-    folded = custom_vmap(function)
-
-    @folded.def_vmap
-    def rule(axis_size, in_batched, *args):
-        def flat(x, batched):
-            x = x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
-            return x.reshape(axis_size * x.shape[1], *x.shape[2:])
-
-        features, batched = args[4], in_batched[4]
-        wide = [flat(x, b) for x, b in zip(args, in_batched)]
-        if copies or batched:
-            sets = features.shape[batched]
-            wide[5] += sets * jnp.repeat(jnp.arange(axis_size, dtype=jnp.int32), wide[5].size // axis_size)
-        else:
-            wide[4] = features
-        out = jax.tree.map(lambda x: x.reshape(axis_size, -1, *x.shape[1:]), folded(*wide))
-        return out, jax.tree.map(lambda _: True, out)
-
-    return folded
-
-
 @functools.lru_cache(maxsize=64)
 def _blend_function(size: tuple[int, int], capacity: int, shape_channels: int, backend: str):
     """The differentiable blend for one image size and capacity."""
     implementation = IMPLEMENTATIONS[backend].load()
 
-    @functools.partial(_fold, copies=False)
-    def run(*args):
+    def forward(*args):
         image, needed = implementation.forward(*args, size=size, capacity=capacity)
         return jnp.where((needed > capacity)[:, None, None, None], jnp.nan, image), needed
 
-    @functools.partial(_fold, copies=True)
-    def pull(*args):
-        return implementation.backward(*args, size=size, capacity=capacity, shape_channels=shape_channels)
+    def backward(*args):
+        *args, image, grad, owner = args
+        return implementation.backward(
+            *args, owner, image, grad, size=size, capacity=capacity, shape_channels=shape_channels
+        )
+
+    run = over_images(forward, gradients=False)
+    pull = over_images(backward, gradients=True)
 
     @jax.custom_vjp
     def blend_images(*args):
@@ -105,7 +82,7 @@ def _blend_function(size: tuple[int, int], capacity: int, shape_channels: int, b
 
     def blend_bwd(residuals, cotangents):
         args, image = residuals
-        return *pull(*args, image, cotangents[0]), None
+        return pull(*args, image, cotangents[0])
 
     blend_images.defvjp(blend_fwd, blend_bwd)
     return blend_images
@@ -153,9 +130,7 @@ def blend(
     if opacities.size == 0:  # no images, or nothing to draw
         empty = jnp.zeros((*lead, size[1], size[0], channels + 2), features.dtype)
         return Blended(empty[..., :-2], empty[..., -1], empty[..., -2], jnp.zeros(lead, jnp.int32))
-    flat = [x.reshape(-1, *x.shape[len(lead) :]) for x in (means2d, conics, opacities, depths)]
-    owner = jnp.broadcast_to(jnp.arange(math.prod(sets), dtype=jnp.int32).reshape(sets), lead).reshape(-1)
     function = _blend_function(size, capacity, channels if shape_channels is None else shape_channels, backend)
-    out, needed = function(*flat, features.reshape(-1, *features.shape[-2:]), owner)
-    out = out.reshape(*lead, *out.shape[1:])
-    return Blended(out[..., :-2], out[..., -1], out[..., -2], needed.reshape(lead))
+    sets = (1,) * (len(lead) - len(sets)) + sets
+    out, needed = function(means2d, conics, opacities, depths, features.reshape(*sets, *features.shape[-2:]))
+    return Blended(out[..., :-2], out[..., -1], out[..., -2], needed)
