@@ -7,13 +7,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from jsplat.errors import InputError
 from jsplat.folder import new_folder, write_json
 from jsplat.labelset import LabelSet
 from jsplat.scene import Attributes, Gaussians, Scene
-from jsplat.unfinished import save_arrays
+from jsplat.unfinished import load_arrays, save_arrays
 
 GAUSSIAN_FIELDS = ("means", "quats", "log_scales", "logit_opacities")
 ATTRIBUTE_FIELDS = ("sh", "label_logits")
@@ -70,10 +69,9 @@ def load_scenes(path: Path, identities: Sequence[str] | None = None) -> dict[str
 def _load(shard: Path) -> tuple[Scene, list[str]]:
     try:
         identities = list(json.loads((shard / "scenes.json").read_text())["identities"])
-        with ocp.StandardCheckpointer() as checkpointer:
-            arrays = checkpointer.restore((shard / "arrays").absolute())
-        loaded = {name: jax.numpy.asarray(arrays[name]) for name in (*GAUSSIAN_FIELDS, *ATTRIBUTE_FIELDS)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        arrays = load_arrays(shard / "arrays")
+        loaded = {name: arrays[name] for name in (*GAUSSIAN_FIELDS, *ATTRIBUTE_FIELDS)}
+    except (InputError, OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(str(shard), wanted=WANTED, got=error) from error
     gaussians = Gaussians(*[loaded[name] for name in GAUSSIAN_FIELDS])
     return Scene(gaussians, Attributes(*[loaded[name] for name in ATTRIBUTE_FIELDS])), identities

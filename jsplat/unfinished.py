@@ -1,5 +1,6 @@
 """Long loops that a kill cannot undo: checkpoints through orbax at an interval of time, and a clean end on request."""
 
+import concurrent.futures
 import json
 import shutil
 import sys
@@ -19,6 +20,7 @@ from jax.sharding import Mesh
 from jsplat.devices import everywhere, is_first_host
 from jsplat.errors import InputError, Stopped
 from jsplat.folder import new_folder, write_json
+from jsplat.progress import log
 
 T = TypeVar("T")
 
@@ -98,7 +100,7 @@ def load_arrays(path: Path, like: Mapping[str, jax.ShapeDtypeStruct] | None = No
 
 
 class Unfinished:
-    """The checkpoints of one loop, `folder/<step>`; at most one is kept.
+    """The checkpoints of one loop, `folder/<step>`, written while it goes on; at most one is kept.
 
     Args:
         folder: belongs to this loop; None keeps nothing.
@@ -113,6 +115,8 @@ class Unfinished:
     def __init__(self, folder: Path | None, fingerprint: str, every: float, *, shared: bool = False):
         self.folder, self.fingerprint, self.every, self.shared = folder, fingerprint, every, shared
         self.saved = time.monotonic()
+        self._pool = concurrent.futures.ThreadPoolExecutor(1)
+        self._writing: concurrent.futures.Future | None = None
 
     def load(self, like: T) -> tuple[int, T, dict] | None:
         """The steps done, the state (shaped as `like`) and the curves; None when there is nothing to go on from.
@@ -151,6 +155,8 @@ class Unfinished:
     def keep(self, step: int, state: object, curves: dict, *, last: bool = False) -> None:
         """Saves when it is time to, at the `last` step and on a request to stop; then removes the one before.
 
+        Returns as soon as the state is copied, but at the last step, on a request to stop and in a shared loop.
+
         Args:
             state: any tree of arrays.
             curves: JSON-ready.
@@ -163,13 +169,23 @@ class Unfinished:
         if self.shared:
             stop, due = not _all(not stop), not _all(not due)
         if self.folder is not None and (stop or due):
+            held = jax.tree.map(np.array, jax.device_get(state))  # copies: the loop gives its buffers away
+            self._wait()
             if is_first_host() or not self.shared:
-                self._write(self.folder, step, state, curves)
+                self._writing = self._pool.submit(self._write, self.folder, step, held, json.loads(json.dumps(curves)))
+            if last or stop or self.shared:
+                self._wait()
             if self.shared:
                 _all(True)  # None goes on, or ends, before the checkpoint is there.
             self.saved = time.monotonic()
         if stop:
             raise Stopped(f"stopped at step {step}")
+
+    def _wait(self) -> None:
+        """Until the checkpoint in work is there; raises what its writer raised."""
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
 
     def _load(self, like: T) -> tuple[int, T, dict] | None:
         leaves, structure = jax.tree.flatten(like)
@@ -189,13 +205,15 @@ class Unfinished:
         return None
 
     def _write(self, folder: Path, step: int, state: object, curves: dict) -> None:
-        older = self._paths()
+        older, begin = self._paths(), time.monotonic()
         with new_folder(folder / f"{step:08d}") as path:
             save_arrays(path / "state", {f"{i:05d}": leaf for i, leaf in enumerate(jax.tree.leaves(state))})
             write_json(path / "run.json", {"fingerprint": self.fingerprint, "step": step, "curves": curves})
         for path in older:
             if path.name != f"{step:08d}":
                 shutil.rmtree(path)
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        log("checkpoint", step=step, bytes=size, seconds=round(time.monotonic() - begin, 3))
 
     def _paths(self) -> list[Path]:
         return [] if self.folder is None else sorted(path.parent for path in self.folder.glob("[0-9]*/run.json"))

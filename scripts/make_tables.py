@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # bench is no installed package
 
 from bench.history import latest  # noqa: E402
+from bench.plan import PLAN, section  # noqa: E402
 from bench.tables import NOT_MEASURED, drawings, markdown, performance, scaling  # noqa: E402
 from jsplat.findings import BINS, METHODS, Goals, headline  # noqa: E402
 
@@ -75,7 +76,8 @@ def sections() -> dict[Path, dict[str, str]]:
     readme = {"bench": performance(devices, PLOTS.relative_to(ROOT).as_posix())}
     for name, path in RUNS.items():
         readme[name] = run_section(json.loads(path.read_text())) if path.is_file() else f"{NOT_MEASURED}."
-    return {ROOT / "README.md": readme, ROOT / "bench/README.md": {"scaling": scaling(devices)}}
+    plan = section(json.loads(PLAN.read_text()), markdown) if PLAN.is_file() else f"{NOT_MEASURED}."
+    return {ROOT / "README.md": readme, ROOT / "bench/README.md": {"scaling": scaling(devices), "plan": plan}}
 
 
 def filled(text: str, bodies: dict[str, str], where: str) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import time
 
 import jax
 import jax.numpy as jnp
@@ -322,7 +323,8 @@ def test_a_killed_fit_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, capf
     with pytest.raises(KeyboardInterrupt):
         fit([ada()], config, seed=1, resume=tmp_path)
     (batch,) = tmp_path.iterdir()
-    assert [p.name for p in batch.iterdir()] == ["00000008"]
+    while [p.name for p in batch.iterdir()] != ["00000008"]:  # it is written while the loop goes on
+        time.sleep(0.05)
     resumed = fit([ada()], config, seed=1, resume=tmp_path)
     assert_same(resumed.scene, fitted().scene)
     assert resumed.losses == fitted().losses
