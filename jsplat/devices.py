@@ -14,8 +14,6 @@ from jax.sharding import PartitionSpec as P
 
 T = TypeVar("T")
 
-T = TypeVar("T")
-
 IDENTITY, BATCH = "identity", "batch"
 PATIENCE = 7 * 24 * 3600  # seconds; a host that dies ends the others long before, through JAX's own heartbeats
 

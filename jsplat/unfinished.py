@@ -24,6 +24,8 @@ from jsplat.progress import log
 
 T = TypeVar("T")
 
+_writers: dict[Path, concurrent.futures.Future] = {}  # of each folder, also of a loop that ended before its writer
+_pool = concurrent.futures.ThreadPoolExecutor(1)
 STOP = threading.Event()  # set when the process was asked to end (SIGTERM): loops save and raise `Stopped`
 
 
@@ -115,8 +117,6 @@ class Unfinished:
     def __init__(self, folder: Path | None, fingerprint: str, every: float, *, shared: bool = False):
         self.folder, self.fingerprint, self.every, self.shared = folder, fingerprint, every, shared
         self.saved = time.monotonic()
-        self._pool = concurrent.futures.ThreadPoolExecutor(1)
-        self._writing: concurrent.futures.Future | None = None
 
     def load(self, like: T) -> tuple[int, T, dict] | None:
         """The steps done, the state (shaped as `like`) and the curves; None when there is nothing to go on from.
@@ -172,7 +172,8 @@ class Unfinished:
             held = jax.tree.map(np.array, jax.device_get(state))  # copies: the loop gives its buffers away
             self._wait()
             if is_first_host() or not self.shared:
-                self._writing = self._pool.submit(self._write, self.folder, step, held, json.loads(json.dumps(curves)))
+                curves = json.loads(json.dumps(curves))  # a copy
+                _writers[self.folder] = _pool.submit(self._write, self.folder, step, held, curves)
             if last or stop or self.shared:
                 self._wait()
             if self.shared:
@@ -183,11 +184,11 @@ class Unfinished:
 
     def _wait(self) -> None:
         """Until the checkpoint in work is there; raises what its writer raised."""
-        if self._writing is not None:
-            self._writing.result()
-            self._writing = None
+        if self.folder is not None and (writer := _writers.pop(self.folder, None)) is not None:
+            writer.result()
 
     def _load(self, like: T) -> tuple[int, T, dict] | None:
+        self._wait()
         leaves, structure = jax.tree.flatten(like)
         shapes = {f"{i:05d}": jax.ShapeDtypeStruct(x.shape, x.dtype) for i, x in enumerate(leaves)}
         for path in reversed(self._paths()):

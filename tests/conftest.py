@@ -17,7 +17,7 @@ settings.load_profile("jsplat")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=2, help="How often test_survival.py kills a run at a random moment.")
+    parser.addoption("--kills", type=int, default=1, help="How often test_survival.py kills a run at a random moment.")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Loss, augmentation, and training: learning, replay, resuming, and what is refused."""
 
 import dataclasses
+import time
 
 import jax
 import jax.numpy as jnp
@@ -228,7 +229,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(trained, tmp_path, monkeypa
     monkeypatch.setattr(training, "train_step", killed)
     with pytest.raises(KeyboardInterrupt):
         run(0)
-    assert [p.name for p in tmp_path.iterdir()] == ["00000020"]
+    while [p.name for p in tmp_path.iterdir()] != ["00000020"]:  # it is written while the loop goes on
+        time.sleep(0.05)
     resumed, again = run(0)
     assert equal(whole, resumed)
     assert again == curves

@@ -1,5 +1,6 @@
 """Whole runs in processes of their own: killed at random moments, starved of disk, shared by several hosts."""
 
+import contextlib
 import json
 import os
 import random
@@ -16,7 +17,6 @@ import numpy as np
 import pytest
 
 from jsplat.checkpoint import load_scenes
-from jsplat.unfinished import STOP
 
 SETTINGS = """
 size = 32
@@ -72,8 +72,8 @@ class Place:
 
     def start(self, *words, **options) -> subprocess.Popen:
         command = [sys.executable, "-m", "jsplat", *map(str, words), "--config", str(self.root / "config.toml")]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, env=self.environment, stdout=pipe, stderr=pipe, text=True, **options)
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, env=self.environment, text=True, **pipes, **options)
 
     def run(self, out, *more, captures=None, **options) -> subprocess.Popen:
         captures = captures or self.root / "demo" / "captures"
@@ -123,52 +123,43 @@ def finished_files(out) -> dict:
     return found
 
 
-def test_a_run_killed_at_any_moment_goes_on_to_the_same_report(place, tmp_path, request):
-    begin = time.monotonic()
-    finish(place.run(tmp_path / "whole"))
-    seconds = time.monotonic() - begin
-    assert report_of(tmp_path / "whole") == report_of(place.done)
-    moments, kills = random.Random(0), 0
-    while kills < request.config.getoption("--kills"):
-        out = tmp_path / f"killed{kills}"
-        process = place.run(out)
-        time.sleep(moments.uniform(1, seconds))
-        if process.poll() is not None:  # it was over before
-            shutil.rmtree(out)
-            continue
-        process.kill()
-        process.communicate()
-        kills += 1
-        before = finished_files(out) if out.exists() else {}
-        finish(place.run(out))
-        after = finished_files(out)
-        assert {n: t for n, t in before.items() if n in after} == {n: after[n] for n in before if n in after}
-        assert [n for n in before if n not in after] == []
-        assert report_of(out) == report_of(place.done)
-        assert_same_arrays(out, place.done)
-        assert not [p.name for p in out.iterdir() if p.name.startswith(".")]
+def assert_untouched(out, before: dict) -> None:
+    """What was finished before is still there, and was not written again."""
+    after = finished_files(out)
+    assert [name for name in before if name not in after] == []
+    assert [name for name in before if before[name] != after[name]] == []
 
 
-def test_a_run_that_is_asked_to_stop_ends_well_and_goes_on(place, tmp_path):
-    process = place.run(tmp_path / "out")
+def test_no_end_costs_what_was_finished(place, tmp_path, request):
+    """A disk too small, a request to stop, then kills at random moments: each time the same command goes on."""
+    small = 20_000  # bytes: the first labels of a person do not fit
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (small, small))  # noqa: E731
+    said = finish(place.run(tmp_path / "out0", preexec_fn=limit), 1)
+    assert "what is finished is kept, the same command goes on from there" in said
+    assert "Traceback" not in said
+
+    process = place.run(tmp_path / "out0")
     for line in process.stderr:
         if line.startswith("== fit"):
             break
     process.send_signal(signal.SIGTERM)
     assert "the same command goes on from there" in finish(process, 128 + signal.SIGTERM)
-    finish(place.run(tmp_path / "out"))
-    assert report_of(tmp_path / "out") == report_of(place.done)
-    assert not STOP.is_set()
 
-
-def test_a_full_disk_costs_nothing_that_was_finished(place, tmp_path):
-    small = 20_000  # bytes: the first labels of a person do not fit
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (small, small))  # noqa: E731
-    said = finish(place.run(tmp_path / "out", preexec_fn=limit), 1)
-    assert "what is finished is kept, the same command goes on from there" in said
-    assert "Traceback" not in said
-    finish(place.run(tmp_path / "out"))
-    assert report_of(tmp_path / "out") == report_of(place.done)
+    moments, seconds = random.Random(0), 20
+    for kill in range(request.config.getoption("--kills")):
+        out = tmp_path / f"out{kill}"
+        process, begin = place.run(out), time.monotonic()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(moments.uniform(2, seconds))
+        process.kill()
+        process.communicate()
+        before = finished_files(out)
+        finish(place.run(out))
+        seconds = max(seconds, time.monotonic() - begin)
+        assert_untouched(out, before)
+        assert report_of(out) == report_of(place.done)
+        assert_same_arrays(out, place.done)
+        assert not [p.name for p in out.iterdir() if p.name.startswith(".")]
 
 
 def test_a_capture_that_cannot_be_read_is_named_and_the_others_finish(place, tmp_path):

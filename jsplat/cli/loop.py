@@ -183,6 +183,7 @@ def run(
         jax.distributed.initialize(*process)
     elif distributed:
         jax.distributed.initialize()
+    jax.devices()  # now: the processes tell one another what they have, and would wait for the last to ask
     with jax.profiler.trace(str(out / "profile")) if profile else contextlib.nullcontext():
         run_all(captures, parser, out, config, replay_path=replay, truth=truth == "labels")
     click.echo(f"report: {out / 'report.html'}")

@@ -63,7 +63,7 @@ def convolution(
     """A convolution (correlation, as networks say it), padded alike along both axes.
 
     Its gradient with respect to the kernel is the usual one, computed from a copy of `x` whose batch axis was moved
-    last by a matrix product. Left to itself, XLA on CPU fuses that copy with all the arithmetic that made `x` and
+    last, between two barriers. Left to itself, XLA on CPU fuses that copy with all the arithmetic that made `x` and
     walks memory against the grain: it took longer than the convolutions.
     """
     return _convolution(x, kernel, stride, padding)
@@ -76,8 +76,7 @@ def _convolution_forward(x, kernel, stride, padding):
 def _convolution_backward(stride, padding, saved, gradient):
     x, kernel = saved
     _, back = jax.vjp(lambda x: _convolution(x, kernel, stride, padding), x)
-    # Full precision, so that multiplying by one is exact on every device.
-    batch_last = jnp.einsum("bhwi,bc->hwic", x, jnp.eye(len(x), dtype=x.dtype), precision=lax.Precision.HIGHEST)
+    batch_last = lax.optimization_barrier(lax.optimization_barrier(x).transpose(1, 2, 3, 0))
     before, after = padding
     # Rows that no window reached, because the stride did not divide, lie at the end.
     unused = [(side + before + after - size) % stride for side, size in zip(x.shape[1:3], kernel.shape)]
