@@ -17,7 +17,7 @@ settings.load_profile("jsplat")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=1, help="How often test_survival.py kills a run at a random moment.")
+    parser.addoption("--thorough", action="store_true", help="test_survival.py: 20 kills for one, and 4 hosts too.")
 
 
 @pytest.fixture(scope="session")

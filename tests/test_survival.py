@@ -146,7 +146,7 @@ def test_no_end_costs_what_was_finished(place, tmp_path, request):
     assert "the same command goes on from there" in finish(process, 128 + signal.SIGTERM)
 
     moments, seconds = random.Random(0), 20
-    for kill in range(request.config.getoption("--kills")):
+    for kill in range(20 if request.config.getoption("--thorough") else 1):
         out = tmp_path / f"out{kill}"
         process, begin = place.run(out), time.monotonic()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -175,7 +175,9 @@ def test_a_capture_that_cannot_be_read_is_named_and_the_others_finish(place, tmp
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_several_hosts_share_a_run(place, tmp_path, count):
+def test_several_hosts_share_a_run(place, tmp_path, count, request):
+    if count > 2 and not request.config.getoption("--thorough"):
+        pytest.skip("minutes on two cores; asked for with --thorough")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
