@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.metric import slug
-from bench.run import device_name
 from jsplat.folder import write_json
 from jsplat.pipeline.stage import refused
 from jsplat.progress import read_log
@@ -43,7 +41,7 @@ def measure(run: Path, captures: Path) -> dict:
     saved = [e for e in read_log(run / "events.jsonl") if e["event"] == "checkpoint"]
     settings, first = about["fit"]["config"], json.loads(next(captures.glob("*/transforms.json")).read_text())
     found = {
-        "device": slug(device_name()),
+        "device": about["fit"]["device"],
         "commit": about["fit"]["commit"],
         "identities": people,
         "views": len(first["frames"]),
