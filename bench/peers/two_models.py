@@ -13,8 +13,8 @@ from bench.peers.losses import label_loss, photo_loss
 from jsplat.camera import Camera
 from jsplat.capture import Capture
 from jsplat.fit import FitConfig, starting_scene
-from jsplat.fit.start import scene_sphere
 from jsplat.fit.photos import held_out
+from jsplat.fit.start import scene_sphere
 from jsplat.scene import SH_C0, Gaussians
 
 try:
