@@ -36,7 +36,10 @@ def prepare() -> None:
     """
     import jax
 
+    from jsplat.compiling import watch
     from jsplat.unfinished import STOP
+
+    watch()
 
     signal.signal(signal.SIGTERM, lambda *_: STOP.set())
 

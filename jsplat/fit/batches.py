@@ -5,8 +5,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from jax.sharding import Mesh
-
 from jsplat.capture import Capture
 from jsplat.errors import InputError
 from jsplat.fit.config import FitConfig
@@ -49,8 +47,8 @@ def memory_of(device) -> int | None:
     return (device.memory_stats() or {}).get("bytes_limit")
 
 
-def most_at_once(config: FitConfig, mesh: Mesh, alike: int, bytes_each: Callable[[], int]) -> int:
-    """How many identities each device of the mesh takes at once.
+def most_at_once(config: FitConfig, devices: Sequence, alike: int, bytes_each: Callable[[], int]) -> int:
+    """How many identities each of the devices, which are alike, takes at once.
 
     Args:
         alike: identities that wait.
@@ -59,8 +57,8 @@ def most_at_once(config: FitConfig, mesh: Mesh, alike: int, bytes_each: Callable
     Raises:
         InputError: not even one has room.
     """
-    wanted = config.at_once or math.ceil(alike / mesh.size)
-    limit = memory_of(mesh.devices.flat[0])
+    wanted = config.at_once or math.ceil(alike / len(devices))
+    limit = memory_of(devices[0])
     if limit is None:
         return config.at_once or 1
     each = bytes_each()

@@ -170,7 +170,7 @@ def fit_batches(
         devices = identity_mesh().devices[: len(alike)]
         mesh = Mesh(devices, identity_mesh().axis_names)
         measure = functools.partial(bytes_each, alike[0].shape, len(labelset or "?"), _program(config))
-        at_once = most_at_once(config, mesh, len(alike), measure)
+        at_once = most_at_once(config, list(devices), len(alike), measure)
         plans.append((mesh, config.at_once * mesh.size, batches(alike, mesh.size, at_once)))
     progress = Progress("fit", config.steps * sum(len(queue) for _, _, queue in plans))
     task = _Task(config, seed, labelset, resume, starts or {}, progress)

@@ -10,6 +10,7 @@ import numpy as np
 
 from jsplat.auxiliary import AuxiliarySet, read_auxiliary, write_auxiliary
 from jsplat.capture import Capture, write_capture
+from jsplat.compiling import spent
 from jsplat.config import to_json
 from jsplat.datasets import read_training_set
 from jsplat.devices import is_first_host, wait_for_hosts
@@ -245,7 +246,7 @@ def _report(
             novel["labels_student"][order],
         )
     write_report(out, report, pictures(groups, masks, turns, teacher.labelset), curves, config.goals)
-    log("run ends", report=str(out / "report.html"))
+    log("run ends", report=str(out / "report.html"), compiling=spent())
     written = json.loads((out / "report.json").read_text())
     for line in headline(written, config.goals):
         print(line)
