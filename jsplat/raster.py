@@ -175,7 +175,11 @@ def rasterize(
 
 def capacity_for(gaussians: Gaussians, cameras: Camera) -> int:
     """The most tile hits that any of these views needs, rounded up so that similar scenes share compiled programs."""
-    most = max(int(_most_needed(gaussians, cameras)), 1)  # also where no view shows anything
+    return rounded_capacity(max(int(_most_needed(gaussians, cameras)), 1))  # also where no view shows anything
+
+
+def rounded_capacity(most: int) -> int:
+    """The next of few capacities, each at most a quarter above the one before or 4096 more."""
     steps = max(math.ceil(math.log(most / 4096, 1.25)), 0)
     return -(-max(most, round(4096 * 1.25**steps)) // 4096) * 4096
 

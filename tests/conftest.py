@@ -20,6 +20,12 @@ def pytest_addoption(parser):
     parser.addoption("--thorough", action="store_true", help="test_survival.py: 20 kills for one, and 4 hosts too.")
 
 
+def pytest_collection_modifyitems(items):
+    """What starts processes takes longest in one file: first, or one core would wait for it at the end."""
+    first = ("test_survival", "devices", "test_sharded")
+    items.sort(key=lambda item: not any(name in item.nodeid for name in first))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder `shared` beside the repository: head captures too large to commit."""

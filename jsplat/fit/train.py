@@ -25,6 +25,7 @@ from jsplat.fit.start import starting_scene
 from jsplat.fit.step import advance, bytes_each, first_state, relocate_all
 from jsplat.labelset import LabelSet
 from jsplat.progress import Progress
+from jsplat.raster import rounded_capacity
 from jsplat.scene import Scene
 from jsplat.unfinished import Unfinished
 
@@ -176,12 +177,16 @@ def fit_batches(
     task = _Task(config, seed, labelset, resume, starts or {}, progress)
     for mesh, rows, queue in plans:
         rows = rows or math.ceil(max(map(len, queue)) / mesh.size) * mesh.size
+        capacity = 0  # what one batch was found to need the next one starts with, and needs no other program
         for read in read_ahead(queue):
-            yield from _fit_batch(read, task, mesh, rows)
+            for result in _fit_batch(read, task, mesh, rows, capacity):
+                if isinstance(result, FitResult):
+                    capacity = max(capacity, result.capacity)
+                yield result
 
 
 def _fit_batch(
-    read: list[tuple[Waiting, Capture | InputError]], task: _Task, mesh: Mesh, rows: int
+    read: list[tuple[Waiting, Capture | InputError]], task: _Task, mesh: Mesh, rows: int, capacity: int
 ) -> Iterator[FitResult | Refused]:
     ready: dict[str, _Ready] = {}
     for one, found in read:
@@ -192,12 +197,12 @@ def _fit_batch(
     if not ready:
         return
     folder = task.resume and task.resume / hashlib.sha256(repr(list(ready)).encode()).hexdigest()[:12]
-    result = _attempt(list(ready.values()), task, mesh, rows, folder)
+    result = _attempt(list(ready.values()), task, mesh, rows, capacity, folder)
     if result.failed:
         places = np.asarray([result.identities.index(name) for name in result.failed])
         task = dataclasses.replace(task, starts={}, progress=Progress("fit again", task.config.steps))
         carved = [_prepared(ready[name].capture, task, task.seed + RETRY) for name in result.failed]
-        again = _attempt(carved, task, mesh, rows, folder and folder / "retry")
+        again = _attempt(carved, task, mesh, rows, result.capacity, folder and folder / "retry")
         for old, new in zip(_leaves(result), _leaves(again)):
             old[places] = new
         capacity = max(result.capacity, again.capacity)
@@ -232,13 +237,13 @@ def _program(config: FitConfig) -> FitConfig:
     return dataclasses.replace(config, save_every=0.0, hits_per_gaussian=0.0, at_once=0)
 
 
-def _attempt(ready: list[_Ready], task: _Task, mesh: Mesh, rows: int, folder: Path | None) -> FitResult:
+def _attempt(ready: list[_Ready], task: _Task, mesh: Mesh, rows: int, capacity: int, folder: Path | None) -> FitResult:
     """One fit of a batch; rows beyond it repeat its last identity and are thrown away."""
     config, program, real = task.config, _program(task.config), len(ready)
     captures, filled = [one.capture for one in ready], ready + ready[-1:] * (rows - real)
     photos, scene = jax.tree.map(lambda *x: np.stack(x), *[(one.photos, one.scene) for one in filled])
     state = first_state(scene, config)
-    capacity = int(config.hits_per_gaussian * scene.gaussians.means.shape[1])
+    capacity = max(capacity, int(config.hits_per_gaussian * scene.gaussians.means.shape[1]))
     losses, done = [], 0
     checkpoints = Unfinished(folder, _fingerprint(photos, scene, program), config.save_every)
     if (found := checkpoints.load(state)) is not None:
@@ -257,7 +262,7 @@ def _attempt(ready: list[_Ready], task: _Task, mesh: Mesh, rows: int, folder: Pa
             print(f"fit: {captures[i].identity} diverged at step {steps[i]} and is frozen", file=sys.stderr, flush=True)
         known = failed
         if (steps[~failed] < until).any():
-            capacity = int(1.25 * int(state.needed.max())) + 64
+            capacity = rounded_capacity(int(1.25 * int(state.needed.max())))
             print(
                 f"fit: a view needed {int(state.needed.max())} tile hits; going on with capacity {capacity}", flush=True
             )
