@@ -19,7 +19,7 @@ def watch() -> None:
     jax.monitoring.register_event_listener(_happened)
 
 
-def spent() -> dict[str, float]:
+def spent() -> dict[str, int | float]:
     """Programs asked for, the seconds they took (of all threads together), and how many the cache had."""
     with _lock:
         return {**_spent, "seconds": round(_spent["seconds"], 2)}
