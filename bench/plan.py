@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.tables import markdown
 from jsplat.folder import write_json
 from jsplat.pipeline.stage import refused
 from jsplat.progress import read_log
@@ -65,12 +66,8 @@ def _per_identity(plan: dict) -> list[list[str]]:
     return [["its capture, read by every stage", "-", f"{plan['read'] / 1e6:.2f}", "-"], *own]
 
 
-def section(plan: dict, table) -> str:
-    """The page's part, from the measured numbers alone.
-
-    Args:
-        table: makes one of a head and rows.
-    """
+def section(plan: dict) -> str:
+    """The page's part, from the measured numbers alone."""
     seconds, written = sum(plan["seconds"].values()), sum(plan["written"].values())
     read = plan["read"] * len(STAGES) + sum(plan["written"][stage] for stage in ("parse", "fit", "label"))
     moved, workers = read + written, WORKERS
@@ -80,9 +77,9 @@ def section(plan: dict, table) -> str:
     parts = [
         f"Measured on {plan['device']} (one process), commit {plan['commit']}: {plan['identities']} identities of"
         f" {plan['views']} views at {wide}x{high}, {plan['gaussians']:,} Gaussians, {plan['steps']} steps.",
-        table(["per identity", "seconds", "MB read", "MB written"], _per_identity(plan)),
+        markdown(["per identity", "seconds", "MB read", "MB written"], _per_identity(plan)),
         f"**{MANY:,} identities on {workers} workers**, each as fast as what was measured:",
-        table(
+        markdown(
             ["what", "how it follows", "cost"],
             [
                 ["wall time", f"{seconds:.1f} s x {MANY:,} / {workers}", f"{hours:,.0f} hours"],

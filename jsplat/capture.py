@@ -269,17 +269,8 @@ def labelset_of(data: dict, where: str) -> LabelSet:
     return CELEBAMASK_HQ
 
 
-def read_capture(path: Path, size: int | None = None) -> Capture:
-    """Reads one capture.
-
-    Args:
-        path: the folder that holds `transforms.json`.
-        size: resize so that the longer side has this many pixels; None keeps the files' size.
-
-    Raises:
-        InputError: naming the file and field that is wrong.
-    """
-    data, where = read_json(path / "transforms.json"), f"{path.name}/transforms.json"
+def frames_of(data: dict, where: str) -> list[dict]:
+    """The views of a capture, from its JSON object: at least two, through one lens, with labels for all or none."""
     frames = data.get("frames")
     if not isinstance(frames, list) or len(frames) < 2:
         got = len(frames) if isinstance(frames, list) else repr(frames)
@@ -293,7 +284,22 @@ def read_capture(path: Path, size: int | None = None) -> Capture:
     if any(labelled) and not all(labelled):
         field = f"{where}: frames[{labelled.index(False)}].label_path"
         raise InputError(field, wanted="labels for all views or none", got="none")
-    labelset = labelset_of(data, where) if all(labelled) else None
+    return frames
+
+
+def read_capture(path: Path, size: int | None = None) -> Capture:
+    """Reads one capture.
+
+    Args:
+        path: the folder that holds `transforms.json`.
+        size: resize so that the longer side has this many pixels; None keeps the files' size.
+
+    Raises:
+        InputError: naming the file and field that is wrong.
+    """
+    data, where = read_json(path / "transforms.json"), f"{path.name}/transforms.json"
+    frames = frames_of(data, where)
+    labelset = labelset_of(data, where) if "label_path" in frames[0] else None
 
     lens, full = lens_of(data, where)
     out = resized(full, size)

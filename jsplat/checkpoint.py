@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -61,12 +61,18 @@ def load_scenes(path: Path, identities: Sequence[str] | None = None) -> dict[str
     wanted = list(known) if identities is None else list(identities)
     scenes = {}
     for shard in dict.fromkeys(known[name] for name in wanted):
-        batch, names = _load(shard)
-        scenes |= {name: jax.tree.map(lambda x, i=i: x[i], batch) for i, name in enumerate(names) if name in wanted}
+        scenes |= _load(shard)
     return {name: scenes[name] for name in wanted}
 
 
-def _load(shard: Path) -> tuple[Scene, list[str]]:
+def scene_in(shards: Mapping[str, Path], identity: str) -> Scene:
+    """One scene, by what `saved_scenes` found; InputError where it is not among them."""
+    if identity not in shards:
+        raise InputError(f"the scene of {identity}", wanted=f"one of {sorted(shards)}", got="none")
+    return _load(shards[identity])[identity]
+
+
+def _load(shard: Path) -> dict[str, Scene]:
     try:
         identities = list(json.loads((shard / "scenes.json").read_text())["identities"])
         arrays = load_arrays(shard / "arrays")
@@ -74,4 +80,5 @@ def _load(shard: Path) -> tuple[Scene, list[str]]:
     except (InputError, OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(str(shard), wanted=WANTED, got=error) from error
     gaussians = Gaussians(*[loaded[name] for name in GAUSSIAN_FIELDS])
-    return Scene(gaussians, Attributes(*[loaded[name] for name in ATTRIBUTE_FIELDS])), identities
+    batch = Scene(gaussians, Attributes(*[loaded[name] for name in ATTRIBUTE_FIELDS]))
+    return {name: jax.tree.map(lambda x, i=i: x[i], batch) for i, name in enumerate(identities)}

@@ -18,9 +18,9 @@ IDENTITY, BATCH = "identity", "batch"
 PATIENCE = 7 * 24 * 3600  # seconds; a host that dies ends the others long before, through JAX's own heartbeats
 
 
-def identity_mesh() -> Mesh:
-    """The devices of this host: each fits identities of its own, and none talks to another."""
-    return Mesh(np.asarray(jax.local_devices()), (IDENTITY,))
+def identity_mesh(identities: int) -> Mesh:
+    """Devices of this host, no more than identities: each fits its own, and none talks to another."""
+    return Mesh(np.asarray(jax.local_devices()[:identities]), (IDENTITY,))
 
 
 def batch_mesh() -> Mesh:

@@ -3,7 +3,17 @@
 import dataclasses
 from pathlib import Path
 
-from jsplat.capture import Capture, capture_folders, identity_of, labelset_of, lens_of, read_capture, read_json, resized
+from jsplat.capture import (
+    Capture,
+    capture_folders,
+    frames_of,
+    identity_of,
+    labelset_of,
+    lens_of,
+    read_capture,
+    read_json,
+    resized,
+)
 from jsplat.errors import InputError
 from jsplat.labelset import LabelSet
 
@@ -43,9 +53,7 @@ def list_captures(path: Path, size: int | None, *, labels: bool = True) -> list[
     found = []
     for folder in capture_folders(path):
         data, where = read_json(folder / "transforms.json"), f"{folder.name}/transforms.json"
-        frames = data.get("frames")
-        if not isinstance(frames, list) or len(frames) < 2 or not isinstance(frames[0], dict):
-            raise InputError(f"{where}: frames", wanted="at least 2 views", got=str(frames)[:80])
+        frames = frames_of(data, where)
         labelset = labelset_of(data, where) if labels and "label_path" in frames[0] else None
         width, height = resized(lens_of(data, where)[1], size)
         name = identity_of(data, folder, where)

@@ -76,7 +76,7 @@ def sections() -> dict[Path, dict[str, str]]:
     readme = {"bench": performance(devices, PLOTS.relative_to(ROOT).as_posix())}
     for name, path in RUNS.items():
         readme[name] = run_section(json.loads(path.read_text())) if path.is_file() else f"{NOT_MEASURED}."
-    plan = section(json.loads(PLAN.read_text()), markdown) if PLAN.is_file() else f"{NOT_MEASURED}."
+    plan = section(json.loads(PLAN.read_text())) if PLAN.is_file() else f"{NOT_MEASURED}."
     return {ROOT / "README.md": readme, ROOT / "bench/README.md": {"scaling": scaling(devices), "plan": plan}}
 
 

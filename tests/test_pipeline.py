@@ -27,41 +27,8 @@ from jsplat.pipeline.stage import (
     stage,
     unfinished,
 )
+from tests.tiny import SETTINGS
 
-SETTINGS = """
-size = 32
-unseen = 1
-[fit]
-gaussians = 300
-steps = 4
-steps_per_call = 2
-relocate_every = 2
-voxels = 24
-[sharpen]
-rounds = 1
-[views]
-count = 3
-support = 0.0
-[teacher]
-width = 0.125
-input_size = 32
-steps = 2
-batch = 2
-label_size = 32
-[finetune]
-steps = 2
-batch = 2
-log_every = 1
-label_size = 32
-[heads]
-size = 32
-samples = 1
-[demo]
-teacher_people = 2
-teacher_views = 2
-people = 2
-views = 5
-"""
 METHODS = ("teacher", "vote_plain", "refined", "oracle", "control", "truth_student", "student")
 BINS = {"0-15", "15-45", "45-75", "75-105", ">105", "steep", "side", "all"}
 SCORES = {"f1", "f1_core", "miou", "miou_fg", "boundary_iou", "n"}

@@ -17,44 +17,11 @@ import numpy as np
 import pytest
 
 from jsplat.checkpoint import load_scenes
+from tests.tiny import SETTINGS
 
-SETTINGS = """
-size = 32
-unseen = 1
-ablation = false
-[fit]
-gaussians = 300
-steps = 8
-steps_per_call = 2
-relocate_every = 2
-voxels = 24
-save_every = 0.0
-[sharpen]
-rounds = 1
-[views]
-count = 3
-support = 0.0
-[teacher]
-width = 0.125
-input_size = 32
-steps = 2
-batch = 4
-label_size = 32
-[finetune]
-steps = 4
-batch = 4
-log_every = 1
-label_size = 32
-save_every = 0.0
-[heads]
-size = 32
-samples = 1
-[demo]
-teacher_people = 2
-teacher_views = 2
-people = 4
-views = 5
-"""
+# A few steps to be killed between, and a batch that four hosts can share.
+CHANGES = ("ablation=false", "demo.people=4", "fit.steps=8", "fit.save_every=0.0", "teacher.batch=4")
+CHANGES += ("finetune.steps=4", "finetune.batch=4", "finetune.save_every=0.0")
 PEOPLE = [f"head{i:04d}" for i in range(4)]
 VOLATILE = ("stages", "commit", "device", "versions")  # of a report: when, where and with what it was made
 
@@ -72,6 +39,7 @@ class Place:
 
     def start(self, *words, **options) -> subprocess.Popen:
         command = [sys.executable, "-m", "jsplat", *map(str, words), "--config", str(self.root / "config.toml")]
+        command += [word for change in CHANGES for word in ("--set", change)]
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         return subprocess.Popen(command, env=self.environment, text=True, **pipes, **options)
 

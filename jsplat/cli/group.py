@@ -40,7 +40,6 @@ def prepare() -> None:
     from jsplat.unfinished import STOP
 
     watch()
-
     signal.signal(signal.SIGTERM, lambda *_: STOP.set())
 
     with contextlib.suppress(RuntimeError):  # within a program that runs JAX already: its devices stay as they are
@@ -51,15 +50,11 @@ def prepare() -> None:
 
 class _Group(click.Group):
     def invoke(self, ctx: click.Context):
-        """Bad input and a full disk end in one line, not in a traceback; a stop on request in a status of its own."""
+        """Bad input ends in one line, not in a traceback; a stop on request in a line and a status of its own."""
         try:
             return super().invoke(ctx)
         except InputError as error:
             raise click.ClickException(str(error)) from error
-        except OSError as error:
-            raise click.ClickException(
-                f"{error}; what is finished is kept, the same command goes on from there"
-            ) from error
         except Stopped as stopped:
             click.echo(f"{stopped}; the same command goes on from there", err=True)
             ctx.exit(128 + signal.SIGTERM)

@@ -179,11 +179,10 @@ def run(
 
     from jsplat.pipeline import run as run_all
 
-    if process is not None:
-        jax.distributed.initialize(*process)
-    elif distributed:
-        jax.distributed.initialize()
-    jax.devices()  # now: the processes tell one another what they have, and would wait for the last to ask
+    if distributed or process is not None:
+        address, count, number = process or (None, None, None)
+        jax.distributed.initialize(address, count, number)
+        jax.devices()  # now: the processes tell one another what they have, and would wait for the last to ask
     with jax.profiler.trace(str(out / "profile")) if profile else contextlib.nullcontext():
         run_all(captures, parser, out, config, replay_path=replay, truth=truth == "labels")
     click.echo(f"report: {out / 'report.html'}")

@@ -25,13 +25,12 @@ def score(scene: Scene, photos: Photos, captures: list[Capture], config: FitConf
     for i, capture in enumerate(captures):
         views = held_out(len(capture.images), config.hold_out)
         views = views if len(views) else np.arange(len(capture.images))
-        own, shots = jax.tree.map(lambda x, i=i: jnp.asarray(jax.device_get(x[i])), (scene, photos))
-        capacity = capacity_for(own.gaussians, shots.cameras[views])
+        own = jax.tree.map(lambda x, i=i: jnp.asarray(jax.device_get(x[i])), scene)
+        shown = (photos.cameras, photos.background, photos.images, photos.valid)
+        shown = jax.tree.map(lambda x, i=i, v=views: jnp.asarray(jax.device_get(x[i])[v]), shown)
+        capacity = capacity_for(own.gaussians, shown[0])
         # View by view: captures have different numbers of them, and all shall share one compiled program.
-        each = [
-            _view(own, shots.cameras[v], shots.background[v], shots.images[v], shots.valid[v], capacity=capacity)
-            for v in views
-        ]
+        each = [_view(own, *(x[k] for x in shown), capacity=capacity) for k in range(len(views))]
         found.append(np.mean(jax.device_get(each), 0))
     psnr, similarity = np.stack(found, -1)
     return psnr, similarity

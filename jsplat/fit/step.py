@@ -123,7 +123,8 @@ def _select(chosen, yes, no):
     return jax.tree.map(lambda a, b: jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b), yes, no)
 
 
-def _relocate(state: FitState, photos: Photos, config: FitConfig) -> FitState:
+@functools.partial(jax.jit, static_argnames="config", donate_argnums=0)
+def _relocate(state: FitState, photos: Photos, *, config: FitConfig) -> FitState:
     keys = jax.vmap(lambda seed, step: jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), 7))(
         photos.seed, state.step
     )
@@ -147,11 +148,6 @@ def steps(state: FitState, photos: Photos, until: Array, *, config: FitConfig, c
     return jax.lax.scan(body, state, length=config.steps_per_call)[0]
 
 
-@functools.partial(jax.jit, static_argnames="config", donate_argnums=0)
-def _relocated(state: FitState, photos: Photos, *, config: FitConfig) -> FitState:
-    return _relocate(state, photos, config)
-
-
 def advance(state: FitState, photos: Photos, until: int, *, config: FitConfig, capacity: int) -> FitState:
     """`steps` of every device's own identities.
 
@@ -164,7 +160,7 @@ def advance(state: FitState, photos: Photos, until: int, *, config: FitConfig, c
 
 def relocate_all(state: FitState, photos: Photos, *, config: FitConfig) -> FitState:
     """Moves the dead Gaussians of every identity onto living ones."""
-    return _on_each_device(functools.partial(_relocated, config=config), state, photos)
+    return _on_each_device(functools.partial(_relocate, config=config), state, photos)
 
 
 def _on_each_device(run: Callable[[FitState, Photos], FitState], state: FitState, photos: Photos) -> FitState:

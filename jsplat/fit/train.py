@@ -168,15 +168,16 @@ def fit_batches(
     """
     plans = []
     for alike in shapes(waiting):
-        devices = identity_mesh().devices[: len(alike)]
-        mesh = Mesh(devices, identity_mesh().axis_names)
+        mesh = identity_mesh(len(alike))
         measure = functools.partial(bytes_each, alike[0].shape, len(labelset or "?"), _program(config))
-        at_once = most_at_once(config, list(devices), len(alike), measure)
-        plans.append((mesh, config.at_once * mesh.size, batches(alike, mesh.size, at_once)))
+        at_once = most_at_once(config, list(mesh.devices), len(alike), measure)
+        queue = batches(alike, mesh.size, at_once)
+        # Asked for, a number is kept to the last batch; else the batches are of one size, with little to fill up.
+        each = config.at_once or math.ceil(max(map(len, queue)) / mesh.size)
+        plans.append((mesh, each * mesh.size, queue))
     progress = Progress("fit", config.steps * sum(len(queue) for _, _, queue in plans))
     task = _Task(config, seed, labelset, resume, starts or {}, progress)
     for mesh, rows, queue in plans:
-        rows = rows or math.ceil(max(map(len, queue)) / mesh.size) * mesh.size
         capacity = 0  # what one batch was found to need the next one starts with, and needs no other program
         for read in read_ahead(queue):
             for result in _fit_batch(read, task, mesh, rows, capacity):

@@ -91,7 +91,8 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunC
         stages.render_captures(listed, fitted, known, labelset, config, folder)
         read = [one.read() for one in stages.sound(listed, folder)]
         masks = {capture.identity: known(capture.identity)["refined"] for capture in read}
-        write_auxiliary(folder / "set", stages.auxiliary_set(read, masks, folder, "student", labelset))
+        novel = stages.renders_of(folder, read)
+        write_auxiliary(folder / "set", stages.auxiliary_set(read, masks, novel, "student", labelset))
 
 
 def convert(path: Path, out: Path, labels: str | None, size: int | None, inside: str | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jsplat.capture import Capture, capture_folders, read_capture, read_json
+from jsplat.capture import Capture, capture_folders, identity_of, read_capture, read_json
 from jsplat.checkpoint import load_scenes
 from jsplat.edit import (
     EditConfig,
@@ -73,7 +73,7 @@ def open_run(path: Path, captures: Path | None, config: EditConfig) -> Run:
     done = {p.stem for p in (path / "label").glob("*.npz")}
     found = {}
     for folder in capture_folders(captures):
-        name = str(read_json(folder / "transforms.json").get("identity", folder.name))
+        name = identity_of(read_json(folder / "transforms.json"), folder, f"{folder.name}/transforms.json")
         if name in done:
             found[name] = folder
     if not found:

@@ -32,7 +32,7 @@ from jsplat.progress import log, log_name, log_to
 from jsplat.report import write_report
 
 STUDENTS = ("student", "truth_student", "control")
-SIMULATED = "simulation/edits.json"
+EDITS = "edits.json"  # in the stage "simulation"
 TURNTABLE_STEP = 3  # every so many novel views, by yaw, go into the turntable strip
 
 
@@ -111,7 +111,8 @@ def run(
         data = replay if name == "control" else read_auxiliary(rendered / name)
         own = None if name == "control" else replay
         about = {"finetune": to_json(config.finetune), "replay": fingerprint(replay_path)}
-        do(name, about, lambda f, d=data, r=own: _finetune(f, teacher, d, r, config), "render")
+        options = {"start": teacher, "replay": own}
+        do(name, about, lambda f, d=data, o=options: _train(f, d, config.finetune, config.seed, **o), "render")
     names = [one.identity for one in groups["fitted"] if one.labelset is not None]
     if config.ablation and names:
         about = [to_json(config.edit), to_json(config.simulation), names]
@@ -121,7 +122,7 @@ def run(
         _report(
             out, {name: [one.read() for one in of] for name, of in groups.items()}, teacher, seconds, failed, config
         )
-    wait_for_hosts(f"{out}: reported {seconds}")
+    wait_for_hosts(f"{out}: reported")
     return json.loads((out / "report.json").read_text())
 
 
@@ -153,22 +154,17 @@ def _render(
     if not captures:
         raise InputError("render", wanted="somebody to train on", got=f"none left: {refused(folder)}")
     masks = {c.identity: known(c.identity)["refined"] for c in captures}
-    write_auxiliary(folder / "student", stages.auxiliary_set(captures, masks, folder, "student", teacher.labelset))
+    novel = stages.renders_of(folder, captures)
+    write_auxiliary(folder / "student", stages.auxiliary_set(captures, masks, novel, "student", teacher.labelset))
     truths = {c.identity: c.labels for c in captures if c.labels is not None}
     if len(truths) == len(captures):
-        data = stages.auxiliary_set(captures, truths, folder, "truth_student", teacher.labelset)
+        data = stages.auxiliary_set(captures, truths, novel, "truth_student", teacher.labelset)
         write_auxiliary(folder / "truth_student", data)
 
 
 def _labels_of(labelled: Path, identity: str, labelset: LabelSet) -> dict[str, np.ndarray]:
     """What the label stage knows about a head, with what people corrected since."""
     return load_arrays(labelled / f"{identity}.npz") | voted_labels(labelled.parent, identity, labelset)
-
-
-def _finetune(
-    folder: Path, teacher: Parser, data: AuxiliarySet, replay: AuxiliarySet | None, config: RunConfig
-) -> None:
-    _train(folder, data, config.finetune, config.seed, start=teacher, replay=replay)
 
 
 def _train(folder: Path, data: AuxiliarySet, settings: ParserConfig, seed: int, **options) -> None:
@@ -184,7 +180,7 @@ def _simulate(folder: Path, out: Path, captures_path: Path, names: list[str], co
     if not is_first_host():
         return
     opened = editing.open_run(out, captures_path, config.edit)
-    write_json(folder / Path(SIMULATED).name, editing.edits_of(opened, names, config.simulation))
+    write_json(folder / EDITS, editing.edits_of(opened, names, config.simulation))
 
 
 def _report(
@@ -232,8 +228,8 @@ def _report(
         found[f"{config.vote.method}, sharpened (refined)"] = masks["refined"]
         found["oracle, sharpened"] = masks["oracle"]
         report["ablation"] = ablation_rows(truth, found, teacher.labelset)
-    if config.ablation and (out / SIMULATED).is_file():
-        report["edits"] = json.loads((out / SIMULATED).read_text())
+    if "simulation" in seconds:
+        report["edits"] = json.loads((out / "simulation" / EDITS).read_text())
     if (study := study_of(out)) is not None:
         report["study"] = study
     turns = {}

@@ -68,7 +68,11 @@ def stage(folder: Path, wanted: str, config: object, seed: int) -> Iterator[Path
         print(f"== {folder.name}", file=sys.stderr, flush=True)
     log("stage begins", stage=folder.name)
     with _logged(folder.name):
-        yield work
+        try:
+            yield work
+        except OSError as error:
+            kept = f"{error}; what is finished is kept, the same command goes on from there"
+            raise InputError(str(folder), wanted="files that can be read and written", got=kept) from error
         wait_for_hosts(f"{work} is filled")
         if is_first_host():
             for rest in (unfinished(work), *work.rglob(".*.tmp")):
@@ -80,7 +84,7 @@ def stage(folder: Path, wanted: str, config: object, seed: int) -> Iterator[Path
                 shutil.rmtree(folder)
             work.replace(folder)
             for older in folder.parent.glob(f".{folder.name}.*"):
-                if re.fullmatch(r"[0-9a-f]{16}", older.name.rpartition(".")[2]):
+                if stage_name(older) == folder.name:
                     shutil.rmtree(older)
         wait_for_hosts(f"{work} has its name")
         _see(folder, wanted)
@@ -93,6 +97,11 @@ def _see(folder: Path, wanted: str) -> None:
             return
         time.sleep(1)
     raise InputError(str(folder), wanted="a folder that all hosts share", got=f"not seen within {SEEN_AFTER} s")
+
+
+def stage_name(work: Path) -> str:
+    """Which stage a folder is being filled for."""
+    return re.sub(r"^\.(.+)\.[0-9a-f]{16}$", r"\1", work.name)
 
 
 def unfinished(folder: Path) -> Path:
@@ -114,7 +123,7 @@ def _logged(name: str) -> Iterator[None]:
 def refuse(folder: Path, identity: str, why: str) -> None:
     """Says in the folder of a stage, in the log and on stderr, that an identity failed there; the others go on."""
     write_json(folder / "failed" / f"{identity}.json", {"identity": identity, "why": why})
-    log("identity failed", identity=identity, stage=folder.name, why=why)
+    log("identity failed", identity=identity, stage=stage_name(folder), why=why)
     print(f"{identity} is left out: {why}", file=sys.stderr, flush=True)
 
 
@@ -141,7 +150,7 @@ def save_arrays(path: Path, **arrays: np.ndarray) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads what `save_arrays` wrote."""
+def load_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """Reads what `save_arrays` wrote: the arrays called `names`, or all."""
     with np.load(path, allow_pickle=False) as data:
-        return dict(data)
+        return {name: data[name] for name in names or data.files}

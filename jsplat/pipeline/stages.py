@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jsplat.auxiliary import AuxiliarySet, concatenate, from_captures
-from jsplat.capture import Capture, capture_folders, read_capture
-from jsplat.checkpoint import load_scenes, save_scenes, saved_scenes
+from jsplat.capture import Capture
+from jsplat.checkpoint import save_scenes, saved_scenes, scene_in
 from jsplat.devices import is_first_host, own_share, wait_for_hosts
 from jsplat.errors import InputError
 from jsplat.fit import Refused, Waiting, fit_batches, mean_curve
@@ -35,7 +35,7 @@ from jsplat.labels import (
     vote,
 )
 from jsplat.labelset import LabelSet
-from jsplat.listing import Listed
+from jsplat.listing import Listed, list_captures
 from jsplat.parser import Parser, predict
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.stage import leaving_out, load_arrays, refuse, refused, save_arrays, unfinished
@@ -49,27 +49,56 @@ STUDENT_ROWS = {"student": "refined", "truth_student": "oracle"}  # whose masks 
 
 def read_captures(path: Path, size: int | None) -> list[Capture]:
     """All captures below a folder, one size, names unique."""
-    captures = [read_capture(folder, size) for folder in capture_folders(path)]
-    names = [c.identity for c in captures]
-    if len(set(names)) != len(names):
-        raise InputError(str(path), wanted="captures of different identities", got=names)
-    return captures
+    return [one.read() for one in list_captures(path, size)]
+
+
+def each_identity(
+    what: str,
+    listed: list[Listed],
+    folder: Path,
+    make: Callable[[Listed], dict[str, np.ndarray]],
+    across: Callable = map,
+) -> None:
+    """Fills the folder of a stage with one file for each identity; what is there already is not made again.
+
+    Bad input leaves its identity out. Returns when all hosts have done their shares.
+
+    Args:
+        what: how people call it.
+        make: the arrays of one identity.
+        across: `map`, or that of a pool.
+
+    Raises:
+        InputError: nobody is left.
+    """
+
+    def one(at: Listed) -> None:
+        path = folder / f"{at.identity}.npz"
+        if not path.is_file():
+            with leaving_out(folder, at.identity):
+                save_arrays(path, **make(at))
+
+    own = own_share(listed)
+    progress = Progress(what, len(own))
+    for _ in across(one, own):
+        progress.advance()
+    everybody_done(what, listed, folder)
+
+
+def everybody_done(what: str, listed: list[Listed], folder: Path) -> None:
+    """Waits for the other hosts' shares of a stage; InputError when every identity failed in it."""
+    wait_for_hosts(f"{folder}: all shares")
+    if not sound(listed, folder):
+        raise InputError(what, wanted="an identity that does not fail", got=f"none of {refused(folder)}")
 
 
 def parse(listed: list[Listed], parser: Parser, folder: Path, flip: bool) -> None:
-    """First labels of every view, kept as float16; a capture that cannot be read is named and left out."""
-    own = own_share(listed)
-    progress = Progress("parse", len(own))
-    for one in own:
-        path = folder / f"{one.identity}.npz"
-        if not path.is_file():
-            with leaving_out(folder, one.identity):
-                seen = predict(parser, one.read().images, flip=flip)
-                save_arrays(path, probabilities=seen.astype(np.float16))
-        progress.advance()
-    wait_for_hosts(f"{folder}: parsed")
-    if not sound(listed, folder):
-        raise InputError("parse", wanted="a capture that can be read", got=f"none of {refused(folder)}")
+    """First labels of every view, kept as float16."""
+
+    def make(one: Listed) -> dict[str, np.ndarray]:
+        return {"probabilities": predict(parser, one.read().images, flip=flip).astype(np.float16)}
+
+    each_identity("parse", listed, folder, make)
     if is_first_host():
         write_json(folder / "labelset.json", parser.labelset.to_json())
 
@@ -92,7 +121,6 @@ def fit_captures(
 
     Every batch that is done is written at once. What cannot be fitted is named and left out.
     """
-    own, written = own_share(listed), f"{jax.process_index()}-of-{jax.process_count()}"
 
     def given(one: Listed) -> Capture:
         capture = one.read().with_labels(None, None)
@@ -101,8 +129,8 @@ def fit_captures(
         return capture.with_labels(first_labels(first, capture).argmax(-1).astype(np.uint8), labelset)
 
     done = saved_scenes(folder)
-    waiting = [Waiting(o.identity, o.shape, lambda o=o: given(o)) for o in own if o.identity not in done]
-    checkpoints = unfinished(folder) / written
+    waiting = [Waiting(o.identity, o.shape, lambda o=o: given(o)) for o in own_share(listed) if o.identity not in done]
+    checkpoints = unfinished(folder) / f"{jax.process_index()}-of-{jax.process_count()}"
     for result in fit_batches(waiting, labelset, config.fit, config.seed, checkpoints):
         if isinstance(result, Refused):
             with leaving_out(folder, result.identity):
@@ -119,9 +147,7 @@ def fit_captures(
         write_json(folder / "batches" / f"{result.identities[0]}.json", about)
         save_scenes(folder, result.scene, result.identities, labelset)
         shutil.rmtree(checkpoints, ignore_errors=True)
-    wait_for_hosts(f"{folder}: fitted")
-    if not sound(listed, folder):
-        raise InputError("fit", wanted="an identity that can be fitted", got=f"none of {refused(folder)}")
+    everybody_done("fit", listed, folder)
     if is_first_host():
         write_json(folder / "fit.json", _merged(listed, folder))
 
@@ -221,33 +247,24 @@ def label_captures(
     listed: list[Listed], fitted: Path, first: Path, labelset: LabelSet, config: RunConfig, folder: Path
 ) -> None:
     """`label_capture` of all, one identity per device at a time, each into its own file."""
-    own = own_share(listed)
-    progress, devices = Progress("label", len(own)), queue.SimpleQueue()
+    shards, devices = saved_scenes(fitted), queue.SimpleQueue()
     for device in jax.local_devices():
         devices.put(device)
 
-    def one(at: Listed) -> None:
-        path = folder / f"{at.identity}.npz"
-        if not path.is_file():
-            device = devices.get()
-            try:
-                with leaving_out(folder, at.identity), jax.default_device(device):
-                    capture = at.read()
-                    scene = load_scenes(fitted, [at.identity])[at.identity]
-                    cameras, scene = jax.device_put(jax.tree.map(np.asarray, (capture.cameras, scene)), device)
-                    placed = dataclasses.replace(capture, cameras=cameras)
-                    capacity = capacity_for(scene.gaussians, cameras)
-                    known = label_capture(placed, scene, first_labels(first, capture), labelset, config, capacity)
-                    save_arrays(path, **known)
-            finally:
-                devices.put(device)
-        progress.advance()
+    def make(one: Listed) -> dict[str, np.ndarray]:
+        device = devices.get()
+        try:
+            with jax.default_device(device):
+                capture, scene = one.read(), scene_in(shards, one.identity)
+                cameras, scene = jax.device_put(jax.tree.map(np.asarray, (capture.cameras, scene)), device)
+                placed = dataclasses.replace(capture, cameras=cameras)
+                capacity = capacity_for(scene.gaussians, cameras)
+                return label_capture(placed, scene, first_labels(first, capture), labelset, config, capacity)
+        finally:
+            devices.put(device)
 
     with concurrent.futures.ThreadPoolExecutor(len(jax.local_devices())) as pool:
-        list(pool.map(one, own))
-    wait_for_hosts(f"{folder}: labelled")
-    if not sound(listed, folder):
-        raise InputError("label", wanted="a capture that can be read", got=f"none of {refused(folder)}")
+        each_identity("label", listed, folder, make, pool.map)
     if is_first_host():
         write_json(folder / "labelset.json", labelset.to_json())
 
@@ -307,36 +324,39 @@ def render_captures(
     Args:
         known: what the label stage knows about an identity.
     """
-    own = own_share(listed)
-    progress = Progress("render", len(own))
-    for one in own:
-        path = folder / f"{one.identity}.npz"
-        if not path.is_file():
-            with leaving_out(folder, one.identity):
-                arrays, scene = known(one.identity), load_scenes(fitted, [one.identity])[one.identity]
-                rows = {n: arrays[f"rows_{k}"] for n, k in STUDENT_ROWS.items() if f"rows_{k}" in arrays}
-                novel = render_novel(one.read(), scene, arrays["seen"], rows, labelset, config)
-                masks = {f"labels_{name}": of for name, of in novel.rows.items()}
-                left = np.asarray(novel.left_out, np.float64).reshape(-1, 2)
-                save_arrays(path, yaw=novel.yaw, pitch=novel.pitch, images=novel.images, left_out=left, **masks)
-        progress.advance()
-    wait_for_hosts(f"{folder}: rendered")
-    if not sound(listed, folder):
-        raise InputError("render", wanted="a head with novel views", got=f"none of {refused(folder)}")
+    shards = saved_scenes(fitted)
+
+    def make(one: Listed) -> dict[str, np.ndarray]:
+        arrays = known(one.identity)
+        rows = {n: arrays[f"rows_{k}"] for n, k in STUDENT_ROWS.items() if f"rows_{k}" in arrays}
+        novel = render_novel(one.read(), scene_in(shards, one.identity), arrays["seen"], rows, labelset, config)
+        shown = {"yaw": novel.yaw, "pitch": novel.pitch, "images": novel.images}
+        left = np.asarray(novel.left_out, np.float64).reshape(-1, 2)
+        return {**shown, "left_out": left, **{f"labels_{name}": of for name, of in novel.rows.items()}}
+
+    each_identity("render", listed, folder, make)
     if is_first_host():
         names = [one.identity for one in sound(listed, folder)]
-        left = {name: load_arrays(folder / f"{name}.npz")["left_out"].tolist() for name in names}
+        left = {name: load_arrays(folder / f"{name}.npz", "left_out")["left_out"].tolist() for name in names}
         write_json(folder / "left_out.json", left)
 
 
+Rendered = dict[str, dict[str, np.ndarray]]  # what `render_captures` wrote, by identity
+
+
+def renders_of(folder: Path, captures: list[Capture]) -> Rendered:
+    """Reads what `render_captures` wrote of these."""
+    return {c.identity: load_arrays(folder / f"{c.identity}.npz") for c in captures}
+
+
 def auxiliary_set(
-    captures: list[Capture], masks: dict[str, np.ndarray], rendered: Path, name: str, labelset: LabelSet
+    captures: list[Capture], masks: dict[str, np.ndarray], rendered: Rendered, name: str, labelset: LabelSet
 ) -> AuxiliarySet:
     """Photographs with their masks, and the novel renders with the masks of the student called `name`."""
     photos = from_captures([c.with_labels(masks[c.identity], labelset) for c in captures])
     renders = []
     for capture in captures:
-        novel = load_arrays(rendered / f"{capture.identity}.npz")
+        novel = rendered[capture.identity]
         count = len(novel["images"])
         renders.append(
             AuxiliarySet(
