@@ -19,6 +19,7 @@ from jsplat.capture import capture_folders, read_capture, write_capture
 from jsplat.edit import EditConfig, QueueConfig, Server, SimulationConfig, voted_labels
 from jsplat.errors import InputError
 from jsplat.pipeline import editing
+from jsplat.pipeline.stage import fingerprint
 from jsplat.png import decode, encode
 from tests import spotted
 from tests.spotted import BACK, FRONT, SPOT
@@ -122,6 +123,22 @@ def test_an_edit_that_is_taken_back_leaves_no_file(run):
         assert save(server, FRONT, np.full_like(spotted.spot(), 255), 1)[0] == 200
         assert not (run / "edits" / "ball" / "000.png").exists()
         assert json.loads(ask(server, "GET", f"/{server.token}/api/run")[1])["heads"][0]["edited"] == []
+    assert not (run / "edits" / "ball.npz").exists()
+    assert voted_labels(run, "ball", spotted.CLASSES) == {}
+
+
+def test_looking_changes_nothing_that_later_stages_read(run):
+    with served(run) as server:
+        labels(server, FRONT)
+        server.session.ready("ball").result()
+    assert not (run / "edits").exists()
+    with served(run) as server:
+        save(server, FRONT, spotted.spot())
+    before = fingerprint(run / "edits")
+    with served(run) as server:
+        labels(server, FRONT)
+        server.session.ready("ball").result()
+    assert fingerprint(run / "edits") == before
 
 
 def test_two_windows_do_not_overwrite_each_other(run):
@@ -247,6 +264,24 @@ def test_later_stages_get_the_masks_after_the_vote(run):
     (run / "edits" / "ball" / "001.png").write_bytes((run / "edits" / "ball" / "000.png").read_bytes())
     with pytest.raises(InputError, match="wanted the vote on what was saved"):
         voted_labels(run, "ball", spotted.CLASSES)
+    (run / "edits" / "ball.npz").write_bytes(b"PK, damaged")
+    with pytest.raises(InputError, match=r"wanted the vote on what was saved \(open the editor once\), got 'damaged'"):
+        voted_labels(run, "ball", spotted.CLASSES)
+    with served(run) as server:  # which it is told to do; nobody has to look at this head
+        server.session._ready["ball"].result()
+    assert (voted_labels(run, "ball", spotted.CLASSES)["refined"][1] == SPOT).sum() > 5
+
+
+def test_a_vote_that_waits_to_be_written_is_written_at_the_end(run):
+    """As when the one thread that writes makes another head ready."""
+    with served(run) as server:
+        server.session.ready("ball").result()
+        busy = threading.Event()
+        server.session._worker.submit(busy.wait)
+        save(server, FRONT, spotted.spot())
+        assert not (run / "edits" / "ball.npz").exists()
+        threading.Timer(0.2, busy.set).start()
+    assert voted_labels(run, "ball", spotted.CLASSES)
 
 
 def test_serving_ends_on_interrupt_and_lets_others_in(run, monkeypatch, capsys):

@@ -5,6 +5,7 @@
     edits/edits.jsonl         one line per saved edit
 
 The PNG is written first. Masks and log lines that a kill kept from being written are made up for at the next start.
+Nothing here is written for looking at a run: its later stages are done again when these files change.
 """
 
 import concurrent.futures
@@ -16,6 +17,7 @@ import io
 import json
 import os
 import threading
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +33,7 @@ from jsplat.folder import write_bytes
 from jsplat.labelset import IGNORE, LabelSet
 from jsplat.png import decode, encode
 
+LOCK = ".edits.lock"
 HEADS_IN_MEMORY = 2  # a head of 56 views at 256 pixels takes about 0.7 GB
 
 
@@ -75,7 +78,7 @@ class Session:
     """The heads of a run under edit; safe to use from many threads.
 
     Args:
-        folder: the run; everything is written below its `edits`.
+        folder: the run; everything is written below its `edits`, but for a lock beside it.
         sources: by identity.
 
     Raises:
@@ -92,8 +95,7 @@ class Session:
     ):
         self.names, self.labelset, self.config, self.queue_config = tuple(sources), labelset, config, queue
         self.folder = inside_run(folder, "edits")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._only_one = (self.folder / ".lock").open("w")
+        self._only_one = (folder / LOCK).open("w")
         try:
             fcntl.flock(self._only_one, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -111,16 +113,21 @@ class Session:
         }
         # As the last vote had them: a save that waits for its head must not be taken for voted on already.
         self._voted = {name: dict(layers) for name, layers in self._layers.items()}
+        self._unwritten: dict[str, Head] = {}  # heads whose latest vote is not on disk yet
         self._revisions: dict[tuple[str, int], int] = {}
         self.log = self.folder / "edits.jsonl"
         self._recover_log()
         for name in self.names:
             self._looker.submit(self._look_at, name)
+            if _written(self.folder, name) != _stamp(self._layers[name]):
+                self.ready(name)
 
     def close(self) -> None:
-        """Waits for what is being written, and lets others open the run."""
+        """Writes what is not written yet, and lets others open the run."""
         self._looker.shutdown(cancel_futures=True)
         self._worker.shutdown(cancel_futures=True)
+        for name in list(self._unwritten):
+            self._write_masks(name)
         self._only_one.close()
 
     def _recover_log(self) -> None:
@@ -178,8 +185,9 @@ class Session:
         with self._lock:
             layers = dict(self._voted[name])
         edit_all(made.head, layers)
-        if layers:  # what lies there may be older than the layers
-            self._write_masks(name, made.head)
+        if _written(self.folder, name) != _stamp(layers):  # a kill came between
+            self._unwritten[name] = made.head
+            self._write_masks(name)
         return made
 
     def picture(self, name: str, view: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
@@ -240,7 +248,8 @@ class Session:
             before = made.head.masks[view].copy()
             outcome = edit(made.head, view, latest)
             self._voted[name] = dict(made.head.layers)
-            self._worker.submit(self._write_masks, name, made.head)
+            self._unwritten[name] = made.head
+            self._worker.submit(self._write_masks, name)
             about = {"seconds": round(seconds, 1)} | _effect(latest, before, outcome, self.labelset)
             return self._write_line(name, view, latest, about)
 
@@ -250,17 +259,24 @@ class Session:
             self._layers[name].pop(view, None)
             path.unlink(missing_ok=True)
             return
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, encode(layer, self._palette, {"classes": " ".join(self.labelset.names)}))
         self._layers[name][view] = layer
 
-    def _write_masks(self, name: str, head: Head) -> None:
+    def _write_masks(self, name: str) -> None:
+        path = inside_run(self.folder, f"{name}.npz")
         with self._lock:
+            head = self._unwritten.pop(name, None)
+            if head is None:  # a later vote was written in its place
+                return
+            if not head.layers:  # all was taken back: the label stage's masks stand
+                path.unlink(missing_ok=True)
+                return
             refined = np.stack([head.mask(v) for v in range(len(head.masks))])
             confidence, rows, stamp = head.confidence.copy(), head.rows.copy(), _stamp(head.layers)
         buffer = io.BytesIO()
         np.savez_compressed(buffer, refined=refined, confidence=confidence, rows_refined=rows, layers=stamp)
-        write_bytes(inside_run(self.folder, f"{name}.npz"), buffer.getvalue())
+        write_bytes(path, buffer.getvalue())
 
     def _write_line(self, name: str, view: int, layer: np.ndarray, about: dict) -> dict:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -295,17 +311,25 @@ def voted_labels(run: Path, name: str, labelset: LabelSet) -> dict[str, np.ndarr
     """
     folder = run / "edits"
     layers = read_layers(folder, name, labelset)
-    path = inside_run(folder, f"{name}.npz")
-    if not path.is_file() and not layers:
+    path, stamp = inside_run(folder, f"{name}.npz"), _written(folder, name)
+    if stamp != _stamp(layers):
+        raise InputError(str(path), wanted="the vote on what was saved (open the editor once)", got=repr(stamp))
+    if not layers:
         return {}
-    stamp = ""
-    if path.is_file():
+    with np.load(path, allow_pickle=False) as data:
+        return {key: data[key] for key in data.files if key != "layers"}
+
+
+def _written(folder: Path, name: str) -> str:
+    """The `_stamp` of the layers whose vote lies on disk; of none if no file does."""
+    path = inside_run(folder, f"{name}.npz")
+    if not path.is_file():
+        return _stamp({})
+    try:
         with np.load(path, allow_pickle=False) as data:
-            arrays = dict(data)
-        stamp = str(arrays.pop("layers"))
-        if stamp == _stamp(layers):
-            return arrays
-    raise InputError(str(path), wanted="the vote on what was saved (open the editor once)", got=repr(stamp))
+            return str(data["layers"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # somebody else's damage, to be voted on again
+        return "damaged"
 
 
 def _stamp(layers: dict[int, np.ndarray]) -> str:

@@ -78,9 +78,10 @@ def read(folder: Path, config: ImportConfig) -> Source:
 def picture_path(folder: Path, frame: dict, where: str) -> Path:
     """The picture of a frame; its extension may be missing, as in Blender's files."""
     path = inside(folder, frame.get("file_path"), f"{where}.file_path")
-    if path.suffix in PICTURES:
+    if path.suffix.lower() in PICTURES:
         return path
-    found = [p for p in (path.with_name(path.name + end) for end in PICTURES) if p.is_file()]
+    endings = [*PICTURES, *(end.upper() for end in PICTURES)]
+    found = [p for p in (path.with_name(path.name + end) for end in endings) if p.is_file()]
     return found[0] if found else path
 
 

@@ -6,27 +6,28 @@ from pathlib import Path
 
 from jsplat.errors import InputError
 from jsplat.readers.colmap import read_model
-from jsplat.readers.source import PICTURES, ImportConfig, Source, stored_size
+from jsplat.readers.source import OTHER_PICTURES, PICTURES, ImportConfig, Source, refuse_other_pictures, stored_size
 
-LOOKS_FOR = "at least 3 photographs (PNG or JPEG)"
+LOOKS_FOR = "at least 3 photographs (PNG, JPEG or TIFF)"
 _SEED = 0
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix in PICTURES and p.is_file())
+def _pictures(folder: Path, endings: tuple[str, ...] = PICTURES) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in endings and p.is_file())
 
 
 def matches(folder: Path) -> bool:
-    """Whether the folder has this layout."""
-    return len(_pictures(folder)) >= 3
+    """Whether the folder has this layout; photographs that cannot be read count, so that `read` says which."""
+    return len(_pictures(folder, PICTURES + OTHER_PICTURES)) >= 3
 
 
 def read(folder: Path, config: ImportConfig) -> Source:
     """The photographs whose cameras were found; the names of the others are kept in `dropped`.
 
     Raises:
-        InputError: pycolmap is missing, or finds no model.
+        InputError: photographs of a kind that cannot be read, pycolmap is missing, or it finds no model.
     """
+    refuse_other_pictures(folder)
     try:
         pycolmap = importlib.import_module("pycolmap")
     except ImportError as error:

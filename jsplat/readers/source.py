@@ -12,8 +12,13 @@ from jsplat.capture import picture_file, read_mask, read_pixels
 from jsplat.errors import InputError
 from jsplat.labelset import LabelSet
 from jsplat.readers.lens import Lens
+from jsplat.readers.tiff import decode_tiff, is_tiff, open_tiff
 
-PICTURES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
+# Endings, to be compared in small letters: what can be read, and photographs that cannot.
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+OTHER_PICTURES = (".heic", ".heif", ".hif", ".avif", ".webp", ".jxl", ".jp2", ".jfif", ".bmp", ".gif", ".exr")
+OTHER_PICTURES += (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")  # raw
+_WANTED = "PNG, JPEG or TIFF (convert it to JPEG, as `heif-convert` does with what phones make)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,22 +117,39 @@ def stored_size(path: Path, where: str) -> tuple[int, int, int]:
     """Width and height of a stored picture and its Exif orientation, from its header.
 
     Raises:
-        InputError: no PNG or JPEG, or one that cannot be used.
+        InputError: no PNG, JPEG or TIFF, or one that cannot be used.
     """
+    if is_tiff(path):
+        tiff = open_tiff(path, where)
+        return tiff.width, tiff.height, tiff.orientation
+    if path.suffix.lower() in OTHER_PICTURES and path.is_file():
+        raise InputError(where, wanted=_WANTED, got=path.name)
     width, height, _, orientation = picture_file(path, where)[1]
     return width, height, orientation
+
+
+def refuse_other_pictures(folder: Path) -> None:
+    """InputError that names the photographs of a folder which no reader can read and nobody has converted."""
+    files = [p for p in folder.iterdir() if p.is_file()]
+    readable = {p.stem for p in files if p.suffix.lower() in PICTURES}
+    others = sorted(p.name for p in files if p.suffix.lower() in OTHER_PICTURES and p.stem not in readable)
+    if others:
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        raise InputError(str(folder), wanted=_WANTED, got=", ".join(others[:5]) + more)
 
 
 def read_photo(
     photo: Photo,
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"] | None, UInt8[np.ndarray, "h w"] | None]:
-    """Pixels of a photograph in sRGB, its mask and its matte.
+    """Pixels of a photograph in sRGB, its mask and its matte; 16 bits are rounded to 8.
 
     Raises:
-        InputError: of another size than its lens says, or not 8 bits deep.
+        InputError: of another size than its lens says, or neither 8 nor 16 bits deep.
     """
-    pixels = _video_frame(photo) if photo.frame is not None else read_pixels(photo.path, photo.where)
+    pixels = _video_frame(photo) if photo.frame is not None else _pixels(photo.path, photo.where)
     size, name = (photo.lens.width, photo.lens.height), photo.path.name
+    if pixels.dtype == np.uint16:
+        pixels = _eight_bits(pixels, name, photo.where)
     if pixels.dtype != np.uint8 or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
         raise InputError(photo.where, wanted="an 8-bit picture", got=f"{name}, {pixels.dtype} {pixels.shape}")
     if pixels.shape[1::-1] != size:
@@ -146,6 +168,17 @@ def read_photo(
     to_rgb = {2: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
     image = cv2.cvtColor(pixels, to_rgb[2 if pixels.ndim == 2 else pixels.shape[2]])
     return image, mask, matte
+
+
+def _pixels(path: Path, where: str) -> np.ndarray:
+    return decode_tiff(open_tiff(path, where), path.name, where) if is_tiff(path) else read_pixels(path, where)
+
+
+def _eight_bits(pixels: np.ndarray, name: str, where: str) -> np.ndarray:
+    # Cameras of 10 or 12 bits may store their numbers as they are, which would be read as a nearly black picture.
+    if (largest := int(pixels[..., :3].max() if pixels.ndim == 3 else pixels.max())) < 4096:
+        raise InputError(where, wanted="16-bit levels from 0 to 65535", got=f"{name} with levels up to {largest}")
+    return cv2.convertScaleAbs(pixels, alpha=255 / 65535)  # rounds
 
 
 def _video_frame(photo: Photo) -> np.ndarray:
