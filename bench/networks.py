@@ -11,7 +11,7 @@ import optax
 from bench.peers import missing, missing_cuda, torch_bisenet
 from bench.raster import planned_mb
 from bench.timing import CannotRunError, Job
-from bench.workloads import Network
+from bench.workloads import Network, Product
 from jsplat.labelset import CELEBAMASK_HQ
 from jsplat.parser import Architecture, new_parser
 from jsplat.parser.loss import HARD, ohem, pixel_loss
@@ -30,7 +30,59 @@ def prepare(work: Network) -> Job:
     about = {"kind": "network", "implementation": work.implementation, "mode": work.mode, "edge": work.edge}
     about |= {"images": work.batch, "training": work.training, "depth": work.depth, "width": work.width}
     call, right, more = (_ours if work.implementation == "jsplat" else _theirs)(work)
-    return Job(call, right, about, **more)
+    return Job(call, right, about, _floor(_architecture(work), work.batch, work.edge, work.training), **more)
+
+
+def prepare_product(work: Product) -> Job:
+    """A job that multiplies two matrices; in bfloat16 where the mode says so."""
+    about = {"kind": "product", "implementation": work.implementation, "mode": work.mode, "edge": work.edge}
+    floor = {"operations": 2.0 * work.edge**3, "bytes": 3.0 * 4 * work.edge**2}
+    left, right = np.random.default_rng(0).normal(size=(2, work.edge, work.edge)).astype(np.float32)
+    wanted, words = left.astype(np.float64) @ right, work.mode.split(", ")
+    if work.implementation == "jsplat":
+        multiply = jax.jit(functools.partial(jnp.matmul, precision="highest"))
+        a, b = jnp.asarray(left), jnp.asarray(right)
+        call = lambda: jax.block_until_ready(multiply(a, b))  # noqa: E731
+        found = np.asarray(call())
+    else:
+        if reason := missing_cuda() if "cuda" in words else missing("torch"):
+            raise CannotRunError(reason)
+        call = _torch_product(left, right, words)
+        found = call().float().cpu().numpy()
+    error = float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+    if error > (1e-2 if "bf16" in words else 1e-5):
+        raise ValueError(f"matrix product off by {error}")
+    return Job(call, {"relative_error": error}, about, floor)
+
+
+def _torch_product(left: np.ndarray, right: np.ndarray, words: list[str]):
+    import torch
+
+    kind = torch.bfloat16 if "bf16" in words else torch.float32
+    device = "cuda" if "cuda" in words else "cpu"
+    a, b = (torch.tensor(x).to(device, kind) for x in (left, right))
+    threads = next((int(w.split()[0]) for w in words if w.endswith("threads")), None)
+
+    def call():
+        if threads:
+            torch.set_num_threads(threads)
+        result = a @ b
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return result
+
+    return call
+
+
+@functools.lru_cache
+def _floor(architecture: Architecture, batch: int, edge: int, training: bool) -> dict[str, float]:
+    """Operations as XLA counts them in the forward pass (training: three times those); weights, pictures and logits."""
+    values, pictures = _weights(architecture), jnp.asarray(_pictures(batch, edge)[0])
+    lowered = jax.jit(functools.partial(_logits, architecture=architecture)).lower(values, pictures)
+    cost = lowered.cost_analysis()
+    passes = 3 if training else 1
+    kept = sum(x.size for x in values.values()) * passes + pictures.size + batch * edge**2 * CLASSES
+    return {"operations": passes * float(cost["flops"]), "bytes": 4.0 * kept}
 
 
 def _architecture(work: Network) -> Architecture:

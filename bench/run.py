@@ -22,7 +22,7 @@ import jax
 from bench import fits, networks, raster
 from bench.metric import Metric, complaints, slug
 from bench.timing import Job, chosen, measure
-from bench.workloads import SUITES, Fit, Lift, Network, Raster, Step
+from bench.workloads import SUITES, Fit, Lift, Network, Product, Raster, Step
 
 ROOT = Path(__file__).resolve().parent
 FEWEST = 5  # rounds of a suite that has a baseline
@@ -32,6 +32,7 @@ PREPARE = {
     Fit: fits.prepare_fit,
     Lift: fits.prepare_lift,
     Network: networks.prepare,
+    Product: networks.prepare_product,
 }
 PACKAGES = ("jax", "jaxlib", "numpy", "flax", "torch", "gsplat")
 

@@ -107,6 +107,17 @@ def times(lines: Mapping[str, dict]) -> str:
     return markdown(head, rows)
 
 
+def limits(lines: Mapping[str, dict]) -> str:
+    """How fast the networks multiply beside the matrix products of the same libraries; empty where nobody measured."""
+    rows = []
+    for name, line in lines.items():
+        kind = (line.get("work") or {}).get("kind")
+        if kind in ("network", "product") and line["value"] and line.get("floor"):
+            operations = line["floor"]["operations"]
+            rows.append([name, f"{operations / 1e9:.3g}", f"{operations / line['value'] / 1e6:.0f}"])
+    return markdown(["what limits the networks", "Gop", "Gop/s"], rows) if rows else ""
+
+
 def conditions(lines: Iterable[dict]) -> str:
     """When, from which commits, with what, and how busy the machine was."""
     lines = list(lines)
@@ -132,7 +143,8 @@ def performance(devices: Devices, plots: str) -> str:
         names = list(drawings({device: lines}))
         if names:
             parts.append(" ".join(f"![{name}]({plots}/{name})" for name in names))
-        parts.append(times(lines))
+        if limited := limits(lines):
+            parts.append(limited)
     if not any("gpu" in line["suite"] for lines in devices.values() for line in lines.values()):
         parts.append(f"GPU: {NOT_MEASURED}.")
     return "\n\n".join(parts)
@@ -167,6 +179,11 @@ def psnr_curves(lines: Iterable[dict]) -> dict[str, list[tuple[float, float]]]:
             label = OURS if line["work"]["implementation"] == "jsplat" else "two models in a loop, PyTorch"
             curves.setdefault(label, []).append((line["value"] / 1e3, line["accuracy"]["psnr"]))
     return curves
+
+
+def workloads(devices: Devices) -> str:
+    """bench/README.md's table of every workload."""
+    return "\n\n".join(f"**{device}**\n\n{times(lines)}" for device, lines in devices.items()) or f"{NOT_MEASURED}."
 
 
 def scaling(devices: Devices) -> str:

@@ -89,6 +89,16 @@ class Network:
     width: float = 1.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """A product of square matrices: how fast a library multiplies on this machine when nothing else limits it."""
+
+    name: str
+    implementation: str = "jsplat"
+    mode: str = ""
+    edge: int = 1024
+
+
 # The modes of the plain PyTorch rasterizer; what is compared is the fastest of them in the same run.
 TORCH_MODES = tuple(dict.fromkeys(("batched, 1 threads", f"batched, {CORES} threads")))
 
@@ -142,9 +152,19 @@ def _networks(batch: int, edge: int, training: bool, modes: tuple[str, ...]) -> 
     base = Network(f"bisenet {kind} {batch}x{edge}", batch=batch, edge=edge, training=training)
     peers = [dataclasses.replace(base, name=f"{base.name}/torch {m}", implementation="torch", mode=m) for m in modes]
     ratio = Ratio(f"{base.name}: torch over jsplat", tuple(p.name for p in peers), base.name, "higher", 1.0)
-    return Suite((base, *peers), (ratio,), 5)
+    products = ()
+    if not training:
+        product = Product(f"matrix product {PRODUCT}", edge=PRODUCT)
+        plain = dict.fromkeys(m.replace(", channels_last", "") for m in modes if "compiled" not in m)
+        others = [
+            dataclasses.replace(product, name=n, implementation="torch", mode=m)
+            for n, m in _named(product, tuple(plain))
+        ]
+        products = (product, *others)
+    return Suite((base, *peers, *products), (ratio,), 5)
 
 
+PRODUCT = 1024  # edge of the matrices
 _CPU_MODES = (
     "1 threads, channels_last", f"{CORES} threads", f"{CORES} threads, channels_last",
     f"{CORES} threads, channels_last, bf16", f"{CORES} threads, channels_last, compiled",

@@ -12,6 +12,8 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jsplat.blocks import Devices
+
 T = TypeVar("T")
 
 IDENTITY, BATCH = "identity", "batch"
@@ -21,6 +23,13 @@ PATIENCE = 7 * 24 * 3600  # seconds; a host that dies ends the others long befor
 def identity_mesh(identities: int) -> Mesh:
     """Devices of this host, no more than identities: each fits its own, and none talks to another."""
     return Mesh(np.asarray(jax.local_devices()[:identities]), (IDENTITY,))
+
+
+def device_groups(identities: int) -> list[Devices]:
+    """This host's devices, divided among identities that are worked on at once; at least one device in each group."""
+    devices = jax.local_devices()
+    groups = max(min(identities, len(devices)), 1)
+    return [devices[i::groups] for i in range(groups)]
 
 
 def batch_mesh() -> Mesh:

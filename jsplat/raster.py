@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from jsplat.blocks import VIEWS, by_view
 from jsplat.camera import Camera
 from jsplat.errors import InputError
 from jsplat.kernels.blend import BACKENDS, blend
@@ -22,7 +23,6 @@ from jsplat.scene import SH_C0, Gaussians, Render, Scene
 NEAR = 0.01  # world units; nearer Gaussians are hidden
 LOW_PASS = 0.3  # pixel^2 added to the projected covariance (Kerbl et al. 2023)
 HITS_PER_GAUSSIAN = 8  # default capacity: a splat of a fitted head touches 3 to 4 tiles
-VIEWS_AT_ONCE = 8  # on a GPU, where a loop over views renders them
 FRUSTUM_MARGIN = 0.15  # of the image size beyond which the projection's Jacobian is held fixed, as gsplat does
 
 _einsum = functools.partial(jnp.einsum, precision="highest")  # GPUs would else round the factors to 10 bits
@@ -175,7 +175,8 @@ def rasterize(
 
 def capacity_for(gaussians: Gaussians, cameras: Camera) -> int:
     """The most tile hits that any of these views needs, rounded up so that similar scenes share compiled programs."""
-    return rounded_capacity(max(int(_most_needed(gaussians, cameras)), 1))  # also where no view shows anything
+    most = int(by_view(_needed, gaussians, cameras).max())
+    return rounded_capacity(max(most, 1))  # also where no view shows anything
 
 
 def rounded_capacity(most: int) -> int:
@@ -185,10 +186,10 @@ def rounded_capacity(most: int) -> int:
 
 
 @jax.jit
-def _most_needed(gaussians: Gaussians, cameras: Camera) -> jax.Array:
+def _needed(gaussians: Gaussians, cameras: Camera) -> jax.Array:
     # A capacity of 1 leaves every list empty, so that only the count is paid for.
     blank = jnp.zeros((*gaussians.logit_opacities.shape, 1))
-    return over_views(lambda camera: rasterize(gaussians, blank, camera, capacity=1).needed, cameras).max()
+    return over_views(lambda camera: rasterize(gaussians, blank, camera, capacity=1).needed, cameras)
 
 
 def over_views(function: Callable[..., Any], views: Any) -> Any:
@@ -196,7 +197,7 @@ def over_views(function: Callable[..., Any], views: Any) -> Any:
 
     On a CPU one view keeps every core busy, and memory stays small; a GPU takes several at once.
     """
-    return jax.lax.map(function, views, batch_size=None if jax.default_backend() == "cpu" else VIEWS_AT_ONCE)
+    return jax.lax.map(function, views, batch_size=None if jax.default_backend() == "cpu" else VIEWS)
 
 
 def _check_capacity(needed, capacity: int) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # bench is no installed package
 
+from bench import whole  # noqa: E402
 from bench.history import latest  # noqa: E402
 from bench.plan import PLAN, section  # noqa: E402
-from bench.tables import NOT_MEASURED, drawings, markdown, performance, scaling  # noqa: E402
+from bench.tables import NOT_MEASURED, drawings, markdown, performance, scaling, workloads  # noqa: E402
 from jsplat.findings import BINS, METHODS, Goals, headline  # noqa: E402
 
 RUNS = {"heads": ROOT / "bench/history/heads_cpu.report.json", "demo": ROOT / "bench/history/demo.report.json"}
@@ -77,7 +78,9 @@ def sections() -> dict[Path, dict[str, str]]:
     for name, path in RUNS.items():
         readme[name] = run_section(json.loads(path.read_text())) if path.is_file() else f"{NOT_MEASURED}."
     plan = section(json.loads(PLAN.read_text())) if PLAN.is_file() else f"{NOT_MEASURED}."
-    return {ROOT / "README.md": readme, ROOT / "bench/README.md": {"scaling": scaling(devices), "plan": plan}}
+    processes = whole.section(json.loads(whole.WHOLE.read_text())) if whole.WHOLE.is_file() else f"{NOT_MEASURED}."
+    page = {"workloads": workloads(devices), "scaling": scaling(devices), "plan": plan, "whole": processes}
+    return {ROOT / "README.md": readme, ROOT / "bench/README.md": page}
 
 
 def filled(text: str, bodies: dict[str, str], where: str) -> str:

@@ -9,16 +9,22 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from jsplat.blocks import Devices, by_view
 from jsplat.camera import Camera
 from jsplat.raster import over_views, rasterize, rotation_matrices
 from jsplat.scene import Gaussians, Render
 
 
-@functools.partial(jax.jit, static_argnames="capacity")
 def lift(
-    gaussians: Gaussians, cameras: Camera, pictures: Float[Array, "v h w k"], *, capacity: int
+    gaussians: Gaussians,
+    cameras: Camera,
+    pictures: Float[Array | np.ndarray, "v h w k"],
+    *,
+    capacity: int,
+    devices: Devices = (),
 ) -> tuple[Float[Array, "v n k"], Float[Array, "v n"]]:
     """What each view says about each Gaussian of one head: one backward pass per view, no optimiser.
 
@@ -26,11 +32,17 @@ def lift(
         cameras: one per picture.
         pictures: class probabilities (or any channels) per pixel.
         capacity: tile hits a view may need (`jsplat.raster.capacity_for`); the result is NaN where it is too small.
+        devices: share the views; where the arrays lie if none.
 
     Returns:
         evidence: sum over pixels of blend weight times picture; weight: sum of the blend weight.
     """
+    sums = by_view(functools.partial(_lift, capacity=capacity), gaussians, (cameras, pictures), devices)
+    return sums[..., :-1], sums[..., -1]
 
+
+@functools.partial(jax.jit, static_argnames="capacity")
+def _lift(gaussians: Gaussians, seen: tuple[Camera, Array], *, capacity: int) -> Float[Array, "v n k1"]:
     def one(item):
         camera, picture = item
         count = gaussians.means.shape[0]
@@ -44,13 +56,25 @@ def lift(
         (sums,) = pull(jnp.concatenate([picture.astype(jnp.float32), jnp.ones((*picture.shape[:2], 1))], -1))
         return jnp.where(needed > capacity, jnp.nan, sums)
 
-    sums = over_views(one, (cameras, pictures))
-    return sums[..., :-1], sums[..., -1]
+    return over_views(one, seen)
+
+
+def paint(
+    gaussians: Gaussians,
+    features: Float[Array, "n c"],
+    cameras: Camera,
+    *,
+    capacity: int,
+    devices: Devices = (),
+) -> Render:
+    """Any channels per Gaussian of one head, seen by many cameras; `devices` share the views."""
+    program = functools.partial(_paint, capacity=capacity)
+    return by_view(program, (gaussians, jnp.asarray(features)), cameras, devices)
 
 
 @functools.partial(jax.jit, static_argnames="capacity")
-def paint(gaussians: Gaussians, features: Float[Array, "n c"], cameras: Camera, *, capacity: int) -> Render:
-    """Any channels per Gaussian of one head, seen by many cameras, one after the other in memory."""
+def _paint(painted: tuple[Gaussians, Array], cameras: Camera, *, capacity: int) -> Render:
+    gaussians, features = painted
     return over_views(lambda camera: rasterize(gaussians, features, camera, capacity=capacity), cameras)
 
 

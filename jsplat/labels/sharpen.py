@@ -9,11 +9,15 @@ prior and the view's own confusion matrix as likelihood, so a view that errs is 
 
 import dataclasses
 import functools
+import itertools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from jsplat.blocks import Devices, beside, count_of, deal, joined, real
 from jsplat.camera import Camera
 from jsplat.errors import InputError
 from jsplat.labels.votes import certainty
@@ -52,16 +56,16 @@ def _normalised(x: Array) -> Array:
     return x / jnp.maximum(x.sum(-1, keepdims=True), 1e-12)
 
 
-@functools.partial(jax.jit, static_argnames=("capacity", "config"))
 def sharpen(
     gaussians: Gaussians,
     rows: Float[Array, "n k"],
     cameras: Camera,
-    pictures: Float[Array, "v h w k"],
+    pictures: Float[Array | np.ndarray, "v h w k"],
     trust: Float[Array, " v"],
     *,
     capacity: int,
     config: SharpenConfig,
+    devices: Devices = (),
 ) -> Float[Array, "n k"]:
     """Sharper class probabilities per Gaussian of one head.
 
@@ -70,45 +74,99 @@ def sharpen(
         pictures: the parser's class probabilities per view.
         trust: weight of each view, any scale.
         capacity: tile hits a view may need.
+        devices: share the views; where the arrays lie if none.
     """
-    opinions = _normalised(pictures.at[..., 0].set(0.0))
-    spoken = pictures[..., 1:].sum(-1)  # what the parser leaves to the foreground
+    if not config.rounds:
+        return rows
+    count, how = count_of(cameras), {"capacity": capacity, "config": config}
+    seen = deal((cameras, pictures, trust), devices)
+    heads = list(itertools.islice(itertools.cycle(beside(gaussians, devices)), len(seen)))
 
-    def shown_by(table, camera):
-        # The column of ones makes alpha a channel.
-        wide = jnp.concatenate([table, jnp.ones_like(table[:, :1])], -1)
-        return rasterize(gaussians, wide, camera, capacity=capacity, shape_channels=0).channels
+    def gains(program: Callable, rows: Array, *more: Sequence) -> list:
+        tables = itertools.cycle(beside(rows, devices))
+        return [program(*block, **how) for block in zip(heads, tables, seen, *more)]
 
-    def counts_of(prior, said, mass, solid):
-        hard = jax.nn.one_hot(said.argmax(-1), said.shape[-1]) * (mass * solid)[..., None]
-        return jnp.einsum("hwt,hws->ts", prior, hard)
+    counts = joined(gains(_first_counts, rows), count, devices)
+    for _ in range(config.rounds):
+        found = gains(_gain, rows, deal(_confusion(counts, config=config), devices), real(count))
+        gained, counts = (
+            joined([g for g, _ in found], len(found), devices),
+            joined([c for _, c in found], count, devices),
+        )
+        rows = _moved(rows, gained)
+    return rows
 
-    def first_counts(item):
-        camera, said, mass = item
-        shown = shown_by(rows, camera)
-        return counts_of(_normalised(shown[..., :-1]), said, mass, shown[..., -1] >= config.alpha_gate)
 
-    def update(state, _):
-        table, counts = state
-        pooled = _normalised(counts.sum(0) + 1e-3)
-        confusion = _normalised(counts + config.pseudo_counts * pooled)
+def _opinion(picture: Float[Array, "h w k"]) -> tuple[Float[Array, "h w k"], Float[Array, "h w"]]:
+    """What the parser says of the foreground, and how much it leaves to it."""
+    picture = picture.astype(jnp.float32)
+    return _normalised(picture.at[..., 0].set(0.0)), picture[..., 1:].sum(-1)
 
-        def add(totals, item):
-            camera, said, mass, matrix, weight = item
-            shown, pull = jax.vjp(lambda t: shown_by(t, camera), table)
-            solid = shown[..., -1] >= config.alpha_gate
-            prior = _normalised(shown[..., :-1])
-            likelihood = jnp.moveaxis(matrix[:, said.argmax(-1)], 0, -1)
-            target = _normalised(prior * likelihood) if config.confusion else said
-            sure = jnp.where(solid, weight * certainty(said) ** config.trust_power * mass, 0.0)[..., None]
-            ratio = jnp.where(prior > _SURE, target / jnp.maximum(prior, _LEAST), 0.0)
-            (gained,) = pull(jnp.concatenate([sure * ratio, jnp.zeros_like(sure)], -1))
-            return totals + gained, counts_of(prior, said, mass, solid)
 
-        items = (cameras, opinions, spoken, confusion, trust)
-        gained, counts = jax.lax.scan(add, jnp.zeros_like(table), items)
-        moved = table * gained
-        return (jnp.where(moved.sum(-1, keepdims=True) > _SURE, _normalised(moved), table), counts), None
+def _shown(gaussians: Gaussians, table: Float[Array, "n k"], camera: Camera, capacity: int) -> Float[Array, "h w k1"]:
+    # The column of ones makes alpha a channel.
+    wide = jnp.concatenate([table, jnp.ones_like(table[:, :1])], -1)
+    return rasterize(gaussians, wide, camera, capacity=capacity, shape_channels=0).channels
 
-    counts = over_views(first_counts, (cameras, opinions, spoken))
-    return jax.lax.scan(update, (rows, counts), length=config.rounds)[0][0]
+
+def _counts(prior: Array, said: Array, mass: Array, solid: Array) -> Float[Array, "k k"]:
+    hard = jax.nn.one_hot(said.argmax(-1), said.shape[-1]) * (mass * solid)[..., None]
+    return jnp.einsum("hwt,hws->ts", prior, hard)
+
+
+@functools.partial(jax.jit, static_argnames=("capacity", "config"))
+def _first_counts(
+    gaussians: Gaussians, rows: Array, seen: tuple[Camera, Array, Array], *, capacity: int, config: SharpenConfig
+) -> Float[Array, "v k k"]:
+    """How often each view of a block says s where the votes say t."""
+
+    def one(item):
+        camera, picture, _ = item
+        said, mass = _opinion(picture)
+        shown = _shown(gaussians, rows, camera, capacity)
+        return _counts(_normalised(shown[..., :-1]), said, mass, shown[..., -1] >= config.alpha_gate)
+
+    return over_views(one, seen)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _confusion(counts: Float[Array, "v k k"], *, config: SharpenConfig) -> Float[Array, "v k k"]:
+    pooled = _normalised(counts.sum(0) + 1e-3)
+    return _normalised(counts + config.pseudo_counts * pooled)
+
+
+@functools.partial(jax.jit, static_argnames=("capacity", "config"))
+def _gain(
+    gaussians: Gaussians,
+    rows: Array,
+    seen: tuple[Camera, Array, Array],
+    confusion: Array,
+    real: Array,
+    *,
+    capacity: int,
+    config: SharpenConfig,
+) -> tuple[Float[Array, "1 n k"], Float[Array, "v k k"]]:
+    """By how much each entry of the table is multiplied, as a block sees it, and the block's counts."""
+
+    def one(item):
+        (camera, picture, weight), matrix, there = item
+        said, mass = _opinion(picture)
+        shown, pull = jax.vjp(lambda table: _shown(gaussians, table, camera, capacity), rows)
+        solid = shown[..., -1] >= config.alpha_gate
+        prior = _normalised(shown[..., :-1])
+        likelihood = jnp.moveaxis(matrix[:, said.argmax(-1)], 0, -1)
+        target = _normalised(prior * likelihood) if config.confusion else said
+        sure = jnp.where(solid & there, weight * certainty(said) ** config.trust_power * mass, 0.0)[..., None]
+        ratio = jnp.where(prior > _SURE, target / jnp.maximum(prior, _LEAST), 0.0)
+        (gained,) = pull(jnp.concatenate([sure * ratio, jnp.zeros_like(sure)], -1))
+        return gained, _counts(prior, said, mass, solid)
+
+    gained, counts = over_views(one, (seen, confusion, real))
+    return gained.sum(0, keepdims=True), counts
+
+
+@jax.jit
+def _moved(rows: Float[Array, "n k"], gained: Float[Array, "b n k"]) -> Float[Array, "n k"]:
+    """The table after an update; what nobody saw stays."""
+    moved = rows * gained.sum(0)
+    return jnp.where(moved.sum(-1, keepdims=True) > _SURE, _normalised(moved), rows)

@@ -1,5 +1,6 @@
 """Class probabilities of pictures of any size."""
 
+import collections
 import functools
 from collections.abc import Iterator
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
+from jsplat.blocks import Devices, beside
 from jsplat.errors import InputError
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.model import Parser, Variables, with_variables
@@ -38,22 +40,30 @@ def _probabilities(
     return seen.transpose(0, 2, 3, 1)
 
 
-def _batches(parser: Parser, images: np.ndarray, batch: int, flip: bool) -> Iterator[tuple[slice, jax.Array]]:
+def _batches(
+    parser: Parser, images: np.ndarray, batch: int, flip: bool, devices: Devices
+) -> Iterator[tuple[slice, jax.Array]]:
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
         raise InputError("predict: images", wanted="uint8 of shape (n, h, w, 3)", got=f"{images.dtype} {images.shape}")
     if batch < 1:
         raise InputError("predict: batch", wanted="at least 1", got=batch)
-    batch = min(batch, max(len(images), 1))
-    mirror_ids = jnp.asarray(parser.labelset.mirror_ids)
+    copies = beside((parser.variables, jnp.asarray(parser.labelset.mirror_ids)), devices)
+    coming = collections.deque()
     for start in range(0, len(images), batch):
-        part = images[start : start + batch]
         # The last batch is filled up, so that one compiled program serves all.
-        full = np.concatenate([part, np.repeat(part[-1:], batch - len(part), 0)])
-        seen = _probabilities(parser.variables, jnp.asarray(full), mirror_ids, parser.architecture, flip)
-        yield slice(start, start + len(part)), seen[: len(part)]
+        full = images[np.minimum(np.arange(start, start + min(batch, len(images))), len(images) - 1)]
+        variables, mirror_ids = copies[start // batch % len(copies)]
+        seen = _probabilities(variables, full, mirror_ids, parser.architecture, flip)
+        where = slice(start, min(start + batch, len(images)))
+        coming.append((where, seen[: where.stop - start]))
+        if len(coming) == len(copies):  # all devices have work
+            yield coming.popleft()
+    yield from coming
 
 
-def predict(parser: Parser, images: np.ndarray, batch: int = 16, *, flip: bool = False) -> Float[np.ndarray, "n h w k"]:
+def predict(
+    parser: Parser, images: np.ndarray, batch: int = 16, *, flip: bool = False, devices: Devices = ()
+) -> Float[np.ndarray, "n h w k"]:
     """Class probabilities, float32, at the pictures' own size.
 
     The longer side is resized to the network's `input_size` and the rest padded by the edge to a multiple of 32; logits
@@ -64,21 +74,22 @@ def predict(parser: Parser, images: np.ndarray, batch: int = 16, *, flip: bool =
         images: uint8 sRGB (n, h, w, 3), any size.
         batch: pictures at a time.
         flip: average with the prediction on the mirrored picture, left and right exchanged back.
+        devices: share the batches; where the parser lies if none.
 
     Raises:
         InputError: pictures that are no uint8 RGB.
     """
     out = np.empty((*images.shape[:3], len(parser.labelset)), np.float32)
-    for where, seen in _batches(parser, images, batch, flip):
+    for where, seen in _batches(parser, images, batch, flip, devices):
         out[where] = seen
     return out
 
 
 def predict_labels(
-    parser: Parser, images: np.ndarray, batch: int = 16, *, flip: bool = False
+    parser: Parser, images: np.ndarray, batch: int = 16, *, flip: bool = False, devices: Devices = ()
 ) -> UInt8[np.ndarray, "n h w"]:
     """The most probable class per pixel; arguments as `predict`."""
     out = np.empty(images.shape[:3], np.uint8)
-    for where, seen in _batches(parser, images, batch, flip):
+    for where, seen in _batches(parser, images, batch, flip, devices):
         out[where] = jnp.argmax(seen, -1)
     return out

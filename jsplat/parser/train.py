@@ -163,33 +163,39 @@ def batch_loss(
     return loss, {name: value for name, value in variables(model).items() if is_statistic(name)}
 
 
+@functools.partial(jax.jit, static_argnames=("counts", "mesh"))
+def draw_batch(key: Key[Array, ""], pools: tuple[Pool, ...], counts: tuple[int, ...], mesh: Mesh) -> Pool:
+    """So many pictures of each pool, whole on every device of the mesh.
+
+    A program of its own, so that training sets of different sizes share the large one.
+    """
+    parts = [draw(k, p, n) for k, p, n in zip(jax.random.split(key, len(pools)), pools, counts)]
+    # Whole on every device: a share of it would have to be gathered again, for backgrounds come from other pictures.
+    return jax.lax.with_sharding_constraint(jax.tree.map(lambda *x: jnp.concatenate(x), *parts), everywhere(mesh))
+
+
 @functools.partial(jax.jit, static_argnames=("config", "architecture", "mesh"), donate_argnames="state")
 def train_step(
     state: State,
     key: Key[Array, ""],
-    pools: tuple[Pool, ...],
+    batch: Pool,
     mirror_ids: Int[Array, " k"],
     class_weights: Float[Array, " k"],
     config: ParserConfig,
     architecture: Architecture,
     mesh: Mesh,
 ) -> tuple[State, Float[Array, ""]]:
-    """One step on a batch drawn from the pools (the second, if any, is the replay set).
+    """One step on a batch of pictures.
 
-    All arrays that come and go lie on every device of the mesh. The pictures are drawn everywhere, from the same
-    numbers; each device then augments and looks at its share of them, and what is summed over the batch (statistics of
-    batch norms, pixels that OHEM counts, the loss, gradients) is summed over all devices.
+    All arrays that come and go lie on every device of the mesh. Each device augments and looks at its share of the
+    pictures, and what is summed over the batch (statistics of batch norms, pixels that OHEM counts, the loss,
+    gradients) is summed over all devices.
 
     One step a call, not a scan over many: inside a loop XLA on CPU computes the gradients of convolution kernels
     30 times slower, and calls are queued anyway.
     """
-    keys = jax.random.split(key, len(pools) + 1)
-    replayed = round(config.batch * config.replay) if len(pools) == 2 else 0
-    parts = [draw(k, p, n) for k, p, n in zip(keys[1:], pools, (config.batch - replayed, replayed))]
-    # Whole on every device: a share of it would have to be gathered again, for backgrounds come from other pictures.
-    batch = jax.lax.with_sharding_constraint(jax.tree.map(lambda *x: jnp.concatenate(x), *parts), everywhere(mesh))
     sizes = architecture.input_size, config.label_size
-    augmented = augment(keys[0], batch.images, batch.labels, mirror_ids, config.augment, *sizes)
+    augmented = augment(key, batch.images, batch.labels, mirror_ids, config.augment, *sizes)
     colours, labels, importance = jax.lax.with_sharding_constraint((*augmented, batch.weights), split(mesh))
     (loss, statistics), gradient = jax.value_and_grad(batch_loss, has_aux=True)(
         state.weights, state.statistics, colours, labels, importance, class_weights, config, architecture
@@ -299,12 +305,15 @@ def train_parser(
         named = {name: jnp.array(np.array(value)) for name, value in (state.weights | state.statistics).items()}
         return Parser(named, start.architecture, labelset)
 
+    replayed = round(config.batch * config.replay) if sets[1:] else 0
+    counts = (config.batch - replayed, replayed)[: len(sets)]
     progress = Progress("fine-tune" if sets[1:] else "train", config.steps - done)
     losses = []
     for step in range(done, config.steps):
-        key_of_step = jax.random.fold_in(key, step)
+        keys = jax.random.split(jax.random.fold_in(key, step))
+        batch = draw_batch(keys[0], pools, counts, mesh)
         state, loss = train_step(
-            state, key_of_step, pools, mirror_ids, weights_of_classes, config, start.architecture, mesh
+            state, keys[1], batch, mirror_ids, weights_of_classes, config, start.architecture, mesh
         )
         losses.append(loss)
         ends = step + 1 == config.steps

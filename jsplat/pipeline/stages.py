@@ -14,9 +14,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jsplat.auxiliary import AuxiliarySet, concatenate, from_captures
+from jsplat.blocks import Devices
 from jsplat.capture import Capture
 from jsplat.checkpoint import save_scenes, saved_scenes, scene_in
-from jsplat.devices import is_first_host, own_share, wait_for_hosts
+from jsplat.devices import device_groups, is_first_host, own_share, wait_for_hosts
 from jsplat.errors import InputError
 from jsplat.fit import Refused, Waiting, fit_batches, mean_curve
 from jsplat.folder import write_json
@@ -40,9 +41,9 @@ from jsplat.parser import Parser, predict
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.stage import leaving_out, load_arrays, refuse, refused, save_arrays, unfinished
 from jsplat.progress import Progress, log
-from jsplat.raster import capacity_for, sh_colors
+from jsplat.raster import capacity_for
 from jsplat.scene import Gaussians, Scene
-from jsplat.views import novel_cameras, support
+from jsplat.views import novel_cameras, photographs, support
 
 STUDENT_ROWS = {"student": "refined", "truth_student": "oracle"}  # whose masks come from which per-Gaussian rows
 
@@ -53,11 +54,7 @@ def read_captures(path: Path, size: int | None) -> list[Capture]:
 
 
 def each_identity(
-    what: str,
-    listed: list[Listed],
-    folder: Path,
-    make: Callable[[Listed], dict[str, np.ndarray]],
-    across: Callable = map,
+    what: str, listed: list[Listed], folder: Path, make: Callable[[Listed, Devices], dict[str, np.ndarray]]
 ) -> None:
     """Fills the folder of a stage with one file for each identity; what is there already is not made again.
 
@@ -65,23 +62,32 @@ def each_identity(
 
     Args:
         what: how people call it.
-        make: the arrays of one identity.
-        across: `map`, or that of a pool.
+        make: the arrays of one identity, made on so many devices: on one of its own, or, where there are fewer
+            identities than devices, on several that share its views.
 
     Raises:
         InputError: nobody is left.
     """
+    own = own_share(listed)
+    groups, idle = device_groups(len(own)), queue.SimpleQueue()
+    for group in groups:
+        idle.put(group)
 
     def one(at: Listed) -> None:
         path = folder / f"{at.identity}.npz"
-        if not path.is_file():
-            with leaving_out(folder, at.identity):
-                save_arrays(path, **make(at))
+        if path.is_file():
+            return
+        devices = idle.get()
+        try:
+            with leaving_out(folder, at.identity), jax.default_device(devices[0]):
+                save_arrays(path, **make(at, devices))
+        finally:
+            idle.put(devices)
 
-    own = own_share(listed)
     progress = Progress(what, len(own))
-    for _ in across(one, own):
-        progress.advance()
+    with concurrent.futures.ThreadPoolExecutor(len(groups)) as pool:
+        for _ in pool.map(one, own):
+            progress.advance()
     everybody_done(what, listed, folder)
 
 
@@ -95,8 +101,9 @@ def everybody_done(what: str, listed: list[Listed], folder: Path) -> None:
 def parse(listed: list[Listed], parser: Parser, folder: Path, flip: bool) -> None:
     """First labels of every view, kept as float16."""
 
-    def make(one: Listed) -> dict[str, np.ndarray]:
-        return {"probabilities": predict(parser, one.read().images, flip=flip).astype(np.float16)}
+    def make(one: Listed, devices: Devices) -> dict[str, np.ndarray]:
+        seen = predict(parser, one.read().images, flip=flip, devices=devices)
+        return {"probabilities": seen.astype(np.float16)}
 
     each_identity("parse", listed, folder, make)
     if is_first_host():
@@ -178,9 +185,9 @@ def label_capture(
     first: Float[np.ndarray, "v h w k"],
     labelset: LabelSet,
     config: RunConfig,
-    capacity: int,
+    devices: Devices = (),
 ) -> dict[str, np.ndarray]:
-    """Everything the label stage knows about one head.
+    """Everything the label stage knows about one head; `devices` share its views.
 
     Returns:
         masks "v h w": "refined", sharpened; "vote_plain", the plain vote as it came; "oracle", sharpened from the
@@ -190,10 +197,11 @@ def label_capture(
         and "seen" (blend weight per Gaussian over all views).
     """
     gaussians, cameras = scene.gaussians, capture.cameras
+    where = {"capacity": capacity_for(gaussians, cameras), "devices": devices}
     yaw, pitch = capture.yaw.astype(np.float32), capture.pitch.astype(np.float32)
     says = 1 if capture.valid is None else capture.valid[..., None]
-    pictures = jnp.asarray(first * says, jnp.float32)
-    evidence, weight = lift(gaussians, cameras, pictures, capacity=capacity)
+    pictures = np.asarray(first * says, np.float32)
+    evidence, weight = lift(gaussians, cameras, pictures, **where)
     cosines = facing(gaussians, cameras)
     out: dict[str, np.ndarray] = {"seen": np.asarray(weight.sum(0))}
 
@@ -201,13 +209,13 @@ def label_capture(
         return vote(evidence, weight, yaw, pitch, dataclasses.replace(config.vote, method=method), cosines)
 
     def masks(rows: Array):
-        render = paint(gaussians, rows, cameras, capacity=capacity)
+        render = paint(gaussians, rows, cameras, **where)
         labels, sure = to_masks(np.asarray(render.channels), np.asarray(render.alpha), labelset, config.mask)
         return clean(labels, sure, labelset, config.mask), sure, render
 
-    def sharpened(rows: Array, seen: Array, trust: Array, confusion: bool) -> Array:
+    def sharpened(rows: Array, seen: np.ndarray, trust: Array, confusion: bool) -> Array:
         how = dataclasses.replace(config.sharpen, confusion=confusion)
-        return sharpen(gaussians, rows, cameras, seen, trust, capacity=capacity, config=how)
+        return sharpen(gaussians, rows, cameras, seen, trust, config=how, **where)
 
     alike = jnp.ones(len(yaw))
     trust = pose_prior(yaw, pitch, config.vote)
@@ -218,13 +226,13 @@ def label_capture(
     if config.ablation:
         out |= {method: masks(elect(method))[0] for method in METHODS if method != "plain"}
         out["plain_sharpened"], *_ = masks(sharpened(elect("plain"), pictures, alike, confusion=False))
-        out["palette"] = _palette_masks(gaussians, cameras, first, labelset, config, capacity)
+        out["palette"] = _palette_masks(gaussians, cameras, first, labelset, config, where)
         if config.fit.label_weight > 0:
             logits = scene.attributes.label_logits.at[:, 0].set(-jnp.inf)
             out["trained"], *_ = masks(jax.nn.softmax(logits, -1))
     if capture.labels is not None:
-        truth = jax.nn.one_hot(capture.labels, len(labelset))
-        known, seen = lift(gaussians, cameras, truth, capacity=capacity)
+        truth = (capture.labels[..., None] == np.arange(len(labelset))).astype(np.float32)
+        known, seen = lift(gaussians, cameras, truth, **where)
         rows = vote(known, seen, yaw, pitch, VoteConfig(method="plain"))
         rows = sharpened(rows, truth, alike, confusion=False)
         out["oracle"], *_ = masks(rows)
@@ -232,12 +240,12 @@ def label_capture(
     return out
 
 
-def _palette_masks(gaussians: Gaussians, cameras, first, labelset: LabelSet, config: RunConfig, capacity: int):
+def _palette_masks(gaussians: Gaussians, cameras, first, labelset: LabelSet, config: RunConfig, where: dict):
     """The paper's own way: masks as colours, fitted as colours (here in closed form), clustered back."""
-    colors = jnp.asarray(to_colors(first.argmax(-1).astype(np.uint8), labelset))
-    sums, weight = lift(gaussians, cameras, colors, capacity=capacity)
+    colors = to_colors(first.argmax(-1).astype(np.uint8), labelset)
+    sums, weight = lift(gaussians, cameras, colors, **where)
     painted = sums.sum(0) / jnp.maximum(weight.sum(0), 1e-6)[:, None]
-    render = paint(gaussians, painted, cameras, capacity=capacity)
+    render = paint(gaussians, painted, cameras, **where)
     behind = jnp.asarray(labelset.colors[0], jnp.float32) / 255
     shown = render.channels + (1 - render.alpha)[..., None] * behind
     return from_colors(np.asarray(shown), np.asarray(render.alpha), labelset, config.palette)
@@ -246,25 +254,16 @@ def _palette_masks(gaussians: Gaussians, cameras, first, labelset: LabelSet, con
 def label_captures(
     listed: list[Listed], fitted: Path, first: Path, labelset: LabelSet, config: RunConfig, folder: Path
 ) -> None:
-    """`label_capture` of all, one identity per device at a time, each into its own file."""
-    shards, devices = saved_scenes(fitted), queue.SimpleQueue()
-    for device in jax.local_devices():
-        devices.put(device)
+    """`label_capture` of all, each into its own file."""
+    shards = saved_scenes(fitted)
 
-    def make(one: Listed) -> dict[str, np.ndarray]:
-        device = devices.get()
-        try:
-            with jax.default_device(device):
-                capture, scene = one.read(), scene_in(shards, one.identity)
-                cameras, scene = jax.device_put(jax.tree.map(np.asarray, (capture.cameras, scene)), device)
-                placed = dataclasses.replace(capture, cameras=cameras)
-                capacity = capacity_for(scene.gaussians, cameras)
-                return label_capture(placed, scene, first_labels(first, capture), labelset, config, capacity)
-        finally:
-            devices.put(device)
+    def make(one: Listed, devices: Devices) -> dict[str, np.ndarray]:
+        capture, scene = one.read(), scene_in(shards, one.identity)
+        cameras, scene = jax.device_put(jax.tree.map(np.asarray, (capture.cameras, scene)), devices[0])
+        placed = dataclasses.replace(capture, cameras=cameras)
+        return label_capture(placed, scene, first_labels(first, capture), labelset, config, devices)
 
-    with concurrent.futures.ThreadPoolExecutor(len(jax.local_devices())) as pool:
-        each_identity("label", listed, folder, make, pool.map)
+    each_identity("label", listed, folder, make)
     if is_first_host():
         write_json(folder / "labelset.json", labelset.to_json())
 
@@ -282,11 +281,20 @@ class Novel:
 
 
 def render_novel(
-    capture: Capture, scene: Scene, seen: np.ndarray, rows: dict[str, np.ndarray], labelset: LabelSet, config: RunConfig
+    capture: Capture,
+    scene: Scene,
+    seen: np.ndarray,
+    rows: dict[str, np.ndarray],
+    labelset: LabelSet,
+    config: RunConfig,
+    devices: Devices = (),
 ) -> Novel:
-    """Novel views with the masks that each table of per-Gaussian rows gives them; unsupported views are left out."""
+    """Novel views with the masks that each table of per-Gaussian rows gives them; unsupported views are left out.
+
+    `devices` share the views.
+    """
     cameras = novel_cameras(capture, config.views, config.seed + sum(capture.identity.encode()))
-    shares = support(scene.gaussians, jnp.asarray(seen), cameras, config.views)
+    shares = support(scene.gaussians, jnp.asarray(seen), cameras, config.views, devices)
     kept = np.flatnonzero(shares >= config.views.support)
     moved = dataclasses.replace(capture, cameras=cameras)
     left = [(float(moved.yaw[i]), float(moved.pitch[i])) for i in np.setdiff1d(np.arange(len(shares)), kept)]
@@ -294,21 +302,17 @@ def render_novel(
         raise InputError(
             f"novel views of {capture.identity}", wanted=f"support {config.views.support}", got=shares.max()
         )
-    cameras, capacity = cameras[kept], capacity_for(scene.gaussians, cameras)
-    images, masks, alpha = [], {}, np.zeros(0)
-    behind = np.asarray(capture.background if capture.background is not None else (128, 128, 128), np.float32) / 255
-
+    cameras = cameras[kept]
+    where = {"capacity": capacity_for(scene.gaussians, cameras), "devices": devices}
+    masks, alpha = {}, np.zeros(0)
     for name, table in rows.items():
-        render = paint(scene.gaussians, jnp.asarray(table), cameras, capacity=capacity)
+        render = paint(scene.gaussians, jnp.asarray(table), cameras, **where)
         alpha = np.asarray(render.alpha)
         labels, sure = to_masks(np.asarray(render.channels), alpha, labelset, config.mask)
         masks[name] = clean(labels, sure, labelset, config.mask)
-    for i in range(len(kept)):
-        rgb = sh_colors(scene.attributes.sh, scene.gaussians.means, cameras[i])
-        shown = paint(scene.gaussians, rgb, cameras[i : i + 1], capacity=capacity)
-        picture = np.asarray(shown.channels[0]) + (1 - np.asarray(shown.alpha[0]))[..., None] * behind
-        images.append(np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8))
-    return Novel(np.stack(images), alpha, moved.yaw[kept], moved.pitch[kept], left, masks)
+    behind = np.asarray(capture.background if capture.background is not None else (128, 128, 128), np.float32) / 255
+    images = photographs(scene, cameras, behind, **where)
+    return Novel(images, alpha, moved.yaw[kept], moved.pitch[kept], left, masks)
 
 
 def render_captures(
@@ -326,10 +330,12 @@ def render_captures(
     """
     shards = saved_scenes(fitted)
 
-    def make(one: Listed) -> dict[str, np.ndarray]:
+    def make(one: Listed, devices: Devices) -> dict[str, np.ndarray]:
         arrays = known(one.identity)
         rows = {n: arrays[f"rows_{k}"] for n, k in STUDENT_ROWS.items() if f"rows_{k}" in arrays}
-        novel = render_novel(one.read(), scene_in(shards, one.identity), arrays["seen"], rows, labelset, config)
+        novel = render_novel(
+            one.read(), scene_in(shards, one.identity), arrays["seen"], rows, labelset, config, devices
+        )
         shown = {"yaw": novel.yaw, "pitch": novel.pitch, "images": novel.images}
         left = np.asarray(novel.left_out, np.float64).reshape(-1, 2)
         return {**shown, "left_out": left, **{f"labels_{name}": of for name, of in novel.rows.items()}}

@@ -1,0 +1,156 @@
+"""Whole runs in processes of their own: what compiling costs, cold and warm, and what sharing a run costs.
+
+python -m bench.whole    # makes people, runs, and writes bench/history/whole.json; some minutes
+"""
+
+import argparse
+import datetime
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from bench.run import about
+from bench.tables import QUIET, markdown
+from jsplat.folder import write_json
+from jsplat.progress import log_name, read_log
+
+WHOLE = Path(__file__).resolve().parent / "history" / "whole.json"
+PEOPLE, VIEWS, SIZE = 8, 20, 96
+# The demo's sizes; of what is not divided by identities, training above all, only as much as makes every program run.
+SETTINGS = {"size": SIZE, "unseen": 1, "fit.gaussians": 6000, "fit.steps": 250, "fit.voxels": 80, "views.count": 16}
+SETTINGS |= {"teacher.steps": 4, "teacher.input_size": 192, "finetune.steps": 4, "fit.label_weight": 0.0}
+SHARED_BY = 2
+LAST = "render"  # the last stage whose work is divided by identities
+
+
+class Place:
+    """A folder with captures of all people, of two halves of them, and a parser."""
+
+    def __init__(self, root: Path):
+        self.root, self.runs = root, 0
+        shutil.rmtree(root, ignore_errors=True)
+        everybody, frontal = root / "all", root / "frontal"
+        size = ("--set", f"heads.size={SIZE}")
+        self._finish([self._start("heads", everybody, "--people", PEOPLE, "--views", VIEWS, *size)])
+        self._finish([self._start("heads", frontal, "--people", 4, "--views", 4, "--rig", "frontal", *size)])
+        self._finish([self._start("train-parser", frontal, root / "teacher", *_settings())])
+        folders = sorted(path for path in everybody.iterdir() if path.is_dir())
+        for i, folder in enumerate(folders):
+            shutil.copytree(folder, root / f"half{i % SHARED_BY}" / folder.name)
+
+    def run(self, captures: list[str], shared: int = 1, cache: str = "cache") -> list[Path]:
+        """Runs over these folders at the same time, each by `shared` processes; where their reports lie."""
+        outs, processes = [], []
+        for name in captures:
+            outs.append(self.root / f"run{self.runs}")
+            self.runs += 1
+            words = ("run", outs[-1], "--captures", self.root / name, "--parser", self.root / "teacher", *_settings())
+            address = f"127.0.0.1:{_free_port()}"
+            for i in range(shared):
+                more = ("--process", address, shared, i) if shared > 1 else ()
+                processes.append(self._start(*words, *more, cache=cache))
+        self._finish(processes)
+        return outs
+
+    def _start(self, *words, cache: str = "cache") -> subprocess.Popen:
+        environment = os.environ | {"XDG_CACHE_HOME": str(self.root / cache), "JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, "-m", "jsplat", *map(str, words)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+
+    @staticmethod
+    def _finish(processes: list[subprocess.Popen]) -> None:
+        for process in processes:
+            process.wait()
+        if failed := [process.args for process in processes if process.returncode]:
+            raise RuntimeError(f"a process failed: {failed}")
+
+
+def _settings() -> list[str]:
+    return [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _events(out: Path, processes: int) -> list[list[dict]]:
+    return [read_log(out / log_name(i)) for i in range(processes)]
+
+
+def seconds_of(outs: list[Path], processes: int) -> float:
+    """From when the first process began to when the last one was done with what identities share out."""
+    events = [e for out in outs for of in _events(out, processes) for e in of]
+    begun = [datetime.datetime.fromisoformat(e["time"]) for e in events if e["event"] == "run begins"]
+    ended = [
+        datetime.datetime.fromisoformat(e["time"]) for e in events if e["event"] == "stage ends" and e["stage"] == LAST
+    ]
+    return (max(ended) - min(begun)).total_seconds()
+
+
+def compiling(out: Path) -> dict:
+    """What XLA's programs cost a run, and how long all of it took."""
+    (events,) = _events(out, 1)
+    times = [datetime.datetime.fromisoformat(e["time"]) for e in events]
+    found = next(e["compiling"] for e in events if e["event"] == "run ends")
+    return {**found, "whole": (times[-1] - times[0]).total_seconds()}
+
+
+def measure(root: Path, rounds: int) -> dict:
+    """All of it: one run with an empty cache, the same again, then pairs of runs and shared runs in turns."""
+    found = {k: v for k, v in about("whole").items() if k != "suite"}
+    found |= {"people": PEOPLE, "views": VIEWS, "settings": SETTINGS}
+    place = Place(root)
+    found["compiling"] = {k: compiling(place.run(["half0"], cache="own")[0]) for k in ("cold", "warm")}
+    apart, shared = [], []
+    halves = [f"half{i}" for i in range(SHARED_BY)]
+    for names, shared_by in ((halves, 1), (["all"], SHARED_BY)):  # so that every program is in the cache
+        place.run(names, shared_by)
+    for _ in range(rounds):
+        apart.append(seconds_of(place.run(halves), 1))
+        shared.append(seconds_of(place.run(["all"], SHARED_BY), SHARED_BY))
+    return found | {"apart": apart, "shared": shared}
+
+
+def section(found: dict) -> str:
+    """The page's part, from the measured numbers alone."""
+    ratios = np.asarray(found["apart"]) / np.asarray(found["shared"])
+    busy = found["load"] > QUIET * found["cores"]
+    rows = [
+        [name, *(f"{of[key]:,.0f}" for key in ("programs", "found", "seconds", "whole"))]
+        for name, of in found["compiling"].items()
+    ]
+    count, steps = (found["settings"][f"fit.{key}"] for key in ("gaussians", "steps"))
+    sizes = f"{SIZE}x{SIZE} pixels, {count:,} Gaussians, {steps} steps"
+    each = " and ".join(f"{len(times)} times {np.median(times):.0f} s" for times in (found["apart"], found["shared"]))
+    parts = [
+        f"Measured on {found['device']}, commit {found['commit']}, jax {found['versions']['jax']}, load"
+        f" {found['load']:.1f}{' (busy: nothing is judged)' if busy else ''}: {found['people']} identities of"
+        f" {found['views']} views, {sizes}; few steps of training.",
+        markdown(["a run of half of them", "programs", "of them in the cache", "compiling, s", "all of it, s"], rows),
+        f"Two runs of a half each at the same time, and one run of all by two processes, until the last identity is"
+        f" rendered ({each}, in turns, median): sharing a run reaches **{np.median(ratios):.2f}** of the speed of two"
+        f" independent runs ({ratios.min():.2f} to {ratios.max():.2f}).",
+    ]
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """Measures, and writes bench/history/whole.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("out/bench/whole"))
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    write_json(WHOLE, measure(given.out.resolve(), given.rounds))
+    print(section(json.loads(WHOLE.read_text())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Views of one head in blocks of one size, dealt to devices in turn.
+
+One compiled program serves heads with any number of views. What a block gives does not depend on who computes it, and
+sums go over the blocks in order: the bits are the same on any number of devices.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+T = TypeVar("T")
+Devices = Sequence[jax.Device]  # none: where the arrays lie
+
+VIEWS = 8  # in a block; a GPU renders those of a block at the same time
+
+
+def count_of(views: Any) -> int:
+    """How many views there are: the leading axis of every array."""
+    return len(jax.tree.leaves(views)[0])
+
+
+def deal(views: T, devices: Devices = (), size: int = VIEWS) -> list[T]:
+    """The views in blocks of `size` (or all, where there are fewer), the last one filled up with its last view."""
+    count = count_of(views)
+    size = max(min(size, count), 1)
+    blocks = []
+    for start, device in zip(range(0, count, size), itertools.cycle(devices or (None,))):
+        block = _taken(views, np.minimum(np.arange(start, start + size), count - 1))
+        blocks.append(block if device is None else jax.device_put(block, device))
+    return blocks
+
+
+def real(count: int, size: int = VIEWS) -> list[np.ndarray]:
+    """Which places of each block (see `deal`) hold a view of their own."""
+    size = max(min(size, count), 1)
+    return [np.arange(start, start + size) < count for start in range(0, count, size)]
+
+
+def _taken(views: T, chosen: np.ndarray) -> T:
+    # Arrays of the host stay there until a block is put somewhere.
+    return jax.tree.map(lambda x: x[chosen] if isinstance(x, np.ndarray) else _rows(x, chosen), views)
+
+
+@jax.jit
+def _rows(x: jax.Array, chosen: jax.Array) -> jax.Array:
+    return x[chosen]
+
+
+def beside(shared: T, devices: Devices) -> list[T]:
+    """What all blocks need, on each of the devices."""
+    return [jax.device_put(shared, device) for device in devices] if devices else [shared]
+
+
+def joined(blocks: Sequence[T], count: int, devices: Devices = ()) -> T:
+    """The first `count` views of all blocks, on the first device."""
+    if devices:
+        blocks = [jax.device_put(block, devices[0]) for block in blocks]
+    return jax.tree.map(lambda *x: jnp.concatenate(x)[:count], *blocks)
+
+
+def by_view(program: Callable[[Any, T], Any], shared: Any, views: T, devices: Devices = ()) -> Any:
+    """`program(shared, block)` of every block, all devices at work at the same time.
+
+    Args:
+        program: compiled; the leading axis of what it returns is that of its block.
+        shared: what it needs besides.
+        views: leading axis of every array: the views.
+
+    Returns:
+        what the program returns, for all views, on the first device.
+    """
+    copies = itertools.cycle(beside(shared, devices))
+    parts = [program(own, block) for own, block in zip(copies, deal(views, devices))]
+    return joined(parts, count_of(views), devices)
