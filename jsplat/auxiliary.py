@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -89,15 +90,47 @@ def concatenate(sets: list[AuxiliarySet]) -> AuxiliarySet:
 def write_auxiliary(path: Path, data: AuxiliarySet) -> None:
     """Writes images, labels, samples.jsonl and labelset.json, whole or not at all."""
     with new_folder(path) as folder:
-        lines = []
-        for i in range(len(data)):
-            write_png(folder / f"images/{i:05d}.png", data.images[i])
-            write_png(folder / f"labels/{i:05d}.png", data.labels[i])
-            row = {"image": f"images/{i:05d}.png", "label": f"labels/{i:05d}.png", "identity": data.identity[i]}
-            row |= {"yaw": float(data.yaw[i]), "pitch": float(data.pitch[i])}
-            lines.append(json.dumps(row | {"weight": float(data.weights[i]), "source": data.source[i]}))
-        write_bytes(folder / "samples.jsonl", ("\n".join(lines) + "\n").encode())
-        write_json(folder / "labelset.json", data.labelset.to_json())
+        _write_index(folder, [_write_sample(folder, i, data, i) for i in range(len(data))], data.labelset)
+
+
+def write_parts(path: Path, parts: Iterable[AuxiliarySet], photos: int) -> None:
+    """`write_auxiliary` of several sets, of which one is in memory at a time: all photographs, then all renders.
+
+    Args:
+        photos: how many photographs the parts hold altogether.
+
+    Raises:
+        InputError: no parts, parts that do not fit together, or another number of photographs.
+    """
+    rows, first = {"photo": [], "render": []}, None
+    with new_folder(path) as folder:
+        for part in parts:
+            (h, w), about = part.images.shape[1:3], (part.images.shape[1:3], part.labelset)
+            first = first or about
+            if about != first:
+                got = f"{w}x{h} pixels, {part.labelset.names}"
+                raise InputError(f"write_parts: {part.identity[0]}", wanted="size and classes of the others", got=got)
+            for i, source in enumerate(part.source):
+                number = len(rows[source]) + (photos if source == "render" else 0)
+                rows[source].append(_write_sample(folder, number, part, i))
+        if first is None or len(rows["photo"]) != photos:
+            raise InputError("write_parts: parts", wanted=f"{photos} photographs", got=len(rows["photo"]))
+        _write_index(folder, [*rows["photo"], *rows["render"]], first[1])
+
+
+def _write_sample(folder: Path, number: int, data: AuxiliarySet, i: int) -> str:
+    """Picture `i` of a set as files of that number; returns its line of samples.jsonl."""
+    image, label = f"images/{number:05d}.png", f"labels/{number:05d}.png"
+    write_png(folder / image, data.images[i])
+    write_png(folder / label, data.labels[i])
+    row = {"image": image, "label": label, "identity": data.identity[i]}
+    row |= {"yaw": float(data.yaw[i]), "pitch": float(data.pitch[i])}
+    return json.dumps(row | {"weight": float(data.weights[i]), "source": data.source[i]})
+
+
+def _write_index(folder: Path, lines: list[str], labelset: LabelSet) -> None:
+    write_bytes(folder / "samples.jsonl", ("\n".join(lines) + "\n").encode())
+    write_json(folder / "labelset.json", labelset.to_json())
 
 
 def read_auxiliary(path: Path) -> AuxiliarySet:

@@ -1,5 +1,6 @@
 """How good labels and pictures are: scores against truth by head pose, agreement between views, PSNR and SSIM."""
 
+import array
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from jsplat.labelset import IGNORE, LabelSet
 
 YAW_BINS = ((15.0, "0-15"), (45.0, "15-45"), (75.0, "45-75"), (105.0, "75-105"), (math.inf, ">105"))
 BINS = (*(name for _, name in YAW_BINS), "steep", "side", "all")
+RESAMPLED = ("side", "all")  # bins whose f1 gets an interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +87,64 @@ def score(
     Raises:
         InputError: shapes differ, or a map holds an id that is no class.
     """
+    return scores_of(tally(predicted, truth, yaw, pitch, identity, labelset, config), labelset, config)
+
+
+@dataclasses.dataclass
+class Tally:
+    """What is counted of label maps, for `scores_of`; of any number of pictures it is small.
+
+    Attributes:
+        n: pictures per bin; the axis `bin` goes as BINS.
+        matrices: pixel counts, rows are true classes, columns predicted ones; the last column counts "no answer".
+        boundary: pixel counts in the bands of `config.boundary` and `config.boundary_standard`: in both the
+            prediction's and the truth's (with equal labels), in the prediction's, in the truth's.
+        miou: per bin, of each picture that has one.
+        people: per bin of RESAMPLED, of each person with pictures there: pixels hit, true and answered per class.
+    """
+
+    n: Int[np.ndarray, " bin"]
+    matrices: Int[np.ndarray, "bin k k1"]
+    boundary: Int[np.ndarray, "bin 2 3 k"]
+    miou: tuple[array.array, ...]
+    people: dict[str, dict[str, Int[np.ndarray, "3 k"]]]
+
+    @staticmethod
+    def empty(classes: int) -> "Tally":
+        """Nothing counted yet."""
+        shapes = (), (classes, classes + 1), (2, 3, classes)
+        n, matrices, boundary = (np.zeros((len(BINS), *shape), np.int64) for shape in shapes)
+        return Tally(n, matrices, boundary, tuple(array.array("d") for _ in BINS), {name: {} for name in RESAMPLED})
+
+    def add(self, other: "Tally") -> None:
+        """Counts the pictures of another tally too; the order of additions decides the last bits of `miou_per_image`.
+
+        Raises:
+            InputError: the other one counted other classes.
+        """
+        own, more = self.matrices.shape[1], other.matrices.shape[1]
+        if own != more:
+            raise InputError("Tally.add: other", wanted=f"{own} classes", got=more)
+        self.n += other.n
+        self.matrices += other.matrices
+        self.boundary += other.boundary
+        for values, further in zip(self.miou, other.miou):
+            values.extend(further)
+        for name, people in other.people.items():
+            for person, counts in people.items():
+                self.people[name][person] = self.people[name].get(person, 0) + counts
+
+
+def tally(
+    predicted: UInt8[np.ndarray, "..."],
+    truth: UInt8[np.ndarray, "n h w"],
+    yaw: Float[np.ndarray, "..."],
+    pitch: Float[np.ndarray, "..."],
+    identity: tuple[str, ...],
+    labelset: LabelSet,
+    config: EvaluateConfig = EvaluateConfig(),
+) -> Tally:
+    """Counts what `score` looks at; arguments and errors are those of `score`."""
     predicted, truth, yaw, pitch = (np.asarray(a) for a in (predicted, truth, yaw, pitch))
     if predicted.ndim != 3 or predicted.shape != truth.shape:
         raise InputError("score: predicted", wanted=f"the shape of truth {truth.shape}", got=predicted.shape)
@@ -93,44 +153,48 @@ def score(
         raise InputError("score: truth, yaw, pitch, identity", wanted="one entry per picture", got=got)
     labelset.check(predicted, "score: predicted")
     labelset.check(truth, "score: truth")
-    k = len(labelset)
-    matrices = np.stack([_confusion(p, t, k) for p, t in zip(predicted, truth)]) if len(truth) else _empty(k, k + 1)
-    bands = []
-    for share in (config.boundary, config.boundary_standard):
-        width = max(1, round(share * math.hypot(*truth.shape[1:])))
-        counts = [_boundary_counts(p, t, k, width) for p, t in zip(predicted, truth)]
-        bands.append(np.stack(counts) if counts else _empty(3, k))
-    chosen = pose_bins(yaw, pitch)
-    per_image = np.asarray([_mean(_iou(m)) for m in matrices], object)
-    bins = {}
-    for name, mask in chosen.items():
-        matrix, images = matrices[mask].sum(0), [x for x in per_image[mask] if x is not None]
-        f1, iou = _f1(matrix), _iou(matrix)
-        bins[name] = {
+    k, counted, diagonal = len(labelset), Tally.empty(len(labelset)), math.hypot(*truth.shape[1:])
+    radii = [max(1, round(share * diagonal)) for share in (config.boundary, config.boundary_standard)]
+    places = np.stack([*pose_bins(yaw, pitch).values()], 1)
+    for seen, true, bins, person in zip(predicted, truth, places, identity):
+        matrix = _confusion(seen, true, k)
+        counted.n[bins] += 1
+        counted.matrices[bins] += matrix
+        counted.boundary[bins] += np.stack([_boundary_counts(seen, true, k, radius) for radius in radii])
+        if (miou := _mean(_iou(_counts(matrix)))) is not None:
+            for i in np.flatnonzero(bins):
+                counted.miou[i].append(miou)
+        for name, people in counted.people.items():
+            if bins[BINS.index(name)]:
+                people[person] = people.get(person, 0) + _counts(matrix)
+    return counted
+
+
+def scores_of(counted: Tally, labelset: LabelSet, config: EvaluateConfig = EvaluateConfig()) -> dict:
+    """The scores of what `tally` counted, as `score` returns them; `config` and `labelset` are those of the tally."""
+    rows, matrices = {}, dict(zip(BINS, counted.matrices))
+    for i, (name, matrix) in enumerate(matrices.items()):
+        f1, iou = _f1(_counts(matrix)), _iou(_counts(matrix))
+        near, near_standard = (_boundary_iou(band) for band in counted.boundary[i])
+        rows[name] = {
             "f1": _mean(f1[1:]),
             "f1_core": _mean(f1[labelset.core_ids]),
-            "f1_merged": _mean(_f1(_merge(matrix, labelset.merged_ids))[1:]),
+            "f1_merged": _mean(_f1(_counts(_merge(matrix, labelset.merged_ids)))[1:]),
             "miou": _mean(iou),
             "miou_fg": _mean(iou[1:]),
-            "miou_per_image": float(np.mean(images)) if images else None,
-            "boundary_iou": _mean(_boundary_iou(bands[0][mask].sum(0))[1:]),
-            "boundary_iou_standard": _mean(_boundary_iou(bands[1][mask].sum(0))[1:]),
-            "n": int(mask.sum()),
+            "miou_per_image": float(np.mean(counted.miou[i])) if counted.miou[i] else None,
+            "boundary_iou": _mean(near[1:]),
+            "boundary_iou_standard": _mean(near_standard[1:]),
+            "n": int(counted.n[i]),
         }
-    side, everything = matrices[chosen["side"]].sum(0), matrices.sum(0)
-    people = np.asarray(identity, object)
     return {
-        "bins": bins,
-        "classes": _per_class(everything, labelset),
-        "classes_side": _per_class(side, labelset),
-        "f1_merged": bins["all"]["f1_merged"],
-        "ci": {b: _interval(matrices[chosen[b]], people[chosen[b]], config) for b in ("side", "all")},
-        "confusion": {"side": side[:, :k].tolist(), "all": everything[:, :k].tolist()},
+        "bins": rows,
+        "classes": _per_class(matrices["all"], labelset),
+        "classes_side": _per_class(matrices["side"], labelset),
+        "f1_merged": rows["all"]["f1_merged"],
+        "ci": {name: _interval(counted.people[name], config) for name in RESAMPLED},
+        "confusion": {name: matrices[name][:, :-1].tolist() for name in RESAMPLED},
     }
-
-
-def _empty(*shape: int) -> np.ndarray:
-    return np.zeros((0, *shape), np.int64)
 
 
 def _confusion(predicted: np.ndarray, truth: np.ndarray, k: int) -> Int[np.ndarray, "k k1"]:
@@ -144,18 +208,21 @@ def _divide(above: np.ndarray, below: np.ndarray, defined: np.ndarray) -> Float[
     return np.where(defined, above / np.where(defined, below, 1), np.nan)
 
 
-def _f1(matrix: np.ndarray) -> Float[np.ndarray, "*b k"]:
-    """F1 per class, NaN for a class the truth does not hold."""
-    k = matrix.shape[-2]
-    true, answered = matrix.sum(-1), matrix.sum(-2)[..., :k]
-    hit = np.diagonal(matrix, axis1=-2, axis2=-1)
+def _counts(matrix: Int[np.ndarray, "k k1"]) -> Int[np.ndarray, "3 k"]:
+    """Pixels per class: hit, true, answered."""
+    return np.stack([np.diagonal(matrix), matrix.sum(1), matrix.sum(0)[:-1]])
+
+
+def _f1(counts: np.ndarray) -> Float[np.ndarray, "*b k"]:
+    """F1 per class of counts `*b 3 k`, NaN for a class the truth does not hold."""
+    hit, true, answered = np.moveaxis(counts, -2, 0)
     return _divide(2 * hit, true + answered, true > 0)
 
 
-def _iou(matrix: np.ndarray) -> Float[np.ndarray, " k"]:
+def _iou(counts: Int[np.ndarray, "3 k"]) -> Float[np.ndarray, " k"]:
     """IoU per class, NaN for a class that neither truth nor prediction holds."""
-    hit = np.diagonal(matrix)
-    union = matrix.sum(1) + matrix.sum(0)[: len(matrix)] - hit
+    hit, true, answered = counts
+    union = true + answered - hit
     return _divide(hit, union, union > 0)
 
 
@@ -179,19 +246,16 @@ def _merge(matrix: Int[np.ndarray, "k k1"], merged: Int[np.ndarray, " k"]) -> In
 
 
 def _per_class(matrix: np.ndarray, labelset: LabelSet) -> dict[str, dict[str, float | None]]:
-    f1, iou = _f1(matrix), _iou(matrix)
-    rows = zip(labelset.names, iou.tolist(), f1.tolist())
+    rows = zip(labelset.names, _iou(_counts(matrix)).tolist(), _f1(_counts(matrix)).tolist())
     return {n: {"iou": None if math.isnan(i) else i, "f1": None if math.isnan(f) else f} for n, i, f in rows}
 
 
-def _interval(matrices: np.ndarray, people: np.ndarray, config: EvaluateConfig) -> list[float] | None:
-    names, owner = np.unique(people.astype(str), return_inverse=True)
-    if len(names) < 2:
+def _interval(people: dict[str, np.ndarray], config: EvaluateConfig) -> list[float] | None:
+    if len(people) < 2:
         return None  # one person resampled is always the same person
-    pooled = np.zeros((len(names), *matrices.shape[1:]))
-    np.add.at(pooled, owner, matrices)
+    pooled = np.stack([people[name] for name in sorted(people)]).astype(float)  # sorted: draws go to names
     rng = np.random.default_rng(config.seed)
-    draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), config.resamples)
+    draws = rng.multinomial(len(people), np.full(len(people), 1 / len(people)), config.resamples)
     f1 = _f1(np.tensordot(draws.astype(float), pooled, 1))[:, 1:]
     means = [m for m in map(_mean, f1) if m is not None]
     return [float(x) for x in np.percentile(means, [2.5, 97.5])] if means else None

@@ -8,7 +8,18 @@ import pytest
 
 from jsplat.camera import Camera, orbit
 from jsplat.errors import InputError
-from jsplat.evaluate import BINS, EvaluateConfig, agreement, pose_bins, psnr, score, ssim
+from jsplat.evaluate import (
+    BINS,
+    EvaluateConfig,
+    Tally,
+    agreement,
+    pose_bins,
+    psnr,
+    score,
+    scores_of,
+    ssim,
+    tally,
+)
 from jsplat.labelset import IGNORE, LabelSet
 
 LABELS = LabelSet(
@@ -181,6 +192,38 @@ def test_interval_holds_the_score_and_depends_on_people_not_pictures():
     twice = scored(np.repeat(predicted, 2, 0), np.repeat(truth, 2, 0), identity=tuple("aaaabbbbccccdddd"))
     assert twice["ci"]["all"] == pytest.approx(result["ci"]["all"], abs=EXACT)
     assert scored(predicted, truth)["ci"]["all"] is None  # one person says nothing about others
+
+
+def test_counts_of_one_person_after_the_other_give_every_bit_of_the_scores_of_all_pictures_together():
+    rng = np.random.default_rng(3)
+    counts = (3, 200, 1, 9, 40)  # more than 128 numbers are added in pairs, so the order of additions shows
+    predicted, truth = random_maps(sum(counts))
+    truth[5] = IGNORE  # a picture without a score of its own
+    yaw, pitch = rng.uniform(-120, 120, len(truth)), rng.uniform(-50, 50, len(truth))
+    people = tuple(name for name, n in zip("edcba", counts) for _ in range(n))
+    whole = scored(predicted, truth, yaw, pitch, people)
+    streamed = Tally.empty(len(LABELS))
+    for name in "edcba":
+        own = np.flatnonzero([person == name for person in people])
+        streamed.add(tally(predicted[own], truth[own], yaw[own], pitch[own], (name,) * len(own), LABELS))
+    assert scores_of(streamed, LABELS) == whole
+    assert whole["ci"]["side"][0] < whole["bins"]["side"]["f1"] < whole["ci"]["side"][1]
+    each = [scored(p[None], t[None])["bins"]["all"]["miou"] for p, t in zip(predicted, truth)]
+    assert each.count(None) == 1
+    assert whole["bins"]["all"]["miou_per_image"] == np.mean([miou for miou in each if miou is not None])
+    wide = Tally.empty(19)
+    with pytest.raises(InputError, match=r"Tally.add: other: wanted 5 classes, got 19"):
+        streamed.add(wide)
+
+
+def test_counts_of_one_person_may_come_in_pieces():
+    predicted, truth = random_maps(8)
+    people, yaw = tuple("abababab"), np.asarray([0, 90.0] * 4)
+    pieces = Tally.empty(len(LABELS))
+    for part in (slice(0, 3), slice(3, 8)):
+        pieces.add(tally(predicted[part], truth[part], yaw[part], np.zeros(8)[part], people[part], LABELS))
+    assert scores_of(pieces, LABELS) == scored(predicted, truth, yaw, identity=people)
+    assert pieces.people["side"].keys() == {"b"}, "who has no picture in a bin cannot be drawn for its interval"
 
 
 def test_bad_input_is_named():

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import re
+import sys
 
 import jax
 import numpy as np
@@ -12,11 +13,15 @@ import pytest
 from click.testing import CliRunner
 
 from jsplat import cli
-from jsplat.auxiliary import read_auxiliary
+from jsplat.auxiliary import concatenate, from_captures, read_auxiliary, write_auxiliary, write_parts
 from jsplat.capture import read_capture, write_capture
 from jsplat.cli import group
-from jsplat.errors import InputError
+from jsplat.config import load
+from jsplat.errors import InputError, Stopped
+from jsplat.evaluate import agreement, score
 from jsplat.fit import FitConfig
+from jsplat.heads import HeadsConfig
+from jsplat.pipeline import RunConfig, write_people
 from jsplat.pipeline.stage import (
     fingerprint,
     finished,
@@ -27,6 +32,8 @@ from jsplat.pipeline.stage import (
     stage,
     unfinished,
 )
+from jsplat.unfinished import STOP
+from tests import ball
 from tests.tiny import SETTINGS
 
 METHODS = ("teacher", "vote_plain", "refined", "oracle", "control", "truth_student", "student")
@@ -108,6 +115,64 @@ def test_a_fingerprint_follows_settings_and_files(tmp_path):
         fingerprint(tmp_path / "no")
 
 
+# Parts of the loop that can be had without the whole
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_people_that_are_there_are_not_rendered_again(tmp_path, monkeypatch):
+    module = sys.modules[write_people.__module__]
+    config, rendered, real = RunConfig(heads=HeadsConfig(size=16, samples=1)), [], module.render_captures
+
+    def render(identities, *args):
+        rendered.extend(identities)
+        if len(rendered) == 3:
+            raise KeyboardInterrupt
+        return real(identities, *args)
+
+    write_people(tmp_path / "whole", range(4), 2, "frontal", config)
+    monkeypatch.setattr(module, "render_captures", render)
+    with pytest.raises(KeyboardInterrupt):
+        write_people(tmp_path / "heads", range(4), 2, "frontal", config)
+    (work,) = tmp_path.glob(".heads.*")
+    torn = work / ".head0002.1.tmp" / "images"
+    torn.mkdir(parents=True)
+    (torn / "000.png").write_bytes(b"torn")
+    finished_before = times(work / "head0000") | times(work / "head0001")
+    monkeypatch.setattr(STOP, "is_set", lambda: len(rendered) == 4)
+    with pytest.raises(Stopped, match="stopped at person 3"):
+        write_people(tmp_path / "heads", range(4), 2, "frontal", config)
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "render_captures", render)
+    write_people(tmp_path / "heads", range(4), 2, "frontal", config)
+    assert rendered == [0, 1, 2, 2, 3]
+    assert times(tmp_path / "heads" / "head0000") | times(tmp_path / "heads" / "head0001") == finished_before
+    got, want = contents(tmp_path / "heads"), contents(tmp_path / "whole")
+    assert len(want.pop("run.json")) > 0
+    got.pop("run.json")
+    assert got == want
+
+
+def test_a_set_in_parts_is_the_set_in_one(tmp_path):
+    """Photographs come first whatever the parts, and every file is the same."""
+    people = [from_captures([ball.capture(name, np.arange(n) * 60.0)]) for name, n in (("a", 2), ("b", 4), ("c", 3))]
+    renders = [dataclasses.replace(p, source=("render",) * len(p), images=p.images[::-1].copy()) for p in people]
+    write_auxiliary(tmp_path / "one", concatenate([*people, *renders]))
+    write_parts(tmp_path / "parts", (concatenate(list(pair)) for pair in zip(people, renders)), photos=9)
+    assert len(contents(tmp_path / "one")) == 2 * 18 + 2
+    assert contents(tmp_path / "parts") == contents(tmp_path / "one")
+    with pytest.raises(InputError, match="write_parts: parts: wanted 8 photographs, got 9"):
+        write_parts(tmp_path / "bad", people, photos=8)
+    with pytest.raises(InputError, match="write_parts: parts: wanted 0 photographs, got 0"):
+        write_parts(tmp_path / "bad", [], photos=0)
+    small = from_captures([ball.capture("d", [0.0, 60.0], size=16)])
+    with pytest.raises(InputError, match=r"write_parts: d: wanted size and classes of the others, got 16x16 pixels, "):
+        write_parts(tmp_path / "bad", [*people, small], photos=11)
+    assert not (tmp_path / "bad").exists()
+
+
 # The whole loop
 
 
@@ -165,6 +230,31 @@ def test_the_report_has_the_documented_keys(out):
     assert "head0000" in page
     for name in STAGES:
         assert json.loads((out / "run" / name / "run.json").read_text())["seconds"] == report["stages"][name]
+
+
+def test_the_report_tells_what_all_pictures_together_score(out):
+    report = json.loads((out / "run" / "report.json").read_text())
+    config = load(RunConfig, out / "config.toml")
+    people = [read_capture(out / "captures" / f"head000{i}", config.size) for i in range(2)]
+    known = [load_arrays(out / "run" / "label" / f"{c.identity}.npz") for c in people]
+
+    def scores(chosen, key):
+        return score(
+            np.concatenate([known[i][key] for i in chosen]),
+            np.concatenate([people[i].labels for i in chosen]),
+            np.concatenate([people[i].yaw for i in chosen]),
+            np.concatenate([people[i].pitch for i in chosen]),
+            tuple(people[i].identity for i in chosen for _ in people[i].images),
+            people[0].labelset,
+        )
+
+    for method in ("vote_plain", "refined", "oracle"):
+        for i, name in enumerate(("fitted", "unseen")):
+            across = agreement(known[i][method], known[i]["depth"], people[i].cameras)
+            assert report[method][name] == scores([i], method) | {"agreement": across}, (method, name)
+    bins = scores([0, 1], "oracle")["bins"]
+    assert report["ablation"]["oracle, sharpened"]["f1_side"] == bins["side"]["f1"]
+    assert report["ablation"]["palette, as the paper"]["f1_frontal"] == scores([0, 1], "palette")["bins"]["0-15"]["f1"]
 
 
 def test_the_oracle_knows_more_than_the_untrained_teacher(out):

@@ -1,23 +1,31 @@
 """The report's numbers, words and page, from small made-up results."""
 
 import base64
+import dataclasses
 import json
 import re
+import weakref
 from html.parser import HTMLParser
 
 import cv2
 import numpy as np
 import pytest
 
-from jsplat.errors import InputError
+from jsplat.capture import write_capture
+from jsplat.errors import InputError, Stopped
 from jsplat.evaluate import BINS as EVALUATED_BINS
-from jsplat.evaluate import score
+from jsplat.evaluate import agreement, score
 from jsplat.figures import heatmap, lines
 from jsplat.findings import BINS, GROUPS, METHODS, Goals, findings, headline
 from jsplat.labelset import CELEBAMASK_HQ as LABELS
 from jsplat.labelset import IGNORE
+from jsplat.listing import Listed, list_captures
+from jsplat.parser import Architecture, new_parser
 from jsplat.pictures import PictureRow, Pictures, Turntable, overlay
+from jsplat.pipeline import reporting
+from jsplat.pipeline.stage import save_arrays
 from jsplat.report import write_report
+from tests import ball
 
 SIZE = 16
 
@@ -271,3 +279,114 @@ def test_simulated_edits_are_told_in_one_sentence(tmp_path):
     text = (tmp_path / "report.html").read_text()
     assert "Each corrected 12 other views" in text
     assert "went from 50.0 to 62.5 %, to 60.0 % without" in text
+
+
+# Everybody scored, one person in memory at a time
+
+
+@pytest.fixture
+def scored(tmp_path, monkeypatch):
+    """A run of five people as far as it has labels: its groups, the captures, what each method says of each person."""
+    rng, captures, said = np.random.default_rng(0), [], {}
+    for i, views in enumerate((8, 3, 5, 8, 6)):
+        capture = ball.capture(f"p{i}", np.arange(views) * 45.0 - 90, turn=0.3 * i)
+        captures.append(capture)
+        write_capture(tmp_path / "captures" / capture.identity, capture)
+        names = ("vote_plain", "refined", "oracle", "pose", "teacher", "student")
+        wrong = {name: rng.random(capture.labels.shape) < 0.1 * j for j, name in enumerate(names)}
+        said[capture.identity] = {name: np.where(w, 2, capture.labels).astype(np.uint8) for name, w in wrong.items()}
+        depth = np.where(capture.labels > 0, ball.DISTANCE - ball.RADIUS, 0).astype(np.float32)
+        kept = {name: said[capture.identity][name] for name in names[:3] + ("pose",) * (i != 1)}
+        save_arrays(tmp_path / "label" / f"{capture.identity}.npz", depth=depth, **kept)
+        said[capture.identity]["depth"] = depth
+    parsers = {name: new_parser(Architecture(18, 0.05, 32), ball.SIDES, seed=0) for name in ("teacher", "student")}
+
+    def predict(parser, images):
+        name = next(name for name, known in parsers.items() if known is parser)
+        (person,) = (c.identity for c in captures if np.array_equal(c.images, images))
+        return said[person][name]
+
+    monkeypatch.setattr(reporting, "predict_labels", predict)
+    listed = list_captures(tmp_path / "captures", None)
+    return tmp_path, {"fitted": listed[:3], "unseen": listed[3:]}, parsers, captures, said
+
+
+def together(captures, said, method):
+    """The scores of all pictures of some people in one call."""
+    depth = [agreement(said[c.identity][method], said[c.identity]["depth"], c.cameras) for c in captures]
+    return score(
+        np.concatenate([said[c.identity][method] for c in captures]),
+        np.concatenate([c.labels for c in captures]),
+        np.concatenate([c.yaw for c in captures]),
+        np.concatenate([c.pitch for c in captures]),
+        tuple(c.identity for c in captures for _ in c.images),
+        ball.SIDES,
+    ) | {"agreement": float(np.mean(depth))}
+
+
+def test_people_scored_one_by_one_score_as_all_pictures_together(scored):
+    out, groups, parsers, captures, said = scored
+    counts, rows = reporting.count(out, groups, parsers, ("refined", "pose"))
+    got = counts.scores({"fitted": 3, "unseen": 2})
+    members = {"fitted": captures[:3], "unseen": captures[3:]}
+    want = {m: {g: together(of, said, m) for g, of in members.items()} for m in counts.methods}
+    assert list(got) == ["teacher", "vote_plain", "refined", "oracle", "student"]
+    assert got == want
+    assert len({json.dumps(of) for of in got.values()}) == 5
+    assert got["student"]["unseen"]["ci"]["all"] is not None
+    bins = together(captures, said, "refined")["bins"]
+    wanted = {"f1_frontal": bins["0-15"]["f1"], "f1_45_75": bins["45-75"]["f1"], "f1_75_105": bins["75-105"]["f1"]}
+    wanted |= {"f1_side": bins["side"]["f1"], "f1_core_side": bins["side"]["f1_core"]}
+    ablation = counts.ablation({"ours": "refined", "not of p1": "pose", "of nobody": "trained"})
+    assert ablation == {"ours": wanted}
+    assert counts.scores({"fitted": 4, "unseen": 2}).keys() == got.keys()
+    assert "fitted" not in counts.scores({"fitted": 4, "unseen": 2})["teacher"], "somebody has no truth"
+    shown = [
+        f"{name}, {group}" for group, names in (("fitted", ("p0", "p1")), ("unseen", ("p3", "p4"))) for name in names
+    ]
+    assert [", ".join(row.title.split(", ")[:2]) for row in rows] == [name for name in shown for _ in range(4)]
+    assert set(rows[0].masks) == {"truth", *got}
+    view = int(np.argmin(np.abs(captures[0].yaw - 0.0) + np.abs(captures[0].pitch)))
+    np.testing.assert_array_equal(rows[0].masks["student"], said["p0"]["student"][view])
+    np.testing.assert_array_equal(rows[0].photo, captures[0].images[view])
+
+
+def test_nothing_of_a_person_is_in_memory_when_the_next_is_read(scored, monkeypatch):
+    out, groups, parsers, *_ = scored
+    alive, read, load = [], Listed.read, reporting.load_arrays
+
+    def watched(things):
+        alive.extend(map(weakref.ref, things))
+
+    def reading(listed):
+        assert [thing() for thing in alive if thing() is not None] == []
+        capture = read(listed)
+        watched([capture, capture.images, capture.labels])
+        return capture
+
+    def loading(*args):
+        arrays = load(*args)
+        watched(arrays.values())
+        return arrays
+
+    monkeypatch.setattr(Listed, "read", reading)
+    monkeypatch.setattr(reporting, "load_arrays", loading)
+    reporting.count(out, groups, parsers, ("pose",))
+    assert len(alive) == 5 * (3 + 5) - 1
+
+
+def test_people_without_labels_are_shown_and_not_scored(scored):
+    out, groups, parsers, *_ = scored
+    blind = {name: [dataclasses.replace(one, labelset=None) for one in of] for name, of in groups.items()}
+    counts, rows = reporting.count(out, blind, parsers, ())
+    assert counts.scores({"fitted": 3, "unseen": 2}) == counts.ablation({"ours": "refined"}) == {}
+    assert "truth" not in rows[0].masks
+    assert len(rows) == 16
+
+
+def test_scoring_ends_when_asked_to(scored, monkeypatch):
+    out, groups, parsers, *_ = scored
+    asked = iter([False, False, True])
+    monkeypatch.setattr(reporting.STOP, "is_set", lambda: next(asked))
+    with pytest.raises(Stopped, match="stopped in the report, at p2"):
+        reporting.count(out, groups, parsers, ())

@@ -2,38 +2,29 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from jsplat.auxiliary import AuxiliarySet, read_auxiliary, write_auxiliary
-from jsplat.capture import Capture, write_capture
-from jsplat.compiling import spent
+from jsplat.auxiliary import AuxiliarySet, read_auxiliary, write_parts
+from jsplat.capture import write_capture
 from jsplat.config import to_json
 from jsplat.datasets import read_training_set
 from jsplat.devices import is_first_host, wait_for_hosts
 from jsplat.edit import voted_labels
-from jsplat.errors import InputError
-from jsplat.findings import headline
+from jsplat.errors import InputError, Stopped
 from jsplat.folder import provenance, write_json
 from jsplat.heads import render_captures
-from jsplat.labels import METHODS
 from jsplat.labelset import LabelSet
 from jsplat.listing import Listed, list_captures
-from jsplat.parser import Parser, ParserConfig, load_parser, predict_labels, save_parser, train_parser
-from jsplat.pipeline import editing, stages
+from jsplat.parser import Parser, ParserConfig, load_parser, save_parser, train_parser
+from jsplat.pipeline import editing, reporting, stages
 from jsplat.pipeline.config import RunConfig
-from jsplat.pipeline.scoring import MASK_METHODS, ablation_rows, all_scores, pictures
 from jsplat.pipeline.stage import fingerprint, finished, load_arrays, refused, stage, unfinished
-from jsplat.pipeline.studies import study_of
-from jsplat.progress import log, log_name, log_to
-from jsplat.report import write_report
-
-STUDENTS = ("student", "truth_student", "control")
-EDITS = "edits.json"  # in the stage "simulation"
-TURNTABLE_STEP = 3  # every so many novel views, by yaw, go into the turntable strip
+from jsplat.progress import Progress, log, log_name, log_to
+from jsplat.unfinished import STOP
 
 
 def run(
@@ -105,7 +96,7 @@ def run(
         "fitted": [o for o in left if o.identity not in unseen],
         "unseen": [o for o in left if o.identity in unseen],
     }
-    for name in STUDENTS:
+    for name in reporting.STUDENTS:
         if name == "truth_student" and not (rendered / "truth_student").is_dir():
             continue
         data = replay if name == "control" else read_auxiliary(rendered / name)
@@ -119,9 +110,7 @@ def run(
         do("simulation", about, lambda f: _simulate(f, out, captures_path, names, config), "label")
     failed = {name: why for s in ("parse", "fit", "label", "render") for name, why in refused(out / s).items()}
     if is_first_host():
-        _report(
-            out, {name: [one.read() for one in of] for name, of in groups.items()}, teacher, seconds, failed, config
-        )
+        reporting.report(out, groups, teacher, seconds, failed, config)
     wait_for_hosts(f"{out}: reported")
     return json.loads((out / "report.json").read_text())
 
@@ -150,16 +139,21 @@ def _render(
     stages.render_captures(listed, out / "fit", known, teacher.labelset, config, folder)
     if not is_first_host():
         return
-    captures = [one.read() for one in stages.sound(train, folder)]
-    if not captures:
+    train = stages.sound(train, folder)
+    if not train:
         raise InputError("render", wanted="somebody to train on", got=f"none left: {refused(folder)}")
-    masks = {c.identity: known(c.identity)["refined"] for c in captures}
-    novel = stages.renders_of(folder, captures)
-    write_auxiliary(folder / "student", stages.auxiliary_set(captures, masks, novel, "student", teacher.labelset))
-    truths = {c.identity: c.labels for c in captures if c.labels is not None}
-    if len(truths) == len(captures):
-        data = stages.auxiliary_set(captures, truths, novel, "truth_student", teacher.labelset)
-        write_auxiliary(folder / "truth_student", data)
+
+    def parts(name: str) -> Iterator[AuxiliarySet]:
+        for one in train:
+            capture = one.read()
+            mask = capture.labels if name == "truth_student" else known(one.identity)["refined"]
+            assert mask is not None  # truth is asked for only where everybody's header names labels
+            novel = stages.renders_of(folder, [capture])
+            yield stages.auxiliary_set([capture], {one.identity: mask}, novel, name, teacher.labelset)
+
+    names = ("student", "truth_student") if all(one.labelset is not None for one in train) else ("student",)
+    for name in names:
+        write_parts(folder / name, parts(name), sum(one.shape[0] for one in train))
 
 
 def _labels_of(labelled: Path, identity: str, labelset: LabelSet) -> dict[str, np.ndarray]:
@@ -180,72 +174,7 @@ def _simulate(folder: Path, out: Path, captures_path: Path, names: list[str], co
     if not is_first_host():
         return
     opened = editing.open_run(out, captures_path, config.edit)
-    write_json(folder / EDITS, editing.edits_of(opened, names, config.simulation))
-
-
-def _report(
-    out: Path,
-    groups: dict[str, list[Capture]],
-    teacher: Parser,
-    seconds: dict[str, float],
-    failed: dict[str, str],
-    config: RunConfig,
-) -> None:
-    captures = [c for group in groups.values() for c in group]
-    known = {c.identity: load_arrays(out / "label" / f"{c.identity}.npz") for c in captures}
-    depth = {name: arrays["depth"] for name, arrays in known.items()}
-
-    def masks_of(key: str) -> dict[str, np.ndarray]:
-        return {name: arrays[key] for name, arrays in known.items() if key in arrays}
-
-    masks = {method: masks_of(method) for method in MASK_METHODS}
-    curves = {}
-    for name in STUDENTS:
-        if (out / name / "parser").is_dir():
-            parser = load_parser(out / name / "parser", teacher.labelset)
-            masks[name] = {c.identity: predict_labels(parser, c.images) for c in captures}
-            history = json.loads((out / name / "history.json").read_text())
-            curves[f"Fine-tuning: {name}"] = {"step": history["steps"], "loss": history["loss"]}
-    # Scored like the students, in one look, though its first labels may be flip-averaged.
-    masks["teacher"] = {c.identity: predict_labels(teacher, c.images) for c in captures}
-    about = json.loads((out / "fit" / "fit.json").read_text())
-    curves = {"Fit": about["curve"], **curves}
-    report = {
-        "stages": seconds,
-        "views": {"left_out": json.loads((out / "render" / "left_out.json").read_text())},
-        "fit": {key: about[key] for key in ("psnr", "ssim", "identities")},
-        "failed": failed,
-        **all_scores(groups, masks, depth, teacher.labelset),
-        "config": to_json(config),
-        **provenance(config.seed),
-    }
-    truth = [c for c in captures if c.labels is not None]
-    if config.ablation and truth:
-        named = {method: method for method in METHODS} | {"plain": "vote_plain", "plain, sharpened": "plain_sharpened"}
-        named |= {"trained in the fit": "trained", "palette, as the paper": "palette"}
-        found = {"teacher": masks["teacher"]} | {name: masks_of(key) for name, key in named.items()}
-        found = {name: of for name, of in found.items() if len(of) == len(captures)}
-        found[f"{config.vote.method}, sharpened (refined)"] = masks["refined"]
-        found["oracle, sharpened"] = masks["oracle"]
-        report["ablation"] = ablation_rows(truth, found, teacher.labelset)
-    if "simulation" in seconds:
-        report["edits"] = json.loads((out / "simulation" / EDITS).read_text())
-    if (study := study_of(out)) is not None:
-        report["study"] = study
-    turns = {}
-    for capture in captures[:2] + captures[-1:]:
-        novel = load_arrays(out / "render" / f"{capture.identity}.npz")
-        order = np.argsort(novel["yaw"])[::TURNTABLE_STEP]
-        turns[f"{capture.identity}: novel views"] = (
-            novel["yaw"][order],
-            novel["images"][order],
-            novel["labels_student"][order],
-        )
-    write_report(out, report, pictures(groups, masks, turns, teacher.labelset), curves, config.goals)
-    log("run ends", report=str(out / "report.html"), compiling=spent())
-    written = json.loads((out / "report.json").read_text())
-    for line in headline(written, config.goals):
-        print(line)
+    write_json(folder / reporting.EDITS, editing.edits_of(opened, names, config.simulation))
 
 
 def train_teacher(data_path: Path, out: Path, config: RunConfig, settings: ParserConfig, **options) -> Parser:
@@ -267,14 +196,18 @@ def train_teacher(data_path: Path, out: Path, config: RunConfig, settings: Parse
 
 
 def write_people(out: Path, people: range, views: int, rig: str, config: RunConfig) -> None:
-    """Procedural people as captures on disk; skipped when they are already there."""
+    """Procedural people as captures on disk; skipped when they are already there, all or those that a kill left."""
     wanted = fingerprint(config.heads, config.seed, [people.start, people.stop], views, rig)
     if finished(out, wanted) is None:
         with stage(out, wanted, config.heads, config.seed) as folder:
-            progress = stages.Progress("heads", len(people))
+            progress = Progress("heads", len(people))
             for identity in people:
-                capture: Capture = render_captures([identity], views, config.heads, config.seed, rig)[0]  # type: ignore[arg-type]
-                write_capture(folder / capture.identity, capture)
+                if STOP.is_set():
+                    raise Stopped(f"stopped at person {identity}")
+                # What `render_captures` calls them; a capture that is there is whole.
+                if not (folder / f"head{identity:04d}").is_dir():
+                    (capture,) = render_captures([identity], views, config.heads, config.seed, rig)
+                    write_capture(folder / capture.identity, capture)
                 progress.advance()
 
 

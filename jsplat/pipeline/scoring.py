@@ -1,68 +1,101 @@
-"""From masks to report.json and report.html."""
+"""From masks to numbers and pictures, one person at a time: what is kept are counts and the few pictures shown."""
+
+import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
 from jsplat.auxiliary import AuxiliarySet
 from jsplat.capture import Capture
-from jsplat.evaluate import agreement, score
+from jsplat.evaluate import Tally, agreement, score, scores_of, tally
 from jsplat.labelset import LabelSet
 from jsplat.labeltables import relabel, usual_choices
 from jsplat.parser import Parser, predict_labels
-from jsplat.pictures import PictureRow, Pictures, Turntable
+from jsplat.pictures import PictureRow
 
-MASK_METHODS = ("teacher", "vote_plain", "refined", "oracle")
 SHOWN_YAWS = (0.0, 50.0, -75.0, 100.0)  # one picture row per person and yaw
 
 
-def group_scores(
-    captures: list[Capture], masks: dict[str, np.ndarray], depth: dict[str, np.ndarray], labelset: LabelSet
-) -> dict:
-    """Scores of one method on one group of people, in the shape report.json keeps."""
-    across = [agreement(masks[c.identity], depth[c.identity], c.cameras) for c in captures]
-    known = [a for a in across if a is not None]
-    return scores(captures, masks, labelset) | {"agreement": float(np.mean(known)) if known else None}
+@dataclasses.dataclass
+class Counted:
+    """One method on one group of people, as far as they were counted.
+
+    Attributes:
+        people: how many.
+        agreements: of those where it could be told.
+    """
+
+    tally: Tally
+    people: int = 0
+    agreements: list[float] = dataclasses.field(default_factory=list)
 
 
-def all_scores(
-    groups: dict[str, list[Capture]],
-    masks: dict[str, dict[str, np.ndarray]],
-    depth: dict[str, np.ndarray],
-    labelset: LabelSet,
-) -> dict:
-    """{method: {group: scores}} for every method and group that has masks and truth."""
-    out: dict = {}
-    for method, of in masks.items():
-        for group, captures in groups.items():
-            if captures and all(c.identity in of and c.labels is not None for c in captures):
-                out.setdefault(method, {})[group] = group_scores(captures, of, depth, labelset)
-    return out
+class Counts:
+    """What all methods got right on the people of all groups; only people with true labels count.
 
+    Args:
+        methods: those of which `scores` tells, agreement across views included; `ablation` knows others too.
+    """
 
-def ablation_rows(captures: list[Capture], masks: dict[str, dict[str, np.ndarray]], labelset: LabelSet) -> dict:
-    """F1 of every vote on the geometry, by pose."""
-    rows = {}
-    for vote, of in masks.items():
-        bins = scores(captures, of, labelset)["bins"]
-        rows[vote] = {
-            "f1_frontal": bins["0-15"]["f1"],
-            "f1_45_75": bins["45-75"]["f1"],
-            "f1_75_105": bins["75-105"]["f1"],
-            "f1_side": bins["side"]["f1"],
-            "f1_core_side": bins["side"]["f1_core"],
-        }
-    return rows
+    def __init__(self, labelset: LabelSet, methods: tuple[str, ...]):
+        self.labelset, self.methods = labelset, methods
+        self.with_truth: dict[str, int] = {}  # group -> people
+        self.counted: dict[str, dict[str, Counted]] = {}  # method -> group -> counts
 
+    def add(self, group: str, capture: Capture, masks: Mapping[str, np.ndarray], depth: np.ndarray) -> None:
+        """Counts the masks (`v h w` by method) of one person, `depth` (`v h w`) telling which pixels are one point."""
+        if capture.labels is None:
+            return
+        self.with_truth[group] = self.with_truth.get(group, 0) + 1
+        names = (capture.identity,) * len(capture.images)
+        for method, mask in masks.items():
+            groups = self.counted.setdefault(method, {})
+            counted = groups.setdefault(group, Counted(Tally.empty(len(self.labelset))))
+            counted.tally.add(tally(mask, capture.labels, capture.yaw, capture.pitch, names, self.labelset))
+            counted.people += 1
+            if method in self.methods and (across := agreement(mask, depth, capture.cameras)) is not None:
+                counted.agreements.append(across)
 
-def scores(captures: list[Capture], masks: dict[str, np.ndarray], labelset: LabelSet) -> dict:
-    """`jsplat.evaluate.score` over all pictures of some people."""
-    return score(
-        np.concatenate([masks[c.identity] for c in captures]),
-        np.concatenate([c.labels for c in captures if c.labels is not None]),
-        np.concatenate([c.yaw for c in captures]),
-        np.concatenate([c.pitch for c in captures]),
-        tuple(c.identity for c in captures for _ in c.images),
-        labelset,
-    )
+    def scores(self, sizes: Mapping[str, int]) -> dict:
+        """{method: {group: scores}} in the shape report.json keeps, where a whole group has masks and truth.
+
+        Args:
+            sizes: people of each group.
+        """
+        out: dict = {}
+        for method in self.methods:
+            for group, size in sizes.items():
+                counted = self.counted.get(method, {}).get(group)
+                if counted is not None and counted.people == size:
+                    known = counted.agreements
+                    scores = scores_of(counted.tally, self.labelset)
+                    scores["agreement"] = float(np.mean(known)) if known else None
+                    out.setdefault(method, {})[group] = scores
+        return out
+
+    def ablation(self, methods: Mapping[str, str]) -> dict:
+        """F1 by pose, of all groups together, for every method that has masks of everybody with true labels.
+
+        Args:
+            methods: what a row is called -> the method.
+        """
+        rows = {}
+        for name, method in methods.items():
+            groups = self.counted.get(method, {})
+            if not groups or {group: counted.people for group, counted in groups.items()} != self.with_truth:
+                continue
+            everybody = Tally.empty(len(self.labelset))
+            for counted in groups.values():
+                everybody.add(counted.tally)
+            bins = scores_of(everybody, self.labelset)["bins"]
+            rows[name] = {
+                "f1_frontal": bins["0-15"]["f1"],
+                "f1_45_75": bins["45-75"]["f1"],
+                "f1_75_105": bins["75-105"]["f1"],
+                "f1_side": bins["side"]["f1"],
+                "f1_core_side": bins["side"]["f1_core"],
+            }
+        return rows
 
 
 def set_scores(parser: Parser, data: AuxiliarySet) -> dict:
@@ -73,23 +106,13 @@ def set_scores(parser: Parser, data: AuxiliarySet) -> dict:
     return score(seen, data.labels, data.yaw, data.pitch, data.identity, data.labelset)
 
 
-def pictures(
-    groups: dict[str, list[Capture]],
-    masks: dict[str, dict[str, np.ndarray]],
-    novel: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
-    labelset: LabelSet,
-) -> Pictures:
-    """Photos with masks from a few directions, and turntables (yaw, images, labels) of each person."""
-    rows = []
-    for group, captures in groups.items():
-        for capture in captures[:2]:
-            level = np.abs(capture.pitch) + 0.0
-            for wanted in SHOWN_YAWS:
-                view = int(np.argmin(np.abs(capture.yaw - wanted) + level))
-                shown = {name: of[capture.identity][view] for name, of in masks.items() if capture.identity in of}
-                if capture.labels is not None:
-                    shown = {"truth": capture.labels[view], **shown}
-                title = f"{capture.identity}, {group}, yaw {capture.yaw[view]:.0f}°, pitch {capture.pitch[view]:.0f}°"
-                rows.append(PictureRow(title, capture.images[view], shown))
-    tables = [Turntable(name, images, labels) for name, (_, images, labels) in novel.items()]
-    return Pictures(labelset, rows, tables)
+def picture_rows(group: str, capture: Capture, masks: Mapping[str, np.ndarray]) -> list[PictureRow]:
+    """Photos of one person with masks from a few directions; the rest of the capture is not kept."""
+    rows, level = [], np.abs(capture.pitch)
+    masks = masks if capture.labels is None else {"truth": capture.labels, **masks}
+    for wanted in SHOWN_YAWS:
+        view = int(np.argmin(np.abs(capture.yaw - wanted) + level))
+        title = f"{capture.identity}, {group}, yaw {capture.yaw[view]:.0f}°, pitch {capture.pitch[view]:.0f}°"
+        shown = {method: mask[view].copy() for method, mask in masks.items()}
+        rows.append(PictureRow(title, capture.images[view].copy(), shown))
+    return rows

@@ -1,0 +1,126 @@
+"""The last step of a run: everybody's masks scored against the truth, person by person, into report.json and .html."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from jsplat.compiling import spent
+from jsplat.config import to_json
+from jsplat.errors import Stopped
+from jsplat.findings import headline
+from jsplat.folder import provenance
+from jsplat.labels import METHODS
+from jsplat.listing import Listed
+from jsplat.parser import Parser, load_parser, predict_labels
+from jsplat.pictures import PictureRow, Pictures, Turntable
+from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.scoring import Counts, picture_rows
+from jsplat.pipeline.stage import load_arrays
+from jsplat.pipeline.studies import study_of
+from jsplat.progress import Progress, log
+from jsplat.report import write_report
+from jsplat.unfinished import STOP
+
+STUDENTS = ("student", "truth_student", "control")
+MASKS = ("vote_plain", "refined", "oracle")  # scored as they lie in the stage "label"
+EDITS = "edits.json"  # in the stage "simulation"
+SHOWN = 2  # so many people of each group are shown
+TURNTABLE_STEP = 3  # every so many novel views, by yaw, go into the turntable strip
+
+
+def report(
+    out: Path,
+    groups: dict[str, list[Listed]],
+    teacher: Parser,
+    seconds: dict[str, float],
+    failed: dict[str, str],
+    config: RunConfig,
+) -> None:
+    """Scores a run whose stages are done, writes its report and prints the findings.
+
+    Args:
+        out: the run's folder.
+        groups: who was trained on ("fitted") and who was not ("unseen").
+        seconds: of each stage.
+        failed: who was left out, and why.
+    """
+    students = {n: load_parser(out / n / "parser", teacher.labelset) for n in STUDENTS if (out / n / "parser").is_dir()}
+    # The teacher is scored like the students, in one look, though its first labels may be flip-averaged.
+    votes = _votes(config) if config.ablation else {}
+    counts, rows = count(out, groups, {"teacher": teacher, **students}, tuple(votes.values()))
+    fitted = json.loads((out / "fit" / "fit.json").read_text())
+    found = {
+        "stages": seconds,
+        "views": {"left_out": json.loads((out / "render" / "left_out.json").read_text())},
+        "fit": {key: fitted[key] for key in ("psnr", "ssim", "identities")},
+        "failed": failed,
+        **counts.scores({name: len(listed) for name, listed in groups.items()}),
+        "config": to_json(config),
+        **provenance(config.seed),
+    }
+    if votes and counts.with_truth:
+        found["ablation"] = counts.ablation(votes)
+    if "simulation" in seconds:
+        found["edits"] = json.loads((out / "simulation" / EDITS).read_text())
+    if (study := study_of(out)) is not None:
+        found["study"] = study
+    curves = {"Fit": fitted["curve"]}
+    for name in students:
+        history = json.loads((out / name / "history.json").read_text())
+        curves[f"Fine-tuning: {name}"] = {"step": history["steps"], "loss": history["loss"]}
+    people = [one.identity for listed in groups.values() for one in listed]
+    turns = [_turntable(out / "render", name) for name in dict.fromkeys(people[:SHOWN] + people[-1:])]
+    write_report(out, found, Pictures(teacher.labelset, rows, turns), curves, config.goals)
+    log("run ends", report=str(out / "report.html"), compiling=spent())
+    for line in headline(json.loads((out / "report.json").read_text()), config.goals):
+        print(line)
+
+
+def _votes(config: RunConfig) -> dict[str, str]:
+    """The rows of the ablation: what each is called -> whose masks it scores."""
+    named = {"teacher": "teacher"} | {method: method for method in METHODS} | {"plain": "vote_plain"}
+    named |= {"plain, sharpened": "plain_sharpened", "trained in the fit": "trained"}
+    named |= {"palette, as the paper": "palette", f"{config.vote.method}, sharpened (refined)": "refined"}
+    return named | {"oracle, sharpened": "oracle"}
+
+
+def count(
+    out: Path, groups: dict[str, list[Listed]], parsers: Mapping[str, Parser], more: tuple[str, ...]
+) -> tuple[Counts, list[PictureRow]]:
+    """Everybody's masks against the truth, one person in memory at a time, and the pictures of the first of each group.
+
+    Args:
+        parsers: by the name of their masks, the teacher's first.
+        more: further masks of the stage "label" to be counted, where it has them.
+
+    Raises:
+        Stopped: the process was asked to end.
+    """
+    teacher, *students = parsers
+    methods = (teacher, *MASKS, *students)
+    counts, rows = Counts(parsers[teacher].labelset, methods), []
+    progress = Progress("report", sum(map(len, groups.values())))
+
+    def one(group: str, listed: Listed, shown: bool) -> None:
+        capture, known = listed.read(), load_arrays(out / "label" / f"{listed.identity}.npz")
+        masks = {name: known[name] for name in (*MASKS, *more) if name in known}
+        masks |= {name: predict_labels(parser, capture.images) for name, parser in parsers.items()}
+        counts.add(group, capture, masks, known["depth"])
+        if shown:
+            rows.extend(picture_rows(group, capture, {name: masks[name] for name in methods if name in masks}))
+
+    for group, people in groups.items():
+        for i, listed in enumerate(people):
+            if STOP.is_set():
+                raise Stopped(f"stopped in the report, at {listed.identity}")
+            one(group, listed, i < SHOWN)  # a function, so that nothing of a person is left when the next one is read
+            progress.advance()
+    return counts, rows
+
+
+def _turntable(rendered: Path, identity: str) -> Turntable:
+    novel = load_arrays(rendered / f"{identity}.npz", "yaw", "images", "labels_student")
+    order = np.argsort(novel["yaw"])[::TURNTABLE_STEP]
+    return Turntable(f"{identity}: novel views", novel["images"][order], novel["labels_student"][order])
