@@ -1,0 +1,124 @@
+"""What a person corrects reaches the parser: an edited run renders and trains again, and does nothing else again."""
+
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jsplat.auxiliary import read_auxiliary
+from jsplat.config import load
+from jsplat.edit import UNTOUCHED, EditConfig, QueueConfig
+from jsplat.errors import InputError
+from jsplat.folder import write_json
+from jsplat.parser import load_parser
+from jsplat.pipeline import RunConfig, editing, stages
+from jsplat.pipeline import run as run_all
+from jsplat.pipeline.run import train_teacher
+from jsplat.pipeline.stage import stage_name
+from jsplat.png import encode
+from tests import spotted
+from tests.spotted import BACK, FRONT, SPOT
+from tests.tiny import SETTINGS
+
+KEPT = ("parse", "fit", "label")
+
+
+def times(folder: Path) -> dict[Path, int]:
+    return {p: p.stat().st_mtime_ns for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def again(tmp_path, monkeypatch):
+    """A function that does of a run on the ball what is not done yet, and says which stages that were.
+
+    The slow stages before the edit are copies of what `spotted` makes; what comes after is real.
+    """
+    made = spotted.write_run(tmp_path / "made")
+    write_json(made / "fit" / "fit.json", {"psnr": 30.0, "ssim": 0.9, "identities": {}, "curve": {}})
+
+    def copied(*arguments):
+        (folder,) = (a for a in arguments if isinstance(a, Path) and a.name.startswith("."))
+        shutil.copytree(made / stage_name(folder), folder, dirs_exist_ok=True)
+
+    for name in ("parse", "fit_captures", "label_captures"):
+        monkeypatch.setattr(stages, name, copied)
+    (tmp_path / "config.toml").write_text(SETTINGS)
+    own = [f"size={spotted.SIZE}", "unseen=0", "ablation=false", "edit.changed=5"]
+    config = load(RunConfig, tmp_path / "config.toml", own)
+    captures, out = tmp_path / "made" / "captures", tmp_path / "run"
+    quick = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)  # nearly all of the time goes to the compiler
+    train_teacher(captures, tmp_path / "teacher", config, config.teacher)
+
+    def do() -> set[str]:
+        before = times(out)
+        run_all(captures, tmp_path / "teacher", out, config, replay_path=captures, truth=False)
+        after = times(out)
+        return {p.relative_to(out).parts[0] for p in after if before.get(p) != after[p] and p.parent != out} - {"edits"}
+
+    do.out, do.captures = out, captures
+    yield do
+    jax.config.update("jax_disable_most_optimizations", quick)
+
+
+def learnt_from(out: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of the photographs and of the novel views in the student's set."""
+    data = read_auxiliary(out / "render" / "student")
+    photo = np.asarray(data.source) == "photo"
+    assert photo.sum() == len(spotted.YAW)
+    assert (~photo).any()
+    return data.labels[photo], data.labels[~photo]
+
+
+def student(out: Path) -> list[np.ndarray]:
+    return [np.asarray(x) for x in jax.tree.leaves(load_parser(out / "student" / "parser").variables)]
+
+
+def say(again, layer: np.ndarray) -> None:
+    """Saves what a person says about the first view, as `jsplat edit` does."""
+    session = editing.session(editing.open_run(again.out, again.captures, EditConfig(changed=5)), QueueConfig())
+    try:
+        session.save("ball", FRONT, layer, 0, 2.0)
+    finally:
+        session.close()
+
+
+def test_an_edit_reaches_what_the_student_learns_from_and_the_student(again):
+    assert again() == {*KEPT, "render", "student", "control"}
+    truth, spot = spotted.capture().labels, spotted.spot() == SPOT
+    assert truth is not None
+    before, novel_before = learnt_from(again.out)
+    weights = student(again.out)
+    assert not (before == SPOT).any()
+    assert not (novel_before == SPOT).any()
+    editing.session(editing.open_run(again.out, again.captures, EditConfig()), QueueConfig()).close()
+    assert again() == set(), "looking at a run made it render again"
+
+    say(again, spotted.spot())
+    assert {"render", "student"} <= again()
+    after, novel = learnt_from(again.out)
+    # In its own view what was said, up to the pixels that the set cleans away or a splat's edge adds.
+    assert (after[FRONT] == SPOT)[spot].all()
+    for view in (1, 2):  # 25 degrees to either side; how much is right is tested with the evidence itself
+        right = ((after[view] == SPOT) & (truth[view] == SPOT)).sum()
+        assert right > 0.45 * (truth[view] == SPOT).sum(), f"view {view}"
+    assert np.array_equal(after[BACK], before[BACK])
+    assert (novel == SPOT).any(), "the novel views were labelled before the edit"
+    assert any(not np.array_equal(a, b) for a, b in zip(student(again.out), weights)), "the student learnt nothing new"
+
+    assert again() == set()
+    say(again, np.full_like(spotted.spot(), UNTOUCHED))
+    assert {"render", "student"} <= again()
+    for now, then in zip(learnt_from(again.out), (before, novel_before)):
+        assert np.array_equal(now, then)
+    assert all(np.array_equal(a, b) for a, b in zip(student(again.out), weights))  # same data, same seed
+
+
+def test_edits_whose_vote_was_cut_short_stop_the_run_with_a_word(again):
+    path = again.out / "edits" / "ball" / "000.png"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(encode(spotted.spot(), np.zeros((256, 3), np.uint8)))
+    with pytest.raises(InputError, match=r"edits/ball.npz: wanted the vote on what was saved \(open the editor once\)"):
+        again()
