@@ -71,6 +71,62 @@ def test_views_that_do_not_see_the_place_are_left_exactly_as_they_were():
     assert moved.sum() <= outcome.gaussians
 
 
+def test_the_rows_are_those_of_the_update_written_out():
+    """The module's formula on whole arrays in float64, nothing left out: no small weights, pixels or classes."""
+    head = spotted.head(reach=1e-9, plays=1e-9, rounds=3)
+    layer, settings, k = spotted.spot(), head.settings.edit, len(spotted.CLASSES)
+    weights = np.concatenate([w.toarray() for w in head.weights]).astype(np.float64)  # all pixels x Gaussians
+    seen = [w.toarray().sum(0) for w in head.weights]
+    spoken = np.full(head.said.shape, UNTOUCHED)
+    touched = layer != UNTOUCHED
+    around = np.zeros_like(touched)
+    for y, x in np.argwhere(touched):
+        around[y - settings.rim : y + settings.rim + 1, x - settings.rim : x + settings.rim + 1] = True
+    spoken[FRONT] = np.where(around & ~touched, head.mask(FRONT), layer).ravel()
+    spoken = spoken.ravel()
+    heard = (spoken != UNTOUCHED) & (spoken != 0)
+
+    def share(mass):
+        strength = settings.weight * (mass / np.maximum(np.max(seen, 0), settings.half_weight)) ** settings.power
+        return strength / (1 + strength)
+
+    who = share(head.weights[FRONT].T @ touched.ravel().astype(float)) >= settings.least_say
+    a = share(weights[heard].sum(0))[who, None]
+    one_hot = np.eye(k)[spoken[heard]]
+    rest, pulls = weights[:, ~who] @ head.rows[~who], weights[:, who]
+    said = head.confusion[np.arange(len(head.said))[:, None], :, head.said].reshape(-1, k)
+    sure = np.where(spoken == UNTOUCHED, head.sure.ravel(), 0)[:, None]
+
+    def shares(x):
+        return x / np.maximum(x.sum(-1, keepdims=True), 1e-12)
+
+    base = head.parser_rows[who].astype(np.float64)
+    rows = (1 - 0.02 * a) * base + 0.02 * a * shares(pulls[heard].T @ one_hot)
+    for _ in range(settings.rounds):
+        prior = shares(rest + pulls @ rows)
+        inverse = np.where(prior > 1e-6, 1 / np.maximum(prior, 1e-3), 0)
+        parser = rows * (pulls.T @ (sure * shares(prior * said) * inverse))
+        parser = np.where(parser.sum(-1, keepdims=True) > 1e-6, shares(parser), base)
+        human = rows * (pulls[heard].T @ (_won(prior[heard], spoken[heard], settings.lead) * inverse[heard]))
+        rows = shares((1 - a) * parser + a * shares(human))
+
+    edit(head, FRONT, layer)
+    assert_close(head.rows[who], rows, 1e-4, "three updates in float32, with divisions by shares down to 1e-3")
+    assert np.array_equal(head.rows[~who], head.parser_rows[~who])
+
+
+def test_as_many_threads_as_there_are_cores_give_the_same_bits(monkeypatch):
+    heads = []
+    for cores in (1, 3, 3):
+        monkeypatch.setattr("os.cpu_count", lambda n=cores: n)
+        heads.append(spotted.head())
+        edit(heads[-1], FRONT, spotted.spot())
+    for other in heads[1:]:
+        assert np.array_equal(heads[0].rows, other.rows)
+        assert np.array_equal(heads[0].shown, other.shown)
+        assert np.array_equal(heads[0].masks, other.masks)
+
+
 def test_an_edit_can_be_taken_back():
     head = spotted.head()
     edit(head, FRONT, spotted.spot())

@@ -1,6 +1,7 @@
 """A person in the loop: edits of masks as evidence in the vote, a queue of what to look at, and a local page."""
 
-from jsplat.edit.evidence import UNTOUCHED, EditConfig, Head, Outcome, Settings, edit, edit_all, prepare
+from jsplat.edit.evidence import Outcome, edit, edit_all
+from jsplat.edit.head import UNTOUCHED, EditConfig, Head, Settings, prepare
 from jsplat.edit.queue import Looks, QueueConfig, expected_gains, rank
 from jsplat.edit.server import Server
 from jsplat.edit.session import Ready, Session, Sight, Source, voted_labels

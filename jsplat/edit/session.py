@@ -26,7 +26,8 @@ from jaxtyping import Float, UInt8
 
 from jsplat.camera import Camera
 from jsplat.capture import inside
-from jsplat.edit.evidence import UNTOUCHED, EditConfig, Head, Outcome, edit, edit_all
+from jsplat.edit.evidence import Outcome, edit, edit_all
+from jsplat.edit.head import UNTOUCHED, EditConfig, Head
 from jsplat.edit.queue import QueueConfig, rank
 from jsplat.errors import InputError
 from jsplat.folder import write_bytes

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import UInt8
 
-from jsplat.edit.evidence import UNTOUCHED, Head, edit
+from jsplat.edit.evidence import edit
+from jsplat.edit.head import UNTOUCHED, Head
 from jsplat.edit.queue import Looks, QueueConfig, expected_gains, rank
 from jsplat.errors import InputError
 from jsplat.evaluate import pose_bins, score

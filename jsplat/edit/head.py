@@ -1,0 +1,169 @@
+"""A head under edit: what never changes with an edit, and the labels as they stand."""
+
+import dataclasses
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float, UInt8
+
+from jsplat.camera import Camera
+from jsplat.edit.weights import blend_weights
+from jsplat.errors import InputError
+from jsplat.labels import MaskConfig, SharpenConfig, clean, to_masks
+from jsplat.labelset import IGNORE, LabelSet
+from jsplat.scene import Scene
+
+UNTOUCHED = IGNORE  # in a layer of edits: the person said nothing here
+
+
+@dataclasses.dataclass(frozen=True)
+class EditConfig:
+    """How edits enter the vote.
+
+    Attributes:
+        weight: how many times the whole parser's vote a person counts for a Gaussian seen as well as it can be.
+        power: how fast that falls where a Gaussian is seen less well than in its best view.
+        half_weight: a Gaussian's best view counts as at least this blend weight (pixels).
+        lead: by how much the class that a person names is to lead every other, in [0, 1).
+        rim: pixels around an edit that count as agreed to as they were shown; whoever draws an edge says both sides.
+        rounds: EM updates of a re-vote.
+        least_say: Gaussians on which a person has less of a share than this are not voted on again.
+        reach: a pixel of any view takes part if such Gaussians have more blend weight there than this.
+        plays: a class takes part in the vote on a view if it has more than this in some pixel, or was named.
+        least: blend weights up to this are left out of the cached matrix.
+        changed: another view counts as changed by an edit when more pixels than this changed their class.
+    """
+
+    weight: float = 10.0
+    power: float = 1.5
+    half_weight: float = 0.5
+    lead: float = 0.5
+    rim: int = 2
+    rounds: int = 4
+    least_say: float = 0.05
+    reach: float = 0.03
+    plays: float = 0.02
+    least: float = 0.002
+    changed: int = 20
+
+    def __post_init__(self):
+        for name in ("weight", "half_weight", "power", "rounds", "least_say", "reach", "plays"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"EditConfig.{name}", wanted="a positive number", got=getattr(self, name))
+        if not 0 <= self.lead < 1:
+            raise InputError("EditConfig.lead", wanted="a number from 0 to below 1", got=self.lead)
+        if self.rim < 0 or not 0 <= self.least < 0.1 or self.changed < 0:
+            got = (self.rim, self.least, self.changed)
+            raise InputError("EditConfig: rim, least, changed", wanted="0 or more, least below 0.1", got=got)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the label stage was run with, and how edits enter."""
+
+    labelset: LabelSet
+    sharpen: SharpenConfig
+    mask: MaskConfig
+    edit: EditConfig = EditConfig()
+
+
+@dataclasses.dataclass
+class Head:
+    """One head under edit: what never changes with an edit, and the labels as they stand.
+
+    Pixels are also counted as p = h * w, row by row.
+
+    Attributes:
+        weights: per view, blend weight of n Gaussians in p pixels; `best`: a Gaussian's largest sum of a view.
+        alpha: of the refined render.
+        said, sure: the parser's foreground opinion, and its weight (trust in the view times certainty).
+        confusion: per view, how often it says s (last axis) where the consensus is t.
+        parser_rows: the label stage's table; `rows`: the table as it stands; `shown`: its render.
+        refined: masks of the label stage; `start`: the same from the matrix here, to see what an edit changed.
+        raw: class ids of `shown` before small regions are cleaned away; `confidence`: how sure they are.
+        masks: as they stand, without what a person said in that very view.
+        layers: view -> "h w", the class a person gave, or UNTOUCHED.
+    """
+
+    settings: Settings
+    weights: list[sp.csc_matrix]
+    best: Float[np.ndarray, " n"]
+    alpha: Float[np.ndarray, "v h w"]
+    said: UInt8[np.ndarray, "v p"]
+    sure: Float[np.ndarray, "v p"]
+    confusion: Float[np.ndarray, "v k k"]
+    parser_rows: Float[np.ndarray, "n k"]
+    rows: Float[np.ndarray, "n k"]
+    shown: Float[np.ndarray, "v p k"]
+    refined: UInt8[np.ndarray, "v h w"]
+    start: UInt8[np.ndarray, "v h w"]
+    raw: UInt8[np.ndarray, "v h w"]
+    confidence: Float[np.ndarray, "v h w"]
+    masks: UInt8[np.ndarray, "v h w"]
+    layers: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def mask(self, view: int) -> UInt8[np.ndarray, "h w"]:
+        """The mask of a view; touched pixels are what the person said."""
+        layer = self.layers.get(view)
+        return self.masks[view] if layer is None else np.where(layer == UNTOUCHED, self.masks[view], layer)
+
+
+def prepare(
+    scene: Scene,
+    cameras: Camera,
+    first: Float[np.ndarray, "v h w k"],
+    known: dict[str, np.ndarray],
+    trust: Float[np.ndarray, " v"],
+    settings: Settings,
+) -> Head:
+    """Everything a re-vote of one head needs; the slow part, once per head.
+
+    Args:
+        first: the parser's class probabilities.
+        known: of the label stage: "rows_refined", "refined" and "alpha".
+        trust: weight of each view, as `sharpen` had it.
+    """
+    sharpen = settings.sharpen
+    weights = blend_weights(scene.gaussians, cameras, settings.edit.least)
+    rows = np.asarray(known["rows_refined"], np.float32)
+    shown = np.stack([w @ rows for w in weights])
+    views, k = len(weights), rows.shape[1]
+    alpha = known["alpha"].reshape(views, -1)
+    said, sure, counts = np.zeros(alpha.shape, np.uint8), np.zeros(alpha.shape, np.float32), np.zeros((views, k, k))
+    for v in range(views):
+        opinion = first[v].reshape(-1, k).astype(np.float32)
+        mass = opinion[:, 1:].sum(-1)
+        opinion = opinion / np.maximum(mass, 1e-12)[:, None]
+        opinion[:, 0] = 0
+        said[v] = opinion.argmax(-1)
+        mass = np.where(alpha[v] >= sharpen.alpha_gate, mass, 0)
+        entropy = -(opinion * np.log(np.maximum(opinion, 1e-12))).sum(-1) / np.log(k)
+        sure[v] = trust[v] * np.clip(1 - entropy, 0, 1) ** sharpen.trust_power * mass
+        hard = np.zeros((len(mass), k), np.float32)
+        hard[np.arange(len(mass)), said[v]] = mass
+        counts[v] = normalised(shown[v]).T @ hard
+    pooled = normalised(counts.sum(0) + 1e-3)
+    pictures = shown.reshape(*known["alpha"].shape, k)
+    raw, confidence = to_masks(pictures, known["alpha"], settings.labelset, settings.mask)
+    return Head(
+        settings=settings,
+        weights=weights,
+        best=np.max([np.asarray(w.sum(0)).ravel() for w in weights], 0),
+        alpha=known["alpha"],
+        said=said,
+        sure=sure,
+        confusion=normalised(counts + sharpen.pseudo_counts * pooled).astype(np.float32),
+        parser_rows=rows,
+        rows=rows.copy(),
+        shown=shown,
+        refined=known["refined"],
+        start=clean(raw, confidence, settings.labelset, settings.mask),
+        raw=raw,
+        confidence=confidence,
+        masks=known["refined"].copy(),
+    )
+
+
+def normalised(x: np.ndarray) -> np.ndarray:
+    """Rows that sum to 1, or 0."""
+    return x / np.maximum(x.sum(-1, keepdims=True), 1e-12)
