@@ -4,6 +4,8 @@ One compiled program serves heads with any number of views. What a block gives d
 sums go over the blocks in order: the bits are the same on any number of devices.
 """
 
+import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -50,6 +52,11 @@ def _rows(x: jax.Array, chosen: jax.Array) -> jax.Array:
     return x[chosen]
 
 
+def on_first(devices: Devices) -> contextlib.AbstractContextManager:
+    """Within the block new arrays lie on the first of these devices, if there are any."""
+    return jax.default_device(devices[0]) if devices else contextlib.nullcontext()
+
+
 def beside(shared: T, devices: Devices) -> list[T]:
     """What all blocks need, on each of the devices."""
     return [jax.device_put(shared, device) for device in devices] if devices else [shared]
@@ -59,6 +66,11 @@ def joined(blocks: Sequence[T], count: int, devices: Devices = ()) -> T:
     """The first `count` views of all blocks, on the first device."""
     if devices:
         blocks = [jax.device_put(block, devices[0]) for block in blocks]
+    return _joined(list(blocks), count=count)
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def _joined(blocks: list, *, count: int):
     return jax.tree.map(lambda *x: jnp.concatenate(x)[:count], *blocks)
 
 

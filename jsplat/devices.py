@@ -3,6 +3,7 @@
 A host is a process: JAX knows how many there are once `jax.distributed.initialize` was called.
 """
 
+import os
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -25,9 +26,15 @@ def identity_mesh(identities: int) -> Mesh:
     return Mesh(np.asarray(jax.local_devices()[:identities]), (IDENTITY,))
 
 
-def device_groups(identities: int) -> list[Devices]:
-    """This host's devices, divided among identities that are worked on at once; at least one device in each group."""
+def workers(identities: int) -> list[Devices]:
+    """Which devices of this host work on each of the identities that are worked on at once.
+
+    Fewer identities than devices: several devices each. The cores of a processor take one identity each and share one
+    device (no devices in particular): each of several would compile its own programs.
+    """
     devices = jax.local_devices()
+    if devices[0].platform == "cpu":
+        return [()] * max(min(identities, os.cpu_count() or 1), 1)
     groups = max(min(identities, len(devices)), 1)
     return [devices[i::groups] for i in range(groups)]
 

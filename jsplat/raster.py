@@ -5,6 +5,7 @@ The only module that imports `jsplat.kernels`.
 
 import functools
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -175,8 +176,31 @@ def rasterize(
 
 def capacity_for(gaussians: Gaussians, cameras: Camera) -> int:
     """The most tile hits that any of these views needs, rounded up so that similar scenes share compiled programs."""
-    most = int(by_view(_needed, gaussians, cameras).max())
-    return rounded_capacity(max(most, 1))  # also where no view shows anything
+    return rounded_capacity(_most_needed(gaussians, cameras))
+
+
+def _most_needed(gaussians: Gaussians, cameras: Camera) -> int:
+    return max(int(by_view(_needed, gaussians, cameras).max()), 1)  # also where no view shows anything
+
+
+class Room:
+    """One capacity for the views of many heads, one after the other; another one is another program to compile.
+
+    It grows when a head needs more, with something to spare for the next ones. What is rendered does not depend on it.
+    """
+
+    SPARE = 1.15  # heads differ by about as much
+
+    def __init__(self):
+        self._capacity, self._lock = 0, threading.Lock()
+
+    def for_views(self, gaussians: Gaussians, cameras: Camera) -> int:
+        """Tile hits that suffice for all of these views; see `capacity_for`."""
+        most = _most_needed(gaussians, cameras)
+        with self._lock:
+            if most > self._capacity:
+                self._capacity = rounded_capacity(round(self.SPARE * most))
+            return self._capacity
 
 
 def rounded_capacity(most: int) -> int:

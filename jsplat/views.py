@@ -7,14 +7,14 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from jsplat.blocks import Devices, by_view
 from jsplat.camera import Camera, meeting_point, orbit
 from jsplat.capture import Capture
 from jsplat.errors import InputError
-from jsplat.raster import capacity_for, over_views, rasterize, sh_colors
-from jsplat.scene import Gaussians, Scene
+from jsplat.raster import over_views, rasterize, sh_colors
+from jsplat.scene import Scene
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,65 +82,44 @@ def cameras_around(
     return Camera(jnp.asarray(moved, jnp.float32), around.intrinsics, *size)
 
 
-def support(
-    gaussians: Gaussians,
-    weight: Float[Array, " n"],
-    cameras: Camera,
-    config: ViewsConfig,
-    devices: Devices = (),
-) -> Float[np.ndarray, " v"]:
-    """Share of each view's visible surface that the input cameras have seen, in [0, 1]; 0 where nothing shows.
-
-    Args:
-        weight: blend weight of each Gaussian summed over pixels and input views.
-        devices: share the views; where the arrays lie if none.
-    """
-    seen = (weight >= config.seen_weight).astype(jnp.float32)[:, None]
-    program = functools.partial(_shares, capacity=capacity_for(gaussians, cameras))
-    return np.asarray(by_view(program, (gaussians, seen), cameras, devices))
-
-
-@functools.partial(jax.jit, static_argnames="capacity")
-def _shares(known: tuple[Gaussians, Array], cameras: Camera, *, capacity: int) -> Float[Array, " v"]:
-    gaussians, seen = known
-
-    def share(camera: Camera):
-        render = rasterize(gaussians, seen, camera, capacity=capacity)
-        return render.channels.sum() / jnp.maximum(render.alpha.sum(), 1e-6)
-
-    return over_views(share, cameras)
-
-
 def photographs(
     scene: Scene,
+    seen: Bool[Array, " n"],
     cameras: Camera,
     behind: Float[np.ndarray, " 3"],
     *,
     capacity: int,
     devices: Devices = (),
-) -> UInt8[np.ndarray, "v h w 3"]:
-    """What cameras would photograph of one head, sRGB.
+) -> tuple[UInt8[np.ndarray, "v h w 3"], Float[np.ndarray, " v"]]:
+    """What cameras would photograph of one head, and how much of that is known.
 
     Args:
+        seen: Gaussians that the input cameras have seen.
         behind: colour in [0, 1] where nothing is.
         capacity: tile hits a view may need; refused when too small.
         devices: share the views; where the arrays lie if none.
+
+    Returns:
+        sRGB pictures; support: the share of each view's visible surface that belongs to seen Gaussians, in [0, 1], 0
+        where nothing shows.
     """
     program = functools.partial(_photographs, capacity=capacity)
-    images, needed = by_view(program, (scene, np.asarray(behind, np.float32)), cameras, devices)
+    images, support, needed = by_view(program, (scene, seen, np.asarray(behind, np.float32)), cameras, devices)
     if (most := int(needed.max())) > capacity:
         raise InputError("photographs: capacity", wanted=f"at least {most} tile hits a view", got=capacity)
-    return np.asarray(images)
+    return np.asarray(images), np.asarray(support)
 
 
 @functools.partial(jax.jit, static_argnames="capacity")
-def _photographs(shown: tuple[Scene, Array], cameras: Camera, *, capacity: int):
-    scene, behind = shown
+def _photographs(shown: tuple[Scene, Array, Array], cameras: Camera, *, capacity: int):
+    scene, seen, behind = shown
 
     def one(camera: Camera):
         colors = sh_colors(scene.attributes.sh, scene.gaussians.means, camera)
-        render = rasterize(scene.gaussians, colors, camera, capacity=capacity)
-        image = render.channels + (1 - render.alpha)[..., None] * behind
-        return jnp.round(jnp.clip(image, 0, 1) * 255).astype(jnp.uint8), render.needed
+        features = jnp.concatenate([colors, seen[:, None]], -1)
+        render = rasterize(scene.gaussians, features, camera, capacity=capacity)
+        image = render.channels[..., :3] + (1 - render.alpha)[..., None] * behind
+        support = render.channels[..., 3].sum() / jnp.maximum(render.alpha.sum(), 1e-6)
+        return jnp.round(jnp.clip(image, 0, 1) * 255).astype(jnp.uint8), support, render.needed
 
     return over_views(one, cameras)

@@ -1,4 +1,6 @@
-"""Fits three people on so many forced CPU devices; run by test_fit_devices.py, because a process has its devices once.
+"""Fits three people, and labels one, on so many forced CPU devices.
+
+Run by test_fit_devices.py, because a process has its devices once.
 
 python -m tests.fit_on_devices COUNT OUT.npz
 """
@@ -14,14 +16,18 @@ if __name__ == "__main__":
 import jax.numpy as jnp
 import numpy as np
 
+from jsplat.blocks import deal
 from jsplat.fit import FitConfig, fit
 from jsplat.fit.photos import photos_of
 from jsplat.fit.start import starting_scene
 from jsplat.fit.step import first_state, steps
+from jsplat.labels import SharpenConfig, lift, paint, sharpen
+from jsplat.parser import Architecture, new_parser, predict
 from tests import ball
 
 CONFIG = FitConfig(gaussians=200, steps=8, steps_per_call=4, relocate_every=4, dead_opacity=0.5, hold_out=4, voxels=24)
 NAMES = ("ada", "bob", "eve")
+VIEWS = 21  # three blocks, the last one not full
 COLLECTIVE = re.compile(r"\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)\b")
 
 
@@ -39,6 +45,20 @@ def compiled_step(device):
     return steps.lower(*placed, jnp.int32(4), config=CONFIG, capacity=4096).compile()
 
 
+def labels_of(devices) -> dict[str, np.ndarray]:
+    """What the stages after the fit find about one person whose views these devices share."""
+    seen = ball.capture(yaw=np.arange(VIEWS) * 360 / VIEWS)
+    gaussians, truth = ball.gaussians(150), np.eye(len(ball.SIDES), dtype=np.float32)[seen.labels]
+    where = {"capacity": 4096, "devices": devices}
+    evidence, weight = lift(gaussians, seen.cameras, truth, **where)
+    rows = evidence.sum(0) / jnp.maximum(weight.sum(0), 1e-6)[:, None]
+    rows = sharpen(gaussians, rows, seen.cameras, truth, jnp.ones(VIEWS), config=SharpenConfig(rounds=2), **where)
+    render = paint(gaussians, rows, seen.cameras, **where)
+    parser = new_parser(Architecture(18, 0.125, 32), ball.SIDES, 0)
+    first = predict(parser, seen.images, 4, flip=True, devices=devices)
+    return {"evidence": evidence, "rows": rows, "channels": render.channels, "depth": render.depth, "first": first}
+
+
 def main(out: str) -> None:
     """Writes every leaf of the fitted scenes, the scores, and what the compiled steps cost on a device."""
     result = fit(people(), CONFIG, seed=1)
@@ -48,12 +68,14 @@ def main(out: str) -> None:
     np.savez(
         out,
         **found,
+        **{name: np.asarray(x) for name, x in labels_of(jax.local_devices()).items()},
         psnr=result.psnr,
         losses=np.asarray(result.losses),
         flops=cost["flops"],
         bytes=cost["bytes accessed"],
         collectives=len(COLLECTIVE.findall(program.as_text())),
         devices=len(jax.local_devices()),
+        working=len({next(iter(b.devices())) for b in deal(jnp.zeros(VIEWS), jax.local_devices())}),
     )
 
 

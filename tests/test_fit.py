@@ -21,7 +21,7 @@ from jsplat.fit.loss import label_loss, photo_loss, ssim
 from jsplat.fit.mcmc import MOST_COPIES, relocate, split_opacity
 from jsplat.labelset import CELEBAMASK_HQ, IGNORE
 from jsplat.pytree import replace
-from jsplat.raster import render_scene, sh_colors
+from jsplat.raster import Room, render_scene, sh_colors
 from jsplat.scene import Attributes, Scene, rgb_to_sh
 from tests import ball
 from tests.close import assert_close
@@ -266,8 +266,8 @@ def test_a_fit_lowers_the_loss_and_raises_psnr():
     assert result.scene.gaussians.means.shape == (1, 300, 3)
     after = mean_loss(jax.tree.map(lambda x: x[0], result.scene))
     assert float(after) < 0.7 * float(mean_loss(start()))
-    batch = jax.tree.map(lambda x: x[None], start())
-    before, _ = scoring.score(batch, jax.tree.map(lambda x: x[None], photos.photos_of(ada(), SHORT, 1)), [ada()], SHORT)
+    batch = jax.tree.map(lambda x: np.asarray(x)[None], (start(), photos.photos_of(ada(), SHORT, 1)))
+    before, _ = scoring.score(*batch, [ada()], SHORT, Room())
     assert result.psnr[0] > before[0] + 2, (result.psnr, before)
 
 

@@ -1,4 +1,4 @@
-"""The fit on several devices: the same bits as on one, no word between them, no more work for any."""
+"""Several devices: the same bits as on one; in the fit no word between them, and no more work for any."""
 
 import subprocess
 import sys
@@ -33,6 +33,13 @@ def test_four_devices_fit_to_the_bits_of_one(found):
         assert np.array_equal(one[name], four[name]), name
     # One device fits them one after the other: the mean over identities is taken of other parts.
     assert np.allclose(one["losses"], four["losses"], rtol=1e-6)
+
+
+def test_devices_that_share_the_views_of_one_head_find_the_bits_of_one(found):
+    for name in ("evidence", "rows", "channels", "depth", "first"):
+        assert np.isfinite(found[1][name]).all()
+        assert np.array_equal(found[1][name], found[4][name]), name
+    assert found[4]["working"] == 3, "a block for each of three devices"
 
 
 def test_no_device_talks_to_another_and_none_works_more(found):

@@ -9,7 +9,8 @@ import pytest
 from jsplat.camera import Camera, pose_angles
 from jsplat.errors import InputError
 from jsplat.labels import lift
-from jsplat.views import ViewsConfig, novel_cameras, support
+from jsplat.scene import Attributes, Scene
+from jsplat.views import ViewsConfig, novel_cameras, photographs
 from tests import ball
 from tests.close import assert_close
 
@@ -92,11 +93,29 @@ def test_what_no_camera_saw_is_not_supported():
     asked = ball.cameras([0.0, 90.0, 180.0], size=24)
     # At the middle of the ball's front, looking away from it.
     away = Camera(jnp.asarray(np.eye(4), jnp.float32).at[2, 3].set(-1.0)[None], asked.intrinsics[:1], 24, 24)
-    front, side, behind = support(gaussians, weight.sum(0), asked, ViewsConfig())
+    attributes = Attributes(jnp.zeros((300, 1, 3)), jnp.zeros((300, 3)))
+    known = weight.sum(0) >= ViewsConfig().seen_weight
+
+    def look(cameras):
+        scene, grey = Scene(gaussians, attributes), np.full(3, 0.2)
+        return photographs(scene, known, cameras, grey, capacity=4096)
+
+    images, (front, side, behind) = look(asked)
     # Cameras above and below see a little over the rim, which still shows from behind.
     assert front > 0.95
     assert behind < 0.25 < side < ViewsConfig().support
-    assert support(gaussians, weight.sum(0), away, ViewsConfig()) == [0.0]
+    assert images.shape == (3, 24, 24, 3)
+    assert (images[:, 0, 0] == 51).all(), "a corner shows what is behind"
+    assert (images[:, 12, 12] > 100).all(), "no colour at all is grey, half of white"
+    images, support = look(away)
+    assert support == [0.0]
+    assert (images == 51).all()
+
+
+def test_photographs_need_room():
+    scene = Scene(ball.gaussians(300), Attributes(jnp.zeros((300, 1, 3)), jnp.zeros((300, 3))))
+    with pytest.raises(InputError, match=r"photographs: capacity: wanted at least \d+ tile hits a view, got 16"):
+        photographs(scene, jnp.ones(300, bool), ball.cameras([0.0], 24), np.zeros(3), capacity=16)
 
 
 def test_a_range_upside_down_is_refused():

@@ -11,26 +11,30 @@ from jsplat.capture import Capture
 from jsplat.fit.config import FitConfig
 from jsplat.fit.loss import ssim_map
 from jsplat.fit.photos import Photos, held_out
-from jsplat.raster import capacity_for, rasterize, sh_colors
+from jsplat.raster import Room, rasterize, sh_colors
 from jsplat.scene import Scene
 
 
-def score(scene: Scene, photos: Photos, captures: list[Capture], config: FitConfig) -> tuple[np.ndarray, np.ndarray]:
+def score(
+    scene: Scene, photos: Photos, captures: list[Capture], config: FitConfig, room: Room
+) -> tuple[np.ndarray, np.ndarray]:
     """PSNR and SSIM per identity, mean over the held-out views (over all where none is held out).
 
     Args:
-        scene, photos: leading axis: identities; rows beyond the captures are padding.
+        scene, photos: on the host, where taking parts of them compiles nothing; leading axis: identities; rows beyond
+            the captures are padding.
+        room: for tile hits.
     """
     found = []
     for i, capture in enumerate(captures):
         views = held_out(len(capture.images), config.hold_out)
         views = views if len(views) else np.arange(len(capture.images))
-        own = jax.tree.map(lambda x, i=i: jnp.asarray(jax.device_get(x[i])), scene)
+        own = jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), scene)
         shown = (photos.cameras, photos.background, photos.images, photos.valid)
-        shown = jax.tree.map(lambda x, i=i, v=views: jnp.asarray(jax.device_get(x[i])[v]), shown)
-        capacity = capacity_for(own.gaussians, shown[0])
+        shown = jax.tree.map(lambda x, i=i, v=views: x[i][v], shown)
+        capacity = room.for_views(own.gaussians, shown[0])
         # View by view: captures have different numbers of them, and all shall share one compiled program.
-        each = [_view(own, *(x[k] for x in shown), capacity=capacity) for k in range(len(views))]
+        each = [_view(own, *jax.tree.map(lambda x, k=k: x[k], shown), capacity=capacity) for k in range(len(views))]
         found.append(np.mean(jax.device_get(each), 0))
     psnr, similarity = np.stack(found, -1)
     return psnr, similarity

@@ -25,7 +25,7 @@ from jsplat.fit.start import starting_scene
 from jsplat.fit.step import advance, bytes_each, first_state, relocate_all
 from jsplat.labelset import LabelSet
 from jsplat.progress import Progress
-from jsplat.raster import rounded_capacity
+from jsplat.raster import Room, rounded_capacity
 from jsplat.scene import Scene
 from jsplat.unfinished import Unfinished
 
@@ -81,6 +81,7 @@ class _Task:
     resume: Path | None
     starts: dict[str, Scene]
     progress: Progress
+    room: Room
 
 
 def fit(
@@ -176,7 +177,7 @@ def fit_batches(
         each = config.at_once or math.ceil(max(map(len, queue)) / mesh.size)
         plans.append((mesh, each * mesh.size, queue))
     progress = Progress("fit", config.steps * sum(len(queue) for _, _, queue in plans))
-    task = _Task(config, seed, labelset, resume, starts or {}, progress)
+    task = _Task(config, seed, labelset, resume, starts or {}, progress, Room())
     for mesh, rows, queue in plans:
         capacity = 0  # what one batch was found to need the next one starts with, and needs no other program
         for read in read_ahead(queue):
@@ -253,11 +254,11 @@ def _attempt(ready: list[_Ready], task: _Task, mesh: Mesh, rows: int, capacity: 
         task.progress.advance(done)
     # The loop donates its state, so every buffer must be its own: used once, and not the caller's `starts`.
     state = jax.device_put(state, split(mesh), may_alias=False)
-    photos = jax.device_put(photos, split(mesh))
+    placed = jax.device_put(photos, split(mesh))
     known = np.asarray(state.failed)
     while done < config.steps:
         until = min(done + config.steps_per_call, config.steps)
-        state = advance(state, photos, until, config=program, capacity=capacity)
+        state = advance(state, placed, until, config=program, capacity=capacity)
         failed, steps = jax.device_get((state.failed, state.step))
         for i in np.flatnonzero((failed & ~known)[:real]):
             print(f"fit: {captures[i].identity} diverged at step {steps[i]} and is frozen", file=sys.stderr, flush=True)
@@ -273,16 +274,17 @@ def _attempt(ready: list[_Ready], task: _Task, mesh: Mesh, rows: int, capacity: 
             and until % config.relocate_every == 0
             and until < config.relocate_until * config.steps
         ):
-            state = relocate_all(state, photos, config=program)
+            state = relocate_all(state, placed, config=program)
         if failed.all():
             break
         losses.append((until, float(np.asarray(state.loss)[:real][~failed[:real]].mean())))
         task.progress.advance(until - done, loss=losses[-1][1])
         done = until
         checkpoints.keep(done, state, {"losses": losses, "capacity": capacity}, last=done == config.steps)
-    psnr, similarity = score(state.scene, photos, captures, config)
+    fitted = jax.device_get(state.scene)
+    psnr, similarity = score(fitted, photos, captures, config, task.room)
     names = tuple(capture.identity for capture in captures)
-    scene = jax.tree.map(lambda x: np.array(x[:real]), jax.device_get(state.scene))
+    scene = jax.tree.map(lambda x: np.array(x[:real]), fitted)
     failed = tuple(name for name, bad in zip(names, known) if bad)
     return FitResult(names, scene, psnr, similarity, losses, capacity, failed)
 

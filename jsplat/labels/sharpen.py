@@ -10,7 +10,7 @@ prior and the view's own confusion matrix as likelihood, so a view that errs is 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -78,21 +78,22 @@ def sharpen(
     """
     if not config.rounds:
         return rows
-    count, how = count_of(cameras), {"capacity": capacity, "config": config}
+    # Whether confusion counts is an argument of the compiled program, not a part of it: the ablation asks for both.
+    count, through = count_of(cameras), itertools.repeat(np.bool_(config.confusion))
+    how = {"capacity": capacity, "config": dataclasses.replace(config, rounds=0, confusion=True)}
     seen = deal((cameras, pictures, trust), devices)
     heads = list(itertools.islice(itertools.cycle(beside(gaussians, devices)), len(seen)))
 
-    def gains(program: Callable, rows: Array, *more: Sequence) -> list:
+    def gains(program: Callable, rows: Array, *more: Iterable) -> list:
         tables = itertools.cycle(beside(rows, devices))
         return [program(*block, **how) for block in zip(heads, tables, seen, *more)]
 
     counts = joined(gains(_first_counts, rows), count, devices)
     for _ in range(config.rounds):
-        found = gains(_gain, rows, deal(_confusion(counts, config=config), devices), real(count))
-        gained, counts = (
-            joined([g for g, _ in found], len(found), devices),
-            joined([c for _, c in found], count, devices),
-        )
+        confusion = deal(_confusion(counts, config=how["config"]), devices)
+        found = gains(_gain, rows, confusion, real(count), through)
+        gained = joined([g for g, _ in found], len(found), devices)
+        counts = joined([c for _, c in found], count, devices)
         rows = _moved(rows, gained)
     return rows
 
@@ -142,6 +143,7 @@ def _gain(
     seen: tuple[Camera, Array, Array],
     confusion: Array,
     real: Array,
+    through: Array,
     *,
     capacity: int,
     config: SharpenConfig,
@@ -155,7 +157,7 @@ def _gain(
         solid = shown[..., -1] >= config.alpha_gate
         prior = _normalised(shown[..., :-1])
         likelihood = jnp.moveaxis(matrix[:, said.argmax(-1)], 0, -1)
-        target = _normalised(prior * likelihood) if config.confusion else said
+        target = jnp.where(through, _normalised(prior * likelihood), said)
         sure = jnp.where(solid & there, weight * certainty(said) ** config.trust_power * mass, 0.0)[..., None]
         ratio = jnp.where(prior > _SURE, target / jnp.maximum(prior, _LEAST), 0.0)
         (gained,) = pull(jnp.concatenate([sure * ratio, jnp.zeros_like(sure)], -1))

@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jsplat.auxiliary import AuxiliarySet, concatenate, from_captures
-from jsplat.blocks import Devices
+from jsplat.blocks import Devices, on_first
 from jsplat.capture import Capture
 from jsplat.checkpoint import save_scenes, saved_scenes, scene_in
-from jsplat.devices import device_groups, is_first_host, own_share, wait_for_hosts
+from jsplat.devices import is_first_host, own_share, wait_for_hosts, workers
 from jsplat.errors import InputError
 from jsplat.fit import Refused, Waiting, fit_batches, mean_curve
 from jsplat.folder import write_json
@@ -41,9 +41,9 @@ from jsplat.parser import Parser, predict
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.stage import leaving_out, load_arrays, refuse, refused, save_arrays, unfinished
 from jsplat.progress import Progress, log
-from jsplat.raster import capacity_for
+from jsplat.raster import Room
 from jsplat.scene import Gaussians, Scene
-from jsplat.views import novel_cameras, photographs, support
+from jsplat.views import novel_cameras, photographs
 
 STUDENT_ROWS = {"student": "refined", "truth_student": "oracle"}  # whose masks come from which per-Gaussian rows
 
@@ -62,16 +62,15 @@ def each_identity(
 
     Args:
         what: how people call it.
-        make: the arrays of one identity, made on so many devices: on one of its own, or, where there are fewer
-            identities than devices, on several that share its views.
+        make: the arrays of one identity, made on these devices, which share its views (see `workers`).
 
     Raises:
         InputError: nobody is left.
     """
     own = own_share(listed)
-    groups, idle = device_groups(len(own)), queue.SimpleQueue()
-    for group in groups:
-        idle.put(group)
+    everybody, idle = workers(len(own)), queue.SimpleQueue()
+    for worker in everybody:
+        idle.put(worker)
 
     def one(at: Listed) -> None:
         path = folder / f"{at.identity}.npz"
@@ -79,13 +78,13 @@ def each_identity(
             return
         devices = idle.get()
         try:
-            with leaving_out(folder, at.identity), jax.default_device(devices[0]):
+            with leaving_out(folder, at.identity), on_first(devices):
                 save_arrays(path, **make(at, devices))
         finally:
             idle.put(devices)
 
     progress = Progress(what, len(own))
-    with concurrent.futures.ThreadPoolExecutor(len(groups)) as pool:
+    with concurrent.futures.ThreadPoolExecutor(len(everybody)) as pool:
         for _ in pool.map(one, own):
             progress.advance()
     everybody_done(what, listed, folder)
@@ -185,6 +184,7 @@ def label_capture(
     first: Float[np.ndarray, "v h w k"],
     labelset: LabelSet,
     config: RunConfig,
+    room: Room,
     devices: Devices = (),
 ) -> dict[str, np.ndarray]:
     """Everything the label stage knows about one head; `devices` share its views.
@@ -197,7 +197,7 @@ def label_capture(
         and "seen" (blend weight per Gaussian over all views).
     """
     gaussians, cameras = scene.gaussians, capture.cameras
-    where = {"capacity": capacity_for(gaussians, cameras), "devices": devices}
+    where = {"capacity": room.for_views(gaussians, cameras), "devices": devices}
     yaw, pitch = capture.yaw.astype(np.float32), capture.pitch.astype(np.float32)
     says = 1 if capture.valid is None else capture.valid[..., None]
     pictures = np.asarray(first * says, np.float32)
@@ -242,12 +242,14 @@ def label_capture(
 
 def _palette_masks(gaussians: Gaussians, cameras, first, labelset: LabelSet, config: RunConfig, where: dict):
     """The paper's own way: masks as colours, fitted as colours (here in closed form), clustered back."""
-    colors = to_colors(first.argmax(-1).astype(np.uint8), labelset)
+    # As many channels as classes, most of them empty: then the programs of the other votes serve this one too.
+    colors = np.zeros(first.shape, np.float32)
+    colors[..., :3] = to_colors(first.argmax(-1).astype(np.uint8), labelset)
     sums, weight = lift(gaussians, cameras, colors, **where)
     painted = sums.sum(0) / jnp.maximum(weight.sum(0), 1e-6)[:, None]
     render = paint(gaussians, painted, cameras, **where)
     behind = jnp.asarray(labelset.colors[0], jnp.float32) / 255
-    shown = render.channels + (1 - render.alpha)[..., None] * behind
+    shown = render.channels[..., :3] + (1 - render.alpha)[..., None] * behind
     return from_colors(np.asarray(shown), np.asarray(render.alpha), labelset, config.palette)
 
 
@@ -255,13 +257,12 @@ def label_captures(
     listed: list[Listed], fitted: Path, first: Path, labelset: LabelSet, config: RunConfig, folder: Path
 ) -> None:
     """`label_capture` of all, each into its own file."""
-    shards = saved_scenes(fitted)
+    shards, room = saved_scenes(fitted), Room()
 
     def make(one: Listed, devices: Devices) -> dict[str, np.ndarray]:
-        capture, scene = one.read(), scene_in(shards, one.identity)
-        cameras, scene = jax.device_put(jax.tree.map(np.asarray, (capture.cameras, scene)), devices[0])
-        placed = dataclasses.replace(capture, cameras=cameras)
-        return label_capture(placed, scene, first_labels(first, capture), labelset, config, devices)
+        capture = one.read()
+        seen, scene = first_labels(first, capture), scene_in(shards, one.identity)
+        return label_capture(capture, scene, seen, labelset, config, room, devices)
 
     each_identity("label", listed, folder, make)
     if is_first_host():
@@ -287,6 +288,7 @@ def render_novel(
     rows: dict[str, np.ndarray],
     labelset: LabelSet,
     config: RunConfig,
+    room: Room,
     devices: Devices = (),
 ) -> Novel:
     """Novel views with the masks that each table of per-Gaussian rows gives them; unsupported views are left out.
@@ -294,7 +296,9 @@ def render_novel(
     `devices` share the views.
     """
     cameras = novel_cameras(capture, config.views, config.seed + sum(capture.identity.encode()))
-    shares = support(scene.gaussians, jnp.asarray(seen), cameras, config.views, devices)
+    where = {"capacity": room.for_views(scene.gaussians, cameras), "devices": devices}
+    behind = np.asarray(capture.background if capture.background is not None else (128, 128, 128), np.float32) / 255
+    images, shares = photographs(scene, jnp.asarray(seen >= config.views.seen_weight), cameras, behind, **where)
     kept = np.flatnonzero(shares >= config.views.support)
     moved = dataclasses.replace(capture, cameras=cameras)
     left = [(float(moved.yaw[i]), float(moved.pitch[i])) for i in np.setdiff1d(np.arange(len(shares)), kept)]
@@ -302,17 +306,13 @@ def render_novel(
         raise InputError(
             f"novel views of {capture.identity}", wanted=f"support {config.views.support}", got=shares.max()
         )
-    cameras = cameras[kept]
-    where = {"capacity": capacity_for(scene.gaussians, cameras), "devices": devices}
     masks, alpha = {}, np.zeros(0)
     for name, table in rows.items():
         render = paint(scene.gaussians, jnp.asarray(table), cameras, **where)
-        alpha = np.asarray(render.alpha)
-        labels, sure = to_masks(np.asarray(render.channels), alpha, labelset, config.mask)
+        alpha = np.asarray(render.alpha)[kept]
+        labels, sure = to_masks(np.asarray(render.channels)[kept], alpha, labelset, config.mask)
         masks[name] = clean(labels, sure, labelset, config.mask)
-    behind = np.asarray(capture.background if capture.background is not None else (128, 128, 128), np.float32) / 255
-    images = photographs(scene, cameras, behind, **where)
-    return Novel(images, alpha, moved.yaw[kept], moved.pitch[kept], left, masks)
+    return Novel(images[kept], alpha, moved.yaw[kept], moved.pitch[kept], left, masks)
 
 
 def render_captures(
@@ -328,14 +328,13 @@ def render_captures(
     Args:
         known: what the label stage knows about an identity.
     """
-    shards = saved_scenes(fitted)
+    shards, room = saved_scenes(fitted), Room()
 
     def make(one: Listed, devices: Devices) -> dict[str, np.ndarray]:
         arrays = known(one.identity)
         rows = {n: arrays[f"rows_{k}"] for n, k in STUDENT_ROWS.items() if f"rows_{k}" in arrays}
-        novel = render_novel(
-            one.read(), scene_in(shards, one.identity), arrays["seen"], rows, labelset, config, devices
-        )
+        scene = scene_in(shards, one.identity)
+        novel = render_novel(one.read(), scene, arrays["seen"], rows, labelset, config, room, devices)
         shown = {"yaw": novel.yaw, "pitch": novel.pitch, "images": novel.images}
         left = np.asarray(novel.left_out, np.float64).reshape(-1, 2)
         return {**shown, "left_out": left, **{f"labels_{name}": of for name, of in novel.rows.items()}}
