@@ -11,8 +11,19 @@ from scipy.special import gammaln, lpmv
 
 from jsplat.camera import Camera, orbit
 from jsplat.errors import InputError
-from jsplat.raster import LOW_PASS, NEAR, project, rasterize, render_scene, rotation_matrices, sh_colors
+from jsplat.raster import (
+    LOW_PASS,
+    NEAR,
+    Room,
+    capacity_for,
+    project,
+    rasterize,
+    render_scene,
+    rotation_matrices,
+    sh_colors,
+)
 from jsplat.scene import Attributes, Gaussians, Render, Scene, rgb_to_sh
+from tests import ball
 from tests.close import IMAGE, IMAGE_WHY, assert_close, assert_finite_differences
 
 GARDEN = Path(__file__).resolve().parents[2] / "shared" / "reference" / "garden.npz"
@@ -324,3 +335,16 @@ def test_a_real_scene_renders():
     assert all(np.isfinite(x).all() for x in (got.channels, got.alpha, got.depth))
     assert float((got.alpha > 0.5).mean()) > 0.3
     assert float(got.channels.std()) > 0.05  # a picture, not a grey field
+
+
+def test_one_room_serves_heads_that_need_less_and_grows_for_more():
+    few, many = ball.gaussians(100), ball.gaussians(3000)
+    cameras = ball.cameras([0.0, 90.0], size=256)
+    needed = [capacity_for(head, cameras) for head in (few, many)]
+    assert needed[0] < needed[1]
+    room = Room()
+    first = room.for_views(few, cameras)
+    second = room.for_views(many, cameras)
+    assert first >= needed[0]
+    assert second >= needed[1]
+    assert room.for_views(few, cameras) == second, "another capacity is another program"
