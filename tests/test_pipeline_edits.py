@@ -11,9 +11,10 @@ from jsplat.auxiliary import read_auxiliary
 from jsplat.config import load
 from jsplat.edit import UNTOUCHED, EditConfig, QueueConfig
 from jsplat.errors import InputError
+from jsplat.exchange import import_masks
 from jsplat.folder import write_json
 from jsplat.parser import Architecture, load_parser, new_parser, save_parser
-from jsplat.pipeline import RunConfig, editing, reporting, stages
+from jsplat.pipeline import RunConfig, editing, exchange, reporting, stages
 from jsplat.pipeline import run as run_all
 from jsplat.pipeline.stage import stage_name
 from jsplat.png import encode
@@ -108,6 +109,10 @@ def test_an_edit_reaches_what_the_student_learns_from_and_the_student(again):
     assert np.array_equal(after[BACK], before[BACK])
     assert (novel == SPOT).any(), "the novel views were labelled before the edit"
     assert any(not np.array_equal(a, b) for a, b in zip(student(again.out), weights)), "the student learnt nothing new"
+    out = again.out.parent / "masks"
+    exchange.write_masks(again.out / "label", out, "indexed", load(RunConfig, None, [f"size={spotted.SIZE}"]))
+    said = import_masks(out, spotted.CLASSES)
+    assert (said[f"ball/{FRONT:03d}"] == SPOT)[spot].all(), "an edit is not exported"
 
     assert again() == set()
     say(again, np.full_like(spotted.spot(), UNTOUCHED))

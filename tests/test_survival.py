@@ -34,7 +34,6 @@ class Place:
         (root / "config.toml").write_text(SETTINGS)
         # Compiled programs are kept from run to run, and compiled quickly: these tests are about everything else.
         quick = {"XDG_CACHE_HOME": str(root / "cache"), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-        quick |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         self.environment = os.environ | quick
 
     def start(self, *words, **options) -> subprocess.Popen:

@@ -19,7 +19,7 @@ from jax.sharding import SingleDeviceSharding
 from bench.aot.kernels import Kernel
 from bench.aot.ptx import assemble, threads_of, usage_of
 from bench.aot.sass import hot_loop, kernels_of
-from bench.aot.target import TARGETS
+from bench.aot.target import TARGETS, lowering_for
 
 _MOSAIC_SHARED = re.compile(r"dynamic_shared_memory_size (%[\w$.]+)")
 _CUSTOM_KERNEL = re.compile(r"kCustomKernel\b.*?(?P<name>[\w$.]+) grid: .*?shared_memory: (?P<shared>\d+) bytes")
@@ -66,8 +66,11 @@ def compile_for(
     Raises:
         what XLA raises when it cannot.
     """
-    lowered = jax.jit(function, in_shardings=where, out_shardings=where).trace(*args).lower()
-    lowered.compile(compiler_options={"xla_dump_to": str(dump)})
+    (there,) = where.device_set
+    with lowering_for(there.device_kind):
+        lowered = jax.jit(function, in_shardings=where, out_shardings=where).trace(*args).lower()
+    # Newer versions of XLA leave the PTX of Triton kernels only when asked.
+    lowered.compile(compiler_options={"xla_dump_to": str(dump), "xla_dump_emitter_re": "ptx"})
 
 
 def measure(architecture: str, kernel: Kernel) -> dict[str, Measured]:

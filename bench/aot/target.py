@@ -3,7 +3,10 @@
 Sizes: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
 """
 
+import contextlib
 import dataclasses
+
+from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
 RESERVED_SHARED = 1024  # bytes of shared memory that the system takes from every block
 REGISTER_UNIT = 256  # registers are given to a warp in multiples of this
@@ -90,3 +93,12 @@ TARGETS = {
     ),
     "sm_100a": Target("NVIDIA B200", 10, 0, 148, 233472, 128, 7_672_000_000_000, 132644864, 1.965, 191_000_000_000),
 }
+
+
+def lowering_for(kind: str) -> contextlib.AbstractContextManager:
+    """Within the block Pallas knows which GPU it lowers for, though none is there; from jax 0.11 on it wants to.
+
+    Args:
+        kind: the device's name, as in `Target.device`.
+    """
+    return use_abstract_mesh(AbstractMesh((), (), abstract_device=AbstractDevice(kind, None, "gpu")))

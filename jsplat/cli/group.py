@@ -46,6 +46,7 @@ def prepare() -> None:
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jsplat"
     jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # most programs are small, and many
 
 
 class _Group(click.Group):

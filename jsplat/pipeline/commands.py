@@ -79,14 +79,15 @@ def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConf
 def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunConfig) -> None:
     """An auxiliary set of refined photographs and labelled renders."""
     labelset = labelset_in(labelled)
-    wanted = fingerprint(captures, fitted, labelled, config.size, config.views, config.mask, config.seed)
+    edits = [path for path in (labelled.parent / "edits",) if path.is_dir()]
+    wanted = fingerprint(captures, fitted, labelled, *edits, config.size, config.views, config.mask, config.seed)
     if finished(out, wanted) is not None:
         return
     with stage(out, wanted, config.views, config.seed) as folder:
         listed = stages.sound(list_captures(captures, config.size), fitted, labelled)
 
         def known(name: str) -> dict[str, np.ndarray]:
-            return load_arrays(labelled / f"{name}.npz")
+            return stages.labels_of(labelled, name, labelset)
 
         stages.render_captures(listed, fitted, known, labelset, config, folder)
         read = [one.read() for one in stages.sound(listed, folder)]

@@ -17,7 +17,6 @@ from jsplat.labelset import LabelSet
 from jsplat.pipeline import stages
 from jsplat.pipeline.commands import labelset_in
 from jsplat.pipeline.config import RunConfig
-from jsplat.pipeline.stage import load_arrays
 from jsplat.scene import Attributes, Scene
 
 
@@ -27,12 +26,13 @@ def _masks(path: Path, size: int) -> tuple[dict[str, np.ndarray], LabelSet]:
         data = read_auxiliary(path)
         return {f"{i:05d}": mask for i, mask in enumerate(data.labels)}, data.labelset
     if (path / "labelset.json").is_file():
-        arrays = {file.stem: load_arrays(file) for file in sorted(path.glob("*.npz"))}
+        labelset = labelset_in(path)
+        arrays = {f.stem: stages.labels_of(path, f.stem, labelset) for f in sorted(path.glob("*.npz"))}
         plain = [name for name, known in arrays.items() if "refined" not in known]
         if plain or not arrays:
             raise InputError(str(path), wanted="refined masks from `label`", got=f"none for {plain}")
         masks = {name: known["refined"] for name, known in arrays.items()}
-        return {f"{name}/{i:03d}": m for name, of in masks.items() for i, m in enumerate(of)}, labelset_in(path)
+        return {f"{name}/{i:03d}": m for name, of in masks.items() for i, m in enumerate(of)}, labelset
     captures = stages.read_captures(path, size)
     if any(c.labels is None or c.labelset != captures[0].labelset for c in captures) or captures[0].labelset is None:
         raise InputError(str(path), wanted="captures with labels of one label set", got="some without")
@@ -75,9 +75,10 @@ def write_splats(fitted: Path, labelled: Path | None, out: Path) -> None:
         for name, scene in load_scenes(fitted).items():
             write_ply(folder / f"{name}.ply", scene)
             if labelled is not None:
-                rows = jax.numpy.asarray(load_arrays(labelled / f"{name}.npz")["rows_refined"], "float32")
+                labelset = labelset_in(labelled)
+                rows = jax.numpy.asarray(stages.labels_of(labelled, name, labelset)["rows_refined"], "float32")
                 painted = Scene(scene.gaussians, Attributes(scene.attributes.sh, rows))
-                write_label_ply(folder / f"{name}_labels.ply", painted, labelset_in(labelled))
+                write_label_ply(folder / f"{name}_labels.ply", painted, labelset)
 
 
 def sides(data: Path, config: RunConfig) -> Sides:

@@ -13,16 +13,14 @@ from jsplat.capture import write_capture
 from jsplat.config import to_json
 from jsplat.datasets import read_training_set
 from jsplat.devices import is_first_host, wait_for_hosts
-from jsplat.edit import voted_labels
 from jsplat.errors import InputError, Stopped
 from jsplat.folder import provenance, write_json
 from jsplat.heads import render_captures
-from jsplat.labelset import LabelSet
 from jsplat.listing import Listed, list_captures
 from jsplat.parser import Parser, ParserConfig, load_parser, save_parser, train_parser
 from jsplat.pipeline import editing, reporting, stages
 from jsplat.pipeline.config import RunConfig
-from jsplat.pipeline.stage import fingerprint, finished, load_arrays, refused, stage, unfinished
+from jsplat.pipeline.stage import fingerprint, finished, refused, stage, unfinished
 from jsplat.progress import Progress, log, log_name, log_to
 from jsplat.unfinished import STOP
 
@@ -87,7 +85,8 @@ def run(
         "fit",
     )
     edited = out / "edits"
-    shown = [to_json(config.views), config.unseen, *([fingerprint(edited)] if edited.is_dir() else [])]
+    chosen = [to_json(config.views), config.unseen]
+    shown = [*chosen, *([fingerprint(edited)] if edited.is_dir() else [])]
     with_labels = stages.sound(with_scenes, labelled)
     train = [one for one in with_labels if one.identity not in unseen]
     rendered = do("render", shown, lambda f: _render(with_labels, train, out, teacher, config, f), "label")
@@ -102,8 +101,11 @@ def run(
         data = replay if name == "control" else read_auxiliary(rendered / name)
         own = None if name == "control" else replay
         about = {"finetune": to_json(config.finetune), "replay": fingerprint(replay_path)}
+        # What a person corrects concerns the student alone.
+        after = {"student": ("render",), "truth_student": ("label",), "control": ()}[name]
+        about |= {"views": chosen} if name == "truth_student" else {}
         options = {"start": teacher, "replay": own}
-        do(name, about, lambda f, d=data, o=options: _train(f, d, config.finetune, config.seed, **o), "render")
+        do(name, about, lambda f, d=data, o=options: _train(f, d, config.finetune, config.seed, **o), *after)
     names = [one.identity for one in groups["fitted"] if one.labelset is not None]
     if config.ablation and names:
         about = [to_json(config.edit), to_json(config.simulation), names]
@@ -134,7 +136,7 @@ def _render(
     """Novel views of everyone, and what the students learn from of those in `train`."""
 
     def known(identity: str) -> dict[str, np.ndarray]:
-        return _labels_of(out / "label", identity, teacher.labelset)
+        return stages.labels_of(out / "label", identity, teacher.labelset)
 
     stages.render_captures(listed, out / "fit", known, teacher.labelset, config, folder)
     if not is_first_host():
@@ -154,11 +156,6 @@ def _render(
     names = ("student", "truth_student") if all(one.labelset is not None for one in train) else ("student",)
     for name in names:
         write_parts(folder / name, parts(name), sum(one.shape[0] for one in train))
-
-
-def _labels_of(labelled: Path, identity: str, labelset: LabelSet) -> dict[str, np.ndarray]:
-    """What the label stage knows about a head, with what people corrected since."""
-    return load_arrays(labelled / f"{identity}.npz") | voted_labels(labelled.parent, identity, labelset)
 
 
 def _train(folder: Path, data: AuxiliarySet, settings: ParserConfig, seed: int, **options) -> None:

@@ -20,8 +20,8 @@ from jsplat.checkpoint import load_scenes
 from jsplat.edit import EditConfig
 from jsplat.errors import InputError
 from jsplat.labels import to_masks
+from jsplat.pipeline import stages
 from jsplat.pipeline.editing import Run, open_run
-from jsplat.pipeline.stage import load_arrays
 from jsplat.progress import Progress
 from jsplat.raster import capacity_for, rasterize, rotation_matrices, sh_colors
 from jsplat.scene import SH_C0, Scene
@@ -62,7 +62,7 @@ def _head(path: Path, captures: Path | None, identity: str | None) -> tuple[Run,
         raise InputError("identity", wanted=f"one of {', '.join(sorted(run.captures))}", got=identity)
     capture = read_capture(run.captures[identity], run.size)
     (scene,) = load_scenes(run.path / "fit", [capture.identity]).values()
-    return run, capture, scene, load_arrays(run.path / "label" / f"{identity}.npz")
+    return run, capture, scene, stages.labels_of(run.path / "label", identity, run.settings.labelset)
 
 
 def turning(photographed: Float[np.ndarray, " v"], frames: int) -> Float[np.ndarray, " f"]:

@@ -18,6 +18,7 @@ from jsplat.blocks import Devices, on_first
 from jsplat.capture import Capture
 from jsplat.checkpoint import save_scenes, saved_scenes, scene_in
 from jsplat.devices import is_first_host, own_share, wait_for_hosts, workers
+from jsplat.edit import voted_labels
 from jsplat.errors import InputError
 from jsplat.fit import Refused, Waiting, fit_batches, mean_curve
 from jsplat.folder import write_json
@@ -267,6 +268,11 @@ def label_captures(
     each_identity("label", listed, folder, make)
     if is_first_host():
         write_json(folder / "labelset.json", labelset.to_json())
+
+
+def labels_of(labelled: Path, identity: str, labelset: LabelSet) -> dict[str, np.ndarray]:
+    """What the label stage of a run knows about a head, with what people corrected since."""
+    return load_arrays(labelled / f"{identity}.npz") | voted_labels(labelled.parent, identity, labelset)
 
 
 @dataclasses.dataclass(frozen=True)

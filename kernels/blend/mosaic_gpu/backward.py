@@ -1,5 +1,6 @@
 """The backward kernel: the tile's list front to back once more, gradients summed over the pixels by matrix products."""
 
+import functools
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ from jsplat.kernels.blend.mosaic_gpu.layout import (
 from jsplat.kernels.blend.mosaic_gpu.walk import Lists, Walk, opacity_at, scratch, spent
 from jsplat.kernels.constants import ALPHA_CEILING
 
+HELD = 62  # channels whose gradients a thread keeps in registers; of more, the last ones are read for every hit
 CHAINS = 4  # sums of a product over channels that run side by side: one is as long as its channels
 
 
@@ -61,14 +63,16 @@ def gradient_rows(
         on.load_tiles(shared, constant, factors, tile)
         on.clear_stage(stage)
         on.settle()
-        upstream = [on.channel(shared, c, column_count) for c in (*range(shape_channels), channels)]
-        columns = [HEAD + c for c in range(shape_channels)] + [DEPTH]
+        read = [functools.partial(on.channel, shared, c, column_count) for c in (channels, *range(shape_channels))]
+        held = [channel() for channel in read[:HELD]]
+        columns = [DEPTH] + [HEAD + c for c in range(shape_channels)]
         alpha_upstream, whole = on.load(sides.at[tile, 0]), on.load(sides.at[tile, 1])
 
         def blend(row, k, power, threshold, through, state):
             (rest,) = state
             kept, raw, alpha = opacity_at(power, threshold)
             weight = alpha * through
+            upstream = held + [channel() for channel in read[HELD:]]
             value = _dot(alpha_upstream, upstream, [row(column) for column in columns])
             rest = rest - weight * value
             left = 1 - alpha
