@@ -221,7 +221,7 @@ class Block:
     # Memory
 
     def _ld(self, kind, operands, mask):
-        if kind[1] == "param":
+        if kind[1].startswith("param"):  # or "param::entry", as newer compilers say
             number = int(re.search(r"param_(\d+)", operands[1])[1])
             return self.put(operands[0], np.full(THREADS, self.parameters[number], np.uint64), mask)
         names = [x.strip() for x in operands[0].strip("{}").split(",")]
