@@ -1,9 +1,11 @@
 """Rasterizer workloads made ready: ours, the dense reference and the peers on the same projected Gaussians."""
 
+import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from bench.peers import gsplat, missing, torch_raster
 from bench.scenes import fitted_splats
 from bench.timing import CannotRunError, Job
 from bench.workloads import Raster
-from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, blend
+from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, blend, mosaic_gpu, triton
 from jsplat.kernels.blend.cases import Splats, headlike
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.kernels.blend.xla import TILE
@@ -101,18 +103,40 @@ def _ours(work: Raster, splats: Splats):
     elif work.implementation in ("jsplat", *BACKENDS):
         backend = None if work.implementation == "jsplat" else work.implementation
         draw = functools.partial(blend, size=size, capacity=capacity_of(splats, work.edge), backend=backend)
+        if work.mode == "two passes":
+            draw = functools.partial(_in_two_passes, draw)
     else:
         raise CannotRunError(f"there is no implementation {work.implementation!r}")
     function = _weighted(draw) if work.gradient else lambda weights, *args: (draw(*args)[0], ())
     args, weights = splats.arrays(), jnp.asarray(weights_of(work))
     begin = time.perf_counter()
-    compiled = jax.jit(function).lower(weights, *args).compile()
+    with _scattering() if work.mode == "scatter" else contextlib.nullcontext():
+        compiled = jax.jit(function).lower(weights, *args).compile()
     more = {"compile_seconds": time.perf_counter() - begin, "program_mb": planned_mb(compiled)}
 
     def evaluate(weights):
         return jax.tree.map(np.asarray, compiled(jnp.asarray(weights), *args))
 
     return evaluate, lambda: jax.block_until_ready(compiled(weights, *args)), more
+
+
+def _in_two_passes(draw: Callable, *args) -> tuple[jax.Array]:
+    """The image of two renders: three channels, and the others."""
+    *shapes, features = args
+    return (jnp.concatenate([draw(*shapes, part)[0] for part in (features[..., :3], features[..., 3:])], -1),)
+
+
+@contextlib.contextmanager
+def _scattering() -> Iterator[None]:
+    """Within the block the kernels' gradients are summed by a scatter, for which a GPU has atomics."""
+
+    def scatter(rows, hits, count):
+        return jax.ops.segment_sum(rows, hits.ids, num_segments=count)
+
+    jax.clear_caches()  # what was traced holds the other sum
+    with mock.patch.object(mosaic_gpu, "collect", scatter), mock.patch.object(triton, "collect", scatter):
+        yield
+    jax.clear_caches()
 
 
 def planned_mb(compiled) -> float | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from bench.plots import line_plot
 from bench.scaling import AXES, axis_points, cost, laws
-from bench.workloads import SUITES
+from bench.workloads import LIMITS, PEAK_BYTES, PEAK_OPERATIONS, SUITES
 
 NOT_MEASURED = "not measured"
 OURS, PEER = "jsplat", "plain PyTorch"
@@ -107,7 +107,25 @@ def times(lines: Mapping[str, dict]) -> str:
     return markdown(head, rows)
 
 
-def limits(lines: Mapping[str, dict]) -> str:
+def limits(devices: Devices) -> str:
+    """What single workloads must reach on the GPU that the goals are for, and what was measured."""
+    rows = []
+    for limit in LIMITS:
+        found = {d: lines[limit.workload] for d, lines in devices.items() if limit.workload in lines}
+        for device, line in found.items() or [("GPU", None)]:
+            if line is None or line["value"] is None:
+                rows.append([limit.name, device, _why_not(line), f"{limit.bound:g}", "-"])
+                continue
+            value, floor = line["value"] / limit.each, line["floor"]
+            if limit.floor:
+                least = max(floor["operations"] / PEAK_OPERATIONS, floor["bytes"] / PEAK_BYTES)
+                value = 1e3 * least / line["value"]
+            met = value >= limit.bound if limit.floor else value <= limit.bound
+            rows.append([limit.name, device, f"{value:.3g}", f"{limit.bound:g}", "yes" if met else "**no**"])
+    return markdown(["512x512, 50,000 Gaussians, 22 channels", "device", "measured", "goal", "met"], rows)
+
+
+def products(lines: Mapping[str, dict]) -> str:
     """How fast the networks multiply beside the matrix products of the same libraries; empty where nobody measured."""
     rows = []
     for name, line in lines.items():
@@ -137,13 +155,13 @@ def conditions(lines: Iterable[dict]) -> str:
 
 def performance(devices: Devices, plots: str) -> str:
     """README's section; `plots` is the folder of the plots as the README links it."""
-    parts = [goals(devices)]
+    parts = [goals(devices), limits(devices)]
     for device, lines in devices.items():
         parts.append(f"**{device}**: {conditions(lines.values())}")
         names = list(drawings({device: lines}))
         if names:
             parts.append(" ".join(f"![{name}]({plots}/{name})" for name in names))
-        if limited := limits(lines):
+        if limited := products(lines):
             parts.append(limited)
     if not any("gpu" in line["suite"] for lines in devices.values() for line in lines.values()):
         parts.append(f"GPU: {NOT_MEASURED}.")

@@ -15,7 +15,8 @@ class Raster:
     Attributes:
         implementation: "jsplat" (the best backend that works on the device), a name in `jsplat.kernels.blend.BACKENDS`,
             "dense" (the reference in float32), or a peer.
-        mode: of a peer, see its module.
+        mode: of a peer, see its module; of ours "two passes" (colours, then all other channels) or "scatter" (gradients
+            summed by atomics: not the same bits on every run).
         scene: "headlike" (random, on an ellipsoid) or "fitted" (heads that the project's fit made).
         gradient: forward and backward, or forward alone.
         edge: of the square images, in pixels.
@@ -153,7 +154,7 @@ def _networks(batch: int, edge: int, training: bool, modes: tuple[str, ...]) -> 
     peers = [dataclasses.replace(base, name=f"{base.name}/torch {m}", implementation="torch", mode=m) for m in modes]
     ratio = Ratio(f"{base.name}: torch over jsplat", tuple(p.name for p in peers), base.name, "higher", 1.0)
     products = ()
-    if not training:
+    if not training and batch > 1:  # once for each kind of device
         product = Product(f"matrix product {PRODUCT}", edge=PRODUCT)
         plain = dict.fromkeys(m.replace(", channels_last", "") for m in modes if "compiled" not in m)
         others = [
@@ -208,6 +209,8 @@ SUITES = {
     "tiny": Suite(  # seconds: that everything runs, on any machine
         workloads=(
             Raster("train_rgb", count=40, edge=24),
+            Raster("tiny two passes", count=40, edge=24, channels=5, mode="two passes"),
+            Raster("tiny scatter", count=40, edge=24, mode="scatter"),
             Raster("dense", count=40, edge=24, implementation="dense"),
             Raster("torch", count=40, edge=24, implementation="torch", mode="batched, 1 threads"),
             Raster("gsplat", count=40, edge=24, implementation="gsplat", mode="padded"),
@@ -263,6 +266,21 @@ SUITES = {
         ),
         bounds={"gpu forward 3": 1.3, "gpu forward 22": 1.8, "gpu train 3": 1.5, "gpu train 22": 2.5},
     ),
+    "gpu-own": Suite(  # against ourselves
+        workloads=(
+            Raster("gpu own 22", **_GPU_CENTRE),
+            Raster("gpu own 22, 32 identities", images=32, **_GPU_CENTRE),
+            Raster("gpu own 3", **{**_GPU_CENTRE, "channels": 3}),
+            Raster("gpu own 22, two passes", mode="two passes", **_GPU_CENTRE),
+            Raster("gpu own 22, scatter", mode="scatter", **_GPU_CENTRE),
+        ),
+        ratios=(
+            Ratio("gpu 22 channels over 3", "gpu own 22", "gpu own 3", "lower", 1.6),
+            Ratio("gpu two passes over one", "gpu own 22, two passes", "gpu own 22", "higher", 1.5),
+            Ratio("gpu 32 identities over 1", "gpu own 22, 32 identities", "gpu own 22", "lower", 16.0),
+            Ratio("gpu deterministic over scatter", "gpu own 22", "gpu own 22, scatter", "lower", 1.3),
+        ),
+    ),
     "gpu-scaling": _against_gsplat(
         *_line("count", (30_000, 150_000), **_GPU_CENTRE),
         *_line("edge", (256, 512, 1024), **_GPU_CENTRE),
@@ -296,3 +314,30 @@ SUITES = {
     "gpu-parser-1": _networks(1, 512, False, _GPU_MODES),
     "gpu-parser-training": _networks(64, 512, True, _GPU_MODES),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """What a workload must reach by itself.
+
+    Attributes:
+        each: what its time is divided by.
+        bound: most milliseconds; or, of `floor`, the least share of the floor.
+        floor: compare with the floor of `bench.floor` on this machine instead.
+    """
+
+    name: str
+    workload: str
+    bound: float
+    each: int = 1
+    floor: bool = False
+
+
+LIMITS = (
+    Limit("forward + backward, one view, ms", "gpu own 22", 0.6),
+    Limit("training step of 32 identities, ms each", "gpu step, 32 identities/jsplat", 0.8, each=32),
+    Limit("label lift of 55 views, ms", "gpu lift of 55 views", 50.0),
+    Limit("share of the floor, 32 identities", "gpu own 22, 32 identities", 0.1, floor=True),
+)
+# Of the GPU that the limits are meant for: float32 operations and bytes a second (one H200, by its makers).
+PEAK_OPERATIONS, PEAK_BYTES = 67e12, 4.8e12

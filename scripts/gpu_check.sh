@@ -135,7 +135,7 @@ else
 fi
 
 rm -f "$OUT/bench.jsonl"
-for suite in ${SUITES:-gpu-raster gpu-step gpu-lift}; do
+for suite in ${SUITES:-gpu-own gpu-raster gpu-step gpu-lift}; do
   step "bench $suite" 120 "$python" -m bench.run --device gpu --suite "$suite" --out "$OUT/bench.jsonl"
 done
 step "bench values" 10 "$python" -c "$CRASHED" "$OUT/bench.jsonl"

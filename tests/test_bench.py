@@ -97,6 +97,10 @@ def test_the_goals_are_bounds():
         "gpu train 3: gsplat over jsplat": ("higher", 1.5),
         "gpu train 22: gsplat over jsplat": ("higher", 2.5),
         "gpu step, 1: gsplat over jsplat": ("higher", 2.0),
+        "gpu 22 channels over 3": ("lower", 1.6),
+        "gpu two passes over one": ("higher", 1.5),
+        "gpu 32 identities over 1": ("lower", 16.0),
+        "gpu deterministic over scatter": ("lower", 1.3),
         "gpu step, 8: gsplat over jsplat": ("higher", 2.0),
         "gpu step, 32: gsplat over jsplat": ("higher", 2.0),
         "bisenet inference 64x512: torch over jsplat": ("higher", 1.0),
@@ -111,10 +115,11 @@ def test_a_tiny_suite_end_to_end(tmp_path, capsys):
     assert command.main([*arguments, "--save-baseline"]) == 0
     lines = {x["name"]: x for x in map(json.loads, out.read_text().splitlines())}
     assert list(lines.values()) == [json.loads(text) for text in capsys.readouterr().out.splitlines()]
-    assert list(lines) == ["train_rgb", "dense", "torch", "gsplat", "dense_over_xla"]
+    ours = ["train_rgb", "tiny two passes", "tiny scatter", "dense"]
+    assert list(lines) == [*ours, "torch", "gsplat", "dense_over_xla"]
     for x in lines.values():
         assert {"unit", "direction", "device", "commit", "versions", "load", "spread", "suite", "when"} <= set(x)
-    for name in ("train_rgb", "dense"):
+    for name in ours:
         x = lines[name]
         assert x["value"] >= x["fastest"] > 0
         assert x["rounds"] == 5

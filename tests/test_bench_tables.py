@@ -9,7 +9,7 @@ from bench.history import latest
 from bench.metric import Metric
 from bench.plots import line_plot
 from bench.scaling import axis_points, cost, exponent, laws
-from bench.tables import drawings, goals, performance, scaling, times
+from bench.tables import drawings, goals, limits, performance, scaling, times
 
 ABOUT = {"commit": "abc", "versions": {"jax": "1"}, "load": 0.5, "when": "2026-01-02T00:00:00+00:00", "device": "d"}
 
@@ -73,6 +73,15 @@ def test_a_plot_is_xml_that_shows_every_point():
     assert float(higher.get("cy")) < float(lower.get("cy"))  # 50 is above 2
     with pytest.raises(ValueError, match="no points"):
         line_plot("t", "x", "y", {"empty": []})
+
+
+def test_a_limit_is_judged_by_its_own_share_of_the_time():
+    step = {"value": 32.0, "floor": {}}
+    raster = {"value": 1.0, "floor": {"operations": 0.2 * 67e9, "bytes": 0.05 * 4.8e9}}
+    text = limits({"d": {"gpu step, 32 identities/jsplat": step, "gpu own 22, 32 identities": raster}})
+    assert "| training step of 32 identities, ms each | d | 1 | 0.8 | **no** |" in text
+    assert "| share of the floor, 32 identities | d | 0.2 | 0.1 | yes |" in text
+    assert "| forward + backward, one view, ms | GPU | not measured | 0.6 | - |" in text
 
 
 def test_a_flat_series_can_be_drawn():
