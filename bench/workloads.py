@@ -155,7 +155,8 @@ def _networks(batch: int, edge: int, training: bool, modes: tuple[str, ...]) -> 
     ratio = Ratio(f"{base.name}: torch over jsplat", tuple(p.name for p in peers), base.name, "higher", 1.0)
     products = ()
     if not training and batch > 1:  # once for each kind of device
-        product = Product(f"matrix product {PRODUCT}", edge=PRODUCT)
+        there = "gpu " if modes[0].startswith("cuda") else ""
+        product = Product(f"{there}matrix product {PRODUCT}", edge=PRODUCT)
         plain = dict.fromkeys(m.replace(", channels_last", "") for m in modes if "compiled" not in m)
         others = [
             dataclasses.replace(product, name=n, implementation="torch", mode=m)
