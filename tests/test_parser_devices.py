@@ -4,6 +4,7 @@ Run as a program (`python -m tests.test_parser_devices FOLDER [INDEX PORT]`) thi
 a process has its devices once: one device, or two of the four.
 """
 
+import logging
 import os
 import re
 import socket
@@ -40,6 +41,7 @@ CONFIG = ParserConfig(
     width=0.05, input_size=64, label_size=32, steps=2, batch=20, learning_rate=2e-4, hard=1e9, least=0.25, log_every=1
 )
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
+COMPILED = "Finished XLA compilation of jit(train_step)"
 COLLECTIVE = re.compile(r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
 CONVOLUTION = re.compile(r"= f32\[([\d,]+)\]\S* convolution\(.*op_name=\"jit\(train_step\)/jvp")
 
@@ -63,7 +65,10 @@ def write(path: Path, parser: Parser, history: History, **about: int) -> None:
 def on_processes(folder: Path, index: int) -> None:
     """The training shared with another process, then found finished by both; and arrays that one of them saves."""
     assert (jax.process_index(), jax.device_count(), jax.local_device_count()) == (index, 4, 2)
-    step, calls = training.train_step, []
+    step, calls, compiled = training.train_step, [], []
+    jax.config.update("jax_log_compiles", True)
+    log = logging.getLogger("jax._src.dispatch")
+    log.addFilter(lambda record: compiled.append(1) if COMPILED in record.getMessage() else None)
 
     def noted(*arguments):
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), arguments[:5])
@@ -74,7 +79,7 @@ def on_processes(folder: Path, index: int) -> None:
     mesh = Mesh(np.asarray(jax.devices()), (BATCH,))
     for name in (f"process{index}", f"again{index}"):
         result = train_parser(data(), CONFIG, 0, mesh=mesh, resume=folder / "resume")
-        write(folder / f"{name}.npz", *result, steps=len(calls), compiled=step._cache_size())
+        write(folder / f"{name}.npz", *result, steps=len(calls), compiled=len(compiled))
     if index == 1:
         save_arrays(folder / "alone", {"index": np.asarray(index)})
         assert int(load_arrays(folder / "alone")["index"]) == index

@@ -164,14 +164,19 @@ def batch_loss(
 
 
 @functools.partial(jax.jit, static_argnames=("counts", "mesh"))
-def draw_batch(key: Key[Array, ""], pools: tuple[Pool, ...], counts: tuple[int, ...], mesh: Mesh) -> Pool:
-    """So many pictures of each pool, whole on every device of the mesh.
+def draw_batch(
+    key: Key[Array, ""], step: Int[Array, ""], pools: tuple[Pool, ...], counts: tuple[int, ...], mesh: Mesh
+) -> tuple[Pool, Key[Array, ""]]:
+    """So many pictures of each pool for a step, and the key for the rest of the step; whole on all devices of the mesh.
 
     A program of its own, so that training sets of different sizes share the large one.
     """
-    parts = [draw(k, p, n) for k, p, n in zip(jax.random.split(key, len(pools)), pools, counts)]
+    own, rest = jax.random.split(jax.random.fold_in(key, step))
+    parts = [draw(k, p, n) for k, p, n in zip(jax.random.split(own, len(pools)), pools, counts)]
     # Whole on every device: a share of it would have to be gathered again, for backgrounds come from other pictures.
-    return jax.lax.with_sharding_constraint(jax.tree.map(lambda *x: jnp.concatenate(x), *parts), everywhere(mesh))
+    return jax.lax.with_sharding_constraint(
+        (jax.tree.map(lambda *x: jnp.concatenate(x), *parts), rest), everywhere(mesh)
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("config", "architecture", "mesh"), donate_argnames="state")
@@ -310,11 +315,8 @@ def train_parser(
     progress = Progress("fine-tune" if sets[1:] else "train", config.steps - done)
     losses = []
     for step in range(done, config.steps):
-        keys = jax.random.split(jax.random.fold_in(key, step))
-        batch = draw_batch(keys[0], pools, counts, mesh)
-        state, loss = train_step(
-            state, keys[1], batch, mirror_ids, weights_of_classes, config, start.architecture, mesh
-        )
+        batch, rest = draw_batch(key, jnp.int32(step), pools, counts, mesh)
+        state, loss = train_step(state, rest, batch, mirror_ids, weights_of_classes, config, start.architecture, mesh)
         losses.append(loss)
         ends = step + 1 == config.steps
         if (step + 1) % config.log_every and not ends:
