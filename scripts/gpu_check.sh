@@ -4,6 +4,9 @@
 #   scripts/gpu_check.sh                  makes an environment in .venv/gpu first (needs the network)
 #   PYTHON=python3 scripts/gpu_check.sh   takes this one: its JAX sees the GPU already, and jsplat is installed in it
 #
+#   GSPLAT=gsplat-1.5.3.tar.gz scripts/gpu_check.sh   builds this peer's CUDA code and does nothing else; later calls
+#                                         compare with it (needs torch and nvcc)
+#
 # Results go to OUT (out/gpu_check). One call ends within 10 minutes; the exit status is that of the worst step.
 # SUITES names suites of bench.run, ARGS goes to pytest.
 set -uo pipefail
@@ -73,6 +76,13 @@ fi
 mkdir -p "$OUT" || exit 1
 export JAX_PLATFORMS=cuda,cpu # the first is the default
 export XLA_PYTHON_CLIENT_PREALLOCATE=false
+
+if [[ -n ${GSPLAT:-} ]]; then
+  step gsplat 560 env MAX_JOBS="$(nproc)" "$python" -m pip --disable-pip-version-check --quiet install \
+    --no-deps --no-build-isolation "$GSPLAT" &&
+    step "gsplat starts" 20 "$python" -c 'import gsplat.cuda._backend as built; assert built._C'
+  summary
+fi
 
 ABOUT='
 import platform, sys
