@@ -1,6 +1,6 @@
 """Whole runs in processes of their own: what compiling costs, cold and warm, and what sharing a run costs.
 
-python -m bench.whole    # makes people, runs, and writes bench/history/whole.json; some minutes
+python -m bench.whole compiling sharing    # makes people, runs, and writes bench/history/whole.json; some minutes each
 """
 
 import argparse
@@ -44,17 +44,18 @@ class Place:
         for i, folder in enumerate(folders):
             shutil.copytree(folder, root / f"half{i % SHARED_BY}" / folder.name)
 
-    def run(self, captures: list[str], shared: int = 1, cache: str = "cache") -> list[Path]:
+    def run(self, captures: list[str], shared: int = 1, cache: str = "cache", more: tuple[str, ...] = ()) -> list[Path]:
         """Runs over these folders at the same time, each by `shared` processes; where their reports lie."""
         outs, processes = [], []
         for name in captures:
             outs.append(self.root / f"run{self.runs}")
             self.runs += 1
-            words = ("run", outs[-1], "--captures", self.root / name, "--parser", self.root / "teacher", *_settings())
+            words = ("run", outs[-1], "--captures", self.root / name, "--parser", self.root / "teacher")
+            words += (*_settings(), *more)
             address = f"127.0.0.1:{_free_port()}"
             for i in range(shared):
-                more = ("--process", address, shared, i) if shared > 1 else ()
-                processes.append(self._start(*words, *more, cache=cache))
+                who = ("--process", address, shared, i) if shared > 1 else ()
+                processes.append(self._start(*words, *who, cache=cache))
         self._finish(processes)
         return outs
 
@@ -103,53 +104,73 @@ def compiling(out: Path) -> dict:
     return {**found, "whole": (times[-1] - times[0]).total_seconds()}
 
 
-def measure(root: Path, rounds: int) -> dict:
-    """All of it: one run with an empty cache, the same again, then pairs of runs and shared runs in turns."""
-    found = {k: v for k, v in about("whole").items() if k != "suite"}
-    found |= {"people": PEOPLE, "views": VIEWS, "settings": SETTINGS}
-    place = Place(root)
-    found["compiling"] = {k: compiling(place.run(["half0"], cache="own")[0]) for k in ("cold", "warm")}
-    apart, shared = [], []
-    halves = [f"half{i}" for i in range(SHARED_BY)]
+def cold_and_warm(place: Place) -> dict:
+    """A run with an empty cache, and the same again."""
+    return {"compiling": {k: compiling(place.run(["half0"], cache="own")[0]) for k in ("cold", "warm")}}
+
+
+def sharing(place: Place, rounds: int = 2) -> dict:
+    """Pairs of runs and shared runs in turns."""
+    apart, shared, halves = [], [], [f"half{i}" for i in range(SHARED_BY)]
+    plain = ("--set", "ablation=false")  # what the ablation adds is divided like the rest
     for names, shared_by in ((halves, 1), (["all"], SHARED_BY)):  # so that every program is in the cache
-        place.run(names, shared_by)
+        place.run(names, shared_by, more=plain)
     for _ in range(rounds):
-        apart.append(seconds_of(place.run(halves), 1))
-        shared.append(seconds_of(place.run(["all"], SHARED_BY), SHARED_BY))
-    return found | {"apart": apart, "shared": shared}
+        apart.append(seconds_of(place.run(halves, 1, more=plain), 1))
+        shared.append(seconds_of(place.run(["all"], SHARED_BY, more=plain), SHARED_BY))
+    return {"apart": apart, "shared": shared}
+
+
+PARTS = {"compiling": cold_and_warm, "sharing": sharing}
 
 
 def section(found: dict) -> str:
     """The page's part, from the measured numbers alone."""
-    ratios = np.asarray(found["apart"]) / np.asarray(found["shared"])
-    busy = found["load"] > QUIET * found["cores"]
-    rows = [
-        [name, *(f"{of[key]:,.0f}" for key in ("programs", "found", "seconds", "whole"))]
-        for name, of in found["compiling"].items()
-    ]
-    count, steps = (found["settings"][f"fit.{key}"] for key in ("gaussians", "steps"))
-    sizes = f"{SIZE}x{SIZE} pixels, {count:,} Gaussians, {steps} steps"
-    each = " and ".join(f"{len(times)} times {np.median(times):.0f} s" for times in (found["apart"], found["shared"]))
-    parts = [
-        f"Measured on {found['device']}, commit {found['commit']}, jax {found['versions']['jax']}, load"
-        f" {found['load']:.1f}{' (busy: nothing is judged)' if busy else ''}: {found['people']} identities of"
-        f" {found['views']} views, {sizes}; few steps of training.",
-        markdown(["a run of half of them", "programs", "of them in the cache", "compiling, s", "all of it, s"], rows),
-        f"Two runs of a half each at the same time, and one run of all by two processes, until the last identity is"
-        f" rendered ({each}, in turns, median): sharing a run reaches **{np.median(ratios):.2f}** of the speed of two"
-        f" independent runs ({ratios.min():.2f} to {ratios.max():.2f}).",
-    ]
+    parts = []
+    if "compiling" in found:
+        rows = [
+            [name, *(f"{of[key]:,.1f}" for key in ("programs", "found", "seconds", "whole"))]
+            for name, of in found["compiling"]["compiling"].items()
+        ]
+        head = ["a run of half of the people", "programs", "of them in the cache", "compiling, s", "all of it, s"]
+        parts += [f"Compiling. {_circumstances(found['compiling'])}", markdown(head, rows)]
+    if "sharing" in found:
+        apart, shared = (found["sharing"][key] for key in ("apart", "shared"))
+        ratios = np.asarray(apart) / np.asarray(shared)
+        parts += [
+            f"Sharing. {_circumstances(found['sharing'])}",
+            f"Two runs of half of the people each, at the same time, take {np.median(apart):.0f} s until the last"
+            f" identity is rendered; one run of all of them by two processes {np.median(shared):.0f} s (medians of"
+            f" {len(apart)} turns): **{np.median(ratios):.2f}** of the speed of two independent runs"
+            f" ({ratios.min():.2f} to {ratios.max():.2f}).",
+        ]
     return "\n\n".join(parts)
+
+
+def _circumstances(of: dict) -> str:
+    busy = " (busy: nothing is judged)" if of["load"] > QUIET * of["cores"] else ""
+    count, steps = (of["settings"][f"fit.{key}"] for key in ("gaussians", "steps"))
+    return (
+        f"Measured on {of['device']}, commit {of['commit']}, jax {of['versions']['jax']}, load {of['load']:.1f}{busy}:"
+        f" {of['people']} identities of {of['views']} views, {SIZE}x{SIZE} pixels, {count:,} Gaussians, {steps} steps;"
+        f" few steps of training."
+    )
 
 
 def main() -> None:
     """Measures, and writes bench/history/whole.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="+", choices=tuple(PARTS))
     parser.add_argument("--out", type=Path, default=Path("out/bench/whole"))
-    parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    write_json(WHOLE, measure(given.out.resolve(), given.rounds))
-    print(section(json.loads(WHOLE.read_text())))
+    found = json.loads(WHOLE.read_text()) if WHOLE.is_file() else {}
+    place = Place(given.out.resolve())
+    for part in given.parts:
+        circumstances = {k: v for k, v in about("whole").items() if k != "suite"}
+        sizes = {"people": PEOPLE, "views": VIEWS, "settings": SETTINGS}
+        found[part] = circumstances | sizes | PARTS[part](place)
+        write_json(WHOLE, found)
+    print(section(found))
 
 
 if __name__ == "__main__":
