@@ -129,7 +129,7 @@ def section(found: dict) -> str:
     parts = []
     if "compiling" in found:
         rows = [
-            [name, *(f"{of[key]:,.1f}" for key in ("programs", "found", "seconds", "whole"))]
+            [name, f"{of['programs']:,}", f"{of['found']:,}", f"{of['seconds']:.1f}", f"{of['whole']:.1f}"]
             for name, of in found["compiling"]["compiling"].items()
         ]
         head = ["a run of half of the people", "programs", "of them in the cache", "compiling, s", "all of it, s"]
