@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -45,8 +46,7 @@ def prepare_product(work: Product) -> Job:
         call = lambda: jax.block_until_ready(multiply(a, b))  # noqa: E731
         found = np.asarray(call())
     else:
-        if reason := missing_cuda() if "cuda" in words else missing("torch"):
-            raise CannotRunError(reason)
+        _need_torch(words)
         call = _torch_product(left, right, words)
         found = call().float().cpu().numpy()
     error = float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
@@ -59,15 +59,31 @@ def _torch_product(left: np.ndarray, right: np.ndarray, words: list[str]):
     import torch
 
     kind = torch.bfloat16 if "bf16" in words else torch.float32
-    device = "cuda" if "cuda" in words else "cpu"
-    a, b = (torch.tensor(x).to(device, kind) for x in (left, right))
+    a, b = (torch.tensor(x).to(_torch_device(words), kind) for x in (left, right))
+    return _torch_call(words, lambda: a @ b)
+
+
+def _need_torch(words: list[str]) -> None:
+    """Raises CannotRunError, saying why, where a mode of PyTorch cannot run."""
+    if reason := missing_cuda() if "cuda" in words else missing("torch"):
+        raise CannotRunError(reason)
+
+
+def _torch_device(words: list[str]) -> str:
+    return "cuda" if "cuda" in words else "cpu"
+
+
+def _torch_call(words: list[str], work: Callable):
+    """`work` with as many threads as the mode says, returning when it is done."""
+    import torch
+
     threads = next((int(w.split()[0]) for w in words if w.endswith("threads")), None)
 
     def call():
         if threads:
             torch.set_num_threads(threads)
-        result = a @ b
-        if device == "cuda":
+        result = work()
+        if "cuda" in words:
             torch.cuda.synchronize()
         return result
 
@@ -173,13 +189,10 @@ def _our_answer(batch: int, edge: int, depth: int, width: float, training: bool)
 def _theirs(work: Network):
     """The PyTorch network; mode: words out of "N threads", "cuda", "channels_last", "bf16", "compiled"."""
     words = work.mode.split(", ")
-    reason = missing_cuda() if "cuda" in words else missing("torch")
-    if reason:
-        raise CannotRunError(reason)
+    _need_torch(words)
     import torch
 
-    device = "cuda" if "cuda" in words else "cpu"
-    threads = next((int(w.split()[0]) for w in words if w.endswith("threads")), None)
+    device = _torch_device(words)
     architecture = _architecture(work)
     network = torch_bisenet.bisenet(architecture, CLASSES)
     torch_bisenet.load(network, _weights(architecture), architecture, CLASSES)
@@ -207,14 +220,7 @@ def _theirs(work: Network):
         adam.step()
         return loss.detach()
 
-    def call():
-        if threads:
-            torch.set_num_threads(threads)
-        result = (train if work.training else infer)()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return result
-
+    call = _torch_call(words, train if work.training else infer)
     begin = time.perf_counter()
     result = call()
     more = {"compile_seconds": time.perf_counter() - begin} if "compiled" in words else {}

@@ -25,21 +25,24 @@ def count_of(views: Any) -> int:
     return len(jax.tree.leaves(views)[0])
 
 
-def deal(views: T, devices: Devices = (), size: int = VIEWS) -> list[T]:
-    """The views in blocks of `size` (or all, where there are fewer), the last one filled up with its last view."""
-    count = count_of(views)
+def places(count: int, size: int = VIEWS) -> list[np.ndarray]:
+    """The numbers of the views of each block of `size` (or all, where there are fewer); the last ones may not exist."""
     size = max(min(size, count), 1)
-    blocks = []
-    for start, device in zip(range(0, count, size), itertools.cycle(devices or (None,))):
-        block = _taken(views, np.minimum(np.arange(start, start + size), count - 1))
+    return [np.arange(start, start + size) for start in range(0, count, size)]
+
+
+def real(count: int) -> list[np.ndarray]:
+    """Which places of each block (see `deal`) hold a view of their own."""
+    return [chosen < count for chosen in places(count)]
+
+
+def deal(views: T, devices: Devices = ()) -> list[T]:
+    """The views in blocks, the last one filled up with its last view."""
+    count, blocks = count_of(views), []
+    for chosen, device in zip(places(count), itertools.cycle(devices or (None,))):
+        block = _taken(views, np.minimum(chosen, count - 1))
         blocks.append(block if device is None else jax.device_put(block, device))
     return blocks
-
-
-def real(count: int, size: int = VIEWS) -> list[np.ndarray]:
-    """Which places of each block (see `deal`) hold a view of their own."""
-    size = max(min(size, count), 1)
-    return [np.arange(start, start + size) < count for start in range(0, count, size)]
 
 
 def _taken(views: T, chosen: np.ndarray) -> T:

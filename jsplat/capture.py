@@ -61,6 +61,11 @@ class Capture:
         rows = {name: getattr(self, name) for name in ("images", "labels", "cameras", "valid")}
         return dataclasses.replace(self, **{name: None if x is None else x[views] for name, x in rows.items()})
 
+    @property
+    def behind(self) -> Float[np.ndarray, " 3"]:
+        """What renders show where no head is: the background, in [0, 1]; grey if it is not known."""
+        return np.asarray((128, 128, 128) if self.background is None else self.background, np.float32) / 255
+
     def with_labels(self, labels: np.ndarray | None, labelset: LabelSet | None) -> "Capture":
         """The same photographs with other labels; invalid pixels get none."""
         if labels is not None and self.valid is not None:

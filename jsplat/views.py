@@ -14,7 +14,7 @@ from jsplat.camera import Camera, meeting_point, orbit
 from jsplat.capture import Capture
 from jsplat.errors import InputError
 from jsplat.raster import over_views, rasterize, sh_colors
-from jsplat.scene import Scene
+from jsplat.scene import Render, Scene
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,11 +115,18 @@ def _photographs(shown: tuple[Scene, Array, Array], cameras: Camera, *, capacity
     scene, seen, behind = shown
 
     def one(camera: Camera):
-        colors = sh_colors(scene.attributes.sh, scene.gaussians.means, camera)
-        features = jnp.concatenate([colors, seen[:, None]], -1)
-        render = rasterize(scene.gaussians, features, camera, capacity=capacity)
-        image = render.channels[..., :3] + (1 - render.alpha)[..., None] * behind
+        image, render = look(scene, seen[:, None], camera, behind, capacity=capacity)
         support = render.channels[..., 3].sum() / jnp.maximum(render.alpha.sum(), 1e-6)
-        return jnp.round(jnp.clip(image, 0, 1) * 255).astype(jnp.uint8), support, render.needed
+        return image, support, render.needed
 
     return over_views(one, cameras)
+
+
+def look(
+    scene: Scene, features: Float[Array, "n c"] | Bool[Array, "n c"], camera: Camera, behind: Array, *, capacity: int
+) -> tuple[UInt8[Array, "h w 3"], Render]:
+    """The picture that one camera takes, sRGB over the colour `behind`, and the render: colours, then `features`."""
+    colors = sh_colors(scene.attributes.sh, scene.gaussians.means, camera)
+    render = rasterize(scene.gaussians, jnp.concatenate([colors, features], -1), camera, capacity=capacity)
+    image = render.channels[..., :3] + (1 - render.alpha)[..., None] * behind
+    return jnp.round(jnp.clip(image, 0, 1) * 255).astype(jnp.uint8), render

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import itertools
 from collections.abc import Iterator
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from jsplat.blocks import Devices, beside
+from jsplat.blocks import Devices, beside, places
 from jsplat.errors import InputError
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.model import Parser, Variables, with_variables
@@ -49,13 +50,12 @@ def _batches(
         raise InputError("predict: batch", wanted="at least 1", got=batch)
     copies = beside((parser.variables, jnp.asarray(parser.labelset.mirror_ids)), devices)
     coming = collections.deque()
-    for start in range(0, len(images), batch):
+    for chosen, (variables, mirror_ids) in zip(places(len(images), batch), itertools.cycle(copies)):
         # The last batch is filled up, so that one compiled program serves all.
-        full = images[np.minimum(np.arange(start, start + min(batch, len(images))), len(images) - 1)]
-        variables, mirror_ids = copies[start // batch % len(copies)]
+        full = images[np.minimum(chosen, len(images) - 1)]
         seen = _probabilities(variables, full, mirror_ids, parser.architecture, flip)
-        where = slice(start, min(start + batch, len(images)))
-        coming.append((where, seen[: where.stop - start]))
+        where = slice(chosen[0], min(chosen[-1] + 1, len(images)))
+        coming.append((where, seen[: where.stop - where.start]))
         if len(coming) == len(copies):  # all devices have work
             yield coming.popleft()
     yield from coming

@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 
-from jsplat.auxiliary import write_auxiliary
 from jsplat.capture import write_png
 from jsplat.config import to_json
 from jsplat.datasets import read_training_set
@@ -90,10 +89,8 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunC
             return stages.labels_of(labelled, name, labelset)
 
         stages.render_captures(listed, fitted, known, labelset, config, folder)
-        read = [one.read() for one in stages.sound(listed, folder)]
-        masks = {capture.identity: known(capture.identity)["refined"] for capture in read}
-        novel = stages.renders_of(folder, read)
-        write_auxiliary(folder / "set", stages.auxiliary_set(read, masks, novel, "student", labelset))
+        left = stages.sound(listed, folder)
+        stages.write_set(folder / "set", left, folder, lambda c: known(c.identity)["refined"], "student", labelset)
 
 
 def convert(path: Path, out: Path, labels: str | None, size: int | None, inside: str | None) -> str:

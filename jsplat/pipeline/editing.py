@@ -103,12 +103,11 @@ def ready(run: Run, identity: str, capture: Capture) -> Ready:
     known = load_arrays(run.path / "label" / f"{identity}.npz")
     first = stages.first_labels(run.path / "parse", capture)
     head = prepare(scene, capture.cameras, first, known, _trust(run, capture), run.settings)
-    behind = np.asarray(capture.background if capture.background is not None else (128, 128, 128), np.float32) / 255
 
     def render(view: int) -> np.ndarray:
         rgb = np.asarray(sh_colors(scene.attributes.sh, scene.gaussians.means, capture.cameras[view]))
         through = (1 - head.alpha[view])[..., None]
-        shown = (head.weights[view] @ rgb).reshape(*through.shape[:2], 3) + through * behind
+        shown = (head.weights[view] @ rgb).reshape(*through.shape[:2], 3) + through * capture.behind
         return np.round(np.clip(shown, 0, 1) * 255).astype(np.uint8)
 
     return Ready(head, render)

@@ -2,14 +2,14 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from jsplat.auxiliary import AuxiliarySet, read_auxiliary, write_parts
-from jsplat.capture import write_capture
+from jsplat.auxiliary import AuxiliarySet, read_auxiliary
+from jsplat.capture import Capture, write_capture
 from jsplat.config import to_json
 from jsplat.datasets import read_training_set
 from jsplat.devices import is_first_host, wait_for_hosts
@@ -145,17 +145,15 @@ def _render(
     if not train:
         raise InputError("render", wanted="somebody to train on", got=f"none left: {refused(folder)}")
 
-    def parts(name: str) -> Iterator[AuxiliarySet]:
-        for one in train:
-            capture = one.read()
-            mask = capture.labels if name == "truth_student" else known(one.identity)["refined"]
-            assert mask is not None  # truth is asked for only where everybody's header names labels
-            novel = stages.renders_of(folder, [capture])
-            yield stages.auxiliary_set([capture], {one.identity: mask}, novel, name, teacher.labelset)
+    def truth(capture: Capture) -> np.ndarray:
+        assert capture.labels is not None  # truth is asked for only where everybody's header names labels
+        return capture.labels
 
-    names = ("student", "truth_student") if all(one.labelset is not None for one in train) else ("student",)
-    for name in names:
-        write_parts(folder / name, parts(name), sum(one.shape[0] for one in train))
+    masks = {"student": lambda capture: known(capture.identity)["refined"]}
+    if all(one.labelset is not None for one in train):
+        masks["truth_student"] = truth
+    for name, mask_of in masks.items():
+        stages.write_set(folder / name, train, folder, mask_of, name, teacher.labelset)
 
 
 def _train(folder: Path, data: AuxiliarySet, settings: ParserConfig, seed: int, **options) -> None:

@@ -23,9 +23,9 @@ from jsplat.labels import to_masks
 from jsplat.pipeline import stages
 from jsplat.pipeline.editing import Run, open_run
 from jsplat.progress import Progress
-from jsplat.raster import capacity_for, rasterize, rotation_matrices, sh_colors
+from jsplat.raster import capacity_for, rotation_matrices
 from jsplat.scene import SH_C0, Scene
-from jsplat.views import cameras_around
+from jsplat.views import cameras_around, look
 
 ATTRIBUTES = ("RGB", "labels", "confidence")
 
@@ -83,10 +83,8 @@ def turning(photographed: Float[np.ndarray, " v"], frames: int) -> Float[np.ndar
 
 @functools.partial(jax.jit, static_argnames="capacity")
 def _look(scene: Scene, rows: Float[Array, "n k"], camera: Camera, behind: Float[Array, " 3"], *, capacity: int):
-    colors = sh_colors(scene.attributes.sh, scene.gaussians.means, camera)
-    render = rasterize(scene.gaussians, jnp.concatenate([colors, rows], -1), camera, capacity=capacity)
-    image = render.channels[..., :3] + (1 - render.alpha)[..., None] * behind
-    return jnp.round(jnp.clip(image, 0, 1) * 255).astype(jnp.uint8), render.channels[..., 3:], render.alpha
+    image, render = look(scene, rows, camera, behind, capacity=capacity)
+    return image, render.channels[..., 3:], render.alpha
 
 
 def turntable(
@@ -114,7 +112,7 @@ def turntable(
     high = 2 * round(config.size / 2)  # MPEG-4 stores colour for two by two pixels
     cameras = cameras.resized(2 * round(cameras.width / cameras.height * high / 2), high)
     capacity = capacity_for(scene.gaussians, cameras)
-    behind = np.asarray(capture.background if capture.background is not None else (128, 128, 128), np.float32) / 255
+    behind = capture.behind
     rows, progress = jnp.asarray(known["rows_refined"]), Progress("turntable", frames)
 
     def picture(i: int) -> UInt8[np.ndarray, "h w2 3"]:

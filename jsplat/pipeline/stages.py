@@ -5,7 +5,7 @@ import dataclasses
 import json
 import queue
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jsplat.auxiliary import AuxiliarySet, concatenate, from_captures
+from jsplat.auxiliary import AuxiliarySet, concatenate, from_captures, write_parts
 from jsplat.blocks import Devices, on_first
 from jsplat.capture import Capture
 from jsplat.checkpoint import save_scenes, saved_scenes, scene_in
@@ -303,8 +303,8 @@ def render_novel(
     """
     cameras = novel_cameras(capture, config.views, config.seed + sum(capture.identity.encode()))
     where = {"capacity": room.for_views(scene.gaussians, cameras), "devices": devices}
-    behind = np.asarray(capture.background if capture.background is not None else (128, 128, 128), np.float32) / 255
-    images, shares = photographs(scene, jnp.asarray(seen >= config.views.seen_weight), cameras, behind, **where)
+    known = jnp.asarray(seen >= config.views.seen_weight)
+    images, shares = photographs(scene, known, cameras, capture.behind, **where)
     kept = np.flatnonzero(shares >= config.views.support)
     moved = dataclasses.replace(capture, cameras=cameras)
     left = [(float(moved.yaw[i]), float(moved.pitch[i])) for i in np.setdiff1d(np.arange(len(shares)), kept)]
@@ -314,6 +314,7 @@ def render_novel(
         )
     masks, alpha = {}, np.zeros(0)
     for name, table in rows.items():
+        # Also the views that are left out: each number of views would be a program of its own to join their blocks.
         render = paint(scene.gaussians, jnp.asarray(table), cameras, **where)
         alpha = np.asarray(render.alpha)[kept]
         labels, sure = to_masks(np.asarray(render.channels)[kept], alpha, labelset, config.mask)
@@ -352,25 +353,27 @@ def render_captures(
         write_json(folder / "left_out.json", left)
 
 
-Rendered = dict[str, dict[str, np.ndarray]]  # what `render_captures` wrote, by identity
+def write_set(
+    path: Path,
+    listed: list[Listed],
+    rendered: Path,
+    mask_of: Callable[[Capture], np.ndarray],
+    name: str,
+    labelset: LabelSet,
+) -> None:
+    """The training set of the student called `name`: photographs with their masks, and the novel views.
 
+    One identity is in memory at a time.
 
-def renders_of(folder: Path, captures: list[Capture]) -> Rendered:
-    """Reads what `render_captures` wrote of these."""
-    return {c.identity: load_arrays(folder / f"{c.identity}.npz") for c in captures}
+    Args:
+        rendered: what `render_captures` wrote.
+    """
 
-
-def auxiliary_set(
-    captures: list[Capture], masks: dict[str, np.ndarray], rendered: Rendered, name: str, labelset: LabelSet
-) -> AuxiliarySet:
-    """Photographs with their masks, and the novel renders with the masks of the student called `name`."""
-    photos = from_captures([c.with_labels(masks[c.identity], labelset) for c in captures])
-    renders = []
-    for capture in captures:
-        novel = rendered[capture.identity]
-        count = len(novel["images"])
-        renders.append(
-            AuxiliarySet(
+    def parts() -> Iterator[AuxiliarySet]:
+        for one in listed:
+            capture, novel = one.read(), load_arrays(rendered / f"{one.identity}.npz")
+            photos, count = from_captures([capture.with_labels(mask_of(capture), labelset)]), len(novel["images"])
+            renders = AuxiliarySet(
                 images=novel["images"],
                 labels=novel[f"labels_{name}"],
                 weights=np.ones(count, np.float32),
@@ -380,5 +383,6 @@ def auxiliary_set(
                 source=("render",) * count,
                 labelset=labelset,
             )
-        )
-    return concatenate([photos, *renders])
+            yield concatenate([photos, renders])
+
+    write_parts(path, parts(), sum(one.shape[0] for one in listed))
