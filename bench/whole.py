@@ -5,12 +5,14 @@ python -m bench.whole compiling sharing    # makes people, runs, and writes benc
 
 import argparse
 import datetime
+import functools
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +47,11 @@ class Place:
             shutil.copytree(folder, root / f"half{i % SHARED_BY}" / folder.name)
 
     def run(self, captures: list[str], shared: int = 1, cache: str = "cache", more: tuple[str, ...] = ()) -> list[Path]:
-        """Runs over these folders at the same time, each by `shared` processes; where their reports lie."""
-        outs, processes = [], []
+        """Runs over these folders at the same time, each by `shared` processes; where their reports lie.
+
+        Of several processes each has a core of its own, as hosts have.
+        """
+        outs, processes, cores = [], [], sorted(os.sched_getaffinity(0))
         for name in captures:
             outs.append(self.root / f"run{self.runs}")
             self.runs += 1
@@ -55,14 +60,16 @@ class Place:
             address = f"127.0.0.1:{_free_port()}"
             for i in range(shared):
                 who = ("--process", address, shared, i) if shared > 1 else ()
-                processes.append(self._start(*words, *who, cache=cache))
+                own = cores if len(captures) * shared == 1 else [cores[len(processes)]]
+                processes.append(self._start(*words, *who, cache=cache, cores=own))
         self._finish(processes)
         return outs
 
-    def _start(self, *words, cache: str = "cache") -> subprocess.Popen:
+    def _start(self, *words, cache: str = "cache", cores: Collection[int] = ()) -> subprocess.Popen:
         environment = os.environ | {"XDG_CACHE_HOME": str(self.root / cache), "JAX_PLATFORMS": "cpu"}
         command = [sys.executable, "-m", "jsplat", *map(str, words)]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        pin = functools.partial(os.sched_setaffinity, 0, cores) if cores else None
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, preexec_fn=pin)
 
     @staticmethod
     def _finish(processes: list[subprocess.Popen]) -> None:
@@ -86,20 +93,29 @@ def _events(out: Path, processes: int) -> list[list[dict]]:
     return [read_log(out / log_name(i)) for i in range(processes)]
 
 
-def seconds_of(outs: list[Path], processes: int) -> float:
-    """From when the first process began to when the last one was done with what identities share out."""
-    events = [e for out in outs for of in _events(out, processes) for e in of]
-    begun = [datetime.datetime.fromisoformat(e["time"]) for e in events if e["event"] == "run begins"]
-    ended = [
-        datetime.datetime.fromisoformat(e["time"]) for e in events if e["event"] == "stage ends" and e["stage"] == LAST
-    ]
-    return (max(ended) - min(begun)).total_seconds()
+def shared_part(outs: list[Path], processes: int) -> dict:
+    """What identities share out, from when the first process began to when the last one was done with it.
+
+    Returns:
+        "seconds" of it, and "compiling", the seconds that every process spent for programs within it.
+    """
+    logs = [events for out in outs for events in _events(out, processes)]
+    begun = [_time(e) for events in logs for e in events if e["event"] == "run begins"]
+    ended = [e for events in logs for e in events if e["event"] == "stage ends" and e["stage"] == LAST]
+    return {
+        "seconds": (max(map(_time, ended)) - min(begun)).total_seconds(),
+        "compiling": [e["compiling"]["seconds"] for e in ended],
+    }
+
+
+def _time(event: dict) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(event["time"])
 
 
 def compiling(out: Path) -> dict:
     """What XLA's programs cost a run, and how long all of it took."""
     (events,) = _events(out, 1)
-    times = [datetime.datetime.fromisoformat(e["time"]) for e in events]
+    times = [_time(e) for e in events]
     found = next(e["compiling"] for e in events if e["event"] == "run ends")
     return {**found, "whole": (times[-1] - times[0]).total_seconds()}
 
@@ -110,15 +126,16 @@ def cold_and_warm(place: Place) -> dict:
 
 
 def sharing(place: Place, rounds: int = 2) -> dict:
-    """Pairs of runs and shared runs in turns."""
-    apart, shared, halves = [], [], [f"half{i}" for i in range(SHARED_BY)]
+    """Pairs of runs and shared runs in turns, each with an empty cache and once more."""
+    halves = [f"half{i}" for i in range(SHARED_BY)]
     plain = ("--set", "ablation=false")  # what the ablation adds is divided like the rest
-    for names, shared_by in ((halves, 1), (["all"], SHARED_BY)):  # so that every program is in the cache
-        place.run(names, shared_by, more=plain)
-    for _ in range(rounds):
-        apart.append(seconds_of(place.run(halves, 1, more=plain), 1))
-        shared.append(seconds_of(place.run(["all"], SHARED_BY, more=plain), SHARED_BY))
-    return {"apart": apart, "shared": shared}
+    found = {cache: {"apart": [], "shared": []} for cache in ("cold", "warm")}
+    for i in range(rounds):
+        for kind, names, shared_by in (("apart", halves, 1), ("shared", ["all"], SHARED_BY)):
+            for cache in found:  # the first of them fills it
+                outs = place.run(names, shared_by, cache=f"{kind}{i}", more=plain)
+                found[cache][kind].append(shared_part(outs, shared_by))
+    return found
 
 
 PARTS = {"compiling": cold_and_warm, "sharing": sharing}
@@ -135,16 +152,28 @@ def section(found: dict) -> str:
         head = ["a run of half of the people", "programs", "of them in the cache", "compiling, s", "all of it, s"]
         parts += [f"Compiling. {_circumstances(found['compiling'])}", markdown(head, rows)]
     if "sharing" in found:
-        apart, shared = (found["sharing"][key] for key in ("apart", "shared"))
-        ratios = np.asarray(apart) / np.asarray(shared)
+        rows = [_shared(cache, found["sharing"]["sharing"][cache]) for cache in ("cold", "warm")]
+        head = ["cache", "two runs, s", "one shared run, s", "of their speed", "compiling, two runs, s", "shared, s"]
         parts += [
             f"Sharing. {_circumstances(found['sharing'])}",
-            f"Two runs of half of the people each, at the same time, take {np.median(apart):.0f} s until the last"
-            f" identity is rendered; one run of all of them by two processes {np.median(shared):.0f} s (medians of"
-            f" {len(apart)} turns): **{np.median(ratios):.2f}** of the speed of two independent runs"
-            f" ({ratios.min():.2f} to {ratios.max():.2f}).",
+            "Two runs of half of the people each, at the same time, a core each, until the last identity is rendered,"
+            " against one run of all of them by two processes of a core each; medians of the turns, compiling for each"
+            " process. JAX lets only the first process write the cache, and on processors a program is kept under the"
+            " number of its device: the other process compiles its own in every run. On GPUs it is kept without, and"
+            " every process finds what the first one wrote.",
+            markdown(head, rows),
         ]
     return "\n\n".join(parts)
+
+
+def _shared(cache: str, of: dict) -> list[str]:
+    """A row: how long both ways took, and the ratio turn by turn."""
+    apart, shared = (np.asarray([turn["seconds"] for turn in of[kind]]) for kind in ("apart", "shared"))
+    ratios = apart / shared
+    compiled = [np.median([turn["compiling"] for turn in of[kind]], 0) for kind in ("apart", "shared")]
+    spread = f"**{np.median(ratios):.2f}** ({ratios.min():.2f} to {ratios.max():.2f})"
+    each = [", ".join(f"{x:.0f}" for x in seconds) for seconds in compiled]
+    return [cache, f"{np.median(apart):.0f}", f"{np.median(shared):.0f}", spread, *each]
 
 
 def _circumstances(of: dict) -> str:

@@ -21,6 +21,11 @@ IDENTITY, BATCH = "identity", "batch"
 PATIENCE = 7 * 24 * 3600  # seconds; a host that dies ends the others long before, through JAX's own heartbeats
 
 
+def cores() -> int:
+    """Processor cores that this process may use: a scheduler can give it fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def identity_mesh(identities: int) -> Mesh:
     """Devices of this host, no more than identities: each fits its own, and none talks to another."""
     return Mesh(np.asarray(jax.local_devices()[:identities]), (IDENTITY,))
@@ -34,7 +39,7 @@ def workers(identities: int) -> list[Devices]:
     """
     devices = jax.local_devices()
     if devices[0].platform == "cpu":
-        return [()] * max(min(identities, os.cpu_count() or 1), 1)
+        return [()] * max(min(identities, cores()), 1)
     groups = max(min(identities, len(devices)), 1)
     return [devices[i::groups] for i in range(groups)]
 

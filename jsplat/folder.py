@@ -12,6 +12,8 @@ from pathlib import Path
 
 import jax
 
+from jsplat.devices import cores
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint", "opencv-python-headless")
 
 
@@ -52,7 +54,7 @@ def provenance(seed: int) -> dict:
     device = jax.devices()[0]
     return {
         "commit": git.stdout.strip() or "unknown",
-        "device": f"{device.device_kind} x{jax.device_count()} ({platform.machine()}, {os.cpu_count()} cores)",
+        "device": f"{device.device_kind} x{jax.device_count()} ({platform.machine()}, {cores()} cores)",
         "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in PACKAGES}},
         "seed": seed,
     }

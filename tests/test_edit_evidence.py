@@ -118,7 +118,7 @@ def test_the_rows_are_those_of_the_update_written_out():
 def test_as_many_threads_as_there_are_cores_give_the_same_bits(monkeypatch):
     heads = []
     for cores in (1, 3, 3):
-        monkeypatch.setattr("os.cpu_count", lambda n=cores: n)
+        monkeypatch.setattr("jsplat.edit.evidence.cores", lambda n=cores: n)
         heads.append(spotted.head())
         edit(heads[-1], FRONT, spotted.spot())
     for other in heads[1:]:

@@ -30,20 +30,21 @@ def settings(function):
 
 
 def prepare() -> None:
-    """One XLA device per CPU core, so that identities are fitted side by side; compiled programs are kept on disk.
+    """An XLA device for each CPU core it may use, to fit identities side by side; compiled programs are kept on disk.
 
     SIGTERM lets long loops save before they end.
     """
     import jax
 
     from jsplat.compiling import watch
+    from jsplat.devices import cores
     from jsplat.unfinished import STOP
 
     watch()
     signal.signal(signal.SIGTERM, lambda *_: STOP.set())
 
     with contextlib.suppress(RuntimeError):  # within a program that runs JAX already: its devices stay as they are
-        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+        jax.config.update("jax_num_cpu_devices", cores())
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jsplat"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # most programs are small, and many

@@ -15,7 +15,6 @@ has.
 """
 
 import dataclasses
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,6 +23,7 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int, UInt8
 from scipy import ndimage
 
+from jsplat.devices import cores
 from jsplat.edit.head import UNTOUCHED, Head, normalised
 from jsplat.errors import InputError
 from jsplat.labels import clean, to_masks
@@ -141,7 +141,7 @@ def _vote_again(head: Head, who: np.ndarray) -> None:
     # "Background" corrects the outline of its own view alone: no Gaussian on the head is background, and the vote
     # removes that class too.
     spoken = spoken[(spoken != UNTOUCHED) & (spoken != 0)]
-    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+    with ThreadPoolExecutor(cores()) as threads:
         found = threads.map(lambda v: _place(head, who, v, said.get(v), spoken), range(len(head.weights)))
         places = [place for place in found if place is not None]
         mass = sum((np.asarray(place.hears.sum(0)).ravel() for place in places), np.zeros(len(who), np.float32))

@@ -2,13 +2,13 @@
 
 import concurrent.futures
 import dataclasses
-import os
 from collections.abc import Sequence
 
 import numpy as np
 
 from jsplat.camera import Camera, orbit
 from jsplat.capture import Capture
+from jsplat.devices import cores
 from jsplat.errors import InputError
 from jsplat.heads.person import PeopleConfig, make_head
 from jsplat.heads.trace import REACH, render_head
@@ -114,5 +114,5 @@ def render_captures(
             f"head{identity:04d}", seen.images, seen.labels, cameras, CELEBAMASK_HQ, np.eye(4), (red, green, blue)
         )
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
         return list(pool.map(one, identities))

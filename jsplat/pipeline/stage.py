@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jsplat.compiling import spent
 from jsplat.config import to_json
 from jsplat.devices import is_first_host, wait_for_hosts
 from jsplat.errors import InputError
@@ -117,7 +118,7 @@ def _logged(name: str) -> Iterator[None]:
     except BaseException as error:
         log("stage failed", stage=name, error=f"{type(error).__name__}: {error}")
         raise
-    log("stage ends", stage=name, seconds=round(time.monotonic() - start, 3))
+    log("stage ends", stage=name, seconds=round(time.monotonic() - start, 3), compiling=spent())
 
 
 def refuse(folder: Path, identity: str, why: str) -> None:

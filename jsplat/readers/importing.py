@@ -1,6 +1,5 @@
 """From any of the layouts to the project's own: lenses undone, one size, the head's frame found."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -8,6 +7,7 @@ from types import ModuleType
 import numpy as np
 
 from jsplat.capture import Capture, write_capture
+from jsplat.devices import cores
 from jsplat.errors import InputError
 from jsplat.folder import new_folder, write_json
 from jsplat.progress import Progress
@@ -73,7 +73,7 @@ def import_capture(folder: Path, out: Path, config: ImportConfig) -> Capture:
     if folder.resolve().is_relative_to(out.resolve()):
         raise InputError(str(out), wanted="a new folder", got=f"one that holds {folder}")
     source = read_source(folder, config)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+    with ThreadPoolExecutor(cores()) as threads:
         orientations = list(threads.map(_orientation, source.photos))
         head = find_head(source, orientations, config)
         intrinsics, width, height = common_lens(source.photos, head.turns, config)
