@@ -122,7 +122,7 @@ def compiling(out: Path) -> dict:
 
 def cold_and_warm(place: Place) -> dict:
     """A run with an empty cache, and the same again."""
-    return {"compiling": {k: compiling(place.run(["half0"], cache="own")[0]) for k in ("cold", "warm")}}
+    return {k: compiling(place.run(["half0"], cache="own")[0]) for k in ("cold", "warm")}
 
 
 def sharing(place: Place, rounds: int = 2) -> dict:
@@ -158,9 +158,8 @@ def section(found: dict) -> str:
             f"Sharing. {_circumstances(found['sharing'])}",
             "Two runs of half of the people each, at the same time, a core each, until the last identity is rendered,"
             " against one run of all of them by two processes of a core each; medians of the turns, compiling for each"
-            " process. JAX lets only the first process write the cache, and on processors a program is kept under the"
-            " number of its device: the other process compiles its own in every run. On GPUs it is kept without, and"
-            " every process finds what the first one wrote.",
+            " process. On processors every process keeps its own programs, which JAX alone lets only the first do"
+            " (`jsplat.compiling`).",
             markdown(head, rows),
         ]
     return "\n\n".join(parts)
@@ -197,7 +196,7 @@ def main() -> None:
     for part in given.parts:
         circumstances = {k: v for k, v in about("whole").items() if k != "suite"}
         sizes = {"people": PEOPLE, "views": VIEWS, "settings": SETTINGS}
-        found[part] = circumstances | sizes | PARTS[part](place)
+        found[part] = circumstances | sizes | {part: PARTS[part](place)}
         write_json(WHOLE, found)
     print(section(found))
 

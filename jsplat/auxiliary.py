@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from jsplat.capture import Capture, inside, read_image, read_labels, write_png
 from jsplat.errors import InputError
 from jsplat.folder import new_folder, write_bytes, write_json
-from jsplat.labelset import LabelSet
+from jsplat.labelset import IGNORE, LabelSet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,41 +41,65 @@ class AuxiliarySet:
 
 
 def from_captures(captures: list[Capture]) -> AuxiliarySet:
-    """All labelled views of some captures as one set of photographs."""
+    """All labelled views of some captures as one set of photographs, joined as by `concatenate`.
+
+    Raises:
+        InputError: no captures; one without labels, or with other classes or another longer side than the first.
+    """
     if not captures:
         raise InputError("captures", wanted="at least one", got="none")
-    labels, labelset = [], captures[0].labelset
+    labelset = captures[0].labelset
     for capture in captures:
         if capture.labels is None or labelset is None:
             raise InputError(f"capture {capture.identity}", wanted="labels to train on", got="none")
         if capture.labelset != labelset:
             names = None if capture.labelset is None else capture.labelset.names
             raise InputError(f"capture {capture.identity}", wanted="the label set of the others", got=names)
-        if capture.images.shape[1:] != captures[0].images.shape[1:]:
-            h, w = captures[0].images.shape[1:3]
-            got = f"{capture.images.shape[2]}x{capture.images.shape[1]}"
-            raise InputError(f"capture {capture.identity}", wanted=f"{w}x{h} pixels, as the others", got=got)
-        labels.append(capture.labels)
-    assert labelset is not None  # the first capture had one, or the loop has stopped
-    counts = [len(c.images) for c in captures]
+        if max(capture.images.shape[1:3]) != max(captures[0].images.shape[1:3]):
+            (h, w), got = captures[0].images.shape[1:3], f"{capture.images.shape[2]}x{capture.images.shape[1]}"
+            wanted = f"a longer side as of the others, {w}x{h} pixels"
+            raise InputError(f"capture {capture.identity}", wanted=wanted, got=got)
+    return concatenate([_photographs(capture) for capture in captures])
+
+
+def _photographs(capture: Capture) -> AuxiliarySet:
+    assert capture.labels is not None
+    assert capture.labelset is not None
+    n = len(capture.images)
     return AuxiliarySet(
-        images=np.concatenate([c.images for c in captures]),
-        labels=np.concatenate(labels),
-        weights=np.ones(sum(counts), np.float32),
-        identity=tuple(c.identity for c, n in zip(captures, counts) for _ in range(n)),
-        yaw=np.concatenate([c.yaw for c in captures]).astype(np.float32),
-        pitch=np.concatenate([c.pitch for c in captures]).astype(np.float32),
-        source=("photo",) * sum(counts),
-        labelset=labelset,
+        images=capture.images,
+        labels=capture.labels,
+        weights=np.ones(n, np.float32),
+        identity=(capture.identity,) * n,
+        yaw=capture.yaw.astype(np.float32),
+        pitch=capture.pitch.astype(np.float32),
+        source=("photo",) * n,
+        labelset=capture.labelset,
     )
 
 
+def squared(data: AuxiliarySet) -> AuxiliarySet:
+    """The pictures in the middle of squares of their longer side: around them the edge's colours, and IGNORE."""
+    height, width = data.images.shape[1:3]
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    around = ((0, 0), (top, side - height - top), (left, side - width - left))
+    images = np.pad(data.images, (*around, (0, 0)), mode="edge")
+    return dataclasses.replace(data, images=images, labels=np.pad(data.labels, around, constant_values=IGNORE))
+
+
 def concatenate(sets: list[AuxiliarySet]) -> AuxiliarySet:
-    """Several sets as one."""
+    """Several sets as one; where some are upright and some are not, all become squares (`squared`).
+
+    Raises:
+        InputError: no sets, longer sides or label sets that differ.
+    """
     if not sets:
         raise InputError("concatenate: sets", wanted="at least one", got="none")
     if any(s.images.shape[1:] != sets[0].images.shape[1:] for s in sets):
-        raise InputError("concatenate: sets", wanted="one picture size", got=[s.images.shape[1:3] for s in sets])
+        if len({max(s.images.shape[1:3]) for s in sets}) > 1:
+            raise InputError("concatenate: sets", wanted="one longer side", got=[s.images.shape[1:3] for s in sets])
+        sets = [squared(s) for s in sets]
     if any(s.labelset != sets[0].labelset for s in sets):
         raise InputError("concatenate: sets", wanted="one label set", got=[s.labelset.names for s in sets])
     arrays = {n: np.concatenate([getattr(s, n) for s in sets]) for n in ("images", "labels", "weights", "yaw", "pitch")}

@@ -1,9 +1,11 @@
-"""How long XLA took to give programs, compiled or found in the cache on disk."""
+"""How long XLA took to give programs, compiled or found in the cache on disk, and who writes that cache."""
 
 import functools
 import threading
+import warnings
 
 import jax
+from jax._src import compilation_cache, compiler
 
 COMPILE = "/jax/core/compile/backend_compile_duration"  # also where the program comes from the cache
 FOUND = "/jax/compilation_cache/cache_hits"
@@ -17,6 +19,27 @@ def watch() -> None:
     """Counts from now on."""
     jax.monitoring.register_event_duration_secs_listener(_took)
     jax.monitoring.register_event_listener(_happened)
+
+
+@functools.cache
+def keep_in_every_process() -> None:
+    """Lets every process write its programs for processors into the cache on disk; JAX lets only the first.
+
+    On processors a program is kept under the number of its device, which another process has not: without this all
+    but the first compile everything anew in every run. On GPUs what the first one writes serves all.
+    """
+    first = compiler._cache_write
+
+    def write(key, seconds, name, backend, executable, *callbacks):
+        if backend.platform != "cpu" or jax.process_index() == 0 or any(callbacks):
+            first(key, seconds, name, backend, executable, *callbacks)
+            return
+        try:
+            compilation_cache.put_executable_and_time(key, name, executable, backend, int(seconds))
+        except OSError as error:
+            warnings.warn(f"{name} is not kept: {error}", stacklevel=1)
+
+    compiler._cache_write = write
 
 
 def spent() -> dict[str, int | float]:

@@ -47,6 +47,11 @@ class ViewsConfig:
             if low > high:
                 raise InputError(f"ViewsConfig.{name}", wanted="(low, high)", got=(low, high))
 
+    @property
+    def wanted(self) -> int:
+        """Views of an identity, of which some may be left out."""
+        return self.count if self.layout == "random" else self.grid[0] * self.grid[1]
+
 
 def novel_cameras(capture: Capture, config: ViewsConfig, seed: int) -> Camera:
     """Cameras with the capture's own intrinsics, looking where its cameras look."""

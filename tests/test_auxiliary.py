@@ -14,10 +14,11 @@ from jsplat.auxiliary import (
     concatenate,
     from_captures,
     read_auxiliary,
+    squared,
     write_auxiliary,
 )
 from jsplat.errors import InputError
-from jsplat.labelset import LabelSet
+from jsplat.labelset import IGNORE, LabelSet
 
 
 def small_set() -> AuxiliarySet:
@@ -56,6 +57,19 @@ def test_sets_are_joined_in_order():
     assert joined.source == ("render",) * 5 + ("photo",) * 2
 
 
+def test_upright_and_lying_pictures_are_joined_as_squares_and_none_is_stretched():
+    lying, upright = small_set(), small_set()
+    upright = dataclasses.replace(upright, images=upright.images.swapaxes(1, 2), labels=upright.labels.swapaxes(1, 2))
+    joined = concatenate([lying, upright])
+    assert joined.images.shape == (10, 12, 12, 3)
+    assert np.array_equal(joined.images[:5, 2:10], lying.images)
+    assert np.array_equal(joined.labels[5:, :, 2:10], upright.labels)
+    assert np.array_equal(joined.images[:5, :2], np.repeat(lying.images[:, :1], 2, 1))
+    assert (joined.labels[:5, [0, 1, 10, 11]] == IGNORE).all()
+    assert (joined.labels[5:, :, [0, 1, 10, 11]] == IGNORE).all()
+    assert same(squared(joined), joined)
+
+
 def test_sets_that_do_not_fit_together():
     pair = LabelSet(("background", "face"), ((0, 0, 0), (1, 2, 3)), ("background", "face"))
     capture, other = small_capture(), dataclasses.replace(small_set(), labelset=pair)
@@ -63,8 +77,8 @@ def test_sets_that_do_not_fit_together():
         concatenate([small_set(), other])
     with pytest.raises(InputError, match=r"concatenate: sets: wanted at least one, got none"):
         concatenate([])
-    smaller = dataclasses.replace(small_set(), images=small_set().images[:, :4], labels=small_set().labels[:, :4])
-    with pytest.raises(InputError, match=r"concatenate: sets: wanted one picture size, got \[\(8, 12\), \(4, 12\)\]"):
+    smaller = dataclasses.replace(small_set(), images=small_set().images[:, :, :6], labels=small_set().labels[:, :, :6])
+    with pytest.raises(InputError, match=r"concatenate: sets: wanted one longer side, got \[\(8, 12\), \(8, 6\)\]"):
         concatenate([small_set(), smaller])
     with pytest.raises(InputError, match=r"captures: wanted at least one, got none"):
         from_captures([])
@@ -74,8 +88,8 @@ def test_sets_that_do_not_fit_together():
         InputError, match=r"capture ada: wanted the label set of the others, got \('background', 'face'\)"
     ):
         from_captures([capture, capture.with_labels(capture.labels % 2, pair)])
-    tall = dataclasses.replace(capture, images=capture.images[:, :4], labels=capture.labels[:, :4])
-    with pytest.raises(InputError, match=r"capture ada: wanted 12x8 pixels, as the others, got 12x4"):
+    tall = dataclasses.replace(capture, images=capture.images[:, :, :6], labels=capture.labels[:, :, :6])
+    with pytest.raises(InputError, match=r"ada: wanted a longer side as of the others, 12x8 pixels, got 6x8"):
         from_captures([capture, tall])
 
 

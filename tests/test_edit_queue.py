@@ -1,6 +1,7 @@
 """The queue: what makes a view worth looking at, and the simulation that shows what it was worth."""
 
 import dataclasses
+import weakref
 
 import numpy as np
 import pytest
@@ -78,14 +79,14 @@ def test_the_order_prefers_gain_and_leaves_neighbours_for_later():
     cameras = {"a": spotted.capture().cameras, "b": spotted.capture().cameras}
     # Views of yaw 0, 25, -25, 50, -50, 90, -90, 180.
     gains = {"a": np.asarray([10, 9.9, 1, 1, 1, 8, 1, 1.0]), "b": np.asarray([9, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5])}
-    order = rank(gains, cameras, {})
+    order = list(rank(gains, cameras, {}))
     assert [(n, v) for n, v, _ in order[:3]] == [("a", 0), ("b", 0), ("a", 5)]
     assert sorted((n, v) for n, v, _ in order) == sorted((n, v) for n in "ab" for v in range(8))
-    left = rank(gains, cameras, {"a": [0], "b": [0]})
+    left = list(rank(gains, cameras, {"a": [0], "b": [0]}))
     assert len(left) == 14
     assert left[0][:2] == ("a", 5)
     assert all(g >= 0 for *_, g in left)
-    assert rank({}, {}, {}) == []
+    assert list(rank({}, {}, {})) == []
 
 
 def test_truth_revealed_on_the_first_of_the_queue_corrects_other_views():
@@ -100,7 +101,7 @@ def test_truth_revealed_on_the_first_of_the_queue_corrects_other_views():
 
     assert capture.labels is not None
     subject = Subject(head, seen, capture.labels, capture.yaw, capture.pitch)
-    found = simulate({"ball": subject}, SimulationConfig(share=0.2))
+    found = simulate({"ball": lambda: subject}, spotted.CLASSES, SimulationConfig(share=0.2))
     assert (found["masks"], found["revealed"]) == (8, 2)
     assert len(made) == 1
     assert len(found["edits"]) == 2
@@ -111,10 +112,29 @@ def test_truth_revealed_on_the_first_of_the_queue_corrects_other_views():
     assert found["side_before"] > 0.5
 
 
+def test_one_head_is_in_memory_at_a_time():
+    first, known = spotted.stages()
+    capture = spotted.capture()
+    trust, alive = np.ones(8, np.float32), []
+
+    def read(brighter):
+        assert [subject for subject in alive if subject() is not None] == []
+        seen = Looks(known["refined"], known["confidence"] * brighter, first, known["depth"], capture.cameras, trust)
+        subject = Subject(spotted.head, seen, capture.labels, capture.yaw, capture.pitch)
+        alive.append(weakref.ref(subject))
+        return subject
+
+    sure = {f"sure{i}": lambda: read(1) for i in range(3)}
+    found = simulate({**sure, "doubted": lambda: read(np.float32(0.5))}, spotted.CLASSES, SimulationConfig(share=0.05))
+    assert len(alive) == 8
+    assert [e["identity"] for e in found["edits"]] == ["doubted"] * 2
+    assert found["masks"] == 32
+
+
 def test_bad_settings_are_refused():
     with pytest.raises(InputError, match=r"QueueConfig\.stride: wanted a positive number"):
         QueueConfig(stride=0)
     with pytest.raises(InputError, match="SimulationConfig: wanted a share"):
         SimulationConfig(share=0.0)
     with pytest.raises(InputError, match="at least one head with known labels"):
-        simulate({})
+        simulate({}, spotted.CLASSES)

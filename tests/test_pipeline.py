@@ -17,11 +17,14 @@ from jsplat.auxiliary import concatenate, from_captures, read_auxiliary, write_a
 from jsplat.capture import read_capture, write_capture
 from jsplat.cli import group
 from jsplat.config import load
+from jsplat.datasets import DatasetConfig
 from jsplat.errors import InputError, Stopped
 from jsplat.evaluate import agreement, score
 from jsplat.fit import FitConfig
 from jsplat.heads import HeadsConfig
-from jsplat.pipeline import RunConfig, write_people
+from jsplat.listing import list_captures
+from jsplat.pipeline import RunConfig, reporting, write_people
+from jsplat.pipeline.run import _taught, open_parser
 from jsplat.pipeline.stage import (
     fingerprint,
     finished,
@@ -255,6 +258,34 @@ def test_the_report_tells_what_all_pictures_together_score(out):
     bins = scores([0, 1], "oracle")["bins"]
     assert report["ablation"]["oracle, sharpened"]["f1_side"] == bins["side"]["f1"]
     assert report["ablation"]["palette, as the paper"]["f1_frontal"] == scores([0, 1], "palette")["bins"]["0-15"]["f1"]
+
+
+def test_whom_nothing_can_be_scored_by_is_read_only_to_be_shown(out, monkeypatch):
+    teacher, monkey = open_parser(out / "teacher"), "jsplat.pipeline.reporting.SHOWN"
+    shown, gone = list_captures(out / "captures", 32, labels=False)
+    gone = dataclasses.replace(gone, path=out / "gone")
+    monkeypatch.setattr(monkey, 1)
+    counts, rows = reporting.count(out / "run", {"fitted": [shown, gone]}, {"teacher": teacher}, ())
+    assert counts.scores({"fitted": 2}) == {}
+    assert {row.title.split(",")[0] for row in rows} == {"head0000"}
+    monkeypatch.setattr(monkey, 2)
+    with pytest.raises(InputError, match="gone"):
+        reporting.count(out / "run", {"fitted": [shown, gone]}, {"teacher": teacher}, ())
+
+
+def test_a_training_set_that_memory_does_not_hold_is_refused_before_anything_is_done(out, tmp_path):
+    people = list_captures(out / "captures", 32)
+    assert _taught(people, RunConfig(taught=1)) == people[:1]
+    assert _taught([*people, *people[:1]], RunConfig(taught=2)) == people[:2]
+    small = RunConfig(size=32, dataset=DatasetConfig(gigabytes=1e-4))
+    with pytest.raises(InputError, match=r"58 pictures: wanted at most 0\.0001 GB .*got 0\.000238 GB"):
+        _taught(people, small)
+    words = ("--captures", out / "captures", "--parser", out / "teacher", "--set", "dataset.gigabytes=1e-4")
+    args = [str(a) for a in ("run", tmp_path / "run", *words, "--config", out / "config.toml")]
+    refused = CliRunner().invoke(cli.main, args)
+    assert refused.exit_code == 1
+    assert "fewer people: taught" in refused.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_oracle_knows_more_than_the_untrained_teacher(out):

@@ -1,6 +1,7 @@
 """Whole runs in processes of their own: killed at random moments, starved of disk, shared by several hosts."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -16,7 +17,10 @@ import jax
 import numpy as np
 import pytest
 
+from jsplat.auxiliary import read_auxiliary
+from jsplat.capture import read_capture, write_capture
 from jsplat.checkpoint import load_scenes
+from jsplat.labelset import IGNORE
 from tests.tiny import SETTINGS
 
 # A few steps to be killed between, and a batch that four hosts can share.
@@ -129,16 +133,36 @@ def test_no_end_costs_what_was_finished(place, tmp_path, request):
         assert not [p.name for p in out.iterdir() if p.name.startswith(".")]
 
 
-def test_a_capture_that_cannot_be_read_is_named_and_the_others_finish(place, tmp_path):
+def upright(capture):
+    """The middle of its pictures."""
+    cameras, cut, left = capture.cameras, slice(4, -4), jax.numpy.asarray([4.0, 0, 0])
+    lens = cameras.intrinsics.at[..., 2].add(-left)
+    cameras = dataclasses.replace(cameras, intrinsics=lens, width=cameras.width - 8)
+    images, labels = capture.images[:, :, cut], capture.labels[:, :, cut]
+    return dataclasses.replace(capture, images=images, labels=labels, cameras=cameras)
+
+
+def test_a_capture_that_cannot_be_read_is_named_and_the_others_finish_whatever_their_shape(place, tmp_path):
     captures = shutil.copytree(place.root / "demo" / "captures", tmp_path / "captures")
+    narrow = upright(read_capture(captures / PEOPLE[2]))
+    shutil.rmtree(captures / PEOPLE[2])
+    write_capture(captures / PEOPLE[2], narrow)
     torn = captures / PEOPLE[1] / "images" / "002.png"
     torn.write_bytes(torn.read_bytes()[:200])
     said = finish(place.run(tmp_path / "out", captures=captures))
     assert f"{PEOPLE[1]} is left out: {PEOPLE[1]}/transforms.json: frames[2].file_path: wanted a readable image" in said
     assert list(report_of(tmp_path / "out")["failed"]) == [PEOPLE[1]]
     assert f"<dt>{PEOPLE[1]}<dd>" in (tmp_path / "out" / "report.html").read_text()
-    others = [name for name in PEOPLE if name != PEOPLE[1]]
-    assert_same_arrays(tmp_path / "out", place.done, others)  # nobody's bits depend on who else is there
+    # Nobody's bits depend on who else is there.
+    assert_same_arrays(tmp_path / "out", place.done, [PEOPLE[0], PEOPLE[3]])
+    with np.load(tmp_path / "out" / "label" / f"{PEOPLE[2]}.npz") as arrays:
+        assert arrays["refined"].shape == narrow.labels.shape
+    taught = read_auxiliary(tmp_path / "out" / "render" / "student")
+    theirs = np.asarray(taught.identity) == PEOPLE[2]
+    photo = theirs & (np.asarray(taught.source) == "photo")
+    assert np.array_equal(taught.images[photo][:, :, 4:-4], narrow.images)
+    assert (taught.labels[theirs][:, :, [0, 3, -4, -1]] == IGNORE).all()
+    assert (taught.labels[~theirs] != IGNORE).any((1, 2)).all()
 
 
 @pytest.mark.parametrize("count", [2, 4])

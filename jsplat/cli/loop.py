@@ -177,11 +177,13 @@ def run(
     """
     import jax
 
+    from jsplat.compiling import keep_in_every_process
     from jsplat.pipeline import run as run_all
 
     if distributed or process is not None:
         address, count, number = process or (None, None, None)
         jax.distributed.initialize(address, count, number)
+        keep_in_every_process()
         jax.devices()  # now: the processes tell one another what they have, and would wait for the last to ask
     with jax.profiler.trace(str(out / "profile")) if profile else contextlib.nullcontext():
         run_all(captures, parser, out, config, replay_path=replay, truth=truth == "labels")

@@ -13,6 +13,8 @@ their gain is multiplied by 1 - exp(-(angle / apart)^2 / 2).
 """
 
 import dataclasses
+import heapq
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -122,7 +124,7 @@ def rank(
     cameras: dict[str, Camera],
     edited: dict[str, list[int]],
     config: QueueConfig = QueueConfig(),
-) -> list[tuple[str, int, float]]:
+) -> Iterator[tuple[str, int, float]]:
     """All views that are not edited, as (identity, view, gain), the largest gain first.
 
     Args:
@@ -130,20 +132,24 @@ def rank(
         edited: views that are done, by identity; their neighbours are worth less.
     """
     left = {name: np.asarray(g, np.float64).copy() for name, g in gains.items()}
-    alike = {}
-    for name, batch in cameras.items():
-        angle = np.degrees(np.arccos(np.clip(_axes(batch) @ _axes(batch).T, -1, 1)))
-        alike[name] = 1 - np.exp(-((angle / config.apart) ** 2) / 2)
-        for view in edited.get(name, []):
-            left[name] *= np.where(left[name] >= 0, alike[name][view], 1)
-            left[name][view] = -1.0  # done
-    order = []
-    while left:
-        best = max(left, key=lambda name: left[name].max())
-        view = int(left[best].argmax())
-        if left[best][view] < 0:
-            break
-        order.append((best, view, float(left[best][view])))
-        left[best] *= np.where(left[best] >= 0, alike[best][view], 1)
-        left[best][view] = -1.0
-    return order
+    axes = {name: _axes(batch) for name, batch in cameras.items()}
+
+    def done(name: str, view: int) -> None:
+        angle = np.degrees(np.arccos(np.clip(axes[name] @ axes[name][view], -1, 1)))
+        left[name] *= np.where(left[name] >= 0, 1 - np.exp(-((angle / config.apart) ** 2) / 2), 1)
+        left[name][view] = -1.0
+
+    def best(number: int, name: str) -> tuple[float, int, str]:
+        return -float(left[name].max()), number, name  # of equals the first identity
+
+    for name, views in edited.items():
+        for view in views:
+            done(name, view)
+    heap = [best(i, name) for i, name in enumerate(left)]
+    heapq.heapify(heap)
+    while heap and heap[0][0] <= 0:
+        gain, number, name = heap[0]
+        view = int(left[name].argmax())
+        yield name, view, -gain
+        done(name, view)
+        heapq.heapreplace(heap, best(number, name))

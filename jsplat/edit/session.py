@@ -217,7 +217,8 @@ class Session:
         """What to look at next, of the heads that have been read so far."""
         seen = self.sights()
         gains = {name: seen[name].gains for name in self.names if name in seen}
-        return rank(gains, {name: seen[name].cameras for name in gains}, self.edited(), self.queue_config)
+        cameras = {name: seen[name].cameras for name in gains}
+        return list(rank(gains, cameras, self.edited(), self.queue_config))
 
     def save(self, name: str, view: int, layer: UInt8[np.ndarray, "h w"], revision: int, seconds: float) -> dict:
         """Keeps what a person says about a view, then votes again.

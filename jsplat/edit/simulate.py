@@ -1,8 +1,9 @@
 """What edits would bring, measured where the truth is known: it is revealed on the masks at the head of the queue."""
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from jaxtyping import UInt8
@@ -10,9 +11,13 @@ from jaxtyping import UInt8
 from jsplat.edit.evidence import edit
 from jsplat.edit.head import UNTOUCHED, Head
 from jsplat.edit.queue import Looks, QueueConfig, expected_gains, rank
-from jsplat.errors import InputError
-from jsplat.evaluate import pose_bins, score
-from jsplat.labelset import IGNORE
+from jsplat.errors import InputError, Stopped
+from jsplat.evaluate import Tally, pose_bins, scores_of, tally
+from jsplat.labelset import IGNORE, LabelSet
+from jsplat.progress import Progress
+from jsplat.unfinished import STOP
+
+SIDES = ("side_before", "side_after", "side_after_others")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,72 +67,97 @@ def _miou(mask: np.ndarray, truth: np.ndarray, k: int) -> float:
     return float(np.mean(hit[union > 0] / union[union > 0]))
 
 
-def simulate(subjects: dict[str, Subject], config: SimulationConfig = SimulationConfig()) -> dict:
+def simulate(
+    subjects: Mapping[str, Callable[[], Subject]], labelset: LabelSet, config: SimulationConfig = SimulationConfig()
+) -> dict:
     """Reveals the truth on the first masks of the queue, each as one edit of the pixels that were wrong.
 
+    One head is in memory at a time.
+
+    Args:
+        subjects: reads each; called twice.
+        labelset: what all masks and truths mean.
+
     Returns:
-        ready for report.json: "masks" (all), "revealed", "margin", "edits" (per edit: identity, view, yaw, pixels,
-        "corrected" and "harmed" other views, "changed" ones, seconds), "median_corrected", "median_seconds", and the
-        mIoU of the side views of all these heads: "side_before", "side_after", "side_after_others" (edited views as
-        they would be without what was said in them).
+        ready for report.json: "masks" (all), "revealed", "margin", "edits" (per edit, in the queue's order: identity,
+        view, yaw, pixels, "corrected" and "harmed" other views, "changed" ones, seconds), "median_corrected",
+        "median_seconds", and the mIoU of the side views of all these heads: "side_before", "side_after",
+        "side_after_others" (edited views as they would be without what was said in them).
+
+    Raises:
+        InputError: no subjects.
+        Stopped: the process was asked to end.
     """
     if not subjects:
         raise InputError("simulate: subjects", wanted="at least one head with known labels", got="none")
-    gains = {name: expected_gains(s.looks, config.queue) for name, s in subjects.items()}
-    order = rank(gains, {name: s.looks.cameras for name, s in subjects.items()}, {}, config.queue)
-    revealed = order[: math.ceil(config.share * len(order))]
-    heads: dict[str, Head] = {}
-    edits = []
-    for name, view, gain in revealed:
-        subject = subjects[name]
-        head = heads[name] if name in heads else heads.setdefault(name, subject.head())
-        k = len(head.settings.labelset)
-        now = head.mask(view)
-        wrong = (now != subject.truth[view]) & (subject.truth[view] != IGNORE)
-        before = [_miou(head.mask(v), t, k) for v, t in enumerate(subject.truth)]
-        outcome = edit(head, view, np.where(wrong, subject.truth[view], UNTOUCHED).astype(np.uint8))
-        rise = np.asarray([_miou(head.mask(v), t, k) for v, t in enumerate(subject.truth)]) - before
-        rise[view] = 0
-        edits.append(
-            {
-                "identity": name,
-                "view": view,
-                "yaw": float(subject.yaw[view]),
-                "pitch": float(subject.pitch[view]),
-                "gain": gain,
-                "pixels": int(wrong.sum()),
-                "miou": before[view],
-                "corrected": int((rise > config.margin).sum()),
-                "harmed": int((rise < -config.margin).sum()),
-                "changed": outcome.others,
-                "seconds": outcome.seconds,
-            }
-        )
-    start = {name: s.looks.labels for name, s in subjects.items()}
-    with_edits = {n: np.stack([h.mask(v) for v in range(len(h.masks))]) for n, h in heads.items()}
-    without = {n: h.masks for n, h in heads.items()}
+    gains, cameras = {}, {}
+
+    def look(name: str) -> None:
+        looks = subjects[name]().looks
+        gains[name], cameras[name] = expected_gains(looks, config.queue), looks.cameras
+
+    # Each in a call of its own, so that nothing of a head is left when the next one is read.
+    progress = Progress("simulated edits", 2 * len(subjects))
+    _each(subjects, look, progress)
+    masks = sum(map(len, gains.values()))
+    revealed = list(itertools.islice(rank(gains, cameras, {}, config.queue), math.ceil(config.share * masks)))
+    turns: dict[str, list[int]] = {}
+    for turn, (name, _, _) in enumerate(revealed):
+        turns.setdefault(name, []).append(turn)
+    edits, sides = {}, {name: Tally.empty(len(labelset)) for name in SIDES}
+
+    def reveal(name: str) -> None:
+        subject = subjects[name]()
+        shown = dict.fromkeys(SIDES, subject.looks.labels)
+        if name in turns:
+            head = subject.head()
+            edits.update({turn: _reveal(head, subject, *revealed[turn], config.margin) for turn in turns[name]})
+            shown["side_after"] = np.stack([head.mask(v) for v in range(len(head.masks))])
+            shown["side_after_others"] = head.masks
+        side = pose_bins(subject.yaw, subject.pitch)["side"]
+        about = subject.truth[side], subject.yaw[side], subject.pitch[side], (name,) * int(side.sum()), labelset
+        for key, of in shown.items():
+            sides[key].add(tally(of[side], *about))
+
+    _each(subjects, reveal, progress)
+    told = [edits[turn] for turn in sorted(edits)]
     return {
-        "masks": len(order),
+        "masks": masks,
         "revealed": len(revealed),
         "margin": config.margin,
-        "edits": edits,
-        "median_corrected": float(np.median([e["corrected"] for e in edits])),
-        "median_seconds": float(np.median([e["seconds"] for e in edits])),
-        "side_before": _side(subjects, start, heads),
-        "side_after": _side(subjects, start | with_edits, heads),
-        "side_after_others": _side(subjects, start | without, heads),
+        "edits": told,
+        "median_corrected": float(np.median([e["corrected"] for e in told])),
+        "median_seconds": float(np.median([e["seconds"] for e in told])),
+        **{key: scores_of(counted, labelset)["bins"]["side"]["miou"] for key, counted in sides.items()},
     }
 
 
-def _side(subjects: dict[str, Subject], masks: dict[str, np.ndarray], heads: dict[str, Head]) -> float | None:
-    labelset = next(iter(heads.values())).settings.labelset
-    rows = {n: pose_bins(s.yaw, s.pitch)["side"] for n, s in subjects.items()}
-    scores = score(
-        np.concatenate([masks[n][rows[n]] for n in subjects]),
-        np.concatenate([s.truth[rows[n]] for n, s in subjects.items()]),
-        np.concatenate([s.yaw[rows[n]] for n, s in subjects.items()]),
-        np.concatenate([s.pitch[rows[n]] for n, s in subjects.items()]),
-        tuple(n for n in subjects for _ in range(int(rows[n].sum()))),
-        labelset,
-    )
-    return scores["bins"]["side"]["miou"]
+def _each(names: Iterable[str], work: Callable[[str], None], progress: Progress) -> None:
+    for name in names:
+        if STOP.is_set():
+            raise Stopped(f"stopped in the simulated edits, at {name}")
+        work(name)
+        progress.advance()
+
+
+def _reveal(head: Head, subject: Subject, name: str, view: int, gain: float, margin: float) -> dict:
+    """One edit: the truth where the mask is wrong; what it did to the other views."""
+    k = len(head.settings.labelset)
+    wrong = (head.mask(view) != subject.truth[view]) & (subject.truth[view] != IGNORE)
+    before = [_miou(head.mask(v), t, k) for v, t in enumerate(subject.truth)]
+    outcome = edit(head, view, np.where(wrong, subject.truth[view], UNTOUCHED).astype(np.uint8))
+    rise = np.asarray([_miou(head.mask(v), t, k) for v, t in enumerate(subject.truth)]) - before
+    rise[view] = 0
+    return {
+        "identity": name,
+        "view": view,
+        "yaw": float(subject.yaw[view]),
+        "pitch": float(subject.pitch[view]),
+        "gain": gain,
+        "pixels": int(wrong.sum()),
+        "miou": before[view],
+        "corrected": int((rise > margin).sum()),
+        "harmed": int((rise < -margin).sum()),
+        "changed": outcome.others,
+        "seconds": outcome.seconds,
+    }

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, UInt8
 
-from jsplat.auxiliary import AuxiliarySet
+from jsplat.auxiliary import AuxiliarySet, squared
 from jsplat.devices import batch_mesh, copied, everywhere, split
 from jsplat.errors import InputError
 from jsplat.labelset import IGNORE, LabelSet
@@ -238,9 +238,10 @@ def _check(sets: dict[str, AuxiliarySet | None], labelset: LabelSet) -> None:
             raise InputError(f"train_parser: {name}", wanted="at least one picture", got="none")
         if data.labelset != labelset:
             raise InputError(f"train_parser: {name}.labelset", wanted=f"{labelset.names}", got=data.labelset.names)
-        shape = shape or data.images.shape[1:]
-        if data.images.shape[1:] != shape and name != "validation":
-            raise InputError(f"train_parser: {name}.images", wanted=f"pictures of {shape}", got=data.images.shape[1:])
+        shape = shape or data.images.shape[1:3]
+        if max(data.images.shape[1:3]) != max(shape) and name != "validation":
+            wanted = f"pictures with a longer side of {max(shape)}"
+            raise InputError(f"train_parser: {name}.images", wanted=wanted, got=data.images.shape[1:3])
 
 
 def _fingerprint(config: ParserConfig, seed: int, start: Parser, sets: list[AuxiliarySet]) -> str:
@@ -290,7 +291,8 @@ def train_parser(
     labelset = start.labelset if start is not None else data.labelset
     _check({"data": data, "replay": replay, "validation": validation}, labelset)
     start, mesh = start or new_parser(config.architecture, labelset, seed), mesh or batch_mesh()
-    sets = [data] if replay is None else [data, replay]
+    # The network sees squares in training; what is upright must not be stretched to them.
+    sets = [squared(of) for of in (data, replay) if of is not None]
     weights = {name: value for name, value in start.variables.items() if not is_statistic(name)}
     statistics = {name: value for name, value in start.variables.items() if is_statistic(name)}
     state = State(weights, statistics, optimiser(config).init(weights))

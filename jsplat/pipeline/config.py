@@ -35,6 +35,7 @@ class RunConfig:
     Attributes:
         seed: decides every random choice.
         unseen: so many people, the last by name, are fitted and scored but never trained on.
+        taught: at most so many of the others, spread evenly, are what the students learn from; 0 for all of them.
         ablation: also score every other vote and the paper's palette, and what a person's edits would bring.
         edit, queue, simulation: of `jsplat edit`, and of the edits that the report simulates where there is truth.
         flip: average the parser's prediction with that on the mirrored picture, when it gives the first labels.
@@ -45,6 +46,7 @@ class RunConfig:
     size: int = 128
     seed: int = 0
     unseen: int = 2
+    taught: int = 0
     ablation: bool = True
     flip: bool = True
     dataset: DatasetConfig = dataclasses.field(default_factory=DatasetConfig)

@@ -1,8 +1,8 @@
 """A finished run, opened for edits: which heads it has, and what the editor needs of each."""
 
 import dataclasses
+import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,6 @@ from jsplat.capture import Capture, capture_folders, identity_of, read_capture, 
 from jsplat.checkpoint import load_scenes
 from jsplat.edit import (
     EditConfig,
-    Head,
     Looks,
     QueueConfig,
     Ready,
@@ -144,11 +143,12 @@ def serve(path: Path, captures: Path | None, port: int, config: EditConfig, queu
 
 def edits_of(run: Run, identities: list[str], config: SimulationConfig) -> dict:
     """`simulate` on heads whose truth is known: what the report keeps under "edits"."""
-    subjects = {}
-    for name in identities:
+
+    def subject(name: str) -> Subject:
         capture, looks = read(run, name)
         if capture.labels is None:
             raise InputError(f"edits: {name}", wanted="a capture with labels to reveal", got="none")
-        made: Callable[[], Head] = lambda n=name, c=capture: ready(run, n, c).head  # noqa: E731
-        subjects[name] = Subject(made, looks, capture.labels, capture.yaw, capture.pitch)
-    return simulate(subjects, config)
+        return Subject(lambda: ready(run, name, capture).head, looks, capture.labels, capture.yaw, capture.pitch)
+
+    subjects = {name: functools.partial(subject, name) for name in identities}
+    return simulate(subjects, run.settings.labelset, config)

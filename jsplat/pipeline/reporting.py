@@ -101,7 +101,14 @@ def count(
     teacher, *students = parsers
     methods = (teacher, *MASKS, *students)
     counts, rows = Counts(parsers[teacher].labelset, methods), []
-    progress = Progress("report", sum(map(len, groups.values())))
+    # Of whom nothing is known that they could be scored by, only who is shown is looked at.
+    chosen = [
+        (group, listed, i < SHOWN)
+        for group, people in groups.items()
+        for i, listed in enumerate(people)
+        if i < SHOWN or listed.labelset is not None
+    ]
+    progress = Progress("report", len(chosen))
 
     def one(group: str, listed: Listed, shown: bool) -> None:
         capture, known = listed.read(), load_arrays(out / "label" / f"{listed.identity}.npz")
@@ -111,12 +118,11 @@ def count(
         if shown:
             rows.extend(picture_rows(group, capture, {name: masks[name] for name in methods if name in masks}))
 
-    for group, people in groups.items():
-        for i, listed in enumerate(people):
-            if STOP.is_set():
-                raise Stopped(f"stopped in the report, at {listed.identity}")
-            one(group, listed, i < SHOWN)  # a function, so that nothing of a person is left when the next one is read
-            progress.advance()
+    for group, listed, shown in chosen:
+        if STOP.is_set():
+            raise Stopped(f"stopped in the report, at {listed.identity}")
+        one(group, listed, shown)  # a function, so that nothing of a person is left when the next one is read
+        progress.advance()
     return counts, rows
 
 

@@ -49,6 +49,7 @@ def run(
     if not 0 <= config.unseen < len(listed):
         raise InputError("unseen", wanted=f"fewer than the {len(listed)} captures", got=config.unseen)
     unseen = {one.identity for one in listed[len(listed) - config.unseen :]}
+    taught = {one.identity for one in _taught(listed[: len(listed) - config.unseen], config)}
     teacher = open_parser(parser_path)
     for one in listed:
         if one.labelset is not None and one.labelset.names != teacher.labelset.names:
@@ -85,10 +86,10 @@ def run(
         "fit",
     )
     edited = out / "edits"
-    chosen = [to_json(config.views), config.unseen]
+    chosen = [to_json(config.views), config.unseen, config.taught]
     shown = [*chosen, *([fingerprint(edited)] if edited.is_dir() else [])]
     with_labels = stages.sound(with_scenes, labelled)
-    train = [one for one in with_labels if one.identity not in unseen]
+    train = [one for one in with_labels if one.identity in taught]
     rendered = do("render", shown, lambda f: _render(with_labels, train, out, teacher, config, f), "label")
     left = stages.sound(with_labels, rendered)
     groups = {
@@ -120,6 +121,20 @@ def run(
 def open_parser(path: Path) -> Parser:
     """The parser of a `train-parser` folder, or of a bare checkpoint folder."""
     return load_parser(path / "parser" if (path / "parser").is_dir() else path)
+
+
+def _taught(known: list[Listed], config: RunConfig) -> list[Listed]:
+    """Whom the students learn from; InputError, before anything was done, where memory will not do for them."""
+    if config.taught < 0:
+        raise InputError("taught", wanted="0 (all people) or more", got=config.taught)
+    count = min(config.taught or len(known), len(known))
+    chosen = [known[i * len(known) // count] for i in range(count)]
+    pictures = sum(one.shape[0] + config.views.wanted for one in chosen)
+    need, most = pictures * 4 * config.size**2 / 1e9, config.dataset.gigabytes
+    if need > most:
+        wanted = f"at most {most} GB (fewer people: taught; a smaller size, or dataset.gigabytes)"
+        raise InputError(f"the students' {pictures} pictures", wanted=wanted, got=f"{need:.3g} GB")
+    return chosen
 
 
 def _trained_on(parser_path: Path) -> Path:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jsplat.auxiliary import AuxiliarySet, concatenate, from_captures, write_parts
+from jsplat.auxiliary import AuxiliarySet, concatenate, from_captures, squared, write_parts
 from jsplat.blocks import Devices, on_first
 from jsplat.capture import Capture
 from jsplat.checkpoint import save_scenes, saved_scenes, scene_in
@@ -369,6 +369,8 @@ def write_set(
         rendered: what `render_captures` wrote.
     """
 
+    alike = len({one.shape[1:] for one in listed}) == 1
+
     def parts() -> Iterator[AuxiliarySet]:
         for one in listed:
             capture, novel = one.read(), load_arrays(rendered / f"{one.identity}.npz")
@@ -383,6 +385,7 @@ def write_set(
                 source=("render",) * count,
                 labelset=labelset,
             )
-            yield concatenate([photos, renders])
+            part = concatenate([photos, renders])
+            yield part if alike else squared(part)
 
     write_parts(path, parts(), sum(one.shape[0] for one in listed))
