@@ -10,6 +10,8 @@ from bench.metric import Metric
 from bench.plots import line_plot
 from bench.scaling import axis_points, cost, exponent, laws
 from bench.tables import drawings, goals, limits, performance, scaling, times
+from bench.whole import section, shared_part
+from jsplat.progress import log_name
 
 ABOUT = {"commit": "abc", "versions": {"jax": "1"}, "load": 0.5, "when": "2026-01-02T00:00:00+00:00", "device": "d"}
 
@@ -158,3 +160,34 @@ def test_the_latest_line_with_a_value_counts(tmp_path):
     found = latest(history, baseline)
     assert {name: row["value"] for name, row in found["d"].items()} == {"a": 2.0, "c": 3.0, "b": None}
     assert list(found) == ["d"]
+
+
+def test_what_whole_runs_cost_is_told_by_their_ratio_turn_by_turn():
+    about = ABOUT | {"cores": 2, "people": 8, "views": 20, "settings": {"fit.gaussians": 6000, "fit.steps": 250}}
+
+    def turns(*seconds):
+        return [{"seconds": s, "compiling": [1.0, s / 10]} for s in seconds]
+
+    sharing = {
+        "cold": {"apart": turns(100.0, 90.0), "shared": turns(100.0, 100.0)},
+        "warm": {"apart": turns(60.0, 60.0), "shared": turns(80.0, 120.0)},
+    }
+    row = {"programs": 1000, "found": 3, "seconds": 57.36, "whole": 131.8}
+    compiling = {"cold": row, "warm": row | {"found": 999}}
+    text = section({"compiling": about | {"compiling": compiling}, "sharing": about | {"sharing": sharing}})
+    assert "| warm | 1,000 | 999 | 57.4 | 131.8 |" in text
+    assert "| cold | 95 | 100 | **0.95** (0.90 to 1.00) | 1, 10 | 1, 10 |" in text
+    assert "| warm | 60 | 100 | **0.62** (0.50 to 0.75) | 1, 6 | 1, 10 |" in text
+    assert "busy" not in text
+
+
+def test_a_run_shared_by_processes_lasts_from_the_first_beginning_to_the_last_end(tmp_path):
+    for number, (begun, ended) in enumerate([("00:00:05", "00:01:00"), ("00:00:02", "00:01:30")]):
+        lines = [
+            {"time": f"2026-01-02T{begun}+00:00", "event": "run begins"},
+            {"time": "2026-01-02T00:00:30+00:00", "event": "stage ends", "stage": "fit", "compiling": {"seconds": 9}},
+            {"time": f"2026-01-02T{ended}+00:00", "event": "stage ends", "stage": "render"}
+            | {"compiling": {"seconds": 10 + number}},
+        ]
+        (tmp_path / log_name(number)).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert shared_part([tmp_path], 2) == {"seconds": 88.0, "compiling": [10, 11]}
