@@ -273,14 +273,15 @@ def test_whom_nothing_can_be_scored_by_is_read_only_to_be_shown(out, monkeypatch
         reporting.count(out / "run", {"fitted": [shown, gone]}, {"teacher": teacher}, ())
 
 
-def test_a_training_set_that_memory_does_not_hold_is_refused_before_anything_is_done(out, tmp_path):
+def test_a_training_set_that_memory_does_not_hold_is_refused_before_anything_is_done(out, tmp_path, monkeypatch):
+    monkeypatch.setattr(group, "prepare", lambda: None)
     people = list_captures(out / "captures", 32)
     assert _taught(people, RunConfig(taught=1)) == people[:1]
     assert _taught([*people, *people[:1]], RunConfig(taught=2)) == people[:2]
     small = RunConfig(size=32, dataset=DatasetConfig(gigabytes=1e-4))
     with pytest.raises(InputError, match=r"58 pictures: wanted at most 0\.0001 GB .*got 0\.000238 GB"):
         _taught(people, small)
-    words = ("--captures", out / "captures", "--parser", out / "teacher", "--set", "dataset.gigabytes=1e-4")
+    words = ("--captures", out / "captures", "--parser", out / "teacher", "--set", "dataset.gigabytes=1e-5")
     args = [str(a) for a in ("run", tmp_path / "run", *words, "--config", out / "config.toml")]
     refused = CliRunner().invoke(cli.main, args)
     assert refused.exit_code == 1

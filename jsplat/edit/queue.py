@@ -129,7 +129,7 @@ def rank(
 
     Args:
         gains: `expected_gains` by identity.
-        edited: views that are done, by identity; their neighbours are worth less.
+        edited: views that are done, by identity (also of others); their neighbours are worth less.
     """
     left = {name: np.asarray(g, np.float64).copy() for name, g in gains.items()}
     axes = {name: _axes(batch) for name, batch in cameras.items()}
@@ -142,8 +142,8 @@ def rank(
     def best(number: int, name: str) -> tuple[float, int, str]:
         return -float(left[name].max()), number, name  # of equals the first identity
 
-    for name, views in edited.items():
-        for view in views:
+    for name in left:
+        for view in edited.get(name, []):
             done(name, view)
     heap = [best(i, name) for i, name in enumerate(left)]
     heapq.heapify(heap)
