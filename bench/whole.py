@@ -60,7 +60,7 @@ class Place:
             address = f"127.0.0.1:{_free_port()}"
             for i in range(shared):
                 who = ("--process", address, shared, i) if shared > 1 else ()
-                own = cores if len(captures) * shared == 1 else [cores[len(processes)]]
+                own = [cores[len(processes)]] if len(captures) * shared > 1 else ()
                 processes.append(self._start(*words, *who, cache=cache, cores=own))
         self._finish(processes)
         return outs

@@ -82,6 +82,8 @@ def squared(data: AuxiliarySet) -> AuxiliarySet:
     """The pictures in the middle of squares of their longer side: around them the edge's colours, and IGNORE."""
     height, width = data.images.shape[1:3]
     side = max(height, width)
+    if height == width:
+        return data
     top, left = (side - height) // 2, (side - width) // 2
     around = ((0, 0), (top, side - height - top), (left, side - width - left))
     images = np.pad(data.images, (*around, (0, 0)), mode="edge")

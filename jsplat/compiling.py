@@ -5,7 +5,6 @@ import threading
 import warnings
 
 import jax
-from jax._src import compilation_cache, compiler
 
 COMPILE = "/jax/core/compile/backend_compile_duration"  # also where the program comes from the cache
 FOUND = "/jax/compilation_cache/cache_hits"
@@ -28,6 +27,8 @@ def keep_in_every_process() -> None:
     On processors a program is kept under the number of its device, which another process has not: without this all
     but the first compile everything anew in every run. On GPUs what the first one writes serves all.
     """
+    from jax._src import compilation_cache, compiler
+
     first = compiler._cache_write
 
     def write(key, seconds, name, backend, executable, *callbacks):

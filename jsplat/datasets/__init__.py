@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -18,6 +20,8 @@ from jsplat.labelset import IGNORE, LabelSet
 from jsplat.labeltables import LABEL_SETS, label_set, relabel, swapped, usual_choices
 from jsplat.png import decode
 
+T = TypeVar("T")
+
 __all__ = [
     "COMPOSITIONS",
     "DatasetConfig",
@@ -31,6 +35,7 @@ __all__ = [
     "read_sample",
     "read_training_set",
     "side_convention",
+    "spread",
     "vote",
     "with_labelset",
 ]
@@ -87,11 +92,13 @@ def list_dataset(path: Path, config: DatasetConfig = DatasetConfig()) -> Listing
         listing = list_celebamask(path, config.split, config.composition)
     else:
         listing = list_split_folders(path, kind, config.split)
-    samples = listing.samples
-    if 0 < config.limit < len(samples):
-        samples = tuple(samples[i * len(samples) // config.limit] for i in range(config.limit))
-    listing = dataclasses.replace(listing, samples=samples)
+    listing = dataclasses.replace(listing, samples=tuple(spread(listing.samples, config.limit)))
     return _swapped(listing) if config.sides == "swapped" else listing
+
+
+def spread(items: Sequence[T], most: int) -> Sequence[T]:
+    """At most so many of them, spread evenly; 0 for all."""
+    return [items[i * len(items) // most] for i in range(most)] if 0 < most < len(items) else items
 
 
 def _swapped(listing: Listing) -> Listing:

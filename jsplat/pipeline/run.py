@@ -11,7 +11,7 @@ import numpy as np
 from jsplat.auxiliary import AuxiliarySet, read_auxiliary
 from jsplat.capture import Capture, write_capture
 from jsplat.config import to_json
-from jsplat.datasets import read_training_set
+from jsplat.datasets import read_training_set, spread
 from jsplat.devices import is_first_host, wait_for_hosts
 from jsplat.errors import InputError, Stopped
 from jsplat.folder import provenance, write_json
@@ -127,8 +127,7 @@ def _taught(known: list[Listed], config: RunConfig) -> list[Listed]:
     """Whom the students learn from; InputError, before anything was done, where memory will not do for them."""
     if config.taught < 0:
         raise InputError("taught", wanted="0 (all people) or more", got=config.taught)
-    count = min(config.taught or len(known), len(known))
-    chosen = [known[i * len(known) // count] for i in range(count)]
+    chosen = list(spread(known, config.taught))
     pictures = sum(one.shape[0] + config.views.wanted for one in chosen)
     need, most = pictures * 4 * config.size**2 / 1e9, config.dataset.gigabytes
     if need > most:
