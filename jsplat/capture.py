@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from jsplat.camera import OPENGL_FROM_OPENCV, Camera, pose_angles
 from jsplat.errors import InputError
 from jsplat.folder import new_folder, write_json
+from jsplat.foreign import read_text
 from jsplat.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
 
 MOST_PIXELS = 100_000_000  # what a header may claim; a hostile one costs memory before its data is looked at
@@ -212,11 +213,10 @@ def read_pixels(path: Path, where: str) -> np.ndarray:
 
 def read_json(path: Path) -> dict:
     """The JSON object in a file; InputError for anything else."""
+    text = read_text(path)
     try:
-        data = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(str(path), wanted="a readable file", got=error.strerror) from error
-    except (ValueError, RecursionError) as error:  # broken, no text, an endless number, nested too deep
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:  # broken, an endless number, nested too deep
         raise InputError(str(path), wanted="JSON", got=error) from error
     if not isinstance(data, dict):
         raise InputError(str(path), wanted="a JSON object", got=type(data).__name__)

@@ -309,7 +309,7 @@ def test_a_grey_photograph_is_read_as_rgb(folder):
     [
         ("{", r"transforms.json: wanted JSON"),
         ("[]", r"transforms.json: wanted a JSON object, got list"),
-        (b"\xff\xfe\x00", r"transforms.json: wanted JSON"),
+        (b"\xff\xfe\x00", r"transforms.json: wanted text in UTF-8"),
     ],
 )
 def test_a_file_that_is_no_json_object(folder, text, message):

@@ -1,0 +1,92 @@
+"""Files that other programs wrote: what systems leave beside them, text in their encodings, names with backslashes; and
+one way to say which files a reader passes over."""
+
+import collections
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePath
+
+from jsplat.errors import InputError
+from jsplat.progress import log
+
+# What macOS, Windows and network drives leave in folders and archives; in small letters.
+_LITTER = {".ds_store", "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir"}
+_LITTER |= {".spotlight-v100", ".trashes", ".fseventsd", "$recycle.bin"}
+_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_SHOWN = 8  # kinds named in a line; the rest are counted
+_told: set[str] = set()
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of that name was left by a system, and never holds anybody's data: `._NAME`,
+    `.DS_Store`, `Thumbs.db`, `__MACOSX` and their like."""
+    return name.startswith("._") or name.lower() in _LITTER
+
+
+def without_litter(paths: Iterable[Path], root: Path | None = None) -> list[Path]:
+    """The paths that systems did not leave (see `is_litter`), sorted; folders between `root` and a path count too."""
+
+    def names(path: Path) -> tuple[str, ...]:
+        return (path.name,) if root is None else path.relative_to(root).parts
+
+    return sorted(p for p in paths if not any(map(is_litter, names(p))))
+
+
+def text_of(data: bytes, where: str) -> str:
+    """Text in UTF-8, or in what its byte order mark says, which is not part of it.
+
+    Raises:
+        InputError: (`where`: the file) anything else.
+    """
+    form = next((form for mark, form in _MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        return data.decode(form)
+    except UnicodeDecodeError as error:
+        raise InputError(where, wanted="text in UTF-8", got=error) from error
+
+
+def read_text(path: Path, where: str | None = None) -> str:
+    """The text in a file (see `text_of`); InputError (`where`: the file, by default its path) if there is none."""
+    where = str(path) if where is None else where
+    try:
+        return text_of(path.read_bytes(), where)
+    except OSError as error:
+        raise InputError(where, wanted="a readable file", got=error.strerror) from error
+
+
+def with_slashes(name: str) -> str:
+    """A relative path as written on Windows, with the slashes that all systems read."""
+    return name.replace("\\", "/")
+
+
+def kind_of(path: PurePath) -> str:
+    """What a passed-over file is called among others: by its ending, or by its name where that says more."""
+    if path.name.startswith("._"):
+        return "._ files"
+    if is_litter(path.name):
+        return path.name
+    if re.search(r"mask|matte", path.stem, re.IGNORECASE):
+        return re.sub(r"\d+", "*", path.name)
+    return path.suffix.lower() or "without an ending"
+
+
+def kinds_of(paths: Iterable[PurePath]) -> dict[str, int]:
+    """How many of each kind (see `kind_of`), the most frequent first."""
+    return dict(collections.Counter(map(kind_of, sorted(paths))).most_common())
+
+
+def tell_passed_over(where: str, kinds: Mapping[str, int]) -> None:
+    """Says on stderr and in the log, once in a process, how many files of what kind a reader passes over.
+
+    Args:
+        where: the folder.
+        kinds: how many of each (see `kinds_of`); nothing is said where there are none.
+    """
+    named = [f"{count} {kind}" for kind, count in kinds.items()]
+    more = [f"{len(named) - _SHOWN} more kinds"] if len(named) > _SHOWN else []
+    line = f"{where}: passed over {', '.join(named[:_SHOWN] + more)}"
+    if named and line not in _told:
+        _told.add(line)
+        log("passed over", where=where, **{"files": dict(kinds)})
+        print(line, file=sys.stderr, flush=True)
