@@ -108,6 +108,29 @@ def test_background_changes_only_where_the_label_is_zero():
     assert 16 < sum(changed) < 48  # 32 +- 4 standard deviations
     flat = [len(np.unique(new[i][~kept[i]], axis=0)) == 1 for i in range(64)]
     assert 5 < sum(flat) < 27  # 16 +- 3
+    other = np.roll(images, 1, 0)
+    from_other = np.flatnonzero(np.asarray(changed) & ~np.asarray(flat))
+    assert all(
+        (new[i] == np.where((np.roll(~kept, 1, 0)[i] & ~kept[i])[..., None], other[i], images[i])).all()
+        for i in from_other
+    )
+
+
+def test_no_face_becomes_background():
+    """Red is known to be of a head, green may be (IGNORE): neither is ever pasted."""
+    random = np.random.default_rng(0)
+    labels = random.choice(np.asarray([0, 1, 2, IGNORE], np.uint8), (32, 8, 8))
+    images = np.zeros((32, 8, 8, 3), np.uint8)
+    images[..., 2] = 1 + np.arange(32)[:, None, None]  # whose background it is
+    images[labels > 0], images[labels == IGNORE] = (200, 0, 0), (0, 200, 0)
+    new = np.asarray(jax.jit(lambda *a: replace_background(*a, 0.99))(jax.random.key(3), images, labels))
+    behind = labels == 0
+    flat = np.asarray([len(np.unique(n[b], axis=0)) == 1 for n, b in zip(new, behind)])
+    assert 4 < flat.sum() < 28
+    shown = new[~flat][behind[~flat]]
+    assert (shown[:, :2] == 0).all(), "a head, or what may be one, is labelled background"
+    assert (shown[:, 2] != images[~flat][behind[~flat]][:, 2]).any(), "no background was replaced"
+    np.testing.assert_array_equal(new[~behind], images[~behind])
 
 
 def test_warp_identity_shift_and_outside():
@@ -297,6 +320,36 @@ def test_train_parser_refuses():
         train_parser(blobs(0, 0), TINY, 0)
 
 
+def all_of(label: int, **changes) -> AuxiliarySet:
+    data = blobs(2, 0)
+    return dataclasses.replace(data, labels=np.full_like(data.labels, label), **changes)
+
+
+@pytest.mark.parametrize("label", [0, IGNORE, "both"])
+def test_a_validation_set_that_cannot_be_scored_is_refused_before_training(monkeypatch, label):
+    monkeypatch.setattr(training, "new_parser", lambda *_: pytest.fail("training began"))
+    validation = all_of(0 if label == "both" else label)
+    validation.labels[0] = IGNORE if label == "both" else label
+    with pytest.raises(
+        InputError, match=r"train_parser: validation.labels: wanted a pixel of the foreground.* got 2 pict"
+    ):
+        train_parser(blobs(2, 0), TINY, 0, validation=validation)
+    with pytest.raises(InputError, match="train_parser: validation: wanted at least one picture, got none"):
+        train_parser(blobs(2, 0), TINY, 0, validation=blobs(0, 0))
+
+
+def test_nothing_to_learn_from_is_refused(monkeypatch):
+    monkeypatch.setattr(training, "new_parser", lambda *_: pytest.fail("training began"))
+    message = (
+        r"labels: wanted a pixel to learn from: labelled \(not 255\), in a picture of weight above 0, got 2 pictures"
+    )
+    for nothing in (all_of(IGNORE), all_of(1, weights=np.zeros(2, np.float32))):
+        with pytest.raises(InputError, match=f"data.{message}"):
+            train_parser(nothing, TINY, 0)
+        with pytest.raises(InputError, match=f"replay.{message}"):
+            train_parser(blobs(2, 0), TINY, 0, replay=nothing)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -319,3 +372,6 @@ def test_scores_by_hand(monkeypatch):
     miou, f1 = training.scores(new_parser(TINY.architecture, THREE, 0), data)
     assert miou == pytest.approx(n / (n + 1) / 2)
     assert f1 == pytest.approx(2 * n / (2 * n + 1) / 2)
+    # Classes that no picture shows are left out; one labelled pixel is enough.
+    data.labels[:], data.labels[0, 0, 0] = IGNORE, 1
+    assert training.scores(new_parser(TINY.architecture, THREE, 0), data) == (1.0, 1.0)

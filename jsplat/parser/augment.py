@@ -19,7 +19,7 @@ class AugmentConfig:
         shift: share of the picture, up to either side.
         flip: probability of a mirrored picture.
         background: probability that the background (label 0) is replaced, half the time by a flat colour and half
-            the time by another picture of the batch.
+            the time by the background of another picture of the batch.
         brightness, contrast, saturation: factors in 1 +- this.
         tint: factor per colour channel in 1 +- this.
     """
@@ -46,12 +46,17 @@ def mirror(
 def replace_background(
     key: Key[Array, ""], images: UInt8[Array, "b h w 3"], labels: UInt8[Array, "b h w"], probability: float
 ) -> UInt8[Array, "b h w 3"]:
-    """Another background where the label is 0: a flat colour or the next picture of the batch, one chance in two."""
+    """Another background where the label is 0: a flat colour or the picture before it in the batch, one chance in two.
+
+    Of the other picture only its background is taken: where it has a head, or IGNORE, the own pixel stays. A head that
+    is labelled 0 would teach that heads are background.
+    """
     which, colour = jax.random.split(key)
-    draw = jax.random.uniform(which, (len(images), 1, 1, 1))
+    draw = jax.random.uniform(which, (len(images), 1, 1))
     flat = jax.random.randint(colour, (len(images), 1, 1, 3), 0, 256).astype(jnp.uint8)
-    other = jnp.where(draw < probability / 2, flat, jnp.roll(images, 1, 0))
-    return jnp.where((labels == 0)[..., None] & (draw < probability), other, images)
+    is_flat, behind = draw < probability / 2, labels == 0
+    replaced = behind & (draw < probability) & (is_flat | jnp.roll(behind, 1, 0))
+    return jnp.where(replaced[..., None], jnp.where(is_flat[..., None], flat, jnp.roll(images, 1, 0)), images)
 
 
 def warp(

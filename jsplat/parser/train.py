@@ -219,7 +219,7 @@ def class_weights(sets: list[AuxiliarySet], power: float) -> Float[np.ndarray, "
 
 
 def scores(parser: Parser, data: AuxiliarySet) -> tuple[float, float]:
-    """Mean IoU and mean F1 over the foreground classes present in the truth, from one confusion matrix."""
+    """Mean IoU and mean F1 over the foreground classes that the truth shows (at least one), from one confusion matrix."""
     k = len(parser.labelset)
     guess, valid = predict_labels(parser, data.images), data.labels != IGNORE
     matrix = np.bincount(data.labels[valid].astype(int) * k + guess[valid], minlength=k * k).reshape(k, k)
@@ -242,6 +242,13 @@ def _check(sets: dict[str, AuxiliarySet | None], labelset: LabelSet) -> None:
         if max(data.images.shape[1:3]) != max(shape) and name != "validation":
             wanted = f"pictures with a longer side of {max(shape)}"
             raise InputError(f"train_parser: {name}.images", wanted=wanted, got=data.images.shape[1:3])
+        # One picture after the other: a mask of a whole set would need as much memory again.
+        if name == "validation" and not any(((p > 0) & (p != IGNORE)).any() for p in data.labels):
+            wanted = "a pixel of the foreground, whose classes are scored"
+            raise InputError(f"train_parser: {name}.labels", wanted=wanted, got=f"{len(data)} pictures without")
+        if name != "validation" and not any(w > 0 and (p != IGNORE).any() for p, w in zip(data.labels, data.weights)):
+            wanted = f"a pixel to learn from: labelled (not {IGNORE}), in a picture of weight above 0"
+            raise InputError(f"train_parser: {name}.labels", wanted=wanted, got=f"{len(data)} pictures without")
 
 
 def _fingerprint(config: ParserConfig, seed: int, start: Parser, sets: list[AuxiliarySet]) -> str:
@@ -285,8 +292,8 @@ def train_parser(
         the parser, on this process's own device, and the curves.
 
     Raises:
-        InputError: label sets or picture sizes that differ, processes that were given different data, or `resume` holds
-            another run.
+        InputError: label sets or picture sizes that differ, nothing to learn from, a validation set without foreground,
+            processes that were given different data, or `resume` holds another run.
     """
     labelset = start.labelset if start is not None else data.labelset
     _check({"data": data, "replay": replay, "validation": validation}, labelset)
