@@ -219,7 +219,7 @@ def class_weights(sets: list[AuxiliarySet], power: float) -> Float[np.ndarray, "
 
 
 def scores(parser: Parser, data: AuxiliarySet) -> tuple[float, float]:
-    """Mean IoU and mean F1 over the foreground classes that the truth shows (at least one), from one confusion matrix."""
+    """Mean IoU and mean F1 over the foreground classes that the truth shows, from one confusion matrix."""
     k = len(parser.labelset)
     guess, valid = predict_labels(parser, data.images), data.labels != IGNORE
     matrix = np.bincount(data.labels[valid].astype(int) * k + guess[valid], minlength=k * k).reshape(k, k)
