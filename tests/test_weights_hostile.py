@@ -1,11 +1,16 @@
 """Weight files that are damaged or mean harm: nothing runs, nothing large is made, every one ends in an InputError."""
 
+import argparse
+import collections
 import contextlib
+import datetime
 import io
 import json
+import pathlib
 import pickle
 import struct
 import time
+import types
 import zipfile
 
 import numpy as np
@@ -85,6 +90,69 @@ def test_os_system_is_named(tmp_path):
         read_parser(tmp_path / "w.pth")
 
 
+def beside_weights():
+    """What training scripts keep beside their weights."""
+    defaults = collections.defaultdict(list, {"a": [1]})
+    return {
+        "args": argparse.Namespace(lr=0.1, out=pathlib.PurePosixPath("a/b"), more=types.SimpleNamespace(x={1, 2})),
+        "milestones": collections.Counter({3: 1, np.int64(5): 2}),
+        "best": {"iou": np.float64(0.5), "epoch": np.int32(3), "as": np.dtype("float32"), "ok": np.bool_(True)},
+        "weights of classes": np.linspace(0, 1, 5, dtype=np.float32),
+        "when": [datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC), datetime.timedelta(1), datetime.date(2024, 1, 2)],
+        "paths": (pathlib.Path("x"), pathlib.PureWindowsPath("c:/x")),
+        "history": defaults,
+        "last": collections.deque([1, 2], maxlen=3),
+        "sets": [set(), {"a"}, frozenset({1}), complex(1, 2), bytearray(b"x"), b"bytes"],
+        "kinds": [int, str, np.float32, list],
+    }
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_what_lies_beside_weights_is_passed_by(protocol):
+    """Records of settings, scores, dates and paths: nothing is made of them, and what stands around them is read."""
+    tree = {"epoch": 3, **beside_weights(), "name": "net"}
+    read, _ = read_pickle(io.BytesIO(pickle.dumps(tree, protocol)), "file", Limits())
+    assert list(read) == list(tree)
+    assert (read["epoch"], read["name"], read["history"]) == (3, "net", {"a": [1]})
+    inert = [read["args"], *read["best"].values(), *read["when"], *read["paths"], read["last"], read["sets"][0]]
+    inert += [read["weights of classes"], read["milestones"]]
+    assert {type(value).__name__ for value in inert[:2] + inert[3:4] + inert[5:]} == {"Inert"}
+    assert read["args"].of.name == "Namespace"
+
+
+def test_weights_beside_old_numpy_scalars_are_read():
+    """Named as numpy 1 names them, and in protocol 2, whose bytes are made by a codec."""
+    kind = call(name("numpy", "dtype"), text("f8"), b"\x89", b"\x88")
+    kind += many(number(3), text("<"), b"N", b"N", b"N", number(-1), number(-1), number(0)) + b"b"
+    score = call(name("numpy.core.multiarray", "scalar"), kind, call(name("_codecs", "encode"), text("x" * 8)))
+    tree = mapping({"x": dense("0", np.arange(6, dtype=np.float32)), "best": score})
+    file = read_zip(archive(pickled(tree), {"0": np.arange(6, dtype=np.float32).tobytes()}), "file", Limits())
+    np.testing.assert_array_equal(read_all(file.tree)[0], np.arange(6))
+
+
+def gadgets():
+    """Harmless objects whose inside is not."""
+    bad = Touch(__import__("os").system, "true")
+    made = collections.defaultdict(list, {"a": bad})
+    return {
+        "namespace": argparse.Namespace(x=bad),
+        "nested": argparse.Namespace(x=[{"y": (1, types.SimpleNamespace(z=bad))}]),
+        "counter": collections.Counter({"a": bad}),
+        "defaultdict": made,
+        "factory": collections.defaultdict(__import__("os").getcwd),
+        "deque": collections.deque([bad]),
+        "array": np.array([bad], object),
+        "set": [{"a"}, frozenset([bad])],
+    }
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("kind", gadgets())
+def test_harmless_objects_hide_nothing(kind, protocol):
+    with pytest.raises(InputError, match=r"nothing in it is executed, got the global (posix|nt)\.(system|getcwd)"):
+        read_pickle(io.BytesIO(pickle.dumps({"x": gadgets()[kind]}, protocol)), "file", Limits())
+
+
 ONE = storage("0", "float32", 6)
 
 
@@ -122,6 +190,14 @@ ONE = storage("0", "float32", 6)
         (b"\x8b\xff\xff\xff\x7f", "ValueError"),
         (b"\x82\x01", "opcodes that tensors and containers need, got EXT1"),
         (text("os") + text("system") + b"\x93", r"the global os\.system"),
+        (name("builtins", "eval"), r"the global builtins\.eval"),
+        (name("builtins", "getattr"), r"the global builtins\.getattr"),
+        (name("numpy", "load"), r"the global numpy\.load"),
+        (name("argparse", "Namespace.__init__"), r"the global argparse\.Namespace\.__init__"),
+        (name("collections", "OrderedDict") + b")\x81", "an object of a class that makes none"),
+        (name("torch", "FloatStorage") + b")\x81", "an object of a class that makes none"),
+        (text("os") + b")\x81", "an object of a class that makes none"),
+        (call(call(name("argparse", "Namespace")), text("x")), "a call of something that is no function"),
     ],
 )
 def test_pickles_that_torch_does_not_write(value, message):
@@ -316,6 +392,12 @@ OPCODES += [
     name("torch", "FloatStorage"),
     name("collections", "OrderedDict"),
     name("torch._utils", "_rebuild_tensor_v2"),
+    name("argparse", "Namespace"),
+    name("numpy", "dtype"),
+    b"\x81",
+    b"\x8f",
+    b"\x90",
+    b"\x91",
 ]
 
 

@@ -1,7 +1,7 @@
 """Pickles read without executing anything: a small stack machine over the opcodes that tensors and containers need.
 
 `pickletools.genops` only splits the stream into opcodes; here they build dicts, lists, tuples, constants and records.
-A global is never imported: a name outside `CALLS`, `DTYPES` and the storages is refused by that name.
+A global is never imported: a name outside `CALLS`, `INERT`, `DTYPES` and the storages is refused by that name.
 Opcodes: the comments of CPython's pickletools; what torch writes: the documentation of `torch.save`.
 """
 
@@ -29,7 +29,7 @@ TORCH_CONSTANTS = {"float64", "float32", "float16", "bfloat16", "int64", "int32"
 CONSTANTS = {
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
     "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
-    "BINBYTES8",
+    "BINBYTES8", "BYTEARRAY8",
 }  # fmt: skip
 MOST_AXES = 16
 _MARK = object()
@@ -41,6 +41,13 @@ class Global:
 
     module: str
     name: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inert:
+    """What stands for an object that a checkpoint keeps beside its weights: nothing was made, nothing is known of it."""
+
+    of: Global
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +103,7 @@ def _tensor(storage, offset, size, stride, *_) -> Tensor:
 # All that a pickle may "call"; each makes a container or a record of its arguments, in constant time.
 CALLS: dict[tuple[str, str], Callable] = {
     ("collections", "OrderedDict"): lambda: {},
+    ("collections", "defaultdict"): lambda *_: {},
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
@@ -103,11 +111,36 @@ CALLS: dict[tuple[str, str], Callable] = {
     ("torch", "device"): lambda *_: None,
 }
 
+# Settings, scores, dates and paths that lie beside weights: known by name, never looked up; `Inert` takes their place.
+_SCALARS = "bool bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 longdouble complex128"
+_BUILTINS = "int float bool str bytes list tuple dict set frozenset complex bytearray long unicode"
+_PATHS = "Path PurePath PosixPath PurePosixPath WindowsPath PureWindowsPath"
+INERT: dict[str, frozenset[str]] = {
+    module: frozenset(names.split())
+    for modules, names in (
+        ("argparse", "Namespace"),
+        ("types", "SimpleNamespace"),
+        ("collections", "Counter deque"),
+        ("builtins __builtin__", _BUILTINS),
+        ("numpy", f"dtype ndarray {_SCALARS}"),
+        ("numpy.core.multiarray numpy._core.multiarray", "scalar _reconstruct"),
+        ("numpy.core.numeric numpy._core.numeric", "_frombuffer"),
+        ("datetime", "datetime date time timedelta timezone"),
+        ("pathlib pathlib._local", _PATHS),
+        ("_codecs", "encode"),  # bytes, in protocol 2
+    )
+    for module in modules.split()
+}
+
+
+def _inert(module: str, name: str) -> bool:
+    return name in INERT.get(module, ())
+
 
 def _into(target: dict, flat: list) -> dict:
     for key, value in zip(flat[::2], flat[1::2], strict=True):
         # Tuples as keys would have to be hashed, and nested ones take for ever.
-        if not isinstance(key, (str, int, float, bytes, type(None))):
+        if not isinstance(key, (str, int, float, bytes, type(None), Inert)):
             raise ValueError(f"a dict whose key is a {type(key).__name__}")
         target[key] = value
     return target
@@ -134,14 +167,16 @@ class _Machine:
         return items
 
     def top(self, kind: type) -> typing.Any:
-        if not self.stack or not isinstance(self.stack[-1], kind):
+        """What is to be filled; for an `Inert` a container of that kind which is forgotten."""
+        if not self.stack or not isinstance(self.stack[-1], (kind, Inert)):
             raise ValueError(f"something that fills a {kind.__name__} which is none")
-        return self.stack[-1]
+        return kind() if isinstance(self.stack[-1], Inert) else self.stack[-1]
 
     def find(self, module: str, name: str) -> Global:
         known = name.endswith("Storage") and name.removesuffix("Storage") in DTYPES
         storage = known and module in ("torch", "torch.cuda")
-        if not storage and (module, name) not in CALLS and not (module == "torch" and name in TORCH_CONSTANTS):
+        plain = (module, name) in CALLS or _inert(module, name) or (module == "torch" and name in TORCH_CONSTANTS)
+        if not storage and not plain:
             raise InputError(
                 f"{self.where}: pickle",
                 wanted="tensors in plain containers (torch.save of model.state_dict()); nothing in it is executed",
@@ -205,9 +240,24 @@ class _Machine:
             stack.append(self.find(module, attribute))
         elif name == "REDUCE":
             callee, arguments = self.pop(2)
-            if not isinstance(callee, Global) or (callee.module, callee.name) not in CALLS:
+            if isinstance(callee, Global) and _inert(callee.module, callee.name):
+                stack.append(Inert(callee))
+            elif isinstance(callee, Global) and (callee.module, callee.name) in CALLS:
+                stack.append(CALLS[callee.module, callee.name](*arguments))
+            else:
                 raise ValueError("a call of something that is no function")
-            stack.append(CALLS[callee.module, callee.name](*arguments))
+        elif name in ("NEWOBJ", "NEWOBJ_EX"):
+            made = self.pop(2 if name == "NEWOBJ" else 3)[0]
+            if not isinstance(made, Global) or not _inert(made.module, made.name):
+                raise ValueError("an object of a class that makes none")
+            stack.append(Inert(made))
+        elif name == "ADDITEMS":
+            self.since_mark()
+            self.top(set)
+        elif name in ("EMPTY_SET", "FROZENSET"):
+            if name == "FROZENSET":
+                self.since_mark()
+            stack.append(Inert(Global("builtins", "set")))
         elif name == "BUILD":
             # state_dict() hangs version numbers of its modules on the OrderedDict; they carry no weights.
             self.pop(1)
