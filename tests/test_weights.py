@@ -1,5 +1,6 @@
 """Public checkpoints in, ours out: every key accounted for, the same logits as the PyTorch module, bits unchanged."""
 
+import dataclasses
 import functools
 import json
 import lzma
@@ -15,7 +16,7 @@ from jsplat.errors import InputError
 from jsplat.labelset import CELEBAMASK_HQ, LabelSet
 from jsplat.parser import load_parser
 from jsplat.parser.bisenet import Architecture
-from jsplat.parser.model import with_variables
+from jsplat.parser.model import new_parser, with_variables
 from jsplat.parser.resize import logits_to_pixels, normalise
 from jsplat.parser.weights import convert, export, onnx_model, read_parser, to_torch
 from jsplat.parser.weights.files import read_weights
@@ -191,6 +192,36 @@ def test_safetensors_there_and_back(golden, tmp_path, family):
         export(parser, tmp_path / "out.pth")
 
 
+def same_but_for_heads(read, parser):
+    """The main network bit for bit; heads that only training needs as in a new parser, and the report says so."""
+    back, conversion = read
+    assert (back.architecture, back.labelset) == (parser.architecture, parser.labelset)
+    fresh = {name for name in parser.variables if name.startswith(("conv_out16.", "conv_out32."))}
+    assert set(conversion.fresh) == fresh
+    assert len(fresh) == 12
+    new = new_parser(parser.architecture, parser.labelset, seed=0).variables
+    for name, value in back.variables.items():
+        np.testing.assert_array_equal(value, (new if name in fresh else parser.variables)[name], err_msg=name)
+    assert "without conv_out16 and conv_out32, which only training needs: begun anew" in conversion.summary()
+
+
+@pytest.mark.parametrize("family", ["zllrunning", "yakhyo"])
+def test_the_main_head_alone_comes_back(golden, written, tmp_path, family):
+    """As networks are deployed: our own ONNX, and state dicts of any kind without the other heads."""
+    pytest.importorskip("onnx", reason="the extra [export] is not installed")
+    parser, _ = read_parser(golden["zllrunning.pth"])
+    (tmp_path / "main.onnx").write_bytes(onnx_model(parser, family))
+    same_but_for_heads(read_parser(tmp_path / "main.onnx"), parser)
+    weights = {k: v for k, v in to_torch(parser, family).items() if not k.startswith(("conv_out16", "conv_out32"))}
+    back, _ = read = read_parser(written(weights))
+    same_but_for_heads(read, dataclasses.replace(parser, architecture=back.architecture))
+    half = {k: v for k, v in to_torch(parser, family).items() if not k.startswith("conv_out16") or "running_var" in k}
+    with pytest.raises(InputError, match=r"5 missing: conv_out16"):
+        read_parser(written(half))
+    one = {k: v for k, v in to_torch(parser, family).items() if not k.startswith("conv_out32")}
+    assert {name.split(".")[0] for name in read_parser(written(one))[1].fresh} == {"conv_out32"}
+
+
 def test_onnx_out(golden, tmp_path):
     """onnxruntime computes our logits, for any batch and size; weights keep their names and values."""
     onnx = pytest.importorskip("onnx", reason="the extra [export] is not installed")
@@ -215,8 +246,7 @@ def test_onnx_out(golden, tmp_path):
     assert all(np.array_equal(onnx.numpy_helper.to_array(t), weights[key]) for key, t in stored.items())
     metadata = {p.key: json.loads(p.value) for p in model.metadata_props}
     assert metadata["names"] == list(CELEBAMASK_HQ.names)
-    with pytest.raises(InputError, match=r"12 missing: conv_out16\.conv\.bn\.bias"):
-        read_parser(tmp_path / "out.onnx")
+    same_but_for_heads(read_parser(tmp_path / "out.onnx"), parser)
 
 
 def test_modules_of_onnx_nodes():

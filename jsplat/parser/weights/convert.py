@@ -12,7 +12,7 @@ from jsplat.folder import write_bytes, write_json
 from jsplat.labelset import CELEBAMASK_HQ, LabelSet
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.checkpoint import describe, read_description, save_parser
-from jsplat.parser.model import Parser
+from jsplat.parser.model import Parser, new_parser
 from jsplat.parser.weights.files import read_weights
 from jsplat.parser.weights.keys import (
     FAMILIES,
@@ -49,6 +49,8 @@ class Conversion:
         nested: the path of the state dict inside the checkpoint, and the prefix of its keys.
         used: key -> our variable.
         folded: key of a bias -> the batch norm of ours that the file multiplied into the convolution before it.
+        fresh: variables of ours that the file leaves out, of whole auxiliary heads: they begin as in a new parser.
+            The main head, and so every prediction, does not depend on them; training (`start`) does, and trains them.
         explained: key -> why it is not needed. Together these are all there is: anything else is an error.
         converted: types other than float32 that weights had.
         labelset_from: where the classes' names come from.
@@ -61,6 +63,7 @@ class Conversion:
     nested: str
     used: dict[str, str]
     folded: dict[str, str]
+    fresh: tuple[str, ...]
     explained: dict[str, str]
     converted: tuple[str, ...]
     labelset_from: str
@@ -73,8 +76,10 @@ class Conversion:
             reasons[reason] = reasons.get(reason, 0) + 1
         lines = [f"{self.source}: {self.kind}, names of {self.family}{self.nested and f', under {self.nested}'}"]
         used = len(self.used) + len(self.folded)
-        lines += [f"  {used} entries used, {len(self.explained)} not needed, none missing, none unknown"]
+        lines += [f"  {used} entries used, {len(self.explained)} not needed, {'no other missing' if self.fresh else 'none missing'}, none unknown"]
         lines += [f"  {len(self.folded)} batch norms come multiplied into their convolutions"] if self.folded else []
+        heads = " and ".join(sorted({name.split(".")[0] for name in self.fresh}))
+        lines += [f"  without {heads}, which only training needs: begun anew"] if heads else []
         lines += [f"  {count} x {reason}" for reason, count in sorted(reasons.items())]
         return "\n".join([*lines, f"  classes: {self.labelset_from}"])
 
@@ -183,6 +188,8 @@ def read_parser(
 ) -> tuple[Parser, Conversion]:
     """A BiSeNet out of a torch checkpoint, safetensors or ONNX.
 
+    A file may leave out the auxiliary heads, as ONNX files do (ours too): they then begin as those of a new parser.
+
     Args:
         path: the file; names as zllrunning, facexlib or yakhyo give them, under any prefix ("module.", "model.net.")
             and nested in dicts ("state_dict", "model").
@@ -205,6 +212,9 @@ def read_parser(
         architecture = dataclasses.replace(architecture, input_size=input_size)
     matched = match(found.entries, architecture, classes, found.family, where)
     values, converted = _values(found, matched, where)
+    if matched.fresh:
+        new = new_parser(architecture, labelset, seed=0).variables
+        values |= {name: np.asarray(new[name]) for name in matched.fresh}
     parser = Parser({name: jnp.asarray(value) for name, value in values.items()}, architecture, labelset)
     nested = "".join(f"{part} " for part in (found.path, found.prefix) if part).strip()
     return parser, Conversion(
@@ -214,6 +224,7 @@ def read_parser(
         nested=nested,
         used=matched.used,
         folded={bias: norm for norm, bias in matched.folded.items()},
+        fresh=matched.fresh,
         explained={**matched.explained, **file.explained},
         converted=converted,
         labelset_from=source,

@@ -33,6 +33,8 @@ _YAKHYO = [
     (r"(conv_out\d*)\.conv\.bn", r"\1.conv_block.norm"),
     (r"(conv_out\d*)\.conv_out", r"\1.conv"),
 ]
+# The two heads that only training reads; networks are often handed on without them.
+AUXILIARY = frozenset({"conv_out16", "conv_out32"})
 COUNTER = "a training step counter: batch norms with a fixed momentum never read it"
 DEAD = "yakhyo's backbone keeps ImageNet's classifier, which its network never calls"
 
@@ -123,15 +125,17 @@ class Matched:
         used: key -> our variable.
         explained: key -> why it is not needed.
         folded: batch norms of ours that the file multiplied into their convolutions -> key of the bias that is left.
+        fresh: variables of auxiliary heads that the file leaves out whole; only training needs them.
     """
 
     used: dict[str, str]
     explained: dict[str, str]
     folded: dict[str, str]
+    fresh: tuple[str, ...]
 
 
 def match(entries: dict[str, Stored], architecture: Architecture, classes: int, family: str, where: str) -> Matched:
-    """Every entry used or explained, every variable found, every shape as it must be.
+    """Every entry used or explained, every variable found but heads that are missing whole, every shape as it must be.
 
     Raises:
         InputError: naming the keys that are missing, unknown or of another shape.
@@ -141,6 +145,9 @@ def match(entries: dict[str, Stored], architecture: Architecture, classes: int, 
     used = {key: name for key, name in wanted.items() if key in entries}
     folded = _folded(entries, shapes, family)
     replaced = {part for norm in folded for part in norm_parts(norm)}
+    there = {name.split(".")[0] for name in [*used.values(), *folded]}
+    fresh = tuple(name for name in wanted.values() if name.split(".")[0] in AUXILIARY - there)
+    replaced |= set(fresh)
     missing = [key for key, name in wanted.items() if key not in entries and name not in replaced]
     norms = {torch_key(name, family).rsplit(".", 1)[0] for name in shapes if name.endswith(".mean")}
     explained, unknown = {}, []
@@ -162,7 +169,7 @@ def match(entries: dict[str, Stored], architecture: Architecture, classes: int, 
         shape = shapes[name] if len(shapes[name]) != 4 else tuple(shapes[name][i] for i in (3, 2, 0, 1))
         if entries[key].shape != shape:
             raise InputError(f"{where}: {key}", wanted=f"shape {shape}", got=entries[key].shape)
-    return Matched(used, explained, folded)
+    return Matched(used, explained, folded, fresh)
 
 
 def _folded(entries: dict[str, Stored], shapes: dict[str, tuple[int, ...]], family: str) -> dict[str, str]:
