@@ -75,8 +75,8 @@ class Conversion:
         for reason in self.explained.values():
             reasons[reason] = reasons.get(reason, 0) + 1
         lines = [f"{self.source}: {self.kind}, names of {self.family}{self.nested and f', under {self.nested}'}"]
-        used = len(self.used) + len(self.folded)
-        lines += [f"  {used} entries used, {len(self.explained)} not needed, {'no other missing' if self.fresh else 'none missing'}, none unknown"]
+        used, missing = len(self.used) + len(self.folded), "no others" if self.fresh else "none"
+        lines += [f"  {used} entries used, {len(self.explained)} not needed, {missing} missing, none unknown"]
         lines += [f"  {len(self.folded)} batch norms come multiplied into their convolutions"] if self.folded else []
         heads = " and ".join(sorted({name.split(".")[0] for name in self.fresh}))
         lines += [f"  without {heads}, which only training needs: begun anew"] if heads else []

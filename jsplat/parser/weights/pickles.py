@@ -45,7 +45,7 @@ class Global:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Inert:
-    """What stands for an object that a checkpoint keeps beside its weights: nothing was made, nothing is known of it."""
+    """What stands for an object that a checkpoint keeps beside its weights; the object itself is never made."""
 
     of: Global
 
