@@ -99,20 +99,106 @@ def test_properties_may_come_in_another_order_and_with_others(tmp_path):
     np.testing.assert_array_equal(got.attributes.sh, wanted.attributes.sh)
 
 
+def elsewhere(one: Scene, order: str, line: str, kinds: dict[str, str], more: list[tuple[str, bytes, bool]]) -> bytes:
+    """A PLY as other programs write it: byte order, line ends, other types and properties, and other elements.
+
+    `more`: header, numbers, and whether they stand before the vertices.
+    """
+    types = {"<f4": "float", "f8": "double", "u1": "uchar", "i4": "int"}
+    names = ["x", "y", "z", "red", "green", "blue", "f_dc_0", "f_dc_1", "f_dc_2", *(f"f_rest_{i}" for i in range(9))]
+    names += ["flag", "opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
+    g, sh = one.gaussians, np.asarray(one.attributes.sh)
+    columns = {n: np.asarray(g.means)[:, i] for i, n in enumerate("xyz")}
+    columns |= {f"f_dc_{i}": sh[:, 0, i] for i in range(3)} | {"opacity": np.asarray(g.logit_opacities)}
+    columns |= {f"f_rest_{i}": sh[:, 1 + i % 3, i // 3] for i in range(9)}
+    columns |= {f"scale_{i}": np.asarray(g.log_scales)[:, i] for i in range(3)}
+    columns |= {f"rot_{i}": np.asarray(g.quats)[:, i] for i in range(4)}
+    kinds = dict.fromkeys(("red", "green", "blue"), "u1") | {"flag": "i4"} | kinds
+    rows = np.zeros(len(sh), [(name, order + kinds.get(name, "f4")) for name in names])
+    for name in names:
+        rows[name] = columns.get(name, 200)
+    said = {">": "binary_big_endian", "<": "binary_little_endian"}[order]
+    vertex = [f"element vertex {len(sh)}"]
+    vertex += [f"property {types.get(kinds.get(name, ''), 'float')} {name}" for name in names]
+    first, last = ([m for m in more if m[2] == before] for before in (True, False))
+    header = ["ply", f"format {said} 1.0", "comment of others", *(m[0] for m in first), *vertex, *(m[0] for m in last)]
+    text = line.join("\n".join([*header, "end_header", ""]).split("\n"))
+    return text.encode() + b"".join(m[1] for m in first) + rows.tobytes() + b"".join(m[1] for m in last)
+
+
+CAMERA = ("element camera 2\nproperty float a\nproperty uchar b", bytes(10), True)
+FACES = ("element face 2\nproperty list uchar int vertex_indices", b"\x01\0\0\0\0\0", False)
+NUMBERS = ("element extra 3\nproperty short s", bytes(6), False)
+
+
+@pytest.mark.parametrize(
+    ("order", "line", "kinds", "more"),
+    [
+        ("<", "\n", {}, []),
+        (">", "\n", {}, []),
+        ("<", "\r\n", {}, []),
+        ("<", "\n", {"x": "f8", "rot_3": "f8", "opacity": "f8"}, []),
+        (">", "\r\n", {"x": "f8"}, [CAMERA, NUMBERS]),
+        ("<", "\n", {}, [CAMERA, FACES]),
+    ],
+)
+def test_splats_of_other_programs(tmp_path, order, line, kinds, more):
+    """Colours and flags beside the splat's numbers, other elements, either byte order: the same scene, bit by bit."""
+    one = scene(4)
+    opacities = one.gaussians.logit_opacities.at[:2].set(jnp.array([np.inf, -np.inf]))
+    g = Gaussians(one.gaussians.means, one.gaussians.quats, one.gaussians.log_scales, opacities)
+    one = Scene(g, one.attributes)
+    (tmp_path / "s.ply").write_bytes(elsewhere(one, order, line, kinds, more))
+    read = read_ply(tmp_path / "s.ply")
+    write_ply(tmp_path / "t.ply", read)
+    for got in (read, read_ply(tmp_path / "t.ply")):
+        for name in ("means", "quats", "log_scales", "logit_opacities"):
+            np.testing.assert_array_equal(getattr(got.gaussians, name), getattr(g, name), err_msg=name)
+        np.testing.assert_array_equal(got.attributes.sh, one.attributes.sh)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "value", "message"),
+    [
+        ({"opacity": "u1"}, 0, "property opacity: wanted float or double, got uint8"),
+        ({"x": "f8"}, 1e300, "wanted finite numbers"),
+        ({}, np.nan, "wanted finite numbers"),
+    ],
+)
+def test_splats_whose_numbers_mean_nothing(tmp_path, kinds, value, message):
+    data = elsewhere(scene(1), "<", "\n", {"opacity": "f4"} | kinds, [])
+    start = data.index(b"end_header\n") + len(b"end_header\n")
+    first = struct.pack("<d" if "x" in kinds else "<f", value)
+    (tmp_path / "s.ply").write_bytes(data[:start] + first + data[start + len(first) :])
+    with pytest.raises(InputError, match=message):
+        read_ply(tmp_path / "s.ply")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         (b"ply\n", b"plx\n", r"s\.ply: wanted a PLY file, got \d+ bytes that begin with b'plx"),
         (b"end_header\n", b"end_header ", "wanted a PLY file"),
-        (b"binary_little_endian", b"ascii", "format: wanted binary_little_endian 1.0"),
-        (b"vertex 2", b"vertex 999999999999", r"wanted 999999999999 vertices of \d+ numbers"),
-        (b"vertex 2", b"vertex -2", "element: wanted vertex and their number"),
-        (b"vertex 2", b"face 2", "element: wanted vertex and their number"),
-        (b"float opacity", b"uchar opacity", "property: wanted float properties of vertices only"),
-        (b"property float opacity", b"property float x", "property: wanted float .*, got a name twice"),
+        (
+            b"binary_little_endian",
+            b"ascii",
+            "format: wanted binary_little_endian or binary_big_endian 1.0, got format asc",
+        ),
+        (b"vertex 2", b"vertex 999999999999", r"wanted 999999999999 vertices of 104 bytes"),
+        (b"vertex 2", b"vertex -2", "header: wanted an element with a number of rows"),
+        (b"vertex 2", b"face 2", "element: wanted one called vertex, got face"),
+        (b"element vertex 2\n", b"", "header: wanted .*, got property float x"),
+        (b"float opacity", b"real opacity", "header: wanted .* a type of PLY, got property real opacity"),
+        (b"float opacity", b"list uchar int opacity", "element vertex: wanted no lists in it"),
+        (
+            b"element",
+            b"element face 1\nproperty list uchar int a\nelement",
+            "element face: wanted no lists in it or bef",
+        ),
+        (b"property float opacity", b"property float x", "property: wanted names that differ, got x twice"),
         (b"opacity", b"capacity", "property: wanted the properties of a splat.*, got no opacity"),
         (b"f_rest_8", b"f_rezt_8", "got 8 f_rest"),
-        (b"property float rot_3\n", b"", "got no rot_3"),
+        (b"float rot_3", b"float rot_9", "got no rot_3"),
     ],
 )
 def test_other_files_are_refused(tmp_path, old, new, message):
@@ -129,10 +215,13 @@ def test_cut_files_and_numbers_that_are_none(tmp_path):
     write_ply(path, scene(2))
     data = path.read_bytes()
     path.write_bytes(data[:-1])
-    with pytest.raises(InputError, match=r"s\.ply: wanted 2 vertices of 26 numbers, 208 bytes, got 207 bytes"):
+    with pytest.raises(InputError, match=r"s\.ply: wanted 2 vertices of 104 bytes, 208 bytes, got 207 bytes"):
+        read_ply(path)
+    path.write_bytes(data + b"x")
+    with pytest.raises(InputError, match=r"s\.ply: wanted 2 vertices of 104 bytes, 208 bytes, got 209 bytes"):
         read_ply(path)
     path.write_bytes(data[:-4] + struct.pack("<f", np.inf))
-    with pytest.raises(InputError, match=r"s\.ply: wanted finite numbers, got NaN or infinity"):
+    with pytest.raises(InputError, match=r"s\.ply: wanted finite numbers \(.*\), got NaN or infinity"):
         read_ply(path)
     with pytest.raises(InputError, match=r"none\.ply: wanted a readable file"):
         read_ply(tmp_path / "none.ply")
