@@ -23,7 +23,7 @@ demo: $(READY)
 	$(BIN)/jsplat demo $(OUT) --config configs/demo.toml
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses $$(nproc) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -rs --numprocesses $$(nproc) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -32,7 +32,7 @@ class Browser:
         body = None if data is None else json.dumps(data).encode()
         request = urllib.request.Request(f"{self.driver}{self.session}{path}", body, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=600) as answer:
                 return json.loads(answer.read())["value"]
         except urllib.error.HTTPError as error:
             raise AssertionError(json.loads(error.read())["value"]["message"]) from error
@@ -45,7 +45,7 @@ class Browser:
         """What a script returns."""
         return self.call("POST", "/execute/sync", {"script": text, "args": list(args)})
 
-    def wait(self, text: str, seconds: float = 40) -> None:
+    def wait(self, text: str, seconds: float = 600) -> None:
         """Until an expression is true."""
         end = time.monotonic() + seconds
         while not self.script(f"return Boolean({text})"):
@@ -93,4 +93,4 @@ def browser() -> Iterator[Browser]:
                 window.call("DELETE", "")
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait()

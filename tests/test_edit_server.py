@@ -57,7 +57,7 @@ def served(run: Path):
 
 def ask(server: Server, method: str, path: str, body: bytes | None = None, **headers: str):
     """(status, body, headers); headers are named with underscores."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=600)
     named = {key.replace("_", "-"): value for key, value in headers.items()}
     connection.request(method, path, body, named)
     answer = connection.getresponse()
@@ -326,7 +326,7 @@ def test_a_kill_during_the_vote_loses_nothing_that_was_saved(run):
     assert process.stdout
     assert process.stdout.readline() == "voting\n"
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait()
     with (run / "edits" / "edits.jsonl").open("a") as file:
         file.write('{"time": "cut o')
     with served(run) as server:

@@ -101,7 +101,7 @@ def test_the_next_batch_is_read_while_one_is_worked_on():
     ((one, capture),) = next(batches)
     assert one is ada
     assert capture is ada.read()
-    assert begun.wait(10), "nothing is read while the first batch is in work"
+    assert begun.wait(600), "nothing is read while the first batch is in work"
     ((other, error),) = next(batches)
     assert other.identity == "bob"
     assert isinstance(error, InputError)

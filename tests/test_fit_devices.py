@@ -1,27 +1,25 @@
 """Several devices: the same bits as on one; in the fit no word between them, and no more work for any."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.processes import finish, programs
+
 ROOT = Path(__file__).resolve().parents[1]
+COUNTS = 1, 4
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What `fit_on_devices` wrote, on one device and on four."""
     folder = tmp_path_factory.mktemp("devices")
-    runs = {
-        count: subprocess.Popen(
-            [sys.executable, "-m", "tests.fit_on_devices", str(count), str(folder / f"{count}.npz")], cwd=ROOT
-        )
-        for count in (1, 4)
-    }
-    assert [run.wait(timeout=300) for run in runs.values()] == [0, 0]
-    return {count: dict(np.load(folder / f"{count}.npz")) for count in runs}
+    with programs() as start:
+        command = [sys.executable, "-m", "tests.fit_on_devices"]
+        finish(*(start([*command, str(count), str(folder / f"{count}.npz")], cwd=ROOT) for count in COUNTS))
+    return {count: dict(np.load(folder / f"{count}.npz")) for count in COUNTS}
 
 
 def test_four_devices_fit_to_the_bits_of_one(found):

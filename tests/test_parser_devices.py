@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from jsplat.parser import History, Parser, ParserConfig, new_parser, train_parse
 from jsplat.parser import train as training
 from jsplat.parser.model import is_statistic
 from jsplat.unfinished import load_arrays, save_arrays
+from tests.processes import finish, programs
 
 ROOT = Path(__file__).resolve().parents[1]
 TWO = LabelSet(("background", "blob"), ((0, 0, 0), (255, 0, 0)), ("background", "blob"))
@@ -88,27 +88,17 @@ def on_processes(folder: Path, index: int) -> None:
         (folder / "program.txt").write_text(step.lower(*calls[0]).compile().as_text())
 
 
-def started(*arguments: object) -> subprocess.Popen:
-    """This file as a program."""
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK}
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.test_parser_devices", *map(str, arguments)], cwd=ROOT, env=environment
-    )
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """What the programs wrote, all three running at once."""
     folder = tmp_path_factory.mktemp("devices")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    runs = [started(folder), started(folder, 0, port), started(folder, 1, port)]
-    try:
-        assert [run.wait(timeout=300) for run in runs] == [0, 0, 0]
-    finally:
-        for run in runs:
-            run.kill()
+        port = str(free.getsockname()[1])
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK}
+    command = [sys.executable, "-m", "tests.test_parser_devices", str(folder)]
+    with programs() as start:
+        finish(*(start([*command, *more], cwd=ROOT, env=environment) for more in ([], ["0", port], ["1", port])))
     return folder
 
 

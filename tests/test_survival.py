@@ -1,6 +1,5 @@
 """Whole runs in processes of their own: killed at random moments, starved of disk, shared by several hosts."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -11,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -21,6 +19,7 @@ from jsplat.auxiliary import read_auxiliary
 from jsplat.capture import read_capture, write_capture
 from jsplat.checkpoint import load_scenes
 from jsplat.labelset import IGNORE
+from tests.processes import finish, programs, work
 from tests.tiny import SETTINGS
 
 # A few steps to be killed between, and a batch that four hosts can share.
@@ -33,8 +32,8 @@ VOLATILE = ("stages", "commit", "device", "versions")  # of a report: when, wher
 class Place:
     """Captures, a parser, and a run of them that nobody interrupted."""
 
-    def __init__(self, root):
-        self.root, self.done = root, root / "demo" / "run"
+    def __init__(self, root, start):
+        self.root, self.done, self.begin = root, root / "demo" / "run", start
         (root / "config.toml").write_text(SETTINGS)
         # Compiled programs are kept from run to run, and compiled quickly: these tests are about everything else.
         quick = {"XDG_CACHE_HOME": str(root / "cache"), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -44,7 +43,7 @@ class Place:
         command = [sys.executable, "-m", "jsplat", *map(str, words), "--config", str(self.root / "config.toml")]
         command += [word for change in CHANGES for word in ("--set", change)]
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, env=self.environment, text=True, **pipes, **options)
+        return self.begin(command, env=self.environment, text=True, **pipes, **options)
 
     def run(self, out, *more, captures=None, **options) -> subprocess.Popen:
         captures = captures or self.root / "demo" / "captures"
@@ -53,18 +52,18 @@ class Place:
         )
 
 
-def finish(process: subprocess.Popen, status: int = 0) -> str:
-    """What a process said on stderr."""
-    _, said = process.communicate(timeout=400)
-    assert process.returncode == status, said[-3000:]
-    return said
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    made = Place(tmp_path_factory.mktemp("survival"))
-    finish(made.start("demo", made.root / "demo"))
-    return made
+    with programs() as start:
+        made = Place(tmp_path_factory.mktemp("survival"), start)
+        finish(made.start("demo", made.root / "demo"))
+        yield made
+
+
+def used_by_ended() -> float:
+    """Seconds of processor time of all programs that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def report_of(out) -> dict:
@@ -104,8 +103,9 @@ def assert_untouched(out, before: dict) -> None:
 def test_no_end_costs_what_was_finished(place, tmp_path, request):
     """A disk too small, a request to stop, then kills at random moments: each time the same command goes on."""
     small = 20_000  # bytes: the first labels of a person do not fit
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (small, small))  # noqa: E731
-    said = finish(place.run(tmp_path / "out0", preexec_fn=limit), 1)
+    process = place.run(tmp_path / "out0")
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (small, small))
+    (said,) = finish(process, status=1)
     assert "what is finished is kept, the same command goes on from there" in said
     assert "Traceback" not in said
 
@@ -114,19 +114,20 @@ def test_no_end_costs_what_was_finished(place, tmp_path, request):
         if line.startswith("== fit"):
             break
     process.send_signal(signal.SIGTERM)
-    assert "the same command goes on from there" in finish(process, 128 + signal.SIGTERM)
+    (said,) = finish(process, status=128 + signal.SIGTERM)
+    assert "the same command goes on from there" in said
 
-    moments, seconds = random.Random(0), 20
+    moments, most = random.Random(0), 20.0  # seconds of processor time, so that a busy machine kills at the same places
     for kill in range(20 if request.config.getoption("--thorough") else 1):
         out = tmp_path / f"out{kill}"
-        process, begin = place.run(out), time.monotonic()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(moments.uniform(2, seconds))
+        process = place.run(out)
+        work(process, moments.uniform(2, most))
         process.kill()
         process.communicate()
         before = finished_files(out)
+        used = used_by_ended()
         finish(place.run(out))
-        seconds = max(seconds, time.monotonic() - begin)
+        most = max(most, used_by_ended() - used)
         assert_untouched(out, before)
         assert report_of(out) == report_of(place.done)
         assert_same_arrays(out, place.done)
@@ -149,7 +150,7 @@ def test_a_capture_that_cannot_be_read_is_named_and_the_others_finish_whatever_t
     write_capture(captures / PEOPLE[2], narrow)
     torn = captures / PEOPLE[1] / "images" / "002.png"
     torn.write_bytes(torn.read_bytes()[:200])
-    said = finish(place.run(tmp_path / "out", captures=captures))
+    (said,) = finish(place.run(tmp_path / "out", captures=captures))
     assert f"{PEOPLE[1]} is left out: {PEOPLE[1]}/transforms.json: frames[2].file_path: wanted a readable image" in said
     assert list(report_of(tmp_path / "out")["failed"]) == [PEOPLE[1]]
     assert f"<dt>{PEOPLE[1]}<dd>" in (tmp_path / "out" / "report.html").read_text()
@@ -173,8 +174,7 @@ def test_several_hosts_share_a_run(place, tmp_path, count, request):
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     hosts = [place.run(tmp_path / "out", "--process", address, count, i) for i in range(count)]
-    for host in hosts:
-        finish(host)
+    finish(*hosts)
     assert_same_arrays(tmp_path / "out", place.done)
     got, want = report_of(tmp_path / "out"), report_of(place.done)
     for key in ("fit", "views", "refined", "oracle", "failed"):
