@@ -174,7 +174,7 @@ def test_other_hosts_pages_and_tokens_are_refused(run):
         assert server.server_address[0] == "127.0.0.1"
         assert ask(server, "GET", own)[0] == 200
         assert ask(server, "GET", own, Host=f"localhost:{server.server_port}")[0] == 200
-        for host in ("evil.example", f"evil.example:{server.server_port}", "127.0.0.1", ""):
+        for host in ("evil.example", f"evil.example:{server.server_port}", ""):
             assert ask(server, "GET", own, Host=host)[0] == 403
         assert ask(server, "GET", own, Origin="http://evil.example")[0] == 403
         assert ask(server, "GET", own, Sec_Fetch_Site="cross-site")[0] == 403

@@ -134,7 +134,7 @@ def test_what_is_not_there_is_named(finished, tmp_path):
 class _Server:
     """What jsplat uses of viser's server, written down."""
 
-    def __init__(self, **options):
+    def __init__(self, options):
         self.options, self.layers, self.up = options, {}, None
         self.scene = self.gui = self
         self.initial_camera = types.SimpleNamespace()
@@ -154,9 +154,10 @@ class _Server:
 
 
 def test_the_viewer_shows_what_was_fitted(finished, monkeypatch):
-    monkeypatch.setitem(sys.modules, "viser", types.SimpleNamespace(ViserServer=_Server))
-    server = view(finished, identity="left", port=8099)
-    assert server.options == {"host": "127.0.0.1", "port": 8099, "label": "jsplat: left"}
+    monkeypatch.setitem(sys.modules, "viser", types.SimpleNamespace())
+    monkeypatch.setattr(showing, "guarded_server", lambda _, *options: (_Server(options), "http://here"))
+    server, address = view(finished, identity="left", port=8099)
+    assert (server.options, address) == ((8099, "jsplat: left"), "http://here")
     assert server.up == "+y"
     gaussians = ball.gaussians()
     colors = {name: layer.rgbs for name, layer in server.layers.items()}

@@ -1,6 +1,5 @@
 """Looking at results: films, a viewer, and studies with people."""
 
-import time
 from pathlib import Path
 
 import click
@@ -8,6 +7,7 @@ import click
 from jsplat.cli.group import FOLDER, main, prepare, settings
 
 FILE = click.Path(path_type=Path)
+PORT = click.IntRange(0, 65535)
 CAPTURES = click.option("--captures", type=FOLDER, help="The run's captures.  [default: beside the run]")
 IDENTITY = click.option("--identity", help="Whose head.  [default: the first]")
 
@@ -94,10 +94,11 @@ def turntable(
 @click.argument("run", type=FOLDER)
 @CAPTURES
 @IDENTITY
-@click.option("--host", default="127.0.0.1", show_default=True, help="Whom to listen to; 0.0.0.0 is everybody.")
-@click.option("--port", default=8080, show_default=True)
-def view(run: Path, captures: Path | None, identity: str | None, host: str, port: int) -> None:
+@click.option("--port", type=PORT, default=8080, show_default=True, help="Port on this machine, or the next free one.")
+def view(run: Path, captures: Path | None, identity: str | None, port: int) -> None:
     """Shows a fitted head of RUN in the browser: RGB, labels and confidence to turn by hand. Needs jsplat[view].
+
+    From another machine: ssh -L 8080:127.0.0.1:8080 HOST, and the address it prints.
 
     \b
     jsplat view out/demo/run
@@ -105,25 +106,30 @@ def view(run: Path, captures: Path | None, identity: str | None, host: str, port
     """
     prepare()
     from jsplat.pipeline import showing
+    from jsplat.unfinished import STOP
 
-    server = showing.view(run, captures=captures, identity=identity, host=host, port=port)
-    click.echo(f"http://{host}:{server.get_port()}/ until Ctrl+C")
+    server, address = showing.view(run, captures=captures, identity=identity, port=port)
+    click.echo(f"view: {address}  (this machine only; Ctrl+C ends it)")
     try:
-        while True:
-            time.sleep(1)
+        while not STOP.wait(1):
+            pass
     except KeyboardInterrupt:
+        click.echo()
+    finally:
         server.stop()
 
 
 @main.command()
 @click.argument("run", type=FOLDER)
 @CAPTURES
-@click.option("--port", default=0, help="Port on this machine.  [default: any free one]")
+@click.option("--port", type=PORT, default=0, help="Port on this machine.  [default: any free one]")
 @settings
 def edit(run: Path, captures: Path | None, port: int, config) -> None:
     """Serves a local page to correct the masks of a finished RUN; every edit is evidence for the other views.
 
     `jsplat run` again brings the corrections into renders and students.
+
+    From another machine: ssh -L 9000:127.0.0.1:PORT HOST, and the address it prints with 9000 instead of PORT.
 
     \b
     jsplat edit out/demo/run

@@ -7,16 +7,18 @@
     GET  /TOKEN/api/HEAD/VIEW/labels        mask, what was said, confidence: a byte per pixel each; X-Revision
     POST /TOKEN/api/HEAD/VIEW/labels        what was said, a byte per pixel; X-Revision, X-Seconds
 
-HEAD and VIEW are numbers. Other names for this host and posts from other pages are refused, so that no page that is
-open in the same browser can reach it (DNS rebinding, request forgery).
+HEAD and VIEW are numbers. Whom it answers, `jsplat.guard` decides.
 """
 
-import hmac
+import contextlib
 import http.server
 import importlib.resources
 import json
+import os
 import re
-import secrets
+import socket
+import socketserver
+import threading
 import traceback
 from http import HTTPStatus
 
@@ -24,6 +26,7 @@ import numpy as np
 
 from jsplat.edit.session import Outdated, Session
 from jsplat.errors import InputError
+from jsplat.guard import HEADERS, Refused, admitted, new_token
 from jsplat.unfinished import STOP
 
 FILES = {
@@ -33,28 +36,57 @@ FILES = {
     "canvas.js": ("canvas.js", "text/javascript"),
     "strokes.js": ("strokes.js", "text/javascript"),
 }
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
+_POLICY = "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
 _ABOUT = re.compile(r"api/(\d{1,6})(?:/(\d{1,6})/(photo|render|labels))?")
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves a session on 127.0.0.1; `address` is what to open in a browser."""
+class _Listener(http.server.ThreadingHTTPServer):
+    """Listens at one address; a port may be taken over from a server that has ended, never from one that runs."""
 
     daemon_threads = True
+    allow_reuse_address = os.name == "posix"  # Windows would share the port of a server that runs
+
+    def __init__(self, address: str, port: int, session: Session, token: str):
+        self.session, self.token = session, token
+        super().__init__((address, port), _Handler)
+
+    def server_bind(self) -> None:
+        """Asks nobody for this host's name, which may take seconds."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+
+class _Beside(_Listener):
+    address_family = socket.AF_INET6
+
+
+class Server(_Listener):
+    """Serves a session on 127.0.0.1, and on ::1 where there is one; `address` is what to open in a browser."""
 
     def __init__(self, session: Session, port: int = 0):
+        self.beside: _Beside | None = None
         try:
-            super().__init__(("127.0.0.1", port), _Handler)
+            super().__init__("127.0.0.1", port, session, new_token())
         except OSError as error:
             raise InputError("port", wanted="a free one", got=f"{port}: {error.strerror}") from error
-        self.session, self.token = session, secrets.token_urlsafe(24)
-        self.hosts = {f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")}
+        with contextlib.suppress(OSError):  # no IPv6, or somebody else's port
+            self.beside = _Beside("::1", self.server_port, session, self.token)
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Answers at both addresses until `shutdown`, or until the process was asked to end (KeyboardInterrupt)."""
+        if self.beside is None:
+            return super().serve_forever(poll_interval)
+        threading.Thread(target=self.beside.serve_forever, args=(poll_interval,), daemon=True).start()
+        try:
+            super().serve_forever(poll_interval)
+        finally:
+            self.beside.shutdown()
+
+    def server_close(self) -> None:
+        """Frees the port."""
+        super().server_close()
+        if self.beside is not None:
+            self.beside.server_close()
 
     def service_actions(self) -> None:
         """Called every half second: ends when the process was asked to."""
@@ -67,37 +99,33 @@ class Server(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/{self.token}/"
 
 
-class _Refused(Exception):
-    """A request that is answered with a status and a short text."""
-
-    def __init__(self, status: HTTPStatus, text: str):
-        super().__init__(text)
-        self.status = status
-
-
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Server  # type: ignore[assignment]
+    timeout = 30  # seconds of silence after which a connection gives its thread back; browsers open a new one
+    server: _Listener  # type: ignore[assignment]
 
     def do_GET(self) -> None:
-        self._answer(self._get)
+        self._answer(self._get, from_page=False)
 
     def do_POST(self) -> None:
-        self._answer(self._post)
+        self._answer(self._post, from_page=True)
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet: addresses hold the token."""
 
-    def _answer(self, action) -> None:
+    def _answer(self, action, *, from_page: bool) -> None:
         try:
-            action(self._path())
-        except _Refused as refused:
+            rest = admitted(self.path, self.headers, self.server.token, from_page=from_page)
+            if not rest:
+                raise _nothing()
+            action(rest.removeprefix("/"))
+        except Refused as refused:
             self._refuse(refused.status, str(refused))
         except Outdated as error:
             self._refuse(HTTPStatus.CONFLICT, f"saved elsewhere in the meantime: {error}")
         except InputError as error:
             self._refuse(HTTPStatus.BAD_REQUEST, str(error))
-        except (BrokenPipeError, ConnectionResetError):  # the page is gone
+        except (ConnectionError, TimeoutError):  # the page is gone
             self.close_connection = True
         except Exception:  # a thread's end: the traceback is for the terminal, not for the page
             traceback.print_exc()
@@ -107,24 +135,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.close_connection = True  # a body may be left unread
         self._send(text.encode(), "text/plain", status)
 
-    def _path(self) -> str:
-        """What follows the token; refuses other hosts, other pages, and other tokens."""
-        own = self.server.hosts
-        if self.headers.get("Host") not in own:
-            raise _Refused(HTTPStatus.FORBIDDEN, "another host's name")
-        origin = self.headers.get("Origin")
-        if origin is not None and origin.removeprefix("http://") not in own:
-            raise _Refused(HTTPStatus.FORBIDDEN, "another page's request")
-        if self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
-            raise _Refused(HTTPStatus.FORBIDDEN, "another page's request")
-        token, slash, rest = self.path.removeprefix("/").partition("/")
-        if not slash or not hmac.compare_digest(token.encode(), self.server.token.encode()):
-            raise _Refused(HTTPStatus.NOT_FOUND, "nothing here")
-        return rest
-
     def _send(self, body: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK, **more: object) -> None:
         self.send_response(status)
-        for key, value in _HEADERS.items():
+        for key, value in {**HEADERS, "Content-Security-Policy": _POLICY}.items():
             self.send_header(key, value)
         for key, value in more.items():
             self.send_header(f"X-{key}", str(value))
@@ -149,7 +162,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if what is None:
             future = session.ready(name)
             if future.done() and future.exception() is not None:
-                raise _Refused(HTTPStatus.INTERNAL_SERVER_ERROR, str(future.exception()))
+                raise Refused(HTTPStatus.INTERNAL_SERVER_ERROR, str(future.exception()))
             return self._send_json({"ready": future.done()})
         if what == "labels":
             mask, layer, sure, revision = session.picture(name, view)
@@ -160,11 +173,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._send(np.ascontiguousarray(picture).tobytes(), "application/octet-stream")
 
     def _post(self, path: str) -> None:
-        if self.headers.get("Origin") is None:
-            raise _Refused(HTTPStatus.FORBIDDEN, "a post without an origin")
         name, view, what = self._named(path)
         if what != "labels":
-            raise _Refused(HTTPStatus.NOT_FOUND, "nothing here")
+            raise _nothing()
         session = self.server.session
         shape = session.sight(name).labels.shape[1:]
         try:
@@ -183,13 +194,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """The head's name, view and part that an address speaks of."""
         found, session = _ABOUT.fullmatch(path), self.server.session
         if found is None or int(found[1]) >= len(session.names):
-            raise _Refused(HTTPStatus.NOT_FOUND, "nothing here")
+            raise _nothing()
         name = session.names[int(found[1])]
         if found[2] is None:
             return name, 0, None
         if int(found[2]) >= len(session.sight(name).labels):
-            raise _Refused(HTTPStatus.NOT_FOUND, "no such view")
+            raise Refused(HTTPStatus.NOT_FOUND, "no such view")
         return name, int(found[2]), found[3]
+
+
+def _nothing() -> Refused:
+    return Refused(HTTPStatus.NOT_FOUND, "nothing here")
 
 
 def _about(session: Session) -> dict:

@@ -22,6 +22,7 @@ from jsplat.errors import InputError
 from jsplat.labels import to_masks
 from jsplat.pipeline import stages
 from jsplat.pipeline.editing import Run, open_run
+from jsplat.pipeline.viewer import guarded_server
 from jsplat.progress import Progress
 from jsplat.raster import capacity_for, rotation_matrices
 from jsplat.scene import SH_C0, Scene
@@ -188,16 +189,15 @@ def view(
     *,
     captures: Path | None = None,
     identity: str | None = None,
-    host: str = "127.0.0.1",
     port: int = 8080,
-) -> Any:
+) -> tuple[Any, str]:
     """Serves one head of a run to browsers on this machine, with a choice of what is painted on it.
 
     Returns:
-        the running server (`get_port`, `stop`).
+        the running server (`stop`), and what to open in a browser.
 
     Raises:
-        InputError: viser is missing, or there is no such run or identity.
+        InputError: viser is missing or cannot be guarded, or there is no such run or identity.
     """
     try:
         viser = importlib.import_module("viser")
@@ -206,7 +206,7 @@ def view(
         raise InputError("view", wanted=wanted, got="none installed") from error
     run, capture, scene, known = _head(run_path, captures, identity)
     shown = splats(capture, scene, known, run)
-    server = viser.ViserServer(host=host, port=port, label=f"jsplat: {capture.identity}")
+    server, address = guarded_server(viser, port, f"jsplat: {capture.identity}")
     server.scene.set_up_direction("+y")
     layers = {
         name: server.scene.add_gaussian_splats(
@@ -229,4 +229,4 @@ def view(
     server.initial_camera.position = target + np.asarray([0.0, 0.0, distance])
     server.initial_camera.look_at = target
     server.initial_camera.fov = float(2 * np.arctan(capture.cameras.height / 2 / capture.cameras.intrinsics[0, 1, 1]))
-    return server
+    return server, address
