@@ -1,4 +1,4 @@
-"""Programs that tests start. However busy the machine, they are waited for as long as they work; none outlives its test."""
+"""Programs that tests start: waited for as long as they work, however busy the machine; none outlives its test."""
 
 import concurrent.futures
 import contextlib
