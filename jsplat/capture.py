@@ -6,6 +6,7 @@ names in the JSON. README's Conventions section shows an example.
 
 import dataclasses
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from jsplat.camera import OPENGL_FROM_OPENCV, Camera, pose_angles
 from jsplat.errors import InputError
+from jsplat.fields import number, rigid
 from jsplat.folder import new_folder, write_json
-from jsplat.foreign import read_text
+from jsplat.foreign import read_text, with_slashes
 from jsplat.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
 
 MOST_PIXELS = 100_000_000  # what a header may claim; a hostile one costs memory before its data is looked at
@@ -87,7 +89,13 @@ def resize_labels(labels: UInt8[np.ndarray, "h w"], size: tuple[int, int]) -> UI
 
 
 def inside(root: Path, name: object, where: str) -> Path:
-    """The file `name` below `root`; InputError (`where`: file and field) if it is no relative path that stays there."""
+    """The file `name` below `root`; InputError (`where`: file and field) if it is no relative path that stays there.
+
+    A backslash separates folders, unless a file has it in its name."""
+    if isinstance(name, str) and "\\" in name:
+        # An archive made on Windows may have been unpacked into files whose names hold the whole path.
+        exact = "/" not in name and os.path.exists(root / name)
+        name = name if exact else with_slashes(name)
     parts = Path(name).parts if isinstance(name, str) else ()
     # Names that no file system takes would fail later, and differently everywhere.
     fits = all(len(part.encode(errors="replace")) <= 255 for part in parts) and "\0" not in str(name)
@@ -118,6 +126,8 @@ def read_labels(path: Path, where: str, labelset: LabelSet, size: tuple[int, int
 def read_mask(path: Path, where: str, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     """Reads a mask of (width, height): 0 = the pixel says nothing, as nerfstudio's `mask_path`."""
     mask = read_pixels(path, where)
+    if mask.ndim == 3 and mask.shape[2] == 3 and np.array_equal(mask, np.repeat(mask[..., :1], 3, -1)):
+        mask = mask[..., 0]  # colour copies of one grey channel occur
     if mask.shape != size[::-1] or mask.dtype != np.uint8:
         wanted = f"one 8-bit channel of {size[0]}x{size[1]} pixels"
         raise InputError(where, wanted=wanted, got=f"{path.name}, {mask.dtype} {mask.shape}")
@@ -221,37 +231,6 @@ def read_json(path: Path) -> dict:
     if not isinstance(data, dict):
         raise InputError(str(path), wanted="a JSON object", got=type(data).__name__)
     return data
-
-
-def number(data: dict, key: str, where: str, default: float | None = None) -> float:
-    """A finite number from a JSON object; InputError (`where`: the file) for anything else."""
-    value = data.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
-        raise InputError(f"{where}: {key}", wanted="a finite number", got=repr(value)[:80])
-    return float(value)
-
-
-def matrix(value: object, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """A finite float64 array of that shape from nested JSON lists; InputError (`where`: file and field) otherwise."""
-    size = "x".join(map(str, shape))
-    try:
-        array = np.asarray(value, np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(where, wanted=f"a {size} matrix of numbers", got=error) from error
-    if array.shape != shape or not np.isfinite(array).all():
-        raise InputError(where, wanted=f"a finite {size} matrix", got=str(array.tolist())[:200])
-    return array
-
-
-def rigid(value: object, where: str) -> np.ndarray:
-    """A rigid transform `4 4` from nested JSON lists; InputError (`where`: file and field) for anything else."""
-    array = matrix(value, (4, 4), where)
-    rotation = array[:3, :3]
-    with np.errstate(over="ignore", invalid="ignore"):
-        square = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) and np.linalg.det(rotation) > 0
-    if not square or not np.allclose(array[3], [0, 0, 0, 1], atol=1e-6):
-        raise InputError(where, wanted="a rigid transform", got=str(array.tolist())[:200])
-    return array
 
 
 def labelset_of(data: dict, where: str) -> LabelSet:

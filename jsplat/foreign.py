@@ -4,7 +4,7 @@ one way to say which files a reader passes over."""
 import collections
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from jsplat.errors import InputError
@@ -14,7 +14,7 @@ from jsplat.progress import log
 _LITTER = {".ds_store", "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir"}
 _LITTER |= {".spotlight-v100", ".trashes", ".fseventsd", "$recycle.bin"}
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-_SHOWN = 8  # kinds named in a line; the rest are counted
+_SHOWN = 8  # names in a line; the rest are counted
 _told: set[str] = set()
 
 
@@ -76,17 +76,28 @@ def kinds_of(paths: Iterable[PurePath]) -> dict[str, int]:
     return dict(collections.Counter(map(kind_of, sorted(paths))).most_common())
 
 
-def tell_passed_over(where: str, kinds: Mapping[str, int]) -> None:
-    """Says on stderr and in the log, once in a process, how many files of what kind a reader passes over.
+def tell(event: str, where: str, line: str, **fields: object) -> None:
+    """Says what a reader makes of a folder on stderr and in the log, each thing once in a process.
 
     Args:
+        event: its name in the log.
         where: the folder.
-        kinds: how many of each (see `kinds_of`); nothing is said where there are none.
+        fields: for the log.
     """
-    named = [f"{count} {kind}" for kind, count in kinds.items()]
-    more = [f"{len(named) - _SHOWN} more kinds"] if len(named) > _SHOWN else []
-    line = f"{where}: passed over {', '.join(named[:_SHOWN] + more)}"
-    if named and line not in _told:
+    if (line := f"{where}: {line}") not in _told:
         _told.add(line)
-        log("passed over", where=where, **{"files": dict(kinds)})
+        log(event, where=where, **fields)
         print(line, file=sys.stderr, flush=True)
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    return ", ".join([*names[:_SHOWN], *more])
+
+
+def tell_passed_over(where: str, kinds: Mapping[str, int]) -> None:
+    """Says how many files of what kind a reader passes over in a folder (see `tell`, `kinds_of`), if any."""
+    if kinds:
+        line = f"passed over {some_of([f'{count} {kind}' for kind, count in kinds.items()])}"
+        tell("passed over", where, line, files=dict(kinds))

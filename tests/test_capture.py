@@ -144,8 +144,8 @@ DAMAGES = {  # name: (change of transforms.json, what the message must say)
         r"frames\[1\].transform_matrix: wanted a rigid",
     ),
     "NaN in a matrix": (_nan, r"frames\[2\].transform_matrix: wanted a finite 4x4 matrix"),
-    "3x4 matrix": (
-        lambda d: d["frames"][0]["transform_matrix"].pop(),
+    "2x4 matrix": (
+        lambda d: d["frames"][0].update(transform_matrix=d["frames"][0]["transform_matrix"][:2]),
         r"frames\[0\].transform_matrix: wanted a finite 4x4 matrix",
     ),
     "words in a matrix": (

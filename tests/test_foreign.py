@@ -69,4 +69,4 @@ def test_what_is_passed_over_is_said_once(tmp_path, capsys, monkeypatch):
 def test_many_kinds_are_counted(capsys, monkeypatch):
     monkeypatch.setattr(foreign, "_told", set())
     foreign.tell_passed_over("in", {f".{i}": 1 for i in range(11)})
-    assert capsys.readouterr().err.endswith("1 .7, 3 more kinds\n")
+    assert capsys.readouterr().err.endswith("1 .7, 3 more\n")

@@ -5,9 +5,10 @@ import struct
 from pathlib import Path
 
 import pytest
-from layouts import run
+from layouts import SMALL, run
 
 from jsplat.errors import InputError
+from jsplat.readers import read_source
 
 
 def _patch(path: Path, at: int, data: bytes) -> None:
@@ -127,3 +128,64 @@ def test_two_models_of_colmap(made):
     shutil.copytree(folder / "sparse" / "0", folder / "sparse" / "1")
     with pytest.raises(InputError, match=r"7/sparse: wanted one model \(move the others away\), got 0, 1"):
         run(folder)
+
+
+def _lines(folder: Path) -> list[str]:
+    return [x for x in (folder / "sparse/0/images.txt").read_text().splitlines() if x and x[0] != "#" and "sub/" in x]
+
+
+SOUND = {  # how an image's own line is followed by others
+    "no points": "{}\n\n",
+    "two empty lines": "{}\n\n\n",
+    "points": "{}\n1.5 2.5 -1\n",
+    "whole numbers": "{}\n1 2 -1 3 4 7\n",
+    "points and empty lines": "\n{}\n1.5 2.5 -1 3.5 4.5 7\n\n  \n",
+    "comments": "# one\n{}\n# its points\n1.5 2.5 -1\n",
+    "Windows": "\r\n{}\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_empty_lines_in_images_txt(made, name):
+    folder = made("colmap", text=True)
+    text = "# Number of images: 4, mean observations per image: 1.5\n"
+    text += "".join(SOUND[name].format(line) for line in _lines(folder))
+    (folder / "sparse/0/images.txt").write_text(text, newline="")
+    assert len(read_source(folder, SMALL).photos) == 4
+    (folder / "sparse/0/images.txt").write_text(text.rstrip())
+    assert len(read_source(folder, SMALL).photos) == 4
+
+
+UNSOUND = {
+    "no second lines": ("{}\n", r"images.txt: behind image 1: wanted a line of points, .*got 2 "),
+    "points come late": ("{}\n\n1.5 2.5 -1\n", r"images.txt: wanted IMAGE_ID QW .*, got 1.5 2.5 -1"),
+    "many points come late": ("{}\n\n" + "1.5 2.5 -1 " * 4 + "\n", r"images.txt: wanted numbers, got 1.5 -1"),
+}
+
+
+@pytest.mark.parametrize("name", UNSOUND)
+def test_images_txt_that_would_lose_views(made, name):
+    folder = made("colmap", text=True)
+    form, message = UNSOUND[name]
+    (folder / "sparse/0/images.txt").write_text("".join(form.format(line) for line in _lines(folder)))
+    with pytest.raises(InputError, match=message):
+        read_source(folder, SMALL)
+
+
+def test_images_txt_with_fewer_images_than_announced(made):
+    folder = made("colmap", text=True)
+    text = "# Number of images: 5, mean observations per image: 0\n" + "".join(f"{x}\n\n" for x in _lines(folder))
+    (folder / "sparse/0/images.txt").write_text(text)
+    with pytest.raises(InputError, match=r"images.txt: wanted the 5 images that its first lines announce .*, got 4"):
+        read_source(folder, SMALL)
+
+
+def test_a_name_of_three_words_is_no_point(made):
+    folder = made("colmap", text=True)
+    rows = [x.replace("sub/00.png", "sub/my best photo.png") for x in _lines(folder)]
+    (folder / "images/sub/00.png").rename(folder / "images/sub/my best photo.png")
+    (folder / "sparse/0/images.txt").write_text("".join(f"{x}\n\n" for x in rows))
+    assert len(read_source(folder, SMALL).photos) == 4
+    (folder / "sparse/0/images.txt").write_text("".join(f"{x}\n" for x in reversed(rows)))
+    with pytest.raises(InputError, match=r"wanted a line of points"):
+        read_source(folder, SMALL)

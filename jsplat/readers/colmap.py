@@ -5,6 +5,7 @@ Points are not read; rigs and frames of newer versions repeat what images say.
 """
 
 import dataclasses
+import re
 import struct
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import numpy as np
 
 from jsplat.capture import inside
 from jsplat.errors import InputError
+from jsplat.foreign import text_of, without_litter
 from jsplat.readers.lens import Lens
+from jsplat.readers.masks import find_mask
 from jsplat.readers.source import ImportConfig, Photo, Source
 
 LOOKS_FOR = "sparse/0/cameras.bin or .txt (COLMAP)"
@@ -93,16 +96,35 @@ def read(folder: Path, config: ImportConfig) -> Source:
     model = _model(folder)
     if model is None:
         raise InputError(str(folder), wanted=LOOKS_FOR, got="none found")
-    if model.parent.name == "sparse" and len(parts := sorted(p.name for p in model.parent.iterdir() if p.is_dir())) > 1:
+    parts = [p.name for p in without_litter(model.parent.iterdir()) if p.is_dir()]
+    if model.parent.name == "sparse" and len(parts) > 1:
         wanted = "one model (move the others away)"
         raise InputError(f"{folder.name}/sparse", wanted=wanted, got=", ".join(parts))
-    return Source("colmap", folder.name, read_model(model, folder / "images", folder / "masks"))
+    photos, missing = read_model(model, folder, folder / "images")
+    return Source("colmap", folder.name, photos, tuple(_files(model)), missing)
 
 
-def read_model(model: Path, images: Path, masks: Path) -> tuple[Photo, ...]:
-    """The photographs of a sparse model; `masks` holds PNGs named like the pictures with `.png` behind, if any."""
+def _files(model: Path) -> list[Path]:
     binary = (model / "cameras.bin").is_file()
-    files = [model / f"{name}.{'bin' if binary else 'txt'}" for name in ("cameras", "images")]
+    return [model / f"{name}.{'bin' if binary else 'txt'}" for name in ("cameras", "images")]
+
+
+def read_model(model: Path, folder: Path, images: Path) -> tuple[tuple[Photo, ...], tuple[tuple[str, str], ...]]:
+    """The photographs of a sparse model, with their masks (see `find_mask`).
+
+    Args:
+        model: the folder of cameras and images.
+        folder: of the capture.
+        images: the folder of pictures.
+
+    Returns:
+        the photographs that are there; (file and image, file name) of the missing ones.
+
+    Raises:
+        InputError: naming the file that is wrong, or a camera model that cannot be undone.
+    """
+    files = _files(model)
+    binary = files[0].suffix == ".bin"
     try:
         raw = [path.read_bytes() for path in files]
     except OSError as error:
@@ -110,15 +132,18 @@ def read_model(model: Path, images: Path, masks: Path) -> tuple[Photo, ...]:
     wheres = [f"{model.name}/{path.name}" for path in files]
     lenses = (_cameras_bin if binary else _cameras_txt)(raw[0], wheres[0])
     views = (_images_bin if binary else _images_txt)(raw[1], wheres[1])
-    photos = []
+    photos, missing = [], []
     for name, pose, camera in sorted(views, key=lambda view: view[0]):
         where = f"{wheres[1]}: {name}"
         if camera not in lenses:
             raise InputError(where, wanted=f"a camera of {wheres[0]}", got=camera)
         path = inside(images, name, where)
-        mask = masks / f"{name}.png"
-        photos.append(Photo(where, path, lenses[camera], pose, mask=mask if mask.is_file() else None))
-    return tuple(photos)
+        if path.is_file():
+            mask = find_mask(folder, images, path.relative_to(images))
+            photos.append(Photo(where, path, lenses[camera], pose, mask=mask))
+        else:
+            missing.append((where, path.name))
+    return tuple(photos), tuple(missing)
 
 
 def _lens(name: str, width: int, height: int, params: tuple[float, ...], where: str) -> Lens:
@@ -181,12 +206,11 @@ def _images_bin(data: bytes, where: str) -> list[tuple[str, np.ndarray, int]]:
     return views
 
 
-def _text(data: bytes, where: str) -> list[str]:
-    try:
-        lines = data.decode().splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(where, wanted="text in UTF-8", got=error) from error
-    return [line for line in lines if not line.startswith("#")]
+def _text(data: bytes, where: str) -> tuple[list[str], str]:
+    """The stripped lines that are no comments, and the comments."""
+    lines = [line.strip() for line in re.split(r"\r\n|\r|\n", text_of(data, where))]
+    comments = "\n".join(line for line in lines if line.startswith("#"))
+    return [line for line in lines if not line.startswith("#")], comments
 
 
 def _numbers(words: list[str], kind: type, where: str) -> tuple:
@@ -198,7 +222,7 @@ def _numbers(words: list[str], kind: type, where: str) -> tuple:
 
 def _cameras_txt(data: bytes, where: str) -> dict[int, Lens]:
     lenses = {}
-    for line in filter(str.strip, _text(data, where)):
+    for line in filter(None, _text(data, where)[0]):
         words = line.split()
         if len(words) < 4:
             raise InputError(where, wanted="CAMERA_ID MODEL WIDTH HEIGHT PARAMS", got=line[:80])
@@ -213,16 +237,33 @@ def _cameras_txt(data: bytes, where: str) -> dict[int, Lens]:
 
 
 def _images_txt(data: bytes, where: str) -> list[tuple[str, np.ndarray, int]]:
-    lines, views = _text(data, where), []
-    # Every second line lists points and may be empty.
-    for line in lines[::2]:
-        if not line.strip():
-            continue
+    (lines, comments), views = _text(data, where), []
+    ahead = iter(lines)
+    for line in filter(None, ahead):
         words = line.split(maxsplit=9)
         if len(words) < 10:
             wanted = "IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME"
             raise InputError(where, wanted=wanted, got=line[:80])
         image, camera = _numbers([words[0], words[8]], int, where)
         pose = _numbers(words[1:8], float, f"{where}: image {image}")
-        views.append((words[9].strip(), _pose(pose[:4], pose[4:], f"{where}: image {image}"), camera))
+        views.append((words[9], _pose(pose[:4], pose[4:], f"{where}: image {image}"), camera))
+        # The line behind an image's own lists its points, and is empty where there are none; others may be empty too.
+        points = next(ahead, "")
+        if not _are_points(points):
+            wanted = "a line of points, X Y POINT3D_ID each, or an empty one"
+            raise InputError(f"{where}: behind image {image}", wanted=wanted, got=points[:80])
+    declared = re.search(r"Number of images: *([0-9]{1,9})\b", comments)
+    if declared and int(declared[1]) > len(views):
+        wanted = f"the {declared[1]} images that its first lines announce (or no such comment)"
+        raise InputError(where, wanted=wanted, got=len(views))
     return views
+
+
+def _are_points(line: str) -> bool:
+    """Whether a line lists points, going by how many words it has and the first and last of them."""
+    words = line.split()
+    try:
+        ends = [(float(x), float(y), int(point)) for x, y, point in (words[:3], words[-3:])] if words else []
+    except ValueError:
+        return False
+    return len(words) % 3 == 0 and len(ends) in (0, 2)

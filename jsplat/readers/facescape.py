@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jsplat.capture import inside, matrix, number, read_json, rigid
+from jsplat.capture import inside, read_json
 from jsplat.errors import InputError
+from jsplat.fields import matrix, number, rigid
 from jsplat.readers.lens import Lens
 from jsplat.readers.source import ImportConfig, Photo, Source
 
@@ -32,20 +33,32 @@ def read(folder: Path, config: ImportConfig) -> Source:
     """
     data, where = read_json(folder / "params.json"), f"{folder.name}/params.json"
     views = sorted({int(m[1]) for key in data if (m := re.fullmatch(r"([0-9]{1,6})_[A-Za-z]+", key))})
-    photos, dropped = [], []
+    photos, dropped, missing = [], [], []
     for view in views:
         valid = data.get(f"{view}_valid")
         if not isinstance(valid, bool):
             raise InputError(f"{where}: {view}_valid", wanted="true or false", got=repr(valid)[:80])
-        if valid:
+        if not valid:
+            dropped.append(f"{view}.jpg")
+        elif (folder / f"{view}.jpg").is_file():
             photos.append(_photo(folder, data, view, where))
         else:
-            dropped.append(f"{view}.jpg")
+            missing.append((f"{where}: {view}", f"{view}.jpg"))
     scale, world = _gauge(folder)
     up, front = (None, None) if world is None else (world[:3, :3].T @ axis for axis in np.eye(3)[1:])
     metres = None if scale is None else scale * _MILLIMETRE
     identity = f"{folder.parent.name}_{folder.name}" if folder.parent.name.isdigit() else folder.name
-    return Source("facescape", identity, tuple(photos), tuple(dropped), metres=metres, up=up, front=front)
+    return Source(
+        layout="facescape",
+        identity=identity,
+        photos=tuple(photos),
+        files=(folder / "params.json",),
+        missing=tuple(missing),
+        dropped=tuple(dropped),
+        metres=metres,
+        up=up,
+        front=front,
+    )
 
 
 def _photo(folder: Path, data: dict, view: int, where: str) -> Photo:
@@ -59,10 +72,7 @@ def _photo(folder: Path, data: dict, view: int, where: str) -> Photo:
         raise InputError(f"{where}: {view}_K", wanted="0 0 1 in the last row", got=intrinsics[2].tolist())
     # The toolkit hands K to OpenCV's undistortion, which counts from the first pixel's centre.
     intrinsics[:2, 2] += 0.5
-    rt = data.get(f"{view}_Rt")
-    if isinstance(rt, list) and len(rt) == 3:
-        rt = [*rt, [0.0, 0.0, 0.0, 1.0]]
-    pose = rigid(rt, f"{where}: {view}_Rt")
+    pose = rigid(data.get(f"{view}_Rt"), f"{where}: {view}_Rt")
     # OpenCV's order, k1 k2 p1 p2 k3.
     distortion = tuple(matrix(data.get(f"{view}_distortion"), (5,), f"{where}: {view}_distortion").tolist())
     try:
@@ -85,8 +95,7 @@ def _gauge(folder: Path) -> tuple[float | None, np.ndarray | None]:
     if not isinstance(entry, list) or len(entry) != 2:
         raise InputError(where, wanted="[scale, Rt]", got=repr(entry)[:80])
     scale = number({"scale": entry[0]}, "scale", where)
-    rt = entry[1]
-    world = rigid([*rt, [0.0, 0.0, 0.0, 1.0]] if isinstance(rt, list) and len(rt) == 3 else rt, f"{where}[1]")
+    world = rigid(entry[1], f"{where}[1]")
     if scale <= 0:
         raise InputError(where, wanted="a scale above 0", got=scale)
     return scale, world

@@ -1,5 +1,6 @@
 """From any of the layouts to the project's own: lenses undone, one size, the head's frame found."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ from jsplat.errors import InputError
 from jsplat.folder import new_folder, write_json
 from jsplat.progress import Progress
 from jsplat.readers import colmap, facescape, nerfstudio, nersemble, photographs, vhap
+from jsplat.readers.account import check_missing, tell_account, used_files
 from jsplat.readers.headframe import HeadFrame, find_head
 from jsplat.readers.rectify import Rectifier, common_lens, imported_cameras
 from jsplat.readers.source import ImportConfig, Photo, Source, stored_size
@@ -51,6 +53,7 @@ def read_source(folder: Path, config: ImportConfig) -> Source:
     """
     layout, folder = detect(folder), folder.resolve()  # "." has no name
     source = LAYOUTS[layout].read(folder, config)
+    check_missing(source, config)
     if len(source.photos) < 2:
         got = f"{len(source.photos)} ({len(source.dropped)} marked as unusable)"
         raise InputError(str(folder), wanted="at least 2 usable views", got=got)
@@ -61,7 +64,8 @@ def import_capture(folder: Path, out: Path, config: ImportConfig) -> Capture:
     """Brings a capture into the project's own format.
 
     Writes the capture to `out` (see `jsplat.capture`), with `import.json`: layout, the pictures' original names, views
-    left out, and the way from the source's world to the head's.
+    left out, files passed over, and the way from the source's world to the head's. What is left out or passed over is
+    said on stderr too.
 
     Args:
         folder: in one of the `LAYOUTS`.
@@ -72,7 +76,10 @@ def import_capture(folder: Path, out: Path, config: ImportConfig) -> Capture:
     """
     if folder.resolve().is_relative_to(out.resolve()):
         raise InputError(str(out), wanted="a new folder", got=f"one that holds {folder}")
-    source = read_source(folder, config)
+    source, folder = read_source(folder, config), folder.resolve()
+    if any(path.is_relative_to(out.resolve()) for path in used_files(folder, source)):
+        raise InputError(str(out), wanted="a new folder", got=f"one that holds pictures of {folder}")
+    kinds = tell_account(folder, source)
     with ThreadPoolExecutor(cores()) as threads:
         orientations = list(threads.map(_orientation, source.photos))
         head = find_head(source, orientations, config)
@@ -103,7 +110,7 @@ def import_capture(folder: Path, out: Path, config: ImportConfig) -> Capture:
         capture = capture.with_labels(np.stack([v.labels for v in views]), source.labelset)
     with new_folder(out) as temporary:
         write_capture(temporary, capture)
-        write_json(temporary / "import.json", _record(folder.resolve(), source, head, capture))
+        write_json(temporary / "import.json", _record(folder, source, head, capture) | {"passed_over": kinds})
     return capture
 
 
@@ -119,19 +126,25 @@ def _orientation(photo: Photo) -> int:
     return orientation
 
 
+def _below(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
 def _record(folder: Path, source: Source, head: HeadFrame, capture: Capture) -> dict:
     return {
         "layout": source.layout,
         "views": [
             {
-                "source": photo.path.relative_to(folder).as_posix(),
+                "source": _below(photo.path, folder),
+                "mask": None if photo.mask is None else _below(photo.mask, folder),
                 "quarter_turns": int(turn),
                 "yaw": float(yaw),
                 "pitch": float(pitch),
             }
             for photo, turn, yaw, pitch in zip(source.photos, head.turns, capture.yaw, capture.pitch)
         ],
-        "dropped": list(source.dropped),
+        "dropped": [*source.dropped, *(name for _, name in source.missing)],
+        "missing": [name for _, name in source.missing],
         "head_from_source": {
             "rotation": head.rotation.tolist(),
             "center": head.center.tolist(),

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from jsplat.camera import OPENGL_FROM_OPENCV
-from jsplat.capture import inside, labelset_of, number, read_json, rigid
+from jsplat.capture import labelset_of, read_json
 from jsplat.errors import InputError
+from jsplat.fields import number, rigid
 from jsplat.readers.lens import Lens
-from jsplat.readers.source import PICTURES, ImportConfig, Photo, Source, stored_size
+from jsplat.readers.source import PICTURES, ImportConfig, Photo, Source, reachable, stored_size
 
 LOOKS_FOR = "transforms.json or transforms_train.json (nerfstudio, instant-ngp, Blender)"
 _PARTS = ("transforms_train.json", "transforms_val.json", "transforms_test.json")
@@ -25,17 +26,21 @@ def matches(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("transforms.json", *_PARTS))
 
 
+def files_of(folder: Path) -> list[Path]:
+    """The files that list frames."""
+    whole = (folder / "transforms.json").is_file()
+    return [folder / n for n in (("transforms.json",) if whole else _PARTS) if (folder / n).is_file()]
+
+
 def frames_of(folder: Path) -> list[tuple[str, dict]]:
     """(file and field, frame) of all frames; what a file says for all of them is copied into each.
 
     Raises:
         InputError: a file that is damaged.
     """
-    whole = (folder / "transforms.json").is_file()
-    names = ["transforms.json"] if whole else [n for n in _PARTS if (folder / n).is_file()]
     found = []
-    for name in names:
-        data, where = read_json(folder / name), f"{folder.name}/{name}"
+    for path in files_of(folder):
+        data, where = read_json(path), f"{folder.name}/{path.name}"
         frames = data.pop("frames", None)
         if not isinstance(frames, list):
             raise InputError(f"{where}: frames", wanted="a list", got=repr(frames)[:80])
@@ -52,7 +57,7 @@ def pose_of(frame: dict, where: str) -> np.ndarray:
 
 
 def read(folder: Path, config: ImportConfig) -> Source:
-    """All frames.
+    """All frames whose pictures are there.
 
     Raises:
         InputError: naming the file and field that is wrong.
@@ -63,21 +68,26 @@ def read(folder: Path, config: ImportConfig) -> Source:
         field = f"{frames[labelled.index(False)][0]}.label_path"
         raise InputError(field, wanted="labels for all views or none", got="none")
     labelset = labelset_of(frames[0][1], frames[0][0]) if any(labelled) else None
-    photos = []
+    photos, missing = [], []
     for where, frame in frames:
-        path = picture_path(folder, frame, where)
+        path = picture_path(folder, frame, where, config)
         mask, labels = (
-            inside(folder, frame[key], f"{where}.{key}") if key in frame else None
+            reachable(folder, frame[key], f"{where}.{key}", config) if key in frame else None
             for key in ("mask_path", "label_path")
         )
-        lens, pose = lens_of(frame, path, where), pose_of(frame, where)
-        photos.append(Photo(f"{where}.file_path", path, lens, pose, mask=mask, labels=labels))
-    return Source("nerfstudio", folder.name, tuple(photos), labelset=labelset)
+        pose = pose_of(frame, where)
+        if path.is_file():
+            lens = lens_of(frame, path, where)
+            photos.append(Photo(f"{where}.file_path", path, lens, pose, mask=mask, labels=labels))
+        else:
+            missing.append((f"{where}.file_path", path.name))
+    files = files_of(folder)
+    return Source("nerfstudio", folder.name, tuple(photos), tuple(files), tuple(missing), labelset=labelset)
 
 
-def picture_path(folder: Path, frame: dict, where: str) -> Path:
+def picture_path(folder: Path, frame: dict, where: str, config: ImportConfig) -> Path:
     """The picture of a frame; its extension may be missing, as in Blender's files."""
-    path = inside(folder, frame.get("file_path"), f"{where}.file_path")
+    path = reachable(folder, frame.get("file_path"), f"{where}.file_path", config)
     if path.suffix.lower() in PICTURES:
         return path
     endings = [*PICTURES, *(end.upper() for end in PICTURES)]

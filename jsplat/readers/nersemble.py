@@ -9,8 +9,10 @@ calibration is not applied.
 import re
 from pathlib import Path
 
-from jsplat.capture import matrix, number, read_json, rigid
+from jsplat.capture import read_json
 from jsplat.errors import InputError
+from jsplat.fields import matrix, number, rigid
+from jsplat.foreign import without_litter
 from jsplat.readers.lens import Lens
 from jsplat.readers.source import ImportConfig, Photo, Source
 
@@ -50,6 +52,7 @@ def read(folder: Path, config: ImportConfig) -> Source:
         if found and (found[3] == "mp4") == (found[2] is None) and int(found[2] or config.timestep) == config.timestep:
             files.setdefault(found[1], path)
     photos, mattes = [], []
+    missing = [(f"{where}: world_2_cam.{serial}", f"cam_{serial}*") for serial in sorted(set(poses) - set(files))]
     for serial, path in sorted(files.items()):
         name = f"{where}: world_2_cam.{serial}"
         video = path.suffix == ".mp4"
@@ -62,7 +65,8 @@ def read(folder: Path, config: ImportConfig) -> Source:
         got = f"none for {photos[mattes.index(False)].path.name}"
         raise InputError(f"{sequence.name}/alpha_maps", wanted="mattes for all photographs or none", got=got)
     person = folder.name if sequence.parent.name == "sequences" else sequence.parent.name
-    return Source("nersemble", f"{person}_{sequence.name}", tuple(photos), metres=1.0)
+    identity = f"{person}_{sequence.name}"
+    return Source("nersemble", identity, tuple(photos), (calibration,), tuple(missing), metres=1.0)
 
 
 def _calibrations(folder: Path) -> dict[Path, Path]:
@@ -76,7 +80,7 @@ def _calibrations(folder: Path) -> dict[Path, Path]:
 def _chosen(folder: Path, config: ImportConfig) -> tuple[Path, Path]:
     found = {}
     for calibration, parent in _calibrations(folder).items():
-        for path in sorted(p for p in parent.glob("*") if (p / "images").is_dir()):
+        for path in (p for p in without_litter(parent.glob("*")) if (p / "images").is_dir()):
             name = path.name if parent.name == "sequences" else f"{parent.name}/{path.name}"
             found[name] = (calibration, path)
     if config.sequence in found:

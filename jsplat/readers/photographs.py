@@ -5,7 +5,9 @@ import tempfile
 from pathlib import Path
 
 from jsplat.errors import InputError
+from jsplat.foreign import without_litter
 from jsplat.readers.colmap import read_model
+from jsplat.readers.masks import without_masks
 from jsplat.readers.source import OTHER_PICTURES, PICTURES, ImportConfig, Source, refuse_other_pictures, stored_size
 
 LOOKS_FOR = "at least 3 photographs (PNG, JPEG or TIFF)"
@@ -13,7 +15,8 @@ _SEED = 0
 
 
 def _pictures(folder: Path, endings: tuple[str, ...] = PICTURES) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in endings and p.is_file())
+    found = (p for p in without_litter(folder.iterdir()) if p.suffix.lower() in endings and p.is_file())
+    return sorted(without_masks(found))
 
 
 def matches(folder: Path) -> bool:
@@ -48,6 +51,6 @@ def read(folder: Path, config: ImportConfig) -> Source:
         if not models:
             raise InputError(str(folder), wanted="photographs that overlap", got="no cameras found")
         best = max(models, key=lambda i: models[i].num_reg_images())
-        photos = read_model(work / str(best), folder, folder / "masks")
+        photos, _ = read_model(work / str(best), folder, folder)
     found = {p.path.name for p in photos}
-    return Source("photographs", folder.name, photos, tuple(n for n in names if n not in found))
+    return Source("photographs", folder.name, photos, dropped=tuple(n for n in names if n not in found))

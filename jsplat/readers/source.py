@@ -1,6 +1,7 @@
 """What every reader finds: photographs with a lens and a pose each, in the source's own world."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -8,8 +9,9 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from jsplat.capture import picture_file, read_mask, read_pixels
+from jsplat.capture import inside, picture_file, read_mask, read_pixels
 from jsplat.errors import InputError
+from jsplat.foreign import with_slashes, without_litter
 from jsplat.labelset import LabelSet
 from jsplat.readers.lens import Lens
 from jsplat.readers.tiff import decode_tiff, is_tiff, open_tiff
@@ -37,6 +39,8 @@ class ImportConfig:
         background: the colour laid behind photographs that have a matte.
         sequence: which sequence, where a folder holds several; PERSON/SEQUENCE where it holds several people.
         timestep: which moment of a sequence.
+        missing: largest share of the listed pictures that may be missing, 0 to 1; they are left out, counted and named.
+        root: folder in which all that a transforms.json names must lie; none: the one that holds the capture's.
     """
 
     size: int | None = 512
@@ -48,6 +52,8 @@ class ImportConfig:
     background: tuple[int, int, int] = (255, 255, 255)
     sequence: str | None = None
     timestep: int = 0
+    missing: float = 0.3  # instant-ngp's fox, the best known capture of all, lacks a quarter
+    root: str | None = None
 
     def __post_init__(self):
         if self.size is not None and not 16 <= self.size <= 16384:
@@ -60,6 +66,8 @@ class ImportConfig:
             raise InputError("ImportConfig.background", wanted="three numbers in 0..255", got=self.background)
         if self.timestep < 0:
             raise InputError("ImportConfig.timestep", wanted="at least 0", got=self.timestep)
+        if not 0 <= self.missing <= 1:
+            raise InputError("ImportConfig.missing", wanted="a share from 0 to 1", got=self.missing)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +103,9 @@ class Source:
         layout: which reader found it.
         identity: a name.
         photos: the views.
-        dropped: names of views that the source itself calls unusable.
+        files: those that say what is there.
+        missing: (file and field that lists it, file name) of pictures that are not there.
+        dropped: names of pictures in the folder that the source itself calls unusable.
         labelset: what label maps mean, if there are any.
         background: the flat colour behind the head, if it is known.
         metres: length of the world's unit; None when nothing is known.
@@ -105,12 +115,40 @@ class Source:
     layout: str
     identity: str
     photos: tuple[Photo, ...]
+    files: tuple[Path, ...] = ()
+    missing: tuple[tuple[str, str], ...] = ()
     dropped: tuple[str, ...] = ()
     labelset: LabelSet | None = None
     background: tuple[int, int, int] | None = None
     metres: float | None = None
     up: Float[np.ndarray, " 3"] | None = None
     front: Float[np.ndarray, " 3"] | None = None
+
+
+def reachable(folder: Path, name: object, where: str, config: ImportConfig) -> Path:
+    """The file that a capture's own list names.
+
+    It lies in `folder`, or in `config.root`: VHAP's union of sequences names pictures of the folders beside it. It is
+    only ever read, as a picture.
+
+    Args:
+        folder: of the capture, resolved.
+        where: file and field, for messages.
+
+    Raises:
+        InputError: a name that is none, or leads elsewhere.
+    """
+    path = with_slashes(name) if isinstance(name, str) else ""
+    if "\0" in path or not (".." in Path(path).parts or os.path.isabs(path)):
+        return inside(folder, name, where)
+    # Nobody points at a whole file system.
+    root = folder.parent if folder.parent.parent != folder.parent else folder
+    root = root if config.root is None else Path(config.root).resolve()
+    try:
+        return inside(root, os.path.relpath(os.path.normpath(folder / path), root), where)
+    except InputError as error:
+        wanted = f"a path inside the folder or {root} (`--set capture.root=FOLDER` names another)"
+        raise InputError(where, wanted=wanted, got=repr(name)[:80]) from error
 
 
 def stored_size(path: Path, where: str) -> tuple[int, int, int]:
@@ -130,7 +168,7 @@ def stored_size(path: Path, where: str) -> tuple[int, int, int]:
 
 def refuse_other_pictures(folder: Path) -> None:
     """InputError that names the photographs of a folder which no reader can read and nobody has converted."""
-    files = [p for p in folder.iterdir() if p.is_file()]
+    files = [p for p in without_litter(folder.iterdir()) if p.is_file()]
     readable = {p.stem for p in files if p.suffix.lower() in PICTURES}
     others = sorted(p.name for p in files if p.suffix.lower() in OTHER_PICTURES and p.stem not in readable)
     if others:

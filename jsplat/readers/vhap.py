@@ -1,15 +1,16 @@
 """What VHAP exports for GaussianAvatars: `transforms.json` whose frames carry `timestep_index` and a lens each,
-`images/TIMESTEP_CAMERA.png`, mattes `fg_masks/TIMESTEP_CAMERA.png`; metres.
+`images/TIMESTEP_CAMERA.png`, mattes `fg_masks/TIMESTEP_CAMERA.png`; metres. The union of a person's sequences names
+pictures of the folders beside it.
 
 Facts: VHAP's export and its conversion to OpenGL axes, which measures `cy` from the picture's lower edge.
 """
 
 from pathlib import Path
 
-from jsplat.capture import inside, number
 from jsplat.errors import InputError
+from jsplat.fields import number
 from jsplat.readers import nerfstudio
-from jsplat.readers.source import ImportConfig, Photo, Source
+from jsplat.readers.source import ImportConfig, Photo, Source, reachable
 
 LOOKS_FOR = "transforms.json with timestep_index (VHAP)"
 
@@ -37,12 +38,16 @@ def read(folder: Path, config: ImportConfig) -> Source:
     matted = ["fg_mask_path" in frame for _, frame in now]
     if any(matted) and not all(matted):
         raise InputError(now[matted.index(False)][0], wanted="fg_mask_path for all frames or none", got="none")
-    photos = []
+    photos, missing = [], []
     for where, frame in now:
-        path = nerfstudio.picture_path(folder, frame, where)
+        path = nerfstudio.picture_path(folder, frame, where, config)
+        if not path.is_file():
+            missing.append((f"{where}.file_path", path.name))
+            continue
         height = number(frame, "h", where)
         frame = frame | {"cy": height - number(frame, "cy", where, height / 2)}
-        matte = inside(folder, frame["fg_mask_path"], f"{where}.fg_mask_path") if matted[0] else None
+        matte = reachable(folder, frame["fg_mask_path"], f"{where}.fg_mask_path", config) if matted[0] else None
         lens = nerfstudio.lens_of(frame, path, where)
         photos.append(Photo(f"{where}.file_path", path, lens, nerfstudio.pose_of(frame, where), matte=matte))
-    return Source("vhap", folder.name, tuple(photos), metres=1.0)
+    files = nerfstudio.files_of(folder)
+    return Source("vhap", folder.name, tuple(photos), tuple(files), tuple(missing), metres=1.0)
