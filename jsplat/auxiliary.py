@@ -167,8 +167,8 @@ def read_auxiliary(path: Path) -> AuxiliarySet:
     """
     where = f"{path.name}/samples.jsonl"
     try:
-        labelset = LabelSet.from_json(json.loads((path / "labelset.json").read_text()))
-        rows = [json.loads(line) for line in (path / "samples.jsonl").read_text().splitlines()]
+        labelset = LabelSet.from_json(json.loads((path / "labelset.json").read_text("utf-8")))
+        rows = [json.loads(line) for line in (path / "samples.jsonl").read_text("utf-8").splitlines()]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(str(path), wanted="an auxiliary set (labelset.json, samples.jsonl)", got=error) from error
     if not rows:

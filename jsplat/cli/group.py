@@ -2,8 +2,10 @@
 
 import contextlib
 import functools
+import io
 import os
 import signal
+import sys
 from pathlib import Path
 
 import click
@@ -53,6 +55,8 @@ def prepare() -> None:
 class _Group(click.Group):
     def invoke(self, ctx: click.Context):
         """Bad input ends in one line, not in a traceback; a stop on request in a line and a status of its own."""
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a letter that the console has not ends no work of hours
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except InputError as error:
