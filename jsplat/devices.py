@@ -10,6 +10,7 @@ from typing import TypeVar
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -87,6 +88,14 @@ def own_share(items: Sequence[T]) -> list[T]:
 def is_first_host() -> bool:
     """Whether this host does what is done once."""
     return jax.process_index() == 0
+
+
+def from_first(data: bytes) -> bytes:
+    """What the first host has, on every host; all of them call it."""
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
+    # Of the others only the length counts.
+    mine = np.frombuffer(data[:length].ljust(length), np.uint8)
+    return multihost_utils.broadcast_one_to_all(mine).tobytes()
 
 
 def wait_for_hosts(what: str) -> None:

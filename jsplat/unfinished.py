@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from jsplat.devices import everywhere, is_first_host
+from jsplat.devices import everywhere, from_first, is_first_host
 from jsplat.errors import InputError, Stopped
 from jsplat.folder import new_folder, write_json
 from jsplat.progress import log
@@ -135,7 +135,7 @@ class Unfinished:
                 about["found"] = found and [found[0], found[2]]
             except InputError as error:
                 about["refused"] = [error.what, error.wanted, str(error.got)]
-        told = json.loads(_from_first(json.dumps(about).encode()))
+        told = json.loads(from_first(json.dumps(about).encode()))
         # Compared by all with all, so that none goes on alone.
         if not _all(told["fingerprint"] == self.fingerprint):
             wanted = "the same data, settings and seed in every process"
@@ -147,7 +147,7 @@ class Unfinished:
             return None
         step, curves = told["found"]
         leaves, structure = jax.tree.flatten(found[1] if found else like)
-        data = _from_first(b"".join(np.asarray(x).tobytes() for x in leaves))
+        data = from_first(b"".join(np.asarray(x).tobytes() for x in leaves))
         ends = np.cumsum([x.nbytes for x in leaves])
         values = [np.frombuffer(data[end - x.nbytes : end], x.dtype).reshape(x.shape) for x, end in zip(leaves, ends)]
         return step, jax.tree.unflatten(structure, [jnp.array(value) for value in values]), curves
@@ -223,11 +223,3 @@ class Unfinished:
 def _all(value: bool) -> bool:
     """Whether it is true in every process; returns when all have come here."""
     return bool(multihost_utils.process_allgather(np.bool_(value)).all())
-
-
-def _from_first(data: bytes) -> bytes:
-    """What the first process has, in every process."""
-    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
-    # Of the others only the length counts.
-    mine = np.frombuffer(data[:length].ljust(length), np.uint8)
-    return multihost_utils.broadcast_one_to_all(mine).tobytes()

@@ -164,7 +164,7 @@ def test_two_windows_do_not_overwrite_each_other(run):
         assert sorted(statuses) == [200, 409, 409]
     lines = [json.loads(t) for t in (run / "edits" / "edits.jsonl").read_text().splitlines()]
     assert [line["view"] for line in lines] == [FRONT, 1]
-    with served(run), pytest.raises(InputError, match="wanted one editor at a time"):
+    with served(run), pytest.raises(InputError, match=r"wanted one run or editor at a time, got .*process \d+ on"):
         editing.session(editing.open_run(run, None, EditConfig()), QueueConfig())
 
 

@@ -17,7 +17,7 @@ LONGEST = 450
 FOLDERS = ("jsplat", "kernels", "tests", "bench", "scripts")
 
 NOUNS = {"errors", "pytree", "camera", "scene", "labelset", "labeltables", "capture", "auxiliary", "png"}
-NOUNS |= {"folder", "progress", "unfinished", "devices", "listing", "compiling", "blocks", "foreign", "guard"}
+NOUNS |= {"folder", "progress", "unfinished", "devices", "listing", "compiling", "blocks", "lock", "foreign", "guard"}
 NOUNS |= {"fields"}
 VERBS = {"fit", "views", "labels", "parser", "evaluate", "heads", "report", "readers", "datasets", "exchange"}
 VERBS |= {"study"}

@@ -9,9 +9,9 @@ Nothing here is written for looking at a run: its later stages are done again wh
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import datetime
-import fcntl
 import hashlib
 import io
 import json
@@ -32,9 +32,9 @@ from jsplat.edit.queue import QueueConfig, rank
 from jsplat.errors import InputError
 from jsplat.folder import write_bytes
 from jsplat.labelset import IGNORE, LabelSet
+from jsplat.lock import NAME, ONE_RUN, held
 from jsplat.png import decode, encode
 
-LOCK = ".edits.lock"
 HEADS_IN_MEMORY = 2  # a head of 56 views at 256 pixels takes about 0.7 GB
 
 
@@ -79,11 +79,11 @@ class Session:
     """The heads of a run under edit; safe to use from many threads.
 
     Args:
-        folder: the run; everything is written below its `edits`, but for a lock beside it.
+        folder: the run; everything is written below its `edits`, but for the run's lock, held until `close`.
         sources: by identity.
 
     Raises:
-        InputError: a second session on the same run, an identity that is no file name, or damaged edits.
+        InputError: another process works on the run, an identity that is no file name, or damaged edits.
     """
 
     def __init__(
@@ -96,12 +96,6 @@ class Session:
     ):
         self.names, self.labelset, self.config, self.queue_config = tuple(sources), labelset, config, queue
         self.folder = inside_run(folder, "edits")
-        self._only_one = (folder / LOCK).open("w")
-        try:
-            fcntl.flock(self._only_one, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._only_one.close()
-            raise InputError(str(folder), wanted="one editor at a time", got="another one is open") from error
         self._sources, self._lock = sources, threading.RLock()
         self._palette = np.concatenate([labelset.colors, np.full((256 - len(labelset), 3), 255)]).astype(np.uint8)
         self._sights: dict[str, Sight] = {}
@@ -109,15 +103,18 @@ class Session:
         self._ready: dict[str, concurrent.futures.Future[Ready]] = {}
         self._looker = concurrent.futures.ThreadPoolExecutor(1)
         self._worker = concurrent.futures.ThreadPoolExecutor(1)
-        self._layers: dict[str, dict[int, np.ndarray]] = {
-            name: read_layers(self.folder, name, labelset) for name in self.names
-        }
-        # As the last vote had them: a save that waits for its head must not be taken for voted on already.
-        self._voted = {name: dict(layers) for name, layers in self._layers.items()}
         self._unwritten: dict[str, Head] = {}  # heads whose latest vote is not on disk yet
         self._revisions: dict[tuple[str, int], int] = {}
         self.log = self.folder / "edits.jsonl"
-        self._recover_log()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(held(folder / NAME, ONE_RUN))
+            self._layers: dict[str, dict[int, np.ndarray]] = {
+                name: read_layers(self.folder, name, labelset) for name in self.names
+            }
+            # As the last vote had them: a save that waits for its head must not be taken for voted on already.
+            self._voted = {name: dict(layers) for name, layers in self._layers.items()}
+            self._recover_log()
+            self._alone = stack.pop_all()
         for name in self.names:
             self._looker.submit(self._look_at, name)
             if _written(self.folder, name) != _stamp(self._layers[name]):
@@ -129,7 +126,7 @@ class Session:
         self._worker.shutdown(cancel_futures=True)
         for name in list(self._unwritten):
             self._write_masks(name)
-        self._only_one.close()
+        self._alone.close()
 
     def _recover_log(self) -> None:
         """Drops a torn last line, and adds lines for saved edits whose line was never written."""

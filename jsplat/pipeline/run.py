@@ -17,10 +17,11 @@ from jsplat.errors import InputError, Stopped
 from jsplat.folder import provenance, write_json
 from jsplat.heads import render_captures
 from jsplat.listing import Listed, list_captures
+from jsplat.lock import NAME, ONE_RUN
 from jsplat.parser import Parser, ParserConfig, load_parser, save_parser, train_parser
 from jsplat.pipeline import editing, reporting, stages
 from jsplat.pipeline.config import RunConfig
-from jsplat.pipeline.stage import fingerprint, finished, refused, stage, unfinished
+from jsplat.pipeline.stage import alone, fingerprint, finished, refused, stage, unfinished
 from jsplat.progress import Progress, log, log_name, log_to
 from jsplat.unfinished import STOP
 
@@ -44,7 +45,17 @@ def run(
 
     Returns:
         what report.json holds.
+
+    Raises:
+        InputError: bad input, or another run or editor works in `out`.
     """
+    with alone(out / NAME, ONE_RUN):
+        return _run(captures_path, parser_path, out, config, replay_path, truth)
+
+
+def _run(
+    captures_path: Path, parser_path: Path, out: Path, config: RunConfig, replay_path: Path | None, truth: bool
+) -> dict:
     listed = list_captures(captures_path, config.size, labels=truth)
     if not 0 <= config.unseen < len(listed):
         raise InputError("unseen", wanted=f"fewer than the {len(listed)} captures", got=config.unseen)
@@ -222,6 +233,11 @@ def write_people(out: Path, people: range, views: int, rig: str, config: RunConf
 
 def demo(out: Path, config: RunConfig) -> dict:
     """The whole loop on procedural people: frontal training set, teacher, captures, run."""
+    with alone(out / NAME, ONE_RUN):
+        return _demo(out, config)
+
+
+def _demo(out: Path, config: RunConfig) -> dict:
     sizes = config.demo
     write_people(out / "frontal", range(1000, 1000 + sizes.teacher_people), sizes.teacher_views, "frontal", config)
     write_people(out / "captures", range(sizes.people), sizes.views, "capture", config)

@@ -15,9 +15,10 @@ import numpy as np
 
 from jsplat.compiling import spent
 from jsplat.config import to_json
-from jsplat.devices import is_first_host, wait_for_hosts
+from jsplat.devices import from_first, is_first_host, wait_for_hosts
 from jsplat.errors import InputError
 from jsplat.folder import provenance, write_bytes, write_json
+from jsplat.lock import held
 from jsplat.progress import log
 
 SEEN_AFTER = 120  # seconds that a network file system may take
@@ -61,14 +62,14 @@ def stage(folder: Path, wanted: str, config: object, seed: int) -> Iterator[Path
 
     It appears under its name, with run.json and without `unfinished(...)`, when the block ends without an error on all
     hosts. Until then it is called `.<name>.<wanted>`, and an older folder of its name stays as it is.
+
+    Raises:
+        InputError: another process fills it (named), or files cannot be read or written.
     """
     start = time.monotonic()
     work = folder.with_name(f".{folder.name}.{wanted}")
-    work.mkdir(parents=True, exist_ok=True)
-    if is_first_host():
-        print(f"== {folder.name}", file=sys.stderr, flush=True)
-    log("stage begins", stage=folder.name)
-    with _logged(folder.name):
+    with alone(folder.with_name(f".{folder.name}.lock"), f"one command at a time for {folder.name}"), _logged(folder):
+        work.mkdir(parents=True, exist_ok=True)
         try:
             yield work
         except OSError as error:
@@ -91,6 +92,29 @@ def stage(folder: Path, wanted: str, config: object, seed: int) -> Iterator[Path
         _see(folder, wanted)
 
 
+@contextlib.contextmanager
+def alone(lock: Path, wanted: str) -> Iterator[None]:
+    """Holds a lock for all processes of this run: the first takes it, and if it may not, none goes on.
+
+    Args:
+        wanted: as of `jsplat.lock.held`.
+
+    Raises:
+        InputError: in every process, naming who holds it.
+    """
+    with contextlib.ExitStack() as stack:
+        refused = []
+        if is_first_host():
+            try:
+                stack.enter_context(held(lock, wanted))
+            except InputError as error:
+                refused = [error.what, error.wanted, str(error.got)]
+        refused = json.loads(from_first(json.dumps(refused).encode()))
+        if refused:
+            raise InputError(refused[0], wanted=refused[1], got=refused[2])
+        yield
+
+
 def _see(folder: Path, wanted: str) -> None:
     """Waits until a shared file system shows this host what the first one has renamed."""
     for _ in range(SEEN_AFTER):
@@ -111,14 +135,17 @@ def unfinished(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _logged(name: str) -> Iterator[None]:
+def _logged(folder: Path) -> Iterator[None]:
     start = time.monotonic()
+    if is_first_host():
+        print(f"== {folder.name}", file=sys.stderr, flush=True)
+    log("stage begins", stage=folder.name)
     try:
         yield
     except BaseException as error:
-        log("stage failed", stage=name, error=f"{type(error).__name__}: {error}")
+        log("stage failed", stage=folder.name, error=f"{type(error).__name__}: {error}")
         raise
-    log("stage ends", stage=name, seconds=round(time.monotonic() - start, 3), compiling=spent())
+    log("stage ends", stage=folder.name, seconds=round(time.monotonic() - start, 3), compiling=spent())
 
 
 def refuse(folder: Path, identity: str, why: str) -> None:
