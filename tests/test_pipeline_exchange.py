@@ -1,5 +1,6 @@
 """Masks and scenes leave the pipeline and come back; public sets are looked at and scored."""
 
+import json
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -15,9 +16,10 @@ from jsplat.capture import read_capture, write_capture
 from jsplat.checkpoint import save_scenes
 from jsplat.cli import group
 from jsplat.datasets import read_training_set
+from jsplat.evaluate import score
 from jsplat.exchange import read_ply
 from jsplat.folder import write_json
-from jsplat.labelset import CELEBAMASK_HQ
+from jsplat.labelset import CELEBAMASK_HQ, IGNORE
 from jsplat.labeltables import LAPA
 from jsplat.parser import Architecture, new_parser
 from jsplat.pipeline import scoring
@@ -119,3 +121,16 @@ def test_a_parser_is_scored_in_the_classes_of_the_set(tmp_path, monkeypatch):
     seen[:, 7, 1] = CELEBAMASK_HQ.id("eye_g")
     skin = scoring.set_scores(parser, data)["classes"]["skin"]
     assert skin["iou"] == pytest.approx(1 - 1 / (data.labels[0] == LAPA.id("skin")).sum(), rel=1e-12)
+
+
+def test_what_cannot_be_scored_is_a_dash():
+    """A set without foreground, or a pose bin without a core class."""
+    hat = {"f1": 0.5, "f1_core": None, "miou": 0.25, "n": 2}
+    assert scoring.bin_lines({"0-15": hat, "15-45": hat | {"n": 0}}) == [
+        "   0-15  f1 0.500  f1_core     -  miou 0.250  n 2"
+    ]
+    labels, yaw = np.full((1, 8, 8), IGNORE, np.uint8), np.zeros(1, np.float32)
+    for label in (0, IGNORE):
+        bins = score(labels * 0, labels * 0 + np.uint8(label), yaw, yaw, ("ada",), CELEBAMASK_HQ)["bins"]
+        lines = scoring.bin_lines(json.loads(json.dumps(bins, allow_nan=False)))
+        assert [line.split()[:3] for line in lines] == [["0-15", "f1", "-"], ["all", "f1", "-"]]

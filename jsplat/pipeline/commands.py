@@ -19,7 +19,7 @@ from jsplat.parser import weights
 from jsplat.pipeline import stages
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.run import open_parser
-from jsplat.pipeline.scoring import set_scores
+from jsplat.pipeline.scoring import bin_lines, set_scores
 from jsplat.pipeline.stage import fingerprint, finished, load_arrays, stage
 from jsplat.readers import import_capture
 
@@ -113,7 +113,5 @@ def evaluate(parser: Path, captures: Path, out: Path, config: RunConfig) -> None
         known, data = open_parser(parser), read_training_set(captures, config.size, config.dataset)
         with stage(out, wanted, {"size": config.size}, config.seed) as folder:
             write_json(folder / "scores.json", set_scores(known, data))
-    for name, values in json.loads((out / "scores.json").read_text())["bins"].items():
-        if values["n"]:
-            shown = "  ".join(f"{key} {values[key]:.3f}" for key in ("f1", "f1_core", "miou"))
-            print(f"{name:>7}  {shown}  n {values['n']}")
+    for line in bin_lines(json.loads((out / "scores.json").read_text())["bins"]):
+        print(line)

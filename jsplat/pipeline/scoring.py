@@ -106,6 +106,17 @@ def set_scores(parser: Parser, data: AuxiliarySet) -> dict:
     return score(seen, data.labels, data.yaw, data.pitch, data.identity, data.labelset)
 
 
+def bin_lines(bins: Mapping[str, Mapping]) -> list[str]:
+    """A line for each pose bin that has pictures; a dash where nothing can be scored (no foreground, no core class)."""
+    lines = []
+    for name, values in bins.items():
+        if values["n"]:
+            known = {key: values[key] for key in ("f1", "f1_core", "miou")}
+            shown = "  ".join(f"{key} {'-' if score is None else f'{score:.3f}':>5}" for key, score in known.items())
+            lines.append(f"{name:>7}  {shown}  n {values['n']}")
+    return lines
+
+
 def picture_rows(group: str, capture: Capture, masks: Mapping[str, np.ndarray]) -> list[PictureRow]:
     """Photos of one person with masks from a few directions; the rest of the capture is not kept."""
     rows, level = [], np.abs(capture.pitch)
