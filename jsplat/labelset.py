@@ -9,6 +9,8 @@ from jaxtyping import UInt8
 from jsplat.errors import InputError
 
 IGNORE = 255
+# What ignored pixels look like, as Pascal VOC paints its void; no class of ours has this colour.
+IGNORE_COLOR = (224, 224, 192)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,8 @@ class LabelSet:
             raise InputError("LabelSet.names", wanted=f"fewer than {IGNORE} unique names", got=self.names)
         if len(self.colors) != len(self.names):
             raise InputError("LabelSet.colors", wanted=f"{len(self.names)} colours", got=len(self.colors))
+        if not all(0 <= c <= 255 for color in self.colors for c in color):
+            raise InputError("LabelSet.colors", wanted="numbers from 0 to 255", got=f"{self.colors}"[:200])
         if len(self.mirror) != len(self.names) or set(self.mirror) != set(self.names):
             raise InputError("LabelSet.mirror", wanted=f"a permutation of {self.names}", got=self.mirror)
         if not np.array_equal(self.mirror_ids[self.mirror_ids], np.arange(len(self))):
@@ -64,8 +68,8 @@ class LabelSet:
         return np.asarray([i for i, n in enumerate(self.names) if i > 0 and n not in self.rare])
 
     def colorize(self, labels: np.ndarray) -> UInt8[np.ndarray, "*b h w 3"]:
-        """RGB picture of a label map; `IGNORE` becomes white."""
-        table = np.full((256, 3), 255, np.uint8)
+        """RGB picture of a label map; `IGNORE` gets `IGNORE_COLOR`."""
+        table = np.full((256, 3), IGNORE_COLOR, np.uint8)
         table[: len(self)] = self.colors
         return table[np.asarray(labels, np.uint8)]
 

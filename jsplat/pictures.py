@@ -73,7 +73,7 @@ def overlay(
     mask: UInt8[np.ndarray, "..."],  # `h w`, checked inside, with a message
     labelset: LabelSet,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Label colours over 35 % of the photo; background stays the photo, IGNORE turns white."""
+    """Label colours over 35 % of the photo; background stays the photo, IGNORE has its own colour."""
     if photo.shape[:2] != mask.shape:
         raise InputError("overlay: mask", wanted=f"the photo's size {photo.shape[:2]}", got=mask.shape)
     mixed = 0.35 * photo + 0.65 * labelset.colorize(mask)

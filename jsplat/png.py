@@ -6,6 +6,7 @@ unpacks the pixels, and this module changes the header and adds palette and text
 
 import dataclasses
 import struct
+import typing
 import zlib
 
 import cv2
@@ -17,6 +18,7 @@ from jsplat.errors import InputError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE = 0, 3
+_MOST_TEXT = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Indices:
     Attributes:
         ids: the stored numbers.
         palette: RGB per number; None in a grey picture.
-        text: its tEXt entries.
+        text: its text entries.
     """
 
     ids: UInt8[np.ndarray, "h w"]
@@ -90,6 +92,22 @@ def _header(chunks: list[tuple[bytes, bytes]], where: str) -> tuple[int, int, in
     return width, height, bits, color
 
 
+def _text(chunks: list[tuple[bytes, bytes]], where: str) -> dict[str, str]:
+    """Entries of tEXt and, as programs store longer ones, zTXt (key, zero, method zero, packed)."""
+    found = {}
+    for kind, body in chunks:
+        if kind not in (b"tEXt", b"zTXt"):
+            continue
+        key, _, value = body.partition(b"\0")
+        if kind == b"zTXt":
+            try:
+                value = zlib.decompressobj().decompress(value[1:], _MOST_TEXT)
+            except zlib.error as error:
+                raise InputError(f"{where}: text", wanted="readable text", got=error) from error
+        found[key.decode("latin-1")] = value.decode("latin-1")
+    return found
+
+
 def _pixels(data: bytes, size: tuple[int, int], where: str) -> np.ndarray:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -149,15 +167,14 @@ def decode(data: bytes, where: str) -> Indices:
     if color == _PALETTE and (len(palette) % 3 or not 3 * int(ids.max()) < len(palette) <= 768):
         raise InputError(where, wanted=f"a palette of more than {ids.max()} colours", got=f"{len(palette)} bytes")
     colors = np.frombuffer(palette, np.uint8).reshape(-1, 3) if color == _PALETTE else None
-    entries = [body.decode("latin-1").partition("\0") for kind, body in chunks if kind == b"tEXt"]
-    return Indices(ids, colors, {key: value for key, _, value in entries})
+    return Indices(ids, colors, _text(chunks, where))
 
 
 def decode_colors(data: bytes, where: str) -> UInt8[np.ndarray, "h w 3"]:
     """RGB of an 8-bit colour PNG; an indexed one is looked up in its palette.
 
     Raises:
-        InputError: (`where`: file and field) for grey, 16 bits, damage, or more than `MOST_PIXELS`.
+        InputError: (`where`: file and field) for grey, 16 bits, transparent pixels, damage, or more than `MOST_PIXELS`.
     """
     chunks = _chunks(data, where)
     width, height, bits, color = _header(chunks, where)
@@ -169,9 +186,17 @@ def decode_colors(data: bytes, where: str) -> UInt8[np.ndarray, "h w 3"]:
         raise InputError(where, wanted="an 8-bit colour PNG", got=f"{bits} bits, colour type {color}")
     _check_whole(chunks, where)
     image = _pixels(data, (width, height), where)
+    if image.ndim != 3 or image.shape[2] < 3 or (image.shape[2] == 4 and image[..., 3].min() < 255):
+        raise InputError(where, wanted="opaque colours", got="transparent pixels")
     return np.ascontiguousarray(image[..., 2::-1])
 
 
-def is_grey(data: bytes, where: str) -> bool:
-    """Whether a PNG has one channel and no palette."""
-    return _header(_chunks(data, where), where)[3] == _GREY
+def kind_of(data: bytes, where: str) -> typing.Literal["grey", "indexed", "colors"]:
+    """What the pixels of a PNG are: one channel, numbers in a palette, or colours (with opacity or without)."""
+    color = _header(_chunks(data, where), where)[3]
+    return "grey" if color == _GREY else "indexed" if color == _PALETTE else "colors"
+
+
+def text_of(data: bytes, where: str) -> dict[str, str]:
+    """The text entries of a PNG, compressed or not."""
+    return _text(_chunks(data, where), where)

@@ -18,7 +18,7 @@ from jsplat.errors import InputError
 from jsplat.exchange import FORMATS, export_masks, import_masks, rle
 from jsplat.exchange.shapes import polygon
 from jsplat.exchange.store import read_files
-from jsplat.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
+from jsplat.labelset import CELEBAMASK_HQ, IGNORE, IGNORE_COLOR, LabelSet
 from jsplat.labeltables import CELEBAMASK_HQ_OFFICIAL, mapping
 
 THREE = LabelSet(
@@ -124,8 +124,12 @@ def test_packed_indices_are_read_as_stored(bits):
 def test_other_programs_see_colours_and_ids(tmp_path):
     file = written(tmp_path / "x", "indexed") / "a.png"
     colors = cv2.cvtColor(cv2.imread(str(file), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    np.testing.assert_array_equal(colors, THREE.colorize(SMALL))
-    assert json.loads((file.parent / "labels.json").read_text()) == THREE.to_json()
+    said = json.loads((file.parent / "labels.json").read_text())
+    assert said["names"] == list(THREE.names)
+    assert said["ignore"] == list(IGNORE_COLOR)
+    np.testing.assert_array_equal(colors, np.array([*said["colors"], said["ignore"]])[np.minimum(SMALL, 3)])
+    assert said["colors"][:2] == [[9, 9, 9], [255, 255, 255]]
+    assert len({*map(tuple, said["colors"]), IGNORE_COLOR}) == 4, "two classes shared a colour; now none does"
     same(import_masks(file, THREE), {"a": SMALL})
 
 
@@ -146,7 +150,7 @@ def test_png_without_names_or_with_strange_ones(tmp_path):
 
 
 def test_cvat_files_are_laid_out_as_documented(tmp_path):
-    files = read_files(written(tmp_path / "x.zip"))
+    files = read_files(written(tmp_path / "x.zip")).files
     assert sorted(files) == [
         *("ImageSets/Segmentation/default.txt", "SegmentationClass/a.png", "SegmentationObject/a.png", "labelmap.txt")
     ]
@@ -240,7 +244,7 @@ MASK = {"label": "hair", "points": [[0, 0], [1, 1]], "shape_type": "mask"}
         (MASK | {"points": [[0, 0], [1e300, 1]]}, r"wanted two points \[x, y\] near the picture"),
         (MASK | {"points": "ab"}, r"wanted two points \[x, y\]"),
         ({"label": "hair", "points": [[0, 0], [1, 1]]}, r"points: wanted at least 3 points"),
-        ({"label": "hair", "points": [[0, 0]], "shape_type": "point"}, "shape_type: wanted mask, polygon or rectangle"),
+        ({"label": "hair", "points": [[0, 0]], "shape_type": "point"}, "shape_type: wanted a shape with an area"),
         ({"points": []}, "label: wanted a text|points: wanted"),
     ],
 )
@@ -339,7 +343,7 @@ def test_coco_from_other_tools(tmp_path, segmentation):
         ({"size": [3, 4], "counts": "4 "}, "compressed runs, got ' ' at 1"),
         ({"size": [99999, 99999], "counts": []}, r"size: wanted \[3, 4\], as the picture, got \[99999, 99999\]"),
         ([[1, 2, 3]], r"segmentation\[0\]: wanted x, y, x, y"),
-        (None, r"annotations\[0\]\.segmentation\.size: wanted"),
+        (None, r"annotations\[0\]\.segmentation: wanted an outline"),
     ],
 )
 def test_coco_segmentations_that_are_wrong(tmp_path, segmentation, message):
@@ -350,7 +354,7 @@ def test_coco_segmentations_that_are_wrong(tmp_path, segmentation, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"categories": []}, "wanted image_id and category_id that the file lists"),
+        ({"categories": []}, r"category_id: wanted category_id that the file lists, got 5"),
         ({"categories": [{"id": 5, "name": "cap"}]}, "category_id: wanted one of background, skin, hair, got 'cap'"),
         ({"images": 3}, r"x\.json: images: wanted a list of objects, got int"),
         (

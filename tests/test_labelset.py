@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jsplat.errors import InputError
-from jsplat.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
+from jsplat.labelset import CELEBAMASK_HQ, IGNORE, IGNORE_COLOR, LabelSet
+from jsplat.labeltables import LABEL_SETS
 
 SMALL = LabelSet(
     names=("background", "l_eye", "r_eye", "hat"),
@@ -58,11 +59,12 @@ def test_names_and_ids():
         SMALL.id("nose")
 
 
-def test_colors_are_distinct_and_ignore_is_white():
+def test_colors_are_distinct_and_ignore_has_its_own():
     picture = SMALL.colorize(np.array([[0, 1], [3, IGNORE]], np.uint8))
-    np.testing.assert_array_equal(picture, [[[0, 0, 0], [1, 2, 3]], [[7, 8, 9], [255, 255, 255]]])
+    np.testing.assert_array_equal(picture, [[[0, 0, 0], [1, 2, 3]], [[7, 8, 9], IGNORE_COLOR]])
     assert picture.dtype == np.uint8
-    assert len(set(CELEBAMASK_HQ.colors)) == len(CELEBAMASK_HQ)
+    for labelset in LABEL_SETS.values():
+        assert len({*labelset.colors, IGNORE_COLOR}) == len(labelset) + 1
 
 
 def test_ids_that_are_no_class_are_named():

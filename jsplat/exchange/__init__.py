@@ -1,22 +1,25 @@
 """Label maps to and from annotation tools, without loss; fitted scenes as point clouds that splat viewers open."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import UInt8
 
 from jsplat.errors import InputError
-from jsplat.exchange import coco, cvat, indexed, labelme
+from jsplat.exchange import coco, cvat, indexed, labelme, panoptic
+from jsplat.exchange.kinds import format_of
 from jsplat.exchange.ply import read_ply, write_label_ply, write_ply
-from jsplat.exchange.shapes import BACKGROUND_NAME, IGNORE_NAME, parse
+from jsplat.exchange.shapes import BACKGROUND_NAME, IGNORE_NAME
 from jsplat.exchange.store import check_name, read_files, write_files
+from jsplat.foreign import kinds_of, tell_passed_over
 from jsplat.labelset import LabelSet
 from jsplat.png import check_size
 
 __all__ = ["FORMATS", "export_masks", "import_masks", "read_ply", "write_label_ply", "write_ply"]
 
 _MODULES = {"indexed": indexed, "cvat": cvat, "labelme": labelme, "coco": coco}
+_READERS = {name: module.read for name, module in _MODULES.items()} | {"panoptic": panoptic.read}
 FORMATS = tuple(_MODULES)
 
 
@@ -48,25 +51,11 @@ def export_masks(masks: Mapping[str, UInt8[np.ndarray, "_ _"]], labelset: LabelS
     write_files(out, _MODULES[format].write(masks, labelset))
 
 
-def _format_of(files: Mapping[str, bytes], where: str) -> str:
-    names = {n.rsplit("/", 1)[-1] for n in files}
-    if "labelmap.txt" in names:
-        return "cvat"
-    if any(n.endswith(".png") for n in names):
-        return "indexed"
-    first = next((n for n in sorted(files) if n.endswith(".json")), None)
-    if first is not None:
-        data = parse(files[first], first)
-        if "annotations" in data and "categories" in data:
-            return "coco"
-        if "shapes" in data:
-            return "labelme"
-    wanted = "indexed PNGs, CVAT's labelmap.txt, labelme's shapes or COCO's annotations"
-    raise InputError(where, wanted=wanted, got=sorted(names)[:5] or "nothing")
-
-
 def import_masks(path: Path, labelset: LabelSet) -> dict[str, UInt8[np.ndarray, "_ _"]]:
-    """Reads label maps in any of `FORMATS`, told apart by what lies there.
+    """Reads label maps in any of `FORMATS` or COCO's panoptic one, told apart by what lies there.
+
+    Where JSON holds the masks, pictures beside it are none. Files that are neither masks nor their pictures are passed
+    over, and how many of what kind is said once (`jsplat.foreign.tell_passed_over`).
 
     Args:
         path: a folder, a zip archive, or one file.
@@ -76,10 +65,12 @@ def import_masks(path: Path, labelset: LabelSet) -> dict[str, UInt8[np.ndarray, 
         label maps by name, ids of `labelset` or IGNORE.
 
     Raises:
-        InputError: naming file and field: damage, hostile names or sizes, a class the label set does not know.
+        InputError: naming file and field: damage, hostile names or sizes, a class the label set does not know, colours
+            that stand for no class or for two, shapes without an area.
     """
-    files = read_files(path)
-    masks = _MODULES[_format_of(files, path.name)].read(files, labelset)
+    form, bundle = format_of(read_files(path), path.name)
+    masks, used = _READERS[form](bundle, labelset)
     if not masks:
         raise InputError(path.name, wanted="at least one mask", got="none")
+    tell_passed_over(path.name, kinds_of(PurePosixPath(name) for name in bundle.names if name not in used))
     return masks

@@ -1,6 +1,7 @@
 """COCO's JSON: one file for all pictures, an annotation per class and picture with a run-length encoded mask."""
 
 import json
+import typing
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,8 +9,9 @@ from jaxtyping import Bool, UInt8
 
 from jsplat.errors import InputError
 from jsplat.exchange import rle
-from jsplat.exchange.shapes import Budget, id_of, name_of, objects, parse, polygon, present, text, whole
-from jsplat.exchange.store import check_name
+from jsplat.exchange.shapes import Budget, id_of, name_of, objects, polygon, present, text, whole
+from jsplat.exchange.store import Bundle, check_name, stem
+from jsplat.foreign import with_slashes
 from jsplat.labelset import IGNORE, LabelSet
 from jsplat.png import check_size
 
@@ -61,33 +63,72 @@ def _draw(segmentation: object, size: tuple[int, int], where: str) -> Bool[np.nd
     return rle.decode(counts, size, f"{where}.counts")
 
 
-def read(files: Mapping[str, bytes], labelset: LabelSet) -> dict[str, UInt8[np.ndarray, "h w"]]:
-    """Masks of the files; later annotations cover earlier ones. Crowd or not makes no difference."""
+def tables(data: dict, file: str) -> tuple[dict[int, str], dict[int, tuple[str, tuple[int, int]]]]:
+    """Class names by id, and by id the pictures: name without ending, (height, width)."""
+    classes, pictures = {}, {}
+    for i, category in enumerate(objects(data, "categories", file)):
+        where = f"{file}: categories[{i}]"
+        number, name = whole(category, "id", where), text(category, "name", where)
+        if classes.setdefault(number, name) != name:
+            raise InputError(
+                f"{where}.id", wanted="an id of its own", got=f"{number} for {classes[number]} and {name}"[:100]
+            )
+    for i, image in enumerate(objects(data, "images", file)):
+        where = f"{file}: images[{i}]"
+        name = with_slashes(text(image, "file_name", where)).removeprefix("./")
+        check_name(name, f"{where}.file_name")
+        h, w = whole(image, "height", where), whole(image, "width", where)
+        check_size(w, h, f"{where}.width, height")
+        if whole(image, "id", where) in pictures:
+            raise InputError(where, wanted="a picture of its own", got=f"the id {image['id']} again")
+        pictures[image["id"]] = stem(name), (h, w)
+    return classes, pictures
+
+
+def canvas(
+    masks: dict[str, UInt8[np.ndarray, "_ _"]], name: str, size: tuple[int, int], budget: Budget, where: str
+) -> UInt8[np.ndarray, "h w"]:
+    """A new mask among the masks."""
+    budget.take(size[0] * size[1], where)
+    if name in masks:
+        raise InputError(where, wanted="a picture of its own", got=f"{name} again")
+    masks[name] = np.zeros(size, np.uint8)
+    return masks[name]
+
+
+def named(annotation: dict, key: str, table: dict[int, typing.Any], where: str) -> typing.Any:
+    """What an annotation's id stands for."""
+    number = whole(annotation, key, where)
+    if number not in table:
+        raise InputError(f"{where}.{key}", wanted=f"{key} that the file lists", got=number)
+    return table[number]
+
+
+def _refuse_empty(annotations: list[dict], file: str) -> None:
+    """A rectangle is no outline of anything on a face: drawn as one it would cover what is around."""
+    empty = [i for i, annotation in enumerate(annotations) if annotation.get("segmentation") in (None, [])]
+    if empty:
+        boxes = sum("bbox" in annotations[i] for i in empty)
+        got = f"none in {len(empty)} of {len(annotations)} annotations, of which {boxes} are rectangles (bbox)"
+        wanted = "an outline or run lengths, since a rectangle is no mask; draw one, or delete the annotation"
+        raise InputError(f"{file}: annotations[{empty[0]}].segmentation", wanted=wanted, got=got)
+
+
+def read(bundle: Bundle, labelset: LabelSet) -> tuple[dict[str, UInt8[np.ndarray, "h w"]], set[str]]:
+    """Masks of the files, later annotations covering earlier ones, crowd or not; and the files that belong to them."""
     masks, budget = {}, Budget()
-    for file in sorted(n for n in files if n.endswith(".json")):
-        data = parse(files[file], file)
-        classes, pictures = {}, {}
-        for i, category in enumerate(objects(data, "categories", file)):
-            where = f"{file}: categories[{i}]"
-            classes[whole(category, "id", where)] = text(category, "name", where)
-        for i, image in enumerate(objects(data, "images", file)):
-            where = f"{file}: images[{i}]"
-            name = text(image, "file_name", where)
-            check_name(name, f"{where}.file_name")
-            name = name.rsplit(".", 1)[0] if "." in name.rsplit("/", 1)[-1] else name
-            h, w = whole(image, "height", where), whole(image, "width", where)
-            check_size(w, h, f"{where}.width, height")
-            budget.take(w * h, where)
-            if name in masks or whole(image, "id", where) in pictures:
-                raise InputError(where, wanted="a picture of its own", got=f"{name} or its id again")
-            masks[name] = pictures[image["id"]] = np.zeros((h, w), np.uint8)
-        for i, annotation in enumerate(objects(data, "annotations", file)):
+    for file, data in sorted(bundle.documents.items()):
+        classes, pictures = tables(data, file)
+        drawn_on = {i: canvas(masks, *picture, budget, file) for i, picture in pictures.items()}
+        annotations = objects(data, "annotations", file)
+        for i, annotation in enumerate(annotations):
             where = f"{file}: annotations[{i}]"
-            mask = pictures.get(whole(annotation, "image_id", where))
-            name = classes.get(whole(annotation, "category_id", where))
-            if mask is None or name is None:
-                wanted = "image_id and category_id that the file lists"
-                raise InputError(where, wanted=wanted, got=(annotation["image_id"], annotation["category_id"]))
-            drawn = _draw(annotation.get("segmentation"), mask.shape, f"{where}.segmentation")
-            mask[drawn] = id_of(name, labelset, f"{where}.category_id")
-    return masks
+            mask, name = (
+                named(annotation, "image_id", drawn_on, where),
+                named(annotation, "category_id", classes, where),
+            )
+            number = id_of(name, labelset, f"{where}.category_id")
+            if annotation.get("segmentation") in (None, []):
+                _refuse_empty(annotations, file)
+            mask[_draw(annotation.get("segmentation"), mask.shape, f"{where}.segmentation")] = number
+    return masks, {*bundle.documents, *bundle.named_like(masks)}

@@ -13,30 +13,18 @@ from jaxtyping import Int16, UInt8
 
 from jsplat import png
 from jsplat.errors import InputError
+from jsplat.exchange.colors import distinct
 from jsplat.exchange.shapes import IGNORE_NAME, Budget, id_of, present
+from jsplat.exchange.store import Bundle, stem
+from jsplat.foreign import text_of, with_slashes
 from jsplat.labelset import IGNORE, LabelSet
 
-_MAP, _LIST, _CLASSES, _OBJECTS = (
+MAP, _LIST, _CLASSES, _OBJECTS = (
     "labelmap.txt",
     "ImageSets/Segmentation/default.txt",
     "SegmentationClass/",
     "SegmentationObject/",
 )
-
-
-def _distinct(labelset: LabelSet) -> UInt8[np.ndarray, "256 3"]:
-    """A colour of its own for every class and for IGNORE, black for class 0; the label set's where they are free."""
-    table, taken = np.zeros((256, 3), np.uint8), {(0, 0, 0)}
-    spare = ((r, g, b) for r in range(255, -1, -51) for g in range(224, -1, -32) for b in range(192, -1, -48))
-    wanted = dict(enumerate(labelset.colors)) | {IGNORE: (224, 224, 192)}
-    for i, color in wanted.items():
-        if i == 0:
-            continue
-        if color in taken:
-            color = next(c for c in spare if c not in taken and c not in labelset.colors)
-        taken.add(color)
-        table[i] = color
-    return table
 
 
 def _voc() -> UInt8[np.ndarray, "256 3"]:
@@ -60,10 +48,10 @@ def write(masks: Mapping[str, UInt8[np.ndarray, "h w"]], labelset: LabelSet) -> 
     odd = [n for n in labelset.names if any(c in n for c in ":#,\r\n") or n != n.strip()]
     if odd:
         raise InputError("export to cvat: class names", wanted="no colon, comma, hash or line end", got=odd)
-    table = _distinct(labelset)
+    table = distinct(labelset, (0, 0, 0)).table
     names = [*enumerate(labelset.names), (IGNORE, IGNORE_NAME)]
     lines = ["# label:color_rgb:parts:actions"] + [f"{n}:{','.join(map(str, table[i]))}::" for i, n in names]
-    files = {_MAP: ("\n".join(lines) + "\n").encode(), _LIST: ("\n".join(masks) + "\n").encode()}
+    files = {MAP: ("\n".join(lines) + "\n").encode(), _LIST: ("\n".join(masks) + "\n").encode()}
     for name, mask in masks.items():
         number = np.zeros(256, np.uint8)
         number[present(mask)] = 1 + np.arange(len(present(mask)))
@@ -78,11 +66,7 @@ def _packed(r, g, b):
 def _labelmap(data: bytes, where: str, labelset: LabelSet) -> tuple[list[int], Int16[np.ndarray, " colors"]]:
     """Ids in the order of the lines, and the id of every colour there can be, -1 for none."""
     order, id_of_color = [], np.full(1 << 24, -1, np.int16)
-    try:
-        lines = data.decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(where, wanted="text", got=error) from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text_of(data, where).splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         at, fields = f"{where}: line {number}", line.split(":")
@@ -98,16 +82,18 @@ def _labelmap(data: bytes, where: str, labelset: LabelSet) -> tuple[list[int], I
     return order, id_of_color
 
 
-def read(files: Mapping[str, bytes], labelset: LabelSet) -> dict[str, UInt8[np.ndarray, "h w"]]:
-    """Masks of the files: by colour, or by line of labelmap.txt where the masks are grey."""
-    root = next((n[: -len(_MAP)] for n in files if n == _MAP or n.endswith(f"/{_MAP}")), None)
-    if root is None:
-        raise InputError("cvat masks", wanted=_MAP, got="no such file")
-    order, id_of_color = _labelmap(files[root + _MAP], root + _MAP, labelset)
-    inside = [n for n in files if n.startswith(root + _CLASSES) and n.endswith(".png")]
-    names = {n[len(root + _CLASSES) : -len(".png")]: n for n in inside}
+def read(bundle: Bundle, labelset: LabelSet) -> tuple[dict[str, UInt8[np.ndarray, "h w"]], set[str]]:
+    """Masks of the files, by colour, or by line of labelmap.txt where the masks are grey; and the files that belong."""
+    files = bundle.files
+    maps = [n for n in files if n == MAP or n.endswith(f"/{MAP}")]
+    if len(maps) != 1:
+        raise InputError("cvat masks", wanted=f"one {MAP}", got=", ".join(maps) or "no such file")
+    root = maps[0].removesuffix(MAP)
+    order, id_of_color = _labelmap(files[root + MAP], root + MAP, labelset)
+    inside = [n for n in files if n.startswith(root + _CLASSES) and n.lower().endswith(".png")]
+    names = {stem(n)[len(root + _CLASSES) :]: n for n in inside}
     if root + _LIST in files:
-        listed = files[root + _LIST].decode("utf-8", "replace").splitlines()
+        listed = with_slashes(text_of(files[root + _LIST], root + _LIST)).splitlines()
         missing = [n for n in (line.strip() for line in listed) if n and n not in names]
         if missing:
             raise InputError(
@@ -115,15 +101,16 @@ def read(files: Mapping[str, bytes], labelset: LabelSet) -> dict[str, UInt8[np.n
             )
     masks, budget = {}, Budget()
     for name, file in sorted(names.items()):
-        if png.is_grey(files[file], file):
+        if png.kind_of(files[file], file) == "grey":
             lines = png.decode(files[file], file).ids
             if lines.max() >= len(order):
-                raise InputError(file, wanted=f"numbers below the {len(order)} lines of {_MAP}", got=lines.max())
+                raise InputError(file, wanted=f"numbers below the {len(order)} lines of {MAP}", got=lines.max())
             masks[name] = np.asarray(order, np.uint8)[lines]
         else:
             masks[name] = _by_color(png.decode_colors(files[file], file), id_of_color, file)
         budget.take(masks[name].size, file)
-    return masks
+    lists = {n for n in files if n.startswith(f"{root}ImageSets/")}
+    return masks, {root + MAP, *lists, *inside, *bundle.named_like(masks)}
 
 
 def _by_color(
@@ -131,5 +118,5 @@ def _by_color(
 ) -> UInt8[np.ndarray, "h w"]:
     ids = id_of_color[_packed(*rgb.transpose(2, 0, 1).astype(np.int32))]
     if ids.min() < 0:
-        raise InputError(where, wanted=f"colours of {_MAP}", got=rgb[ids < 0][0].tolist())
+        raise InputError(where, wanted=f"colours of {MAP}", got=rgb[ids < 0][0].tolist())
     return ids.astype(np.uint8)

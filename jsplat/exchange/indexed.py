@@ -1,53 +1,108 @@
-"""Indexed PNG with names: one PNG per mask, whose palette and text say what the ids mean, as labels.json does."""
+"""Indexed PNG with names: one PNG per mask, whose palette and text say what the ids mean, as labels.json does.
+
+Programs that save a PNG again may sort or prune its palette, or store colours instead: the picture looks the same, the
+ids are others. So names and colours decide: a pixel is of the class that has its colour, whatever number it has there.
+"""
 
 import json
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 
 import numpy as np
 from jaxtyping import UInt8
 
 from jsplat import png
 from jsplat.errors import InputError
+from jsplat.exchange.colors import Painted, distinct
 from jsplat.exchange.shapes import Budget, parse
+from jsplat.exchange.store import Bundle, stem
 from jsplat.labelset import IGNORE, LabelSet
 
-_KEY, _SIDECAR = "label-set", "labels.json"
+SIDECAR = "labels.json"
+_KEY, _IGNORE = "label-set", "ignore"
 
 
 def write(masks: Mapping[str, UInt8[np.ndarray, "h w"]], labelset: LabelSet) -> dict[str, bytes]:
-    """Files of the format."""
-    palette = np.full((256, 3), 255, np.uint8)
-    palette[: len(labelset)] = labelset.colors
-    meaning = json.dumps(labelset.to_json())
-    files = {f"{name}.png": png.encode(mask, palette, {_KEY: meaning}) for name, mask in masks.items()}
-    return files | {_SIDECAR: meaning.encode()}
+    """Files of the format; classes that share a colour get colours of their own, or nobody could tell them apart."""
+    painted = distinct(labelset)
+    meaning = json.dumps(painted.labelset.to_json() | {_IGNORE: painted.ignore})
+    files = {f"{name}.png": png.encode(mask, painted.table, {_KEY: meaning}) for name, mask in masks.items()}
+    return files | {SIDECAR: meaning.encode()}
 
 
-def read(files: Mapping[str, bytes], labelset: LabelSet) -> dict[str, UInt8[np.ndarray, "h w"]]:
-    """Masks of the files, their classes matched by name."""
-    sidecar = next((n for n in files if n.rsplit("/", 1)[-1] == _SIDECAR), None)
-    common = None if sidecar is None else _meaning(files[sidecar], sidecar)
+def read(bundle: Bundle, labelset: LabelSet) -> tuple[dict[str, UInt8[np.ndarray, "h w"]], set[str]]:
+    """Masks of the files, their classes matched by name; and the files that belong to them."""
+    sidecars = {n: _meaning(data, n) for n, data in bundle.files.items() if PurePosixPath(n).name == SIDECAR}
     masks, budget = {}, Budget()
-    for name in sorted(n for n in files if n.endswith(".png")):
-        indices = png.decode(files[name], name)
-        own = _meaning(indices.text[_KEY].encode(), name) if _KEY in indices.text else common
+    pictures = {n: data for n, data in bundle.files.items() if n.lower().endswith(".png")}
+    for name, data in sorted(pictures.items()):
+        text = png.text_of(data, name)
+        own = _meaning(text[_KEY].encode(), name) if _KEY in text else _beside(name, sidecars)
         if own is None:
-            raise InputError(name, wanted=f"class names in its text or in {_SIDECAR}", got="none")
-        own.check(indices.ids, name)
-        used = [own.names[i] for i in np.unique(indices.ids) if i != IGNORE]
+            raise InputError(name, wanted=f"class names in its text or in {SIDECAR}", got="none")
+        ids = _ids(data, own, name)
+        used = [own.labelset.names[i] for i in np.unique(ids) if i != IGNORE]
         strange = [n for n in used if n not in labelset.names]
         if strange:
             raise InputError(name, wanted=f"classes among {', '.join(labelset.names)}", got=", ".join(strange))
         table = np.full(256, IGNORE, np.uint8)
         for n in used:
-            table[own.id(n)] = labelset.id(n)
-        masks[name.removesuffix(".png")] = table[indices.ids]
-        budget.take(indices.ids.size, name)
-    return masks
+            table[own.labelset.id(n)] = labelset.id(n)
+        if stem(name) in masks:
+            raise InputError(name, wanted="a name of its own", got=f"{stem(name)} again")
+        masks[stem(name)] = table[ids]
+        budget.take(ids.size, name)
+    photographs = {n for n in bundle.names if stem(n) in masks}
+    return masks, {*sidecars, *pictures, *photographs}
 
 
-def _meaning(data: bytes, where: str) -> LabelSet:
+def _beside(name: str, sidecars: Mapping[str, Painted]) -> Painted | None:
+    """What the nearest folder above says, or the only one that says anything."""
+    above = [str(folder / SIDECAR) for folder in PurePosixPath(name).parents]
+    near = [sidecars[path] for path in above if path in sidecars]
+    return near[0] if near else next(iter(sidecars.values())) if len(sidecars) == 1 else None
+
+
+def _ids(data: bytes, own: Painted, where: str) -> UInt8[np.ndarray, "h w"]:
+    """Class ids of a mask, by the colours that people see, where it has colours."""
+    if png.kind_of(data, where) == "colors":
+        rgb = png.decode_colors(data, where).astype(np.int32)
+        packed, at = np.unique(rgb @ np.array([1 << 16, 1 << 8, 1]), return_inverse=True)
+        colors = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], -1)
+        return own.ids_of(colors, where)[at].reshape(rgb.shape[:2])
+    stored = png.decode(data, where)
+    if stored.palette is None:
+        return _grey(stored.ids, own, where)
+    if np.array_equal(stored.palette, own.table):  # as it was written, where older files have white for two meanings
+        own.labelset.check(stored.ids, where)
+        return stored.ids
+    used, table = np.unique(stored.ids), np.zeros(256, np.uint8)
+    table[used] = own.ids_of(stored.palette[used].astype(int), where)
+    return table[stored.ids]
+
+
+def _grey(ids: UInt8[np.ndarray, "h w"], own: Painted, where: str) -> UInt8[np.ndarray, "h w"]:
+    """Grey levels are ids, unless a program made them of a palette that holds nothing but greys."""
+    used, table = np.unique(ids), np.arange(256, dtype=np.uint8)
     try:
-        return LabelSet.from_json(parse(data, where))
+        seen = own.ids_of(np.repeat(used[:, None].astype(int), 3, 1), where)
+    except InputError:
+        seen = used
+    known = np.all((used < len(own.labelset)) | (used == IGNORE))
+    if known and not np.array_equal(seen, used):
+        wanted = "an indexed PNG; this grey one may hold ids, or colours of other classes"
+        raise InputError(where, wanted=wanted, got=f"grey levels {used.tolist()}")
+    table[used] = used if known else seen
+    own.labelset.check(table[ids], where)
+    return table[ids]
+
+
+def _meaning(data: bytes, where: str) -> Painted:
+    try:
+        said = parse(data, where)
+        ignore = said.get(_IGNORE, [255, 255, 255])  # older files say nothing and paint it white
+        if not isinstance(ignore, list) or len(ignore) != 3 or not all(type(c) is int and 0 <= c < 256 for c in ignore):
+            raise InputError(_IGNORE, wanted="a colour [r, g, b]", got=repr(ignore)[:100])
+        return Painted(LabelSet.from_json(said), (ignore[0], ignore[1], ignore[2]))
     except InputError as error:
         raise InputError(f"{where}: {error.what}", wanted=error.wanted, got=error.got) from error

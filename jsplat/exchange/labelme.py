@@ -1,10 +1,12 @@
 """labelme's JSON: one file per picture, shapes painted in their order.
 
-A "mask" shape holds two points, the corners of its box with the last pixel included, and a PNG of the box in base64.
+A "mask" shape holds two points, the corners of its box with the last pixel included, and a PNG of the box in base64; a
+circle its centre and a point on it; a rectangle two opposite corners, or as its descendants write it all four.
 """
 
 import base64
 import json
+import posixpath
 from collections.abc import Mapping
 
 import cv2
@@ -13,10 +15,14 @@ from jaxtyping import Bool, UInt8
 
 from jsplat import png
 from jsplat.errors import InputError
-from jsplat.exchange.shapes import Budget, id_of, name_of, objects, parse, polygon, present, text, whole
+from jsplat.exchange.shapes import Budget, id_of, name_of, objects, polygon, present, text, whole
+from jsplat.exchange.store import Bundle, stem
+from jsplat.foreign import with_slashes
 from jsplat.labelset import LabelSet
 
 _VERSION = "5.5.0"
+# Shapes whose points are their outline; what labelme calls oriented_rectangle, X-AnyLabeling calls rotation.
+_OUTLINES = ("polygon", "oriented_rectangle", "rotation", "quadrilateral")
 
 
 def _shape(mask: Bool[np.ndarray, "h w"], name: str) -> dict:
@@ -61,10 +67,11 @@ def _box(shape: dict, size: tuple[int, int], where: str) -> tuple[slice, slice]:
 
 def _draw(shape: dict, size: tuple[int, int], where: str) -> Bool[np.ndarray, "h w"]:
     kind, points = shape.get("shape_type", "polygon"), shape.get("points")
-    if kind == "polygon":
+    if kind not in (*_OUTLINES, "mask", "circle", "rectangle"):
+        wanted = f"a shape with an area: {', '.join(_OUTLINES)}, rectangle, circle or mask"
+        raise InputError(f"{where}.shape_type", wanted=wanted, got=repr(kind)[:100])
+    if kind in _OUTLINES or (kind == "rectangle" and isinstance(points, list) and len(points) == 4):
         return polygon(points, size, f"{where}.points")
-    if kind not in ("mask", "rectangle"):
-        raise InputError(f"{where}.shape_type", wanted="mask, polygon or rectangle", got=repr(kind)[:100])
     try:
         corners = np.asarray(points, np.float64)
     except (TypeError, ValueError, OverflowError) as error:
@@ -73,6 +80,10 @@ def _draw(shape: dict, size: tuple[int, int], where: str) -> Bool[np.ndarray, "h
         raise InputError(
             f"{where}.points", wanted="two points [x, y] near the picture", got=f"an array of {corners.shape}"
         )
+    if kind == "circle":
+        (x0, y0), (x1, y1) = corners
+        y, x = np.ogrid[: size[0], : size[1]]
+        return (x + 0.5 - x0) ** 2 + (y + 0.5 - y0) ** 2 < (x1 - x0) ** 2 + (y1 - y0) ** 2
     if kind == "rectangle":
         (x0, y0), (x1, y1) = corners
         return polygon([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], size, f"{where}.points")
@@ -89,11 +100,13 @@ def _draw(shape: dict, size: tuple[int, int], where: str) -> Bool[np.ndarray, "h
     return drawn
 
 
-def read(files: Mapping[str, bytes], labelset: LabelSet) -> dict[str, UInt8[np.ndarray, "h w"]]:
-    """Masks of the files; later shapes cover earlier ones, as labelme draws them."""
-    masks, budget = {}, Budget()
-    for file in sorted(n for n in files if n.endswith(".json")):
-        data = parse(files[file], file)
+def read(bundle: Bundle, labelset: LabelSet) -> tuple[dict[str, UInt8[np.ndarray, "h w"]], set[str]]:
+    """Masks of the files, later shapes covering earlier ones, as labelme draws them; and the files that belong to them.
+
+    The pictures that labelme keeps beside its JSON are no masks, whatever they are.
+    """
+    masks, budget, pictures = {}, Budget(), set()
+    for file, data in sorted(bundle.documents.items()):
         h, w = whole(data, "imageHeight", file), whole(data, "imageWidth", file)
         png.check_size(w, h, f"{file}: imageWidth, imageHeight")
         budget.take(w * h, file)
@@ -101,5 +114,10 @@ def read(files: Mapping[str, bytes], labelset: LabelSet) -> dict[str, UInt8[np.n
         for i, shape in enumerate(objects(data, "shapes", file)):
             where = f"{file}: shapes[{i}]"
             mask[_draw(shape, (h, w), where)] = id_of(text(shape, "label", where), labelset, f"{where}.label")
-        masks[file.removesuffix(".json")] = mask
-    return masks
+        if stem(file) in masks:
+            raise InputError(file, wanted="a name of its own", got=f"{stem(file)} again")
+        masks[stem(file)] = mask
+        if isinstance(data.get("imagePath"), str):
+            pictures.add(posixpath.normpath(posixpath.join(posixpath.dirname(file), with_slashes(data["imagePath"]))))
+    beside = {n for n in bundle.names if stem(n) in masks}
+    return masks, {*bundle.documents, *beside, *pictures}

@@ -1,20 +1,55 @@
 """Folders and zip archives as {name: bytes}: written whole or not at all, read with nothing taken on trust."""
 
+import dataclasses
 import lzma
 import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from jsplat.errors import InputError
 from jsplat.folder import new_folder, write_bytes
+from jsplat.foreign import with_slashes
 
 MOST_FILES = 100_000
 MOST_BYTES = 2_000_000_000
 _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
 _UNREADABLE = (*_DAMAGE, EOFError, OSError, RuntimeError, ValueError)
+# What masks are made of; photographs and whatever else lies beside them are known by name only.
+_READ = (".png", ".json", ".txt")
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """What lies in a folder or an archive.
+
+    Attributes:
+        names: every file, by relative name.
+        files: contents of those that masks can be made of.
+        documents: JSON objects that are masks of the one format found there, by file.
+    """
+
+    names: list[str]
+    files: dict[str, bytes]
+    documents: dict[str, dict] = dataclasses.field(default_factory=dict)
+
+    def named_like(self, wanted: Iterable[str]) -> set[str]:
+        """Files that end in one of these relative names without ending, in whatever folders above."""
+        stems = set(wanted)
+
+        def tails(name: str) -> Iterator[str]:
+            parts = stem(name).split("/")
+            return ("/".join(parts[i:]) for i in range(len(parts)))
+
+        return {name for name in self.names if any(tail in stems for tail in tails(name))}
+
+
+def stem(name: str) -> str:
+    """A relative name without the ending of its file: "ada/000.png" -> "ada/000"."""
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + (file.rsplit(".", 1)[0] if "." in file.lstrip(".") else file)
 
 
 def check_name(name: str, where: str) -> None:
@@ -43,8 +78,8 @@ def write_files(out: Path, files: Mapping[str, bytes]) -> None:
             write_bytes(folder / name, data)
 
 
-def read_files(path: Path) -> dict[str, bytes]:
-    """All files of a folder (hidden ones left out), of a zip archive, or one single file, by relative name.
+def read_files(path: Path) -> Bundle:
+    """The files of a folder, of a zip archive, or one single file; of hidden ones the names alone.
 
     Raises:
         InputError: nothing there, a name that leaves the folder, a link, an archive that is damaged, encrypted, or
@@ -56,7 +91,7 @@ def read_files(path: Path) -> dict[str, bytes]:
         raise InputError(str(path), wanted="a file, a folder or an archive", got="nothing there")
     if not zipfile.is_zipfile(path):
         _check_amount(path.stat().st_size, 1, path.name)
-        return {path.name: path.read_bytes()}
+        return Bundle([path.name], {path.name: path.read_bytes()})
     try:
         with zipfile.ZipFile(path) as archive:
             return _read_archive(archive, path.name)
@@ -72,37 +107,48 @@ def _check_amount(size: int, files: int, where: str) -> None:
         raise InputError(where, wanted=wanted, got=f"{size} bytes in {files} files")
 
 
-def _read_folder(path: Path) -> dict[str, bytes]:
-    found, total = {}, 0
+def _wanted(name: str) -> bool:
+    """Whether masks may be made of a file: no hidden one, none that a system left, none of another kind."""
+    hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    return not hidden and name.lower().endswith(_READ)
+
+
+def _read_folder(path: Path) -> Bundle:
+    names, found, total = [], {}, 0
     for file in sorted(path.rglob("*")):
-        name = file.relative_to(path).as_posix()
-        if any(part.startswith(".") for part in name.split("/")):
-            continue
-        if file.is_symlink():
+        name = with_slashes(file.relative_to(path).as_posix())
+        hidden = any(part.startswith(".") for part in name.split("/"))
+        if file.is_symlink() and not hidden:
             raise InputError(f"{path.name}/{name}", wanted="a file of the folder's own", got="a link")
-        if file.is_file():
+        if not file.is_file():
+            continue
+        names.append(name)
+        if name in found:
+            raise InputError(f"{path.name}/{name}", wanted="a name that occurs once", got="twice, with / and \\")
+        if _wanted(name):
             total += file.stat().st_size
             _check_amount(total, len(found) + 1, path.name)
             found[name] = file.read_bytes()
-    return found
+    return Bundle(names, found)
 
 
-def _read_archive(archive: zipfile.ZipFile, where: str) -> dict[str, bytes]:
-    entries = [e for e in archive.infolist() if not e.is_dir()]
-    _check_amount(sum(e.file_size for e in entries), len(entries), where)
+def _read_archive(archive: zipfile.ZipFile, where: str) -> Bundle:
+    entries = [(with_slashes(e.filename), e) for e in archive.infolist()]
+    entries = [(name, e) for name, e in entries if not name.endswith("/")]
+    wanted = [(name, e) for name, e in entries if _wanted(name)]
+    _check_amount(sum(e.file_size for _, e in wanted), len(entries), where)
     found, total = {}, 0
-    for entry in entries:
-        check_name(entry.filename, f"{where}: entry")
-        if entry.filename in found:
-            raise InputError(f"{where}: {entry.filename}", wanted="a name that occurs once", got="twice")
+    for name, entry in entries:
+        check_name(name, f"{where}: entry")
         if (entry.external_attr >> 16) & 0o170000 == 0o120000:
-            raise InputError(f"{where}: {entry.filename}", wanted="a file", got="a link")
-        if any(part.startswith((".", "__MACOSX")) for part in entry.filename.split("/")):
-            continue
+            raise InputError(f"{where}: {name}", wanted="a file", got="a link")
+    for name, entry in wanted:
+        if name in found:
+            raise InputError(f"{where}: {name}", wanted="a name that occurs once", got="twice")
         with archive.open(entry) as file:
             # The declared size may lie: never more than is left is unpacked.
             data = file.read(MOST_BYTES - total + 1)
         total += len(data)
         _check_amount(total, len(entries), where)
-        found[entry.filename] = data
-    return found
+        found[name] = data
+    return Bundle([name for name, _ in entries], found)

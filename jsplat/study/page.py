@@ -44,7 +44,7 @@ def _url(picture: np.ndarray, kind: str) -> str:
 
 
 def _layer(mask: np.ndarray, labelset: LabelSet) -> np.ndarray:
-    """The mask's colours as BGRA: background clear, ignored pixels white."""
+    """The mask's colours as BGRA: background clear, ignored pixels in their own."""
     solid = np.where(mask > 0, np.uint8(255), np.uint8(0))
     return np.dstack([labelset.colorize(mask)[..., ::-1], solid])
 

@@ -55,7 +55,7 @@ export class Pane {
   #paint(i) {
     const said = this.layer !== null && this.layer[i] !== UNTOUCHED;
     const id = said ? this.layer[i] : this.auto[i];
-    const [r, g, b] = this.colors[id] ?? [255, 255, 255];
+    const [r, g, b] = this.colors[id] ?? [224, 224, 192];
     this.pixels.data.set([r, g, b, said ? 255 : id === 0 ? 0 : 190], 4 * i);
   }
   get scale() {
