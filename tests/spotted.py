@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -50,23 +51,23 @@ def capture() -> Capture:
 
 
 @functools.cache
-def scene() -> Scene:
+def scene(count: int = 900) -> Scene:
     """Splats on the ball, painted as the ball is; the table knows no spot."""
-    gaussians = ball.gaussians(900)
+    gaussians = ball.gaussians(count)
     colors = 0.5 + gaussians.means / ball.RADIUS * 100 / 255
-    return Scene(gaussians, Attributes(rgb_to_sh(colors), jnp.zeros((900, 4))))
+    return Scene(gaussians, Attributes(rgb_to_sh(colors), jnp.zeros((count, 4))))
 
 
 @functools.cache
-def stages() -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The parser's probabilities, and what the label stage knows."""
-    splats, cameras = scene().gaussians, capture().cameras
+def stages(count: int = 900) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The parser's probabilities, and what the label stage knows of a fit of so many splats."""
+    splats, cameras = scene(count).gaussians, capture().cameras
     left = np.asarray(splats.means)[:, 0] > 0
     rows = np.eye(4, dtype=np.float32)[np.where(left, 1, 2)] * 0.9 + np.float32([0, 0.05, 0.05, 0])
     # Through the matrix, so that nobody waits for a compiler; its own test compares it with the rasterizer.
     weights, shape = blend_weights(splats, cameras, 0.0), (len(YAW), SIZE, SIZE)
     depths = [np.asarray(project(splats, cameras[i]).depths) for i in range(len(YAW))]
-    alpha = np.stack([w @ np.ones(900) for w in weights]).reshape(shape).astype(np.float32)
+    alpha = np.stack([w @ np.ones(count) for w in weights]).reshape(shape).astype(np.float32)
     depth = np.stack([w @ z for w, z in zip(weights, depths)]).reshape(shape) / np.maximum(alpha, 1e-6)
     channels = np.stack([w @ rows for w in weights]).reshape(*shape, 4)
     refined, sure = to_masks(channels, alpha, CLASSES, MaskConfig())
@@ -74,7 +75,7 @@ def stages() -> tuple[np.ndarray, dict[str, np.ndarray]]:
     assert blind is not None
     first = (0.85 * np.eye(4)[blind] + 0.05).astype(np.float16)
     known = {"rows_refined": rows, "refined": refined, "confidence": sure, "alpha": alpha}
-    return first, known | {"depth": depth.astype(np.float32), "seen": np.ones(900, np.float32)}
+    return first, known | {"depth": depth.astype(np.float32), "seen": np.ones(count, np.float32)}
 
 
 def head(**changes) -> Head:
@@ -91,15 +92,22 @@ def spot(view: int = FRONT) -> np.ndarray:
     return np.where(truth[view] == SPOT, np.uint8(SPOT), np.uint8(255))
 
 
-def write_run(folder: Path) -> Path:
+def write_run(folder: Path, count: int = 900) -> Path:
     """The stages of a run on disk; its captures lie beside it."""
     write_capture(folder / "captures" / "ball", capture())
-    first, known = stages()
     run = folder / "run"
-    for name in ("parse", "fit", "label"):
-        (run / name).mkdir(parents=True)
-    save_arrays(run / "parse" / "ball.npz", probabilities=first)
-    one = scene()
+    (run / "parse").mkdir(parents=True)
+    save_arrays(run / "parse" / "ball.npz", probabilities=stages()[0])
+    write_fit(run, count)
+    return run
+
+
+def write_fit(run: Path, count: int) -> None:
+    """The stages `fit` and `label` of a run, of so many splats; older ones are removed."""
+    for name in ("fit", "label"):
+        shutil.rmtree(run / name, ignore_errors=True)
+        (run / name).mkdir()
+    one, (_, known) = scene(count), stages(count)
     batch = Scene(
         type(one.gaussians)(*(x[None] for x in dataclasses.astuple(one.gaussians))),
         Attributes(one.attributes.sh[None], one.attributes.label_logits[None]),
@@ -109,4 +117,3 @@ def write_run(folder: Path) -> Path:
     write_json(run / "label" / "labelset.json", CLASSES.to_json())
     about = [to_json(c) for c in (VoteConfig(), SharpenConfig(), MaskConfig())]
     write_json(run / "label" / "run.json", {"config": about})
-    return run

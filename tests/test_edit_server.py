@@ -242,12 +242,12 @@ def test_links_out_of_the_run_are_not_followed(run, tmp_path):
 
 def test_edits_of_another_size_are_named_and_the_page_is_told(run):
     (run / "edits" / "ball").mkdir(parents=True)
-    wrong = encode(np.full((9, 9), 1, np.uint8), np.zeros((256, 3), np.uint8))
+    wrong = encode(np.full((9, 20), 1, np.uint8), np.zeros((256, 3), np.uint8))
     (run / "edits" / "ball" / "002.png").write_bytes(wrong)
     with served(run) as server:
         status, body, _ = ask(server, "GET", f"/{server.token}/api/0/2/labels")
         assert status == 400
-        assert b"002.png: wanted an edit of one of (8, 48, 48) (another run's?), got (9, 9)" in body
+        assert b"002.png: wanted a drawing on one of 8 views of 48x48 pixels" in body
         while not server.session.failed:
             time.sleep(0.01)
         (head,) = json.loads(ask(server, "GET", f"/{server.token}/api/run")[1])["heads"]
@@ -262,10 +262,10 @@ def test_later_stages_get_the_masks_after_the_vote(run):
     assert set(voted) == {"refined", "confidence", "rows_refined"}
     assert (voted["refined"][1] == SPOT).sum() > 5
     (run / "edits" / "ball" / "001.png").write_bytes((run / "edits" / "ball" / "000.png").read_bytes())
-    with pytest.raises(InputError, match="wanted the vote on what was saved"):
+    with pytest.raises(InputError, match=r"ball: wanted a vote on what was drawn .*, got one on other drawings"):
         voted_labels(run, "ball", spotted.CLASSES)
     (run / "edits" / "ball.npz").write_bytes(b"PK, damaged")
-    with pytest.raises(InputError, match=r"wanted the vote on what was saved \(open the editor once\), got 'damaged'"):
+    with pytest.raises(InputError, match=r"wanted a vote on what was drawn .*, got one on another"):
         voted_labels(run, "ball", spotted.CLASSES)
     with served(run) as server:  # which it is told to do; nobody has to look at this head
         server.session._ready["ball"].result()

@@ -2,9 +2,10 @@
 
 from jsplat.edit.evidence import Outcome, edit, edit_all
 from jsplat.edit.head import UNTOUCHED, EditConfig, Head, Settings, prepare
+from jsplat.edit.kept import check_votes, voted_labels
 from jsplat.edit.queue import Looks, QueueConfig, expected_gains, rank
 from jsplat.edit.server import Server
-from jsplat.edit.session import Ready, Session, Sight, Source, voted_labels
+from jsplat.edit.session import Ready, Session, Sight, Source
 from jsplat.edit.simulate import SimulationConfig, Subject, simulate
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "SimulationConfig",
     "Source",
     "Subject",
+    "check_votes",
     "edit",
     "edit_all",
     "expected_gains",

@@ -1,10 +1,7 @@
-"""What is open for edits and what was said so far: one folder in the run, written so that a kill loses nothing saved.
+"""What is open for edits and what was said so far, kept in the run (`jsplat.edit.kept`) so that a kill loses nothing.
 
-    edits/IDENTITY/VIEW.png   what a person said: indexed PNG in the classes' colours, UNTOUCHED where nothing was said
-    edits/IDENTITY.npz        refined masks, confidence and table after the re-vote, as the label stage names them
-    edits/edits.jsonl         one line per saved edit
-
-The PNG is written first. Masks and log lines that a kill kept from being written are made up for at the next start.
+A drawing is written first. Masks and lines of the log, `edits/edits.jsonl` (one per saved edit), that a kill kept from
+being written are made up for at the next start, and so are votes on another geometry than today's.
 Nothing here is written for looking at a run: its later stages are done again when these files change.
 """
 
@@ -12,12 +9,9 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
-import hashlib
-import io
 import json
 import os
 import threading
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jsplat.camera import Camera
-from jsplat.capture import inside
+from jsplat.edit import kept
 from jsplat.edit.evidence import Outcome, edit, edit_all
 from jsplat.edit.head import UNTOUCHED, EditConfig, Head
 from jsplat.edit.queue import QueueConfig, rank
@@ -33,7 +27,6 @@ from jsplat.errors import InputError
 from jsplat.folder import write_bytes
 from jsplat.labelset import IGNORE, LabelSet
 from jsplat.lock import NAME, ONE_RUN, held
-from jsplat.png import decode, encode
 
 HEADS_IN_MEMORY = 2  # a head of 56 views at 256 pixels takes about 0.7 GB
 
@@ -83,7 +76,7 @@ class Session:
         sources: by identity.
 
     Raises:
-        InputError: another process works on the run, an identity that is no file name, or damaged edits.
+        InputError: another process works on the run, or an identity that is no file name.
     """
 
     def __init__(
@@ -95,29 +88,28 @@ class Session:
         queue: QueueConfig,
     ):
         self.names, self.labelset, self.config, self.queue_config = tuple(sources), labelset, config, queue
-        self.folder = inside_run(folder, "edits")
+        self.run, self.folder = folder, kept.inside_run(folder, kept.FOLDER)
         self._sources, self._lock = sources, threading.RLock()
-        self._palette = np.concatenate([labelset.colors, np.full((256 - len(labelset), 3), 255)]).astype(np.uint8)
         self._sights: dict[str, Sight] = {}
         self.failed: dict[str, str] = {}  # heads that could not be read, and why
         self._ready: dict[str, concurrent.futures.Future[Ready]] = {}
         self._looker = concurrent.futures.ThreadPoolExecutor(1)
         self._worker = concurrent.futures.ThreadPoolExecutor(1)
         self._unwritten: dict[str, Head] = {}  # heads whose latest vote is not on disk yet
+        self._bases: dict[str, str] = {}  # `label_stamp` of the heads that were read
+        self._refused: dict[str, InputError] = {}  # heads whose drawings cannot be used
         self._revisions: dict[tuple[str, int], int] = {}
         self.log = self.folder / "edits.jsonl"
         with contextlib.ExitStack() as stack:
             stack.enter_context(held(folder / NAME, ONE_RUN))
-            self._layers: dict[str, dict[int, np.ndarray]] = {
-                name: read_layers(self.folder, name, labelset) for name in self.names
-            }
+            self._layers = {name: self._read_layers(name) for name in self.names}
             # As the last vote had them: a save that waits for its head must not be taken for voted on already.
             self._voted = {name: dict(layers) for name, layers in self._layers.items()}
             self._recover_log()
             self._alone = stack.pop_all()
         for name in self.names:
             self._looker.submit(self._look_at, name)
-            if _written(self.folder, name) != _stamp(self._layers[name]):
+            if name not in self._refused and not kept.is_voted_on(folder, name, self._layers[name]):
                 self.ready(name)
 
     def close(self) -> None:
@@ -127,6 +119,14 @@ class Session:
         for name in list(self._unwritten):
             self._write_masks(name)
         self._alone.close()
+
+    def _read_layers(self, name: str) -> dict[int, np.ndarray]:
+        kept.inside_run(self.folder, name)
+        try:
+            return kept.layers_of(self.run, name, self.labelset)
+        except InputError as error:  # the other heads can be edited
+            self._refused[name] = error
+            return {}
 
     def _recover_log(self) -> None:
         """Drops a torn last line, and adds lines for saved edits whose line was never written."""
@@ -138,9 +138,10 @@ class Session:
         for line in whole.decode().splitlines():
             entry = json.loads(line)
             known[entry["identity"], entry["view"]] = entry["digest"]
-        for name, layers in self._layers.items():
-            for view, layer in layers.items():
-                if known.get((name, view)) != _digest(layer):
+        for name in self.names:
+            drawn = {} if name in self._refused else kept.read_drawn(self.run, name, self.labelset)
+            for view, layer in drawn.items():
+                if known.get((name, view)) != kept.digest(layer):
                     self._write_line(name, view, layer, {"recovered": True})
 
     def _look_at(self, name: str) -> None:
@@ -154,11 +155,9 @@ class Session:
         with self._lock:
             found = self._sights.get(name)
         if found is None:
+            if name in self._refused:
+                raise self._refused[name]
             found = self._sources[name].look()
-            for view, layer in self._layers[name].items():
-                if view >= len(found.labels) or layer.shape != found.labels.shape[1:]:
-                    what, shape = f"{self.folder / name}/{view:03d}.png", found.labels.shape
-                    raise InputError(what, wanted=f"an edit of one of {shape} (another run's?)", got=layer.shape)
             with self._lock:
                 self._sights[name] = found
         return found
@@ -179,11 +178,14 @@ class Session:
             return self._ready[name]
 
     def _make_ready(self, name: str) -> Ready:
+        if name in self._refused:
+            raise self._refused[name]
+        self._bases[name] = kept.label_stamp(self.run, name)
         made = self._sources[name].ready()
         with self._lock:
             layers = dict(self._voted[name])
         edit_all(made.head, layers)
-        if _written(self.folder, name) != _stamp(layers):  # a kill came between
+        if not kept.is_voted_on(self.run, name, layers):  # a kill came between, or another fit
             self._unwritten[name] = made.head
             self._write_masks(name)
         return made
@@ -253,90 +255,29 @@ class Session:
             return self._write_line(name, view, latest, about)
 
     def _write_layer(self, name: str, view: int, layer: np.ndarray) -> None:
-        path = inside_run(self.folder, f"{name}/{view:03d}.png")
+        kept.write_drawn(self.run, name, view, layer, self.labelset)
         if (layer == UNTOUCHED).all():
             self._layers[name].pop(view, None)
-            path.unlink(missing_ok=True)
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, encode(layer, self._palette, {"classes": " ".join(self.labelset.names)}))
-        self._layers[name][view] = layer
+        else:
+            self._layers[name][view] = layer
 
     def _write_masks(self, name: str) -> None:
-        path = inside_run(self.folder, f"{name}.npz")
         with self._lock:
             head = self._unwritten.pop(name, None)
             if head is None:  # a later vote was written in its place
                 return
-            if not head.layers:  # all was taken back: the label stage's masks stand
-                path.unlink(missing_ok=True)
-                return
-            refined = np.stack([head.mask(v) for v in range(len(head.masks))])
-            confidence, rows, stamp = head.confidence.copy(), head.rows.copy(), _stamp(head.layers)
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, refined=refined, confidence=confidence, rows_refined=rows, layers=stamp)
-        write_bytes(path, buffer.getvalue())
+            vote = kept.vote_of(head, self._bases[name])
+        kept.write_vote(self.run, name, vote)
 
     def _write_line(self, name: str, view: int, layer: np.ndarray, about: dict) -> dict:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         entry = {"time": now, "identity": name, "view": view, "pixels": int((layer != UNTOUCHED).sum())}
-        entry |= about | {"digest": _digest(layer)}
+        entry |= about | {"digest": kept.digest(layer)}
         with self.log.open("ab") as file:
             file.write((json.dumps(entry) + "\n").encode())
             file.flush()
             os.fsync(file.fileno())
         return entry
-
-
-def read_layers(folder: Path, name: str, labelset: LabelSet) -> dict[int, np.ndarray]:
-    """What was said about a head, view by view, from the folder `edits`.
-
-    Raises:
-        InputError: naming the file that is damaged or holds another class.
-    """
-    layers = {}
-    for path in sorted(inside_run(folder, name).glob("[0-9]*.png")):
-        layer = decode(path.read_bytes(), str(path)).ids
-        labelset.check(layer, str(path))
-        layers[int(path.stem)] = layer
-    return layers
-
-
-def voted_labels(run: Path, name: str, labelset: LabelSet) -> dict[str, np.ndarray]:
-    """What the label stage names "refined", "confidence" and "rows_refined", after the edits; empty without edits.
-
-    Raises:
-        InputError: edits whose vote a kill cut short; opening the editor makes up for it.
-    """
-    folder = run / "edits"
-    layers = read_layers(folder, name, labelset)
-    path, stamp = inside_run(folder, f"{name}.npz"), _written(folder, name)
-    if stamp != _stamp(layers):
-        raise InputError(str(path), wanted="the vote on what was saved (open the editor once)", got=repr(stamp))
-    if not layers:
-        return {}
-    with np.load(path, allow_pickle=False) as data:
-        return {key: data[key] for key in data.files if key != "layers"}
-
-
-def _written(folder: Path, name: str) -> str:
-    """The `_stamp` of the layers whose vote lies on disk; of none if no file does."""
-    path = inside_run(folder, f"{name}.npz")
-    if not path.is_file():
-        return _stamp({})
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return str(data["layers"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # somebody else's damage, to be voted on again
-        return "damaged"
-
-
-def _stamp(layers: dict[int, np.ndarray]) -> str:
-    return " ".join(f"{view}:{_digest(layer)}" for view, layer in sorted(layers.items()))
-
-
-def _digest(layer: np.ndarray) -> str:
-    return hashlib.sha256(layer.tobytes()).hexdigest()[:16]
 
 
 def _effect(layer: np.ndarray, before: np.ndarray, outcome: Outcome, labelset: LabelSet) -> dict:
@@ -354,11 +295,3 @@ def _effect(layer: np.ndarray, before: np.ndarray, outcome: Outcome, labelset: L
         "gaussians": outcome.gaussians,
         "revote_seconds": round(outcome.seconds, 3),
     }
-
-
-def inside_run(folder: Path, name: str) -> Path:
-    """A path below a folder, symbolic links followed; InputError for anything that leads out of it."""
-    path = inside(folder, name, f"{folder}: {name!r}")
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise InputError(f"{folder}: {name!r}", wanted="a path inside the folder", got=str(path.resolve()))
-    return path

@@ -78,6 +78,7 @@ def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConf
 def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunConfig) -> None:
     """An auxiliary set of refined photographs and labelled renders."""
     labelset = labelset_in(labelled)
+    stages.check_edits(labelled, labelset)
     edits = [path for path in (labelled.parent / "edits",) if path.is_dir()]
     wanted = fingerprint(captures, fitted, labelled, *edits, config.size, config.views, config.mask, config.seed)
     if finished(out, wanted) is not None:

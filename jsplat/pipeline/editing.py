@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from jsplat.capture import Capture, capture_folders, identity_of, read_capture, read_json
 from jsplat.checkpoint import load_scenes
+from jsplat.devices import own_share, wait_for_hosts
 from jsplat.edit import (
     EditConfig,
     Looks,
@@ -21,17 +23,23 @@ from jsplat.edit import (
     SimulationConfig,
     Source,
     Subject,
+    edit_all,
     expected_gains,
+    kept,
     prepare,
     simulate,
 )
-from jsplat.errors import InputError
+from jsplat.errors import InputError, Stopped
 from jsplat.labels import MaskConfig, SharpenConfig, VoteConfig, pose_prior
 from jsplat.labels.masks import Rule
 from jsplat.labelset import LabelSet
+from jsplat.listing import Listed
 from jsplat.pipeline import stages
-from jsplat.pipeline.stage import load_arrays
+from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.stage import load_arrays, until_seen
+from jsplat.progress import Progress, log
 from jsplat.raster import sh_colors
+from jsplat.unfinished import STOP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +147,46 @@ def serve(path: Path, captures: Path | None, port: int, config: EditConfig, queu
         print()
     finally:
         opened.close()
+
+
+def check_drawn(out: Path, listed: list[Listed], labelset: LabelSet) -> None:
+    """InputError, before anything is done, where people drew what cannot be used on the views as they will be read."""
+    touched = kept.drawn_on(out)
+    for one in (one for one in listed if one.identity in touched):
+        drawn = kept.read_drawn(out, one.identity, labelset)
+        for view, layer in kept.in_size(drawn, one.shape, str(out / kept.FOLDER / one.identity)).items():
+            if layer.shape != drawn[view].shape:
+                (high, wide), (h, w) = drawn[view].shape, layer.shape
+                print(f"{one.identity}, view {view}: drawn at {wide}x{high} pixels, used at {w}x{h}", file=sys.stderr)
+
+
+def vote_again(out: Path, listed: list[Listed], labelset: LabelSet, config: RunConfig) -> None:
+    """Votes on what people drew wherever the vote on disk is not one on that and on the run's stage "label".
+
+    Hosts share the heads; returns when all votes are there.
+    """
+    touched = kept.drawn_on(out)
+    listed = [one for one in listed if one.identity in touched]
+    names = {one.identity: one.path for one in listed}
+    run = Run(out, names, config.size, config.vote, Settings(labelset, config.sharpen, config.mask, config.edit))
+
+    def waits(one: Listed) -> bool:
+        return not kept.is_voted_on(out, one.identity, kept.layers_of(out, one.identity, labelset))
+
+    waiting = [one for one in own_share(listed) if waits(one)]
+    progress = Progress("votes on edits", len(waiting))
+    for one in waiting:
+        if STOP.is_set():
+            raise Stopped(f"stopped before the vote on the edits of {one.identity}")
+        base, layers = kept.label_stamp(out, one.identity), kept.layers_of(out, one.identity, labelset)
+        head = ready(run, one.identity, one.read()).head
+        edit_all(head, layers)
+        kept.write_vote(out, one.identity, kept.vote_of(head, base))
+        log("edits voted on again", identity=one.identity, views=sorted(layers))
+        progress.advance()
+    wait_for_hosts(f"{out}: edits are voted on")
+    for one in listed:
+        until_seen(out / kept.FOLDER / f"{one.identity}.npz", lambda one=one: not waits(one))
 
 
 def edits_of(run: Run, identities: list[str], config: SimulationConfig) -> dict:

@@ -66,6 +66,7 @@ def _run(
         if one.labelset is not None and one.labelset.names != teacher.labelset.names:
             wanted = str(teacher.labelset.names)
             raise InputError(f"capture {one.identity}: classes", wanted=wanted, got=one.labelset.names)
+    editing.check_drawn(out, listed, teacher.labelset)
     replay_path = replay_path or _trained_on(parser_path)
     replay = read_training_set(replay_path, config.size, config.dataset)
     source = fingerprint(captures_path, parser_path, config.size, config.seed, truth)
@@ -96,6 +97,7 @@ def _run(
         lambda f: stages.label_captures(with_scenes, fitted, first, teacher.labelset, config, f),
         "fit",
     )
+    editing.vote_again(out, stages.sound(with_scenes, labelled), teacher.labelset, config)
     edited = out / "edits"
     chosen = [to_json(config.views), config.unseen, config.taught]
     shown = [*chosen, *([fingerprint(edited)] if edited.is_dir() else [])]

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +89,7 @@ def stage(folder: Path, wanted: str, config: object, seed: int) -> Iterator[Path
                 if stage_name(older) == folder.name:
                     shutil.rmtree(older)
         wait_for_hosts(f"{work} has its name")
-        _see(folder, wanted)
+        until_seen(folder, lambda: finished(folder, wanted) is not None)
 
 
 @contextlib.contextmanager
@@ -115,13 +115,13 @@ def alone(lock: Path, wanted: str) -> Iterator[None]:
         yield
 
 
-def _see(folder: Path, wanted: str) -> None:
-    """Waits until a shared file system shows this host what the first one has renamed."""
+def until_seen(path: Path, is_there: Callable[[], bool]) -> None:
+    """Waits until a shared file system shows this host what another one has written."""
     for _ in range(SEEN_AFTER):
-        if finished(folder, wanted) is not None:
+        if is_there():
             return
         time.sleep(1)
-    raise InputError(str(folder), wanted="a folder that all hosts share", got=f"not seen within {SEEN_AFTER} s")
+    raise InputError(str(path), wanted="a folder that all hosts share", got=f"not seen within {SEEN_AFTER} s")
 
 
 def stage_name(work: Path) -> str:

@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import json
+import os
 import queue
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from jsplat.blocks import Devices, on_first
 from jsplat.capture import Capture
 from jsplat.checkpoint import save_scenes, saved_scenes, scene_in
 from jsplat.devices import is_first_host, own_share, wait_for_hosts, workers
-from jsplat.edit import voted_labels
+from jsplat.edit import check_votes, voted_labels
 from jsplat.errors import InputError
 from jsplat.fit import Refused, Waiting, fit_batches, mean_curve
 from jsplat.folder import write_json
@@ -271,8 +272,25 @@ def label_captures(
 
 
 def labels_of(labelled: Path, identity: str, labelset: LabelSet) -> dict[str, np.ndarray]:
-    """What the label stage of a run knows about a head, with what people corrected since."""
-    return load_arrays(labelled / f"{identity}.npz") | voted_labels(labelled.parent, identity, labelset)
+    """What a folder of `label` knows about a head; in a run, with what people corrected since.
+
+    Raises:
+        InputError: no vote on what they drew and on this geometry is there (`jsplat.edit.check_vote`).
+    """
+    run = _run_of(labelled)
+    return load_arrays(labelled / f"{identity}.npz") | (voted_labels(run, identity, labelset) if run else {})
+
+
+def check_edits(labelled: Path, labelset: LabelSet) -> None:
+    """InputError as of `labels_of` for anybody, before anything is done."""
+    if run := _run_of(labelled):
+        check_votes(run, labelset)
+
+
+def _run_of(labelled: Path) -> Path | None:
+    """The run whose stage "label" a folder is. Edits lie beside that stage; other folders beside them are strangers."""
+    path = Path(os.path.abspath(labelled))
+    return path.parent if path.name == "label" else None
 
 
 @dataclasses.dataclass(frozen=True)
