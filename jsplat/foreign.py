@@ -2,6 +2,8 @@
 one way to say which files a reader passes over."""
 
 import collections
+import math
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -101,3 +103,57 @@ def tell_passed_over(where: str, kinds: Mapping[str, int]) -> None:
     if kinds:
         line = f"passed over {some_of([f'{count} {kind}' for kind, count in kinds.items()])}"
         tell("passed over", where, line, files=dict(kinds))
+
+
+def passed_over(folder: Path, used: Iterable[Path]) -> dict[str, int]:
+    """How many files of what kind are not used, the most frequent first.
+
+    Looked at are the folders that hold something used, those above them up to `folder`, and the files directly in
+    their other subfolders, which are named; hidden folders count as one.
+    """
+    used = set(used)
+    busy = {path.parent for path in used} | {folder}
+    near = {above for place in busy for above in (place, *place.parents) if above.is_relative_to(folder)}
+    kinds: collections.Counter[str] = collections.Counter()
+    for directory in sorted(near):
+        for path in _entries(directory):
+            if not path.is_dir():
+                place = "" if directory in busy else f" in {directory.relative_to(folder).as_posix()}"
+                kinds[kind_of(path) + place] += path not in used
+            elif path.name.startswith(".") or is_litter(path.name):
+                kinds[f"folder {path.name}"] += 1
+            elif path not in near:
+                place = path.relative_to(folder).as_posix()
+                kinds.update(f"{kind_of(below)} in {place}" for below in _entries(path) if not below.is_dir())
+    return {kind: count for kind, count in kinds.most_common() if count}
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return sorted(map(directory.joinpath, os.listdir(directory)))
+    except OSError:  # not ours to read; what lies there is not used either
+        return []
+
+
+def check_missing(missing: Sequence[tuple[str, str]], there: int, share: float, setting: str) -> None:
+    """InputError if more of the listed pictures are missing than may be.
+
+    Args:
+        missing: (file and field that lists it, file name) of each.
+        there: how many are not.
+        share: of all, that may be missing.
+        setting: its name on the command line.
+    """
+    gone = len(missing)
+    if gone > share * (gone + there) + 1e-9:
+        advice = f"`--set {setting}={math.ceil(100 * gone / (gone + there)) / 100:g}` goes on without them"
+        got = f"no file {missing[0][1]} ({gone} of {gone + there} listed pictures are missing; {advice})"
+        raise InputError(missing[0][0], wanted="an image", got=got)
+
+
+def tell_missing(where: str, missing: Sequence[tuple[str, str]], there: int) -> None:
+    """Says how many listed pictures are missing (see `check_missing`), and their names, if any."""
+    if missing:
+        names = [name for _, name in missing]
+        line = f"missing and left out: {len(names)} of {len(names) + there} listed pictures: {some_of(names)}"
+        tell("missing", where, line, names=names)

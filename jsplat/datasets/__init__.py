@@ -16,6 +16,7 @@ from jsplat.datasets.celebamask import COMPOSITIONS, list_celebamask
 from jsplat.datasets.listing import SPLITS, Listing, Sample, kind_of, list_split_folders
 from jsplat.datasets.sides import Sides, SidesConfig, doubled, opinions, side_convention, vote
 from jsplat.errors import InputError
+from jsplat.foreign import check_missing, tell_missing, tell_passed_over
 from jsplat.labelset import IGNORE, LabelSet
 from jsplat.labeltables import LABEL_SETS, label_set, relabel, swapped, usual_choices
 from jsplat.png import decode
@@ -55,6 +56,8 @@ class DatasetConfig:
         sides: "named" (as `jsplat.labeltables` names them) or "swapped" (the files say it the other way round).
         checked: pictures whose sides are compared with the names before training starts; 0 for none.
         gigabytes: what the set may take in memory.
+        missing: largest share of the listed pictures whose photograph or label map may be missing, 0 to 1; they are
+            left out, counted and named.
     """
 
     kind: str = "auto"
@@ -65,6 +68,7 @@ class DatasetConfig:
     sides: str = "named"
     checked: int = 200
     gigabytes: float = 8.0
+    missing: float = 0.0
 
     def __post_init__(self):
         kinds = ("auto", *(k for k in LABEL_SETS if not k.startswith("celebamask-hq-")))
@@ -76,10 +80,12 @@ class DatasetConfig:
         if self.limit < 0 or self.checked < 0 or self.gigabytes <= 0:
             got = (self.limit, self.checked, self.gigabytes)
             raise InputError("dataset.limit, checked, gigabytes", wanted=">= 0, >= 0, > 0", got=got)
+        if not 0 <= self.missing <= 1:
+            raise InputError("dataset.missing", wanted="a share from 0 to 1", got=self.missing)
 
 
 def list_dataset(path: Path, config: DatasetConfig = DatasetConfig()) -> Listing:
-    """The samples of a public set, none of them read yet.
+    """The samples of a public set, none of them read yet; what is missing or passed over is said on stderr.
 
     Raises:
         InputError: the folder has no layout that is known, or names what is wrong with it.
@@ -92,6 +98,11 @@ def list_dataset(path: Path, config: DatasetConfig = DatasetConfig()) -> Listing
         listing = list_celebamask(path, config.split, config.composition)
     else:
         listing = list_split_folders(path, kind, config.split)
+    check_missing(listing.missing, len(listing.samples), config.missing, "dataset.missing")
+    if not listing.samples:
+        raise InputError(str(path), wanted="labelled pictures", got=f"none, {len(listing.missing)} are missing")
+    tell_missing(path.name, listing.missing, len(listing.samples))
+    tell_passed_over(path.name, listing.passed_over)
     listing = dataclasses.replace(listing, samples=tuple(spread(listing.samples, config.limit)))
     return _swapped(listing) if config.sides == "swapped" else listing
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jsplat.datasets.listing import Listing, Sample
 from jsplat.errors import InputError
+from jsplat.foreign import is_litter, kinds_of, text_of
 from jsplat.labelset import CELEBAMASK_HQ
 from jsplat.labeltables import CELEBAMASK_HQ_FARL, CELEBAMASK_HQ_OFFICIAL
 
@@ -26,27 +27,31 @@ _MAPPING, _PARTITION, _POSE = (
 
 
 def _rows(path: Path, wanted: str) -> list[list[str]]:
+    where = f"{path.parent.name}/{path.name}"
     try:
-        return [line.split() for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path.parent.name}/{path.name}", wanted=wanted, got=error) from error
+        return [line.split() for line in text_of(path.read_bytes(), where).splitlines() if line.strip()]
+    except OSError as error:
+        raise InputError(where, wanted=wanted, got=error) from error
 
 
-def _masks(path: Path) -> dict[int, dict[str, Path]]:
-    """Picture -> part -> file, from one look into each folder."""
+def _masks(path: Path) -> tuple[dict[int, dict[str, Path]], list[Path]]:
+    """Picture -> part -> file, from one look into each folder; and the other files."""
     found: dict[int, dict[str, Path]] = {}
+    others = []
     for folder in sorted(path.iterdir()):
         if not folder.is_dir():
+            others.append(folder)
             continue
         for entry in os.scandir(folder):
             number, _, part = entry.name.removesuffix(".png").partition("_")
-            if not entry.name.endswith(".png"):
+            if not entry.name.endswith(".png") or is_litter(entry.name):
+                others.append(Path(entry.path))
                 continue
             if not number.isdecimal() or part not in CELEBAMASK_HQ.names[1:]:
                 wanted = f"NUMBER_PART.png with a part among {', '.join(CELEBAMASK_HQ.names[1:])}"
                 raise InputError(f"{_MASKS}/{folder.name}/{entry.name}", wanted=wanted, got=repr(part or number))
             found.setdefault(int(number), {})[part] = Path(entry.path)
-    return found
+    return found, others
 
 
 def _partition(path: Path) -> dict[int, str]:
@@ -90,7 +95,7 @@ def _poses(path: Path) -> dict[str, tuple[float, float]]:
 def list_celebamask(path: Path, split: str, composition: str) -> Listing:
     """Samples of CelebAMask-HQ.
 
-    A part without a file is not in the picture; a picture without any is an error. Splits are those of CelebA.
+    A part without a file is not in the picture; a picture without any is passed over. Splits are those of CelebA.
 
     Args:
         path: the folder with CelebA-HQ-img and CelebAMask-HQ-mask-anno.
@@ -101,15 +106,21 @@ def list_celebamask(path: Path, split: str, composition: str) -> Listing:
         wanted = f"one of {', '.join(COMPOSITIONS)}"
         raise InputError("dataset.composition", wanted=wanted, got=repr(composition))
     splits = {} if split == "all" else _partition(path)
-    poses, samples = _poses(path), []
-    for number, parts in sorted(_masks(path / _MASKS).items()):
+    poses, samples, missing = _poses(path), [], []
+    masks, others = _masks(path / _MASKS)
+    there = set(os.listdir(path / _IMAGES)) if (path / _IMAGES).is_dir() else set()
+    others += [path / _IMAGES / name for name in there - {f"{number}.jpg" for number in masks}]
+    for number, parts in sorted(masks.items()):
         if split != "all" and number not in splits:
             raise InputError(f"{path.name}/{_MAPPING}", wanted=f"a line for picture {number}", got="none")
         if split == "all" or splits[number] == split:
             image = path / _IMAGES / f"{number}.jpg"
+            if image.name not in there:
+                missing.append((f"{_IMAGES}/{image.name}", image.name))
+                continue
             order = tuple((part, parts[part]) for part in COMPOSITIONS[composition] if part in parts)
             yaw, pitch = poses.get(image.name, (math.nan, math.nan))
             samples.append(Sample(str(number), image, order, yaw, pitch))
-    if not samples:
+    if not samples and not missing:
         raise InputError(f"{path.name}/{_MASKS}", wanted=f"masks of pictures of split {split}", got="none")
-    return Listing("celebamask-hq", CELEBAMASK_HQ, tuple(samples))
+    return Listing("celebamask-hq", CELEBAMASK_HQ, tuple(samples), tuple(missing), kinds_of(others))

@@ -1,11 +1,13 @@
 """Which pictures and masks a folder of public face-parsing data holds, without reading any of them."""
 
+import collections
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from jsplat.errors import InputError
+from jsplat.foreign import passed_over, without_litter
 from jsplat.labelset import LabelSet
 from jsplat.labeltables import LABEL_SETS
 
@@ -33,46 +35,51 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """A set before its pictures are read: what its ids mean, and its samples sorted by name."""
+    """A set before its pictures are read.
+
+    Attributes:
+        kind: which.
+        labelset: what its ids mean.
+        samples: sorted by name.
+        missing: (the file that asks for it, file name) of label maps without a photograph, and the other way round.
+        passed_over: how many other files of what kind lie there.
+    """
 
     kind: str
     labelset: LabelSet
     samples: tuple[Sample, ...]
+    missing: tuple[tuple[str, str], ...] = ()
+    passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
-def _pairs(images: list[Path], mask_of: Callable[[Path], Path], prefix: str = "") -> list[Sample]:
-    found = []
-    for image in sorted(images):
-        mask = mask_of(image)
-        if not mask.is_file():
-            raise InputError(
-                f"{image.parent.name}/{image.name}", wanted=f"its label map {mask.name}", got="no such file"
-            )
-        found.append(Sample(f"{prefix}{image.stem}", image, (("", mask),)))
-    return found
+@dataclasses.dataclass(frozen=True)
+class _Pairs:
+    """How photographs and label maps of one stem are called.
+
+    Attributes:
+        looks: whether one folder of a set looks like this; a set has such folders for its splits, or is one.
+        image, label: ends of the files' names.
+        images, labels: folders; none is the one itself.
+    """
+
+    looks: Callable[[Path], bool]
+    image: str
+    label: str
+    images: str = ""
+    labels: str = ""
+
+    def stems(self, folder: Path) -> tuple[set[str], set[str]]:
+        """Of photographs and of label maps."""
+        labels = {p.name.removesuffix(self.label) for p in _files(folder / self.labels, f"*{self.label}")}
+        images = {p.name.removesuffix(self.image) for p in _files(folder / self.images, f"*{self.image}")}
+        if self.label.endswith(self.image) and not self.images:
+            # Other pictures may lie between those of FaceSynthetics, whose names are numbers.
+            images = {x for x in images if x in labels or x.isdigit()}
+        return images, labels
 
 
-def _numbered(path: Path) -> list[Path]:
-    return [p for p in path.glob("*.png") if p.with_name(f"{p.stem}_seg.png").is_file() or p.stem.isdigit()]
-
-
-def _lapa(path: Path, prefix: str) -> list[Sample]:
-    return _pairs(list((path / "images").glob("*.jpg")), lambda p: path / "labels" / f"{p.stem}.png", prefix)
-
-
-def _helen(path: Path, prefix: str) -> list[Sample]:
-    def mask(p: Path) -> Path:
-        return p.with_name(p.name.replace("_image.jpg", "_label.png"))
-
-    return _pairs(list(path.glob("*_image.jpg")), mask, prefix)
-
-
-def _ibug(path: Path, prefix: str) -> list[Sample]:
-    return _pairs(list(path.glob("*.jpg")), lambda p: p.with_suffix(".png"), prefix)
-
-
-def _facesynthetics(path: Path, prefix: str) -> list[Sample]:
-    return _pairs(_numbered(path), lambda p: p.with_name(f"{p.stem}_seg.png"), prefix)
+def _files(path: Path, pattern: str) -> list[Path]:
+    return without_litter(path.glob(pattern))
 
 
 # Folders of images and labels, and pictures beside masks, are common: LaPa's and iBugMask's must also be named a split.
@@ -81,24 +88,23 @@ def _is_lapa(path: Path) -> bool:
 
 
 def _is_helen(path: Path) -> bool:
-    return any(path.glob("*_label.png"))
+    return bool(_files(path, "*_label.png"))
 
 
 def _is_facesynthetics(path: Path) -> bool:
-    return any(path.glob("*_seg.png"))
+    return bool(_files(path, "*_seg.png"))
 
 
 def _is_ibug(path: Path) -> bool:
-    pictures = any(path.glob("*.jpg")) and any(path.glob("*.png"))
+    pictures = bool(_files(path, "*.jpg") and _files(path, "*.png"))
     return path.name in SPLITS[:3] and pictures and not _is_helen(path)
 
 
-# Kind -> (does one folder of it look like this, its samples); a set has such folders for its splits, or is one.
 _FOLDERS = {
-    "lapa": (_is_lapa, _lapa),
-    "helen": (_is_helen, _helen),
-    "facesynthetics": (_is_facesynthetics, _facesynthetics),
-    "ibugmask": (_is_ibug, _ibug),
+    "lapa": _Pairs(_is_lapa, ".jpg", ".png", "images", "labels"),
+    "helen": _Pairs(_is_helen, "_image.jpg", "_label.png"),
+    "facesynthetics": _Pairs(_is_facesynthetics, ".png", "_seg.png"),
+    "ibugmask": _Pairs(_is_ibug, ".jpg", ".png"),
 }
 
 
@@ -111,7 +117,7 @@ def kind_of(path: Path) -> str | None:
     if (path / "CelebAMask-HQ-mask-anno").is_dir():
         return "celebamask-hq"
     for folder in (path, *(path / split for split in SPLITS[:3])):
-        found = next((kind for kind, (looks, _) in _FOLDERS.items() if folder.is_dir() and looks(folder)), None)
+        found = next((kind for kind, one in _FOLDERS.items() if folder.is_dir() and one.looks(folder)), None)
         if found:
             return found
     return None
@@ -126,10 +132,10 @@ def list_split_folders(path: Path, kind: str, split: str) -> Listing:
         split: one of `SPLITS`.
 
     Raises:
-        InputError: there is no such split, it is empty, or a picture has no label map.
+        InputError: there is no such split, or it is empty.
     """
-    looks, samples = _FOLDERS[_like(kind)]
-    if looks(path):
+    pairs = _FOLDERS[_like(kind)]
+    if pairs.looks(path):
         folders = [(path, "")]
     else:
         there = [s for s in SPLITS[:3] if (path / s).is_dir()]
@@ -137,7 +143,23 @@ def list_split_folders(path: Path, kind: str, split: str) -> Listing:
         if not chosen:
             raise InputError(f"{path.name}: split", wanted=f"one of {', '.join([*there, 'all'])}", got=repr(split))
         folders = [(path / s, f"{s}/") for s in chosen]
-    found = [sample for folder, prefix in folders for sample in samples(folder, prefix)]
-    if not found:
+    samples, missing, kinds = [], [], collections.Counter()
+    for folder, prefix in folders:
+        images, labels = pairs.stems(folder)
+        used = set()
+        for stem in sorted(labels.union(images)):
+            image, label = (
+                folder / pairs.images / f"{stem}{pairs.image}",
+                folder / pairs.labels / f"{stem}{pairs.label}",
+            )
+            used |= {image, label}
+            if stem not in labels:
+                missing.append((f"{image.parent.name}/{image.name}", label.name))
+            elif stem not in images:
+                missing.append((f"{label.parent.name}/{label.name}", image.name))
+            else:
+                samples.append(Sample(f"{prefix}{image.stem}", image, (("", label),)))
+        kinds.update(passed_over(folder, used))
+    if not samples and not missing:
         raise InputError(str(path), wanted=f"labelled pictures laid out as {kind}", got="none")
-    return Listing(kind, LABEL_SETS[kind], tuple(found))
+    return Listing(kind, LABEL_SETS[kind], tuple(samples), tuple(missing), dict(kinds.most_common()))

@@ -11,9 +11,10 @@ from jsplat.capture import Capture, write_capture
 from jsplat.devices import cores
 from jsplat.errors import InputError
 from jsplat.folder import new_folder, write_json
+from jsplat.foreign import check_missing
 from jsplat.progress import Progress
 from jsplat.readers import colmap, facescape, nerfstudio, nersemble, photographs, vhap
-from jsplat.readers.account import check_missing, tell_account, used_files
+from jsplat.readers.account import tell_account, used_files
 from jsplat.readers.headframe import HeadFrame, find_head
 from jsplat.readers.rectify import Rectifier, common_lens, imported_cameras
 from jsplat.readers.source import ImportConfig, Photo, Source, stored_size
@@ -53,9 +54,10 @@ def read_source(folder: Path, config: ImportConfig) -> Source:
     """
     layout, folder = detect(folder), folder.resolve()  # "." has no name
     source = LAYOUTS[layout].read(folder, config)
-    check_missing(source, config)
+    check_missing(source.missing, len(source.photos), config.missing, "capture.missing")
     if len(source.photos) < 2:
-        got = f"{len(source.photos)} ({len(source.dropped)} marked as unusable)"
+        missing = f", {len(source.missing)} missing, as {source.missing[0][1]} is" if source.missing else ""
+        got = f"{len(source.photos)} ({len(source.dropped)} marked as unusable{missing})"
         raise InputError(str(folder), wanted="at least 2 usable views", got=got)
     return source
 
