@@ -62,6 +62,14 @@ def test_masks_of_captures_come_back(captures, tmp_path, form):
         np.testing.assert_array_equal(read_capture(tmp_path / "back" / name).labels, small_capture(name).labels)
 
 
+def test_masks_of_nobody_here_are_counted(captures, tmp_path, capfd):
+    size = ("--set", f"size={max(small_capture('ada').images.shape[1:3])}")
+    call("export-masks", captures, tmp_path / "of_two.zip", *size)
+    output = call("import-masks", tmp_path / "of_two.zip", captures / "ada", tmp_path / "back", *size)
+    line = f"of_two.zip: passed over {len(small_capture('eve').images)} masks of no view"
+    assert line in output + capfd.readouterr().err
+
+
 def test_refined_masks_leave_and_arrive_at_their_own_size(captures, tmp_path):
     labels = np.full((3, 4, 6), CELEBAMASK_HQ.id("nose"), np.uint8)
     (tmp_path / "label").mkdir()

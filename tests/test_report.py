@@ -18,7 +18,7 @@ from jsplat.evaluate import agreement, score
 from jsplat.figures import heatmap, lines
 from jsplat.findings import BINS, GROUPS, METHODS, Goals, findings, headline
 from jsplat.labelset import CELEBAMASK_HQ as LABELS
-from jsplat.labelset import IGNORE
+from jsplat.labelset import IGNORE, IGNORE_COLOR
 from jsplat.listing import Listed, list_captures
 from jsplat.parser import Architecture, new_parser
 from jsplat.pictures import PictureRow, Pictures, Turntable, overlay
@@ -239,7 +239,7 @@ def test_overlay_leaves_the_background_and_marks_what_is_ignored():
     mixed = overlay(photo, np.asarray([[0, 1, IGNORE]], np.uint8), LABELS)
     assert mixed[0, 0].tolist() == [100, 100, 100]
     assert mixed[0, 1].tolist() == [round(35 + 0.65 * c) for c in LABELS.colors[1]]
-    assert mixed[0, 2].tolist() == [round(35 + 0.65 * 255)] * 3
+    assert mixed[0, 2].tolist() == [round(35 + 0.65 * c) for c in IGNORE_COLOR]
     with pytest.raises(InputError, match=r"overlay: mask: wanted the photo's size \(1, 3\), got \(1, 2\)"):
         overlay(photo, np.zeros((1, 2), np.uint8), LABELS)
 

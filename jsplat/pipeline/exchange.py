@@ -13,6 +13,7 @@ from jsplat.datasets import Sides, read_training_set, side_convention
 from jsplat.errors import InputError
 from jsplat.exchange import export_masks, import_masks, write_label_ply, write_ply
 from jsplat.folder import new_folder
+from jsplat.foreign import tell_passed_over
 from jsplat.labelset import LabelSet
 from jsplat.pipeline import stages
 from jsplat.pipeline.commands import labelset_in
@@ -49,6 +50,8 @@ def write_masks(path: Path, out: Path, form: str, config: RunConfig) -> None:
 def read_masks(masks: Path, captures: Path, labels: Path | None, out: Path, config: RunConfig) -> None:
     """Captures that carry the masks somebody drew: IDENTITY/VIEW for every view, at the size they are read with.
 
+    Masks of no view of these captures are passed over, and their number is said.
+
     Args:
         labels: a folder that says what classes there are (of `parse` or `label`); the captures' own if None.
     """
@@ -57,6 +60,9 @@ def read_masks(masks: Path, captures: Path, labels: Path | None, out: Path, conf
     if labelset is None:
         raise InputError("import-masks: --labels", wanted="a folder that says what classes there are", got="none")
     drawn = import_masks(masks, labelset)
+    wanted = {f"{capture.identity}/{i:03d}" for capture in read for i in range(len(capture.images))}
+    if drawn.keys() - wanted:
+        tell_passed_over(masks.name, {"masks of no view": len(drawn.keys() - wanted)})
     with new_folder(out) as folder:
         for capture in read:
             names = [f"{capture.identity}/{i:03d}" for i in range(len(capture.images))]
