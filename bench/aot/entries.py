@@ -9,8 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jsplat.kernels.blend import blend_function
+
 CHANNELS = (1, 3, 8, 22, 32, 64)
 PASSES = ("forward", "backward")
+WIDE = (
+    5  # channels of the program in which jax_enable_x64 is set: no other entry's, whose kernels are not compiled again
+)
 # Implementation -> what it is compiled for; XLA's writes no kernels.
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "xla": (),
@@ -26,7 +31,11 @@ CAPACITY = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One pass of one implementation with so many channels, on one architecture."""
+    """One pass of one implementation with so many channels, on one architecture.
+
+    Attributes:
+        of: in `PASSES`; or "x64", both in a program in which jax_enable_x64 is set.
+    """
 
     implementation: str
     of: str
@@ -45,12 +54,12 @@ def entries(implementations: Sequence[str]) -> list[Entry]:
     Raises:
         KeyError: the table does not know one of them.
     """
+    each = [(of, channels) for of in PASSES for channels in CHANNELS] + [("x64", WIDE)]
     return [
         Entry(name, of, channels, architecture)
         for name in implementations
         for architecture in ARCHITECTURES[name]
-        for of in PASSES
-        for channels in CHANNELS
+        for of, channels in each
     ]
 
 
@@ -63,6 +72,9 @@ def call(entry: Entry) -> tuple[Callable[..., Any], tuple[jax.ShapeDtypeStruct, 
     """The function of an entry, and the shapes of its arguments."""
     module = importlib.import_module(f"jsplat.kernels.blend.{entry.implementation}")
     features = jax.ShapeDtypeStruct((IMAGES, COUNT, entry.channels), jnp.float32)
+    if entry.of == "x64":
+        blending = blend_function(SIZE, CAPACITY, entry.channels, entry.implementation)
+        return jax.grad(lambda *args: blending(*args)[0].sum(), range(5)), (*gaussians(), features)
     args = (*gaussians(), features, jax.ShapeDtypeStruct((IMAGES,), jnp.int32))
     if entry.of == "forward":
         return functools.partial(module.forward, size=SIZE, capacity=CAPACITY), args

@@ -25,7 +25,7 @@ def kernels_share(implementation: str, architecture: str) -> dict[str, Any]:
     """Entry -> kernel -> numbers: `Measured`, and the Gaussian-pixel pairs of a thread in one turn of the loop."""
     measured: dict[str, dict[str, Measured]] = {}
     return {
-        entry.name: _attempt(_kernels, entry, measured)
+        entry.name: _attempt(_kernels_in_x64 if entry.of == "x64" else _kernels, entry, measured)
         for entry in entries([implementation])
         if entry.architecture == architecture
     }
@@ -45,6 +45,11 @@ def _kernels(entry: Entry, measured: dict[str, dict[str, Measured]]) -> dict[str
     if not found:
         raise RuntimeError("calls no kernel")
     return {name: dataclasses.asdict(numbers) | {"pairs": _pairs(entry, numbers)} for name, numbers in found.items()}
+
+
+def _kernels_in_x64(entry: Entry, measured: dict[str, dict[str, Measured]]) -> dict[str, Any]:
+    with jax.enable_x64(True):
+        return _kernels(entry, measured)
 
 
 def _pairs(entry: Entry, numbers: Measured) -> float:

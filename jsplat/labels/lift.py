@@ -49,12 +49,11 @@ def _lift(gaussians: Gaussians, seen: tuple[Camera, Array], *, capacity: int) ->
         blank = jnp.zeros((count, picture.shape[-1] + 1))
 
         def paint(features):
-            render = rasterize(gaussians, features, camera, capacity=capacity, shape_channels=0)
-            return render.channels, render.needed
+            return rasterize(gaussians, features, camera, capacity=capacity, shape_channels=0).channels
 
-        _, pull, needed = jax.vjp(paint, blank, has_aux=True)
+        _, pull = jax.vjp(paint, blank)
         (sums,) = pull(jnp.concatenate([picture.astype(jnp.float32), jnp.ones((*picture.shape[:2], 1))], -1))
-        return jnp.where(needed > capacity, jnp.nan, sums)
+        return sums
 
     return over_views(one, seen)
 

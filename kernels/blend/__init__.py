@@ -5,17 +5,21 @@ of `vmap` and `grad` folds into one flat list of images, never a lockstep over t
 module with `forward` and `backward` like those of `xla`: i images, f sets of features, `owner` the set of each image.
 """
 
+import contextlib
 import functools
+import operator
 import typing
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from jsplat.kernels import select
 from jsplat.kernels.blend.images import over_images
 from jsplat.kernels.select import Facts, Implementation
+from jsplat.kernels.tiling import MOST
 
 _HOPPER_OR_BLACKWELL = "an NVIDIA GPU of compute capability 9.0 or 10.x"
 _AMPERE_OR_LATER = "an NVIDIA GPU of compute capability 8.0 or later"
@@ -55,19 +59,28 @@ class Blended(typing.NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def _blend_function(size: tuple[int, int], capacity: int, shape_channels: int, backend: str):
-    """The differentiable blend for one image size and capacity."""
+def blend_function(size: tuple[int, int], capacity: int, shape_channels: int, backend: str):
+    """The differentiable blend for one image size and capacity: image and need of arrays of one dtype."""
     implementation = IMPLEMENTATIONS[backend].load()
 
     def forward(*args):
-        image, needed = implementation.forward(*args, size=size, capacity=capacity)
-        return jnp.where((needed > capacity)[:, None, None, None], jnp.nan, image), needed
+        images = args[-1].shape[0]
+        if images * capacity > MOST:
+            raise ValueError(f"blend: capacity: wanted at most {MOST // images} for {images} images, got {capacity}")
+        with _as_written(args[0].dtype):
+            image, needed = implementation.forward(*args, size=size, capacity=capacity)
+            return _nan_where(needed > capacity, image), needed
 
     def backward(*args):
-        *args, image, grad, owner = args
-        return implementation.backward(
-            *args, owner, image, grad, size=size, capacity=capacity, shape_channels=shape_channels
-        )
+        *args, image, grad, needed, owner = args
+        with _as_written(args[0].dtype):
+            *own, features = implementation.backward(
+                *args, owner, image, grad, size=size, capacity=capacity, shape_channels=shape_channels
+            )
+            # An image that is NaN has no gradients, its features among them; zeros would look like a minimum.
+            over = needed > capacity
+            of_sets = jnp.zeros(features.shape[0], bool).at[owner].max(over)
+            return *(_nan_where(over, x) for x in own), _nan_where(of_sets, features)
 
     run = over_images(forward, gradients=False)
     pull = over_images(backward, gradients=True)
@@ -78,26 +91,44 @@ def _blend_function(size: tuple[int, int], capacity: int, shape_channels: int, b
 
     def blend_fwd(*args):
         image, needed = run(*args)
-        return (image, needed), (args, image)
+        return (image, needed), (args, image, needed)
 
     def blend_bwd(residuals, cotangents):
-        args, image = residuals
-        return pull(*args, image, cotangents[0])
+        args, image, needed = residuals
+        return pull(*args, image, cotangents[0], needed)
 
     blend_images.defvjp(blend_fwd, blend_bwd)
     return blend_images
+
+
+@contextlib.contextmanager
+def _as_written(dtype):
+    """Within the block integers have 32 bits and types are promoted, whatever the program around it asked for."""
+    with jax.enable_x64(dtype == jnp.float64), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def _nan_where(mask, x):
+    return jnp.where(jnp.expand_dims(mask, tuple(range(1, x.ndim))), jnp.nan, x)
 
 
 def _device(x):
     return select.default_device() if isinstance(x, Tracer) else next(iter(x.devices()))
 
 
+def _in_one_dtype(arrays):
+    """Arrays in float64 if one of them is, else in float32: what sums and exponentials need."""
+    arrays = [jnp.asarray(x) for x in arrays]
+    common = jnp.float64 if any(x.dtype == jnp.float64 for x in arrays) else jnp.float32
+    return [x.astype(common) for x in arrays]
+
+
 def blend(
-    means2d: Float[Array, "*b n 2"],
-    conics: Float[Array, "*b n 3"],
-    opacities: Float[Array, "*b n"],
-    depths: Float[Array, "*b n"],
-    features: Float[Array, "*f n c"],
+    means2d: Float[Array | np.ndarray, "*b n 2"],
+    conics: Float[Array | np.ndarray, "*b n 3"],
+    opacities: Float[Array | np.ndarray, "*b n"],
+    depths: Float[Array | np.ndarray, "*b n"],
+    features: Float[Array | np.ndarray, "*f n c"],
     *,
     size: tuple[int, int],
     capacity: int,
@@ -108,29 +139,42 @@ def blend(
 
     Args:
         means2d, conics, opacities, depths: see `jsplat.kernels.tiling.bin_tiles`; the order of depths gets no gradient.
-        features: any number of channels; the leading axes broadcast to those of the others, without a copy.
+        features: any number of channels, also none; the leading axes broadcast to those of the others, without a copy.
         size: (width, height) in pixels.
-        capacity: tile hits an image may need.
+        capacity: tile hits an image may need; times the number of images below 2^31.
         shape_channels: only the first so many channels, depth and alpha send gradients to the geometry; None = all.
         backend: one of `BACKENDS`, or None for the best that works here: `mosaic_gpu` on Hopper and Blackwell, `triton`
             on other NVIDIA GPUs, else, and for float64, `xla`. Arrays that lie on a device decide by it, under `jit`
             the default device does.
 
     Returns:
-        what the images show. An image that needed more than `capacity` is NaN; the others are not affected.
+        what the images show, in float64 if an argument is, else in float32. An image that needed more than
+        `capacity` is NaN, and so are its gradients; the others are not affected. Gradients have the arguments' types.
+
+    Raises:
+        ValueError: shapes that do not fit, an impossible capacity, or a backend that cannot run here.
     """
-    facts = Facts(_device(means2d), means2d.dtype, features.shape[-1])
+    args = _in_one_dtype((means2d, conics, opacities, depths, features))
+    lead, sets, channels = args[2].shape[:-1], args[4].shape[:-2], args[4].shape[-1]
+    _check(lead, sets, channels, shape_channels, capacity)
+    if channels == 0:  # every implementation blends at least one
+        args[4] = jnp.zeros((*args[4].shape[:-1], 1), args[4].dtype)
+    facts = Facts(_device(args[0]), args[0].dtype, args[4].shape[-1])
     backend = select.choose("blend", IMPLEMENTATIONS, backend, facts)
-    lead, channels = opacities.shape[:-1], features.shape[-1]
-    if shape_channels is not None and not 0 <= shape_channels <= channels:
-        raise ValueError(f"blend: shape_channels: wanted 0 to {channels}, got {shape_channels}")
-    sets = features.shape[:-2]
+    if args[2].size == 0:  # no images, or nothing to draw
+        empty = jnp.zeros((*lead, size[1], size[0], channels + 2), facts.dtype)
+        return Blended(empty[..., :-2], empty[..., -1], empty[..., -2], jnp.zeros(lead, jnp.int32))
+    shaping = channels if shape_channels is None else shape_channels
+    function = blend_function(size, operator.index(capacity), shaping, backend)
+    sets = (1,) * (len(lead) - len(sets)) + sets
+    out, needed = function(*args[:4], args[4].reshape(*sets, *args[4].shape[-2:]))
+    return Blended(out[..., :channels], out[..., -1], out[..., -2], needed)
+
+
+def _check(lead, sets, channels, shape_channels, capacity):
     if len(sets) > len(lead) or any(f not in (1, b) for f, b in zip(sets[::-1], lead[::-1])):
         raise ValueError(f"blend: features: wanted leading axes that broadcast to {lead}, got {sets}")
-    if opacities.size == 0:  # no images, or nothing to draw
-        empty = jnp.zeros((*lead, size[1], size[0], channels + 2), features.dtype)
-        return Blended(empty[..., :-2], empty[..., -1], empty[..., -2], jnp.zeros(lead, jnp.int32))
-    function = _blend_function(size, capacity, channels if shape_channels is None else shape_channels, backend)
-    sets = (1,) * (len(lead) - len(sets)) + sets
-    out, needed = function(means2d, conics, opacities, depths, features.reshape(*sets, *features.shape[-2:]))
-    return Blended(out[..., :-2], out[..., -1], out[..., -2], needed)
+    if shape_channels is not None and not 0 <= shape_channels <= channels:
+        raise ValueError(f"blend: shape_channels: wanted 0 to {channels}, got {shape_channels}")
+    if capacity < 1:
+        raise ValueError(f"blend: capacity: wanted 1 or more tile hits an image, got {capacity}")

@@ -62,18 +62,22 @@ def _table(means2d, conics, opacities, depths):
 
 
 def _values(features, owner, count, rows, ids):
-    """What the hits blend: the features of their image's set, depth, and 1 (its blend is alpha)."""
-    whose = owner.at[ids // count].get(mode="fill", fill_value=0) * count + ids % count
-    painted = features.reshape(-1, features.shape[-1])[whose]
+    """What the hits blend: the features of their image's set, depth, and 1 (its blend is alpha).
+
+    An empty slot blends zeros, not some other row: 0 * NaN is NaN.
+    """
+    painted = features.reshape(-1, features.shape[-1])
+    whose = owner.at[ids // count].get(mode="fill", fill_value=features.shape[0]) * count + ids % count
+    painted = painted.at[whose].get(mode="fill", fill_value=0)
     return jnp.concatenate([painted, rows[..., 6:8]], -1)
 
 
-def _block_rows(index, chunks, hits):
-    """Tile and Gaussian ids of one block's chunks."""
+def _block_rows(index, chunks, hits, nobody):
+    """Tile and Gaussian ids of one block's chunks; `nobody` in empty slots."""
     tile, start, length = (lax.dynamic_slice_in_dim(x, index * BLOCK, BLOCK) for x in chunks[:3])
     lane = jnp.arange(CHUNK, dtype=jnp.int32)
-    ids = hits.ids.at[start[:, None] + lane].get(mode="fill", fill_value=0)
-    return tile, jnp.where(lane < length[:, None], ids, -1)
+    ids = hits.ids.at[start[:, None] + lane].get(mode="fill", fill_value=nobody)
+    return tile, jnp.where(lane < length[:, None], ids, nobody)
 
 
 def _local(rows, tile, grid):
@@ -165,12 +169,12 @@ def forward(
     grid = tile_grid(size, TILE)
     hits = bin_tiles(means2d, conics, opacities, depths, size=size, tile=TILE, capacity=capacity)
     chunks = _chunks(hits)
-    table, count = _table(means2d, conics, opacities, depths), opacities.shape[1]
+    table, (images, count) = _table(means2d, conics, opacities, depths), opacities.shape
     tiles = hits.starts.shape[0] - 1
 
     def block(index, state):
         out, carried, last = state
-        tile, ids = _block_rows(index, chunks, hits)
+        tile, ids = _block_rows(index, chunks, hits, images * count)
         rows = table[ids]
         *_, weight, _, carried = _weights(rows, *_offsets(_local(rows, tile, grid)), tile, last, carried)
         # Channels first, and behind a barrier, or XLA would take the transpose into a product that is slow on CPUs.
@@ -215,7 +219,7 @@ def backward(
 
     def block(index, state):
         sums, through, running, last = state
-        tile, ids = _block_rows(index, chunks, hits)
+        tile, ids = _block_rows(index, chunks, hits, images * count)
         rows = table[ids]
         local = _local(rows, tile, grid)
         dx, dy = _offsets(local)

@@ -99,8 +99,7 @@ def bin_tiles(
     counts = jnp.where(jnp.repeat(needed <= capacity, n), counts, 0)
 
     # Depth first over all images at once; slots then come in depth order, which the sort by tile keeps.
-    nearness = lax.bitcast_convert_type(jnp.where(counts > 0, depths, jnp.inf).astype(jnp.float32), jnp.int32)
-    _, order = _sorted(nearness, MOST)
+    order = _by_depth(jnp.where(counts > 0, depths, jnp.inf))
     slots = i * capacity
     offsets = jnp.cumsum(counts[order]) - counts[order]
     # Gaussians without slots come last in the order, so that every mark is another Gaussian's.
@@ -139,6 +138,16 @@ def _tile_box(means2d, conics, opacities, size, tile):
     high = jnp.clip(jnp.floor((means2d + reach - 0.5) / edges) + 1, 0, bounds)
     low, high = (jnp.where(finite[:, None], x, 0).astype(jnp.int32) for x in (low, high))
     return low, high, jnp.where(finite, limit, 0)
+
+
+def _by_depth(depths: Float[Array, " g"]) -> Int[Array, " g"]:
+    """The places of positive depths from near to far, ties in order; bits of positive floats are ordered as they are.
+
+    Depths of 64 bits fill a key of their own, with no room for the place.
+    """
+    if depths.dtype == jnp.float64:
+        return jnp.argsort(depths, stable=True).astype(jnp.int32)
+    return _sorted(lax.bitcast_convert_type(depths.astype(jnp.float32), jnp.int32), MOST)[1]
 
 
 def _sorted(key: Int[Array, " m"], most: int) -> tuple[Int[Array, " m"], Int[Array, " m"]]:

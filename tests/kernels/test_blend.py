@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, blend
-from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, SIZE, Splats, splats
+from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, ROWS, SIZE, Splats, splats
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 from jsplat.kernels.select import Facts, default_device
@@ -161,6 +161,19 @@ def test_image_and_gradients_are_the_references(backend, name):
             assert_gradient_close({key: got}, {key: true})
         else:
             assert not got.any(), f"{key}: a gradient where the reference has none"
+
+
+@pytest.mark.parametrize("backend", sorted({name for name, _ in RUNS}))
+def test_nan_in_hidden_rows_changes_no_bit_of_anything(backend):
+    args = CASES["random"]().arrays()
+    hidden = np.arange(COUNT) >= ROWS
+    depths = args[3].at[0, -1].set(jnp.nan)  # the last one by NaN, the others by an infinite depth
+    poisoned = [jnp.where(hidden.reshape(-1, *[1] * (x.ndim - 2)), jnp.nan, x) for x in args]
+    clean_image, clean = jax.block_until_ready(implementation(backend)(*args))  # two at once stop the interpreter
+    image, found = implementation(backend)(*poisoned[:3], depths, poisoned[4])
+    equal(image, clean_image)
+    equal(found, clean)
+    assert not any(np.asarray(g)[:, hidden].any() for g in found.values())
 
 
 def test_the_cases_are_what_their_names_say():
@@ -359,6 +372,33 @@ def test_only_shape_channels_depth_and_alpha_move_the_geometry(shaping):
 def test_impossible_shape_channels_are_refused(shaping):
     with pytest.raises(ValueError, match=f"blend: shape_channels: wanted 0 to 3, got {shaping}"):
         blend(*CASES["one"]().arrays(), size=SIZE, capacity=CAPACITY, shape_channels=shaping)
+
+
+def drawn(*args):
+    return blend(*args, size=SIZE, capacity=CAPACITY)
+
+
+def test_without_channels_depth_and_alpha_are_left():
+    *args, features = CASES["random"]().arrays()
+    want = drawn(*args, features)
+    got = drawn(*args, features[..., :0])
+    assert got.channels.shape == (1, SIZE[1], SIZE[0], 0)
+    equal((got.alpha, got.depth, got.needed), (want.alpha, want.depth, want.needed))
+    pulled = jax.grad(lambda *x: drawn(*x).alpha.sum(), range(5))
+    found, wanted = pulled(*args, features[..., :0]), pulled(*args, features)
+    assert found[4].shape == (1, COUNT, 0)
+    assert_close(found[:4], wanted[:4], 1e-5, "float32 sums in another order", relative=True)
+
+
+@pytest.mark.parametrize("promotion", ["standard", "strict"])
+def test_gradients_have_the_types_of_their_arguments(promotion):
+    args = list(CASES["random"]().arrays())
+    args[4] = args[4].astype(jnp.bfloat16)
+    args[2] = args[2].astype(jnp.float16)
+    want = drawn(*(x.astype(jnp.float32) for x in args)).channels
+    with jax.numpy_dtype_promotion(promotion):
+        equal(drawn(*args).channels, want)
+        assert [g.dtype for g in gradient_of(drawn)(*args)] == [x.dtype for x in args]
 
 
 # Capacity

@@ -1,0 +1,155 @@
+"""What `blend` does where something is hidden, too much, none at all, or of another type."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bench.aot.target import lowering_for
+from jsplat.kernels.blend import blend, blend_function
+from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, ROWS, SIZE
+from jsplat.kernels.blend.reference import blend_reference
+from tests.close import assert_close
+from tests.kernels.interpreted import ON_DEVICE
+from tests.kernels.test_blend import equal, loss_of, stacked
+
+draw = functools.partial(blend, size=SIZE, capacity=CAPACITY)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_quickly():
+    """Most programs here are run once or twice: the compiler takes most of the time."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", not ON_DEVICE)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+def gradients(function, *args):
+    return jax.grad(lambda *args: loss_of(*function(*args)), range(5))(*args)
+
+
+# Overflow, and NaN in features
+
+
+@jax.jit
+def two_by_two(*args):
+    """Images, and gradients, of two sets of features with two views each, of which one needs too much."""
+    draw = functools.partial(blend, size=SIZE, capacity=ENOUGH)
+    return stacked(*draw(*args)), gradients(draw, *args)
+
+
+ENOUGH = 700  # for all but the layers
+
+
+def views():
+    names = ("one", "opaque_layers", "one_at_the_corner", "random")
+    *rows, features = (np.stack(x).reshape(2, 2, *x[0].shape[1:]) for x in zip(*(CASES[n]().arrays() for n in names)))
+    return *rows, features[:, :1]
+
+
+def test_overflow_gives_gradients_of_nan_to_its_image_and_to_the_features_it_shares():
+    image, (*own, features) = jax.tree.map(np.asarray, two_by_two(*views()))
+    for x in (image, *own):
+        assert np.isnan(x[0, 1]).all()
+        assert np.isfinite(x[0, 0]).all()
+        assert np.isfinite(x[1]).all()
+    assert np.isnan(features[0]).all()
+    assert np.isfinite(features[1]).all()
+
+
+def test_a_set_of_nan_features_leaves_the_other_alone():
+    *rows, features = views()
+    broken = features.copy()
+    broken[0] = np.nan
+    got, want = ([x[1] for x in jax.tree.leaves(two_by_two(*rows, f))] for f in (broken, features))
+    equal(got, want)
+    assert np.asarray(want[0]).any()
+
+
+# Types
+
+
+def test_one_array_in_float64_makes_the_image_float64():
+    with jax.enable_x64(True):
+        args = list(CASES["one"]().arrays())
+        args[1] = args[1].astype(jnp.float64)
+        assert draw(*args).channels.dtype == np.float64
+        shapes = jax.eval_shape(functools.partial(gradients, draw), *args)
+        assert [g.dtype for g in shapes] == [x.dtype for x in args]
+
+
+def test_float64_depths_are_ordered_in_float64():
+    with jax.enable_x64(True):
+        args = list(CASES["random"]().arrays(np.float64))
+        nearness = np.random.default_rng(0).permutation(ROWS)
+        args[3] = args[3].at[0, :ROWS].set(1 + 1e-8 * nearness)  # in float32 they are one
+        want = blend_reference(*args, size=SIZE)[0]
+        assert_close(draw(*args).channels, want, 1e-9, "float64, the same formulas")
+        assert np.abs(draw(*args[:3], args[3].astype(jnp.float32), args[4]).channels - want).max() > 0.1
+
+
+def test_numpy_arrays_are_taken():
+    args = CASES["one"]().arrays()
+    equal(draw(*map(np.asarray, args)).channels, draw(*args).channels)
+
+
+# Settings of JAX
+
+
+def test_jax_enable_x64_changes_nothing_of_float32():
+    args = CASES["one"]().arrays()
+    want = jax.make_jaxpr(functools.partial(gradients, draw))(*args)
+    with jax.enable_x64(True):
+        got = jax.make_jaxpr(functools.partial(gradients, draw))(*args)
+    assert got.out_avals == want.out_avals
+    inner = [[str(e) for e in jaxpr.eqns if "while" in str(e)] for jaxpr in (got, want)]
+    assert inner[0]
+    assert inner[0] == inner[1]
+
+
+@pytest.mark.parametrize("backend", ["mosaic_gpu", "triton"])
+def test_kernels_are_lowered_where_jax_enable_x64_is_set(backend):
+    """That they compile, too, is checked by bench/aot."""
+    blending = blend_function(SIZE, CAPACITY, CHANNELS, backend)
+    with jax.enable_x64(True), lowering_for("NVIDIA H100 80GB HBM3"):
+        args = [jax.ShapeDtypeStruct((1, COUNT, *rest), jnp.float32) for rest in ((2,), (3,), (), (), (CHANNELS,))]
+        traced = jax.jit(jax.grad(lambda *args: blending(*args)[0].sum(), range(5))).trace(*args)
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert "f64" not in text
+
+
+def test_without_jit_the_same_numbers_come_out():
+    args = [x[:, :2] for x in CASES["one"]().arrays()]
+    args[0] = jnp.full_like(args[0], 2.0)
+
+    def found(*args):
+        return jax.grad(lambda *args: blend(*args, size=(4, 4), capacity=4).channels[0, 1, 1].sum(), range(5))(*args)
+
+    want = found(*args)
+    with jax.disable_jit():
+        got = found(*args)
+    assert_close(got, want, 1e-5, "float32, operations one by one")
+    assert np.asarray(want[0]).any()
+
+
+# None, and too many
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"capacity": 0}, "capacity: wanted 1 or more tile hits an image, got 0"),
+        ({"capacity": -8}, "capacity: wanted 1 or more tile hits an image, got -8"),
+        ({"capacity": 2**30}, "capacity: wanted at most 715827882 for 3 images, got 1073741824"),
+        ({"shape_channels": 4}, "shape_channels: wanted 0 to 3, got 4"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(changes, message):
+    names = ("means2d", "conics", "opacities", "depths", "features")
+    args = dict(zip(names, (jnp.concatenate([x] * 3) for x in CASES["one"]().arrays())))
+    with pytest.raises(ValueError, match=re.escape(f"blend: {message}")):
+        blend(**{**args, "size": SIZE, "capacity": CAPACITY, **changes})
