@@ -116,7 +116,8 @@ def _where_they_are(function, gradients):
     spread.def_partition(partition, sharding_rule=rule)
 
     def run(*args):
-        if jax.config.jax_disable_jit:  # then there is no program to divide
+        config: Any = jax.config  # its attributes are defined at run time
+        if config.jax_disable_jit:  # then there is no program to divide
             return alone(*args)
         traced = jax.make_jaxpr(alone)(*(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in args))
         typed = [jax.typeof(x).sharding for x in args]
