@@ -162,3 +162,26 @@ def test_the_names_of_a_drawings_classes_decide(run):
     without = LabelSet(CLASSES.names[:3], CLASSES.colors[:3], CLASSES.names[:3])
     with pytest.raises(InputError, match=r"000\.png: wanted classes among background, left, right, got spot"):
         kept.read_drawn(run, "ball", without)
+
+
+def test_a_drawing_on_a_photograph_that_is_another_view_now_is_named(run, tmp_path, monkeypatch):
+    """As when photographs were added to a capture; its size, noise and brightness may change."""
+    images = spotted.capture().images
+    smaller = images.reshape(len(images), 24, 2, 24, 2, 3).mean((2, 4))
+    noise = np.random.default_rng(0).normal(0, 3, smaller.shape)
+    for same in (images, np.clip(smaller + noise, 0, 255).astype(np.uint8), images // 2 + 20):
+        kept.check_pictures(run, "ball", same)
+    moved = np.roll(images, 1, 0)
+    named = r"ball/000\.png: wanted a drawing on the photograph .*, got another photograph; view 1 is the most like it"
+    with pytest.raises(InputError, match=named):
+        kept.check_pictures(run, "ball", moved)
+    with pytest.raises(InputError, match=named.replace("; view 1 is", "; view 2 is")):
+        kept.check_pictures(run, "ball", np.concatenate([images[[1, 1]], images]))
+    (run / "edits" / "ball" / "000.png").rename(run / "edits" / "ball" / "001.png")
+    with pytest.raises(InputError, match=r"ball/001\.png: .*view 0 is the most like it"):
+        vote_again(run)
+    with pytest.raises(InputError, match=r"view 0 is the most like it"):
+        opened(run, lambda session: session.sight("ball"))
+    path = run / "edits" / "ball" / "001.png"
+    path.write_bytes(encode(spotted.spot(1), np.zeros((256, 3), np.uint8)))  # of an older program: it does not say
+    vote_again(run)

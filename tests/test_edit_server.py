@@ -261,7 +261,7 @@ def test_later_stages_get_the_masks_after_the_vote(run):
     voted = voted_labels(run, "ball", spotted.CLASSES)
     assert set(voted) == {"refined", "confidence", "rows_refined"}
     assert (voted["refined"][1] == SPOT).sum() > 5
-    (run / "edits" / "ball" / "001.png").write_bytes((run / "edits" / "ball" / "000.png").read_bytes())
+    (run / "edits" / "ball" / "001.png").write_bytes(encode(spotted.spot(), np.zeros((256, 3), np.uint8)))
     with pytest.raises(InputError, match=r"ball: wanted a vote on what was drawn .*, got one on other drawings"):
         voted_labels(run, "ball", spotted.CLASSES)
     (run / "edits" / "ball.npz").write_bytes(b"PK, damaged")

@@ -10,6 +10,7 @@ says which (`stamp`); whoever finds another makes it again from the drawings, or
 import functools
 import hashlib
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from jsplat.labelset import IGNORE, LabelSet
 from jsplat.png import decode, encode
 
 FOLDER = "edits"
-CLASSES = "classes"  # the text in a drawing that names its classes
+CLASSES, PICTURE = "classes", "picture"  # texts in a drawing: its classes' names, and what the photograph looks like
+CELLS, ALIKE = 16, 4.0  # how coarsely that is kept, by rows and columns, and how many of 255 levels count as the same
 
 
 def inside_run(folder: Path, name: str) -> Path:
@@ -67,15 +69,46 @@ def _renamed(ids: np.ndarray, names: list[str], labelset: LabelSet, where: str) 
     return table[ids]
 
 
-def write_drawn(run: Path, name: str, view: int, layer: UInt8[np.ndarray, "h w"], labelset: LabelSet) -> None:
-    """Keeps what a person says about a view; UNTOUCHED everywhere takes it back."""
+def check_pictures(run: Path, name: str, images: UInt8[np.ndarray, "v h w 3"]) -> None:
+    """InputError, naming the drawing, where a head's views were counted otherwise when somebody drew on them."""
+    now = None
+    for path in sorted(inside_run(run / FOLDER, name).glob("[0-9]*.png")):
+        text, view = decode(path.read_bytes(), str(path)).text.get(PICTURE, ""), int(path.stem)
+        if not re.fullmatch(rf"[0-9a-f]{{{2 * CELLS**2}}}", text):  # older drawings do not say
+            continue
+        now = np.stack([_coarse(image) for image in images]).astype(int) if now is None else now
+        apart = np.abs(now - np.frombuffer(bytes.fromhex(text), np.uint8)).mean(-1)
+        if apart[view] > ALIKE and apart.argmin() != view:
+            got = f"another photograph; view {apart.argmin()} is the most like it (rename the drawing, or move it away)"
+            raise InputError(str(path), wanted="a drawing on the photograph that is this view now", got=got)
+
+
+def _coarse(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, " c"]:
+    """The mean grey of `CELLS` by `CELLS` parts of a photograph: the same at any size of it."""
+    grey, parts = image.mean(-1), np.ones(1)
+    for axis, side in enumerate(grey.shape):
+        edges = np.arange(CELLS + 1) * side // CELLS
+        grey, parts = np.add.reduceat(grey, edges[:-1], axis), np.multiply.outer(parts, np.maximum(np.diff(edges), 1))
+    return np.round(grey / parts[0]).astype(np.uint8).ravel()
+
+
+def write_drawn(
+    run: Path,
+    name: str,
+    view: int,
+    layer: UInt8[np.ndarray, "h w"],
+    image: UInt8[np.ndarray, "h w 3"],
+    labelset: LabelSet,
+) -> None:
+    """Keeps what a person says about a view, which shows `image`; UNTOUCHED everywhere takes it back."""
     path = inside_run(run / FOLDER, f"{name}/{view:03d}.png")
     if (layer == UNTOUCHED).all():
         path.unlink(missing_ok=True)
         return
     palette = np.concatenate([labelset.colors, np.full((256 - len(labelset), 3), 255)]).astype(np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, encode(layer, palette, {CLASSES: " ".join(labelset.names)}))
+    about = {CLASSES: " ".join(labelset.names), PICTURE: _coarse(image).tobytes().hex()}
+    write_bytes(path, encode(layer, palette, about))
 
 
 def in_size(drawn: dict[int, np.ndarray], shape: tuple[int, ...], where: str) -> dict[int, np.ndarray]:

@@ -158,6 +158,7 @@ class Session:
             if name in self._refused:
                 raise self._refused[name]
             found = self._sources[name].look()
+            kept.check_pictures(self.run, name, found.images)
             with self._lock:
                 self._sights[name] = found
         return found
@@ -180,6 +181,8 @@ class Session:
     def _make_ready(self, name: str) -> Ready:
         if name in self._refused:
             raise self._refused[name]
+        if self._layers[name]:
+            self.sight(name)  # which looks whether the photographs are still those that were drawn on
         self._bases[name] = kept.label_stamp(self.run, name)
         made = self._sources[name].ready()
         with self._lock:
@@ -255,7 +258,7 @@ class Session:
             return self._write_line(name, view, latest, about)
 
     def _write_layer(self, name: str, view: int, layer: np.ndarray) -> None:
-        kept.write_drawn(self.run, name, view, layer, self.labelset)
+        kept.write_drawn(self.run, name, view, layer, self.sight(name).images[view], self.labelset)
         if (layer == UNTOUCHED).all():
             self._layers[name].pop(view, None)
         else:

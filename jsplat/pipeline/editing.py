@@ -179,7 +179,9 @@ def vote_again(out: Path, listed: list[Listed], labelset: LabelSet, config: RunC
         if STOP.is_set():
             raise Stopped(f"stopped before the vote on the edits of {one.identity}")
         base, layers = kept.label_stamp(out, one.identity), kept.layers_of(out, one.identity, labelset)
-        head = ready(run, one.identity, one.read()).head
+        capture = one.read()
+        kept.check_pictures(out, one.identity, capture.images)
+        head = ready(run, one.identity, capture).head
         edit_all(head, layers)
         kept.write_vote(out, one.identity, kept.vote_of(head, base))
         log("edits voted on again", identity=one.identity, views=sorted(layers))
