@@ -79,12 +79,12 @@ def weights_of(work: Raster) -> np.ndarray:
 def _weighted(draw: Callable) -> Callable:
     """Image and gradients of the weighted sum with respect to means, conics, opacities and features."""
 
-    def run(weights, means2d, conics, opacities, depths, features):
-        def loss(means2d, conics, opacities, features):
-            image = draw(means2d, conics, opacities, depths, features)[0]
+    def run(weights, means2d, conic_roots, opacities, depths, features):
+        def loss(means2d, conic_roots, opacities, features):
+            image = draw(means2d, conic_roots, opacities, depths, features)[0]
             return (image * weights).sum(), image
 
-        gradients, image = jax.grad(loss, (0, 1, 2, 3), has_aux=True)(means2d, conics, opacities, features)
+        gradients, image = jax.grad(loss, (0, 1, 2, 3), has_aux=True)(means2d, conic_roots, opacities, features)
         return image, gradients
 
     return run
@@ -159,10 +159,19 @@ def _gsplat(work: Raster, splats: Splats):
     return _peer(work, splats, functools.partial(gsplat.blend, mode=work.mode), "cuda")
 
 
+def with_conics(draw: Callable, means2d, conic_roots, opacities, depths, features, *, size: tuple[int, int]):
+    """What a peer draws, which takes the inverse covariance itself."""
+    import torch
+
+    u, v, w = conic_roots.unbind(-1)
+    return draw(means2d, torch.stack([u * u, u * v, v * v + w * w], -1), opacities, depths, features, size=size)
+
+
 def _peer(work: Raster, splats: Splats, draw: Callable, device: str):
     import torch
 
     args = [torch.tensor(np.array(x), device=device) for x in splats.arrays()]
+    draw = functools.partial(with_conics, draw)
     fixed = torch.tensor(weights_of(work), device=device)
     size = (work.edge, work.edge)
 

@@ -49,6 +49,6 @@ def fitted_splats(images: int, count: int, edge: int, channels: int) -> Splats:
     scene = fitted(images, count)
     cameras = captures(1, VIEWS, SIZE)[0].cameras.resized(edge, edge)[np.arange(images) * 5 % VIEWS]
     view = project(scene.gaussians, cameras)
-    rows = (np.asarray(x, np.float64) for x in (view.means2d, view.conics, view.opacities, view.depths))
+    rows = (np.asarray(x, np.float64) for x in (view.means2d, view.conic_roots, view.opacities, view.depths))
     features = np.random.default_rng(0).uniform(0, 1, (images, count, channels))
     return Splats(*rows, features)

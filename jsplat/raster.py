@@ -34,9 +34,15 @@ class Projection:
     """Gaussians on an image plane; see `jsplat.kernels.tiling.bin_tiles` for units."""
 
     means2d: Float[Array, "*b n 2"]
-    conics: Float[Array, "*b n 3"]
+    conic_roots: Float[Array, "*b n 3"]
     opacities: Float[Array, "*b n"]
     depths: Float[Array, "*b n"]
+
+    @property
+    def conics(self) -> Float[Array, "*b n 3"]:
+        """(a, b, c) of the inverse covariances [[a, b], [b, c]]; a needle's lose in float32 what its roots keep."""
+        u, v, w = jnp.moveaxis(self.conic_roots, -1, 0)
+        return jnp.stack([u * u, u * v, v * v + w * w], -1)
 
 
 def rotation_matrices(quats: Float[Array, "*b 4"]) -> Float[Array, "*b 3 3"]:
@@ -81,11 +87,12 @@ def project(gaussians: Gaussians, camera: Camera, *, antialiased: bool = False) 
     bare = (jnp.cross(u, v) ** 2).sum(-1)
     determinant = bare + LOW_PASS * (xx + yy + LOW_PASS)
     xx, yy = xx + LOW_PASS, yy + LOW_PASS
-    conics = jnp.stack([yy, -xy, xx], -1) / determinant[..., None]
+    root = jnp.sqrt(yy / determinant)
+    conic_roots = jnp.stack([root, -root * (xy / yy), 1 / jnp.sqrt(yy)], -1)
     opacities = jnp.broadcast_to(jax.nn.sigmoid(gaussians.logit_opacities), z.shape)
     if antialiased:
         opacities = opacities * jnp.sqrt(jnp.maximum(bare / determinant, 1e-12))
-    return Projection(means2d, conics, opacities, jnp.where(visible, z, jnp.inf))
+    return Projection(means2d, conic_roots, opacities, jnp.where(visible, z, jnp.inf))
 
 
 def _matvec(matrix, vector):

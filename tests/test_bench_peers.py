@@ -7,6 +7,7 @@ import pytest
 
 from bench.floor import count_pairs, floor_of
 from bench.peers import dual_fit, gsplat, losses, torch_bisenet, torch_raster, two_models
+from bench.raster import with_conics
 from jsplat.kernels.blend.cases import CASES, SIZE, Splats, headlike
 from jsplat.kernels.blend.reference import blend_reference
 
@@ -21,8 +22,8 @@ def _reference():
     """Gradients of a weighted sum with respect to all but depths, and the outputs, in one program for all cases."""
     import jax
 
-    def loss(means, conics, opacities, features, depths, weights):
-        image, alpha, depth = blend_reference(means, conics, opacities, depths, features, size=SIZE)
+    def loss(means, roots, opacities, features, depths, weights):
+        image, alpha, depth = blend_reference(means, roots, opacities, depths, features, size=SIZE)
         return (image * weights).sum(), (image, alpha, depth)
 
     return jax.jit(jax.grad(loss, (0, 1, 2, 3), has_aux=True))
@@ -45,7 +46,7 @@ def test_the_torch_rasterizer_keeps_the_contract(name, form):
         grads, want = jax.tree.map(np.array, (grads, want))
         leaves = [torch.tensor(np.array(x)).requires_grad_(k != 3) for k, x in enumerate(args)]
         weights = torch.tensor(np.array(weights))
-    got = torch_raster.blend(*leaves, size=SIZE, form=form)
+    got = with_conics(functools.partial(torch_raster.blend, form=form), *leaves, size=SIZE)
     for a, b in zip(got, want):
         np.testing.assert_allclose(a.detach().numpy(), b, atol=1e-9)
     if not got[0].requires_grad:  # nothing was drawn
@@ -60,8 +61,8 @@ def test_the_torch_rasterizer_keeps_the_contract(name, form):
 def test_images_of_a_batch_do_not_touch():
     splats = headlike(2, 50, 40, 4)
     args = [torch.tensor(np.array(x)) for x in splats.arrays()]
-    both = torch_raster.blend(*args, size=(40, 40))[0]
-    alone = torch_raster.blend(*(x[1:] for x in args), size=(40, 40))[0]
+    both = with_conics(torch_raster.blend, *args, size=(40, 40))[0]
+    alone = with_conics(torch_raster.blend, *(x[1:] for x in args), size=(40, 40))[0]
     np.testing.assert_allclose(both[1:], alone, atol=1e-6)  # rounding: another order of sums
 
 
@@ -195,7 +196,7 @@ def test_channels_are_split_into_sizes_that_gsplat_was_built_for():
 
 def test_pairs_are_counted():
     """One opaque round Gaussian of variance 4 at a tile's centre: alpha >= 1/255 within a radius of 6.66 pixels."""
-    shape = np.array([[[0.25, 0.0, 0.25]]])
+    shape = np.array([[[0.5, 0.0, 0.5]]])
     one = Splats(np.array([[[12.0, 12.0]]]), shape, np.ones((1, 1)), np.ones((1, 1)), np.ones((1, 1, 3)))
     y, x = np.mgrid[:24, :24] + 0.5
     inside = np.hypot(x - 12, y - 12) <= np.sqrt(2 * 4 * np.log(255))
@@ -208,7 +209,7 @@ def test_pairs_are_counted():
 
 def test_what_lies_behind_an_opaque_pile_is_not_counted():
     pile = Splats(
-        np.full((1, 4, 2), 4.0), np.tile([1e-6, 0.0, 1e-6], (1, 4, 1)), np.ones((1, 4)), np.arange(1.0, 5)[None],
+        np.full((1, 4, 2), 4.0), np.tile([1e-3, 0.0, 1e-3], (1, 4, 1)), np.ones((1, 4)), np.arange(1.0, 5)[None],
         np.ones((1, 4, 3)),
     )  # fmt: skip
     # alpha is 0.999 everywhere: the transmittance before the third is 1e-6, below the stop.

@@ -36,7 +36,7 @@ def blend_weights(gaussians, cameras) -> jax.Array:
     flat = project(jax.tree.map(lambda x: x[None], gaussians), cameras)
     views, count = flat.depths.shape
     eye = jnp.broadcast_to(jnp.eye(count), (views, count, count))
-    return blend_reference(flat.means2d, flat.conics, flat.opacities, flat.depths, eye, size=(SIZE, SIZE))[0]
+    return blend_reference(flat.means2d, flat.conic_roots, flat.opacities, flat.depths, eye, size=(SIZE, SIZE))[0]
 
 
 def test_evidence_is_the_dense_sum_of_blend_weights_times_pictures():

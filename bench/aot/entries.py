@@ -64,7 +64,7 @@ def entries(implementations: Sequence[str]) -> list[Entry]:
 
 
 def gaussians(images: int = IMAGES, count: int = COUNT) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """Shapes of means2d, conics, opacities and depths."""
+    """Shapes of means2d, conic_roots, opacities and depths."""
     return tuple(jax.ShapeDtypeStruct((images, count, *rest), jnp.float32) for rest in ((2,), (3,), (), ()))
 
 

@@ -40,11 +40,11 @@ def _one_view(view: Projection, size: tuple[int, int], least: float) -> sp.csc_m
     reach = np.log(np.maximum(view.opacities, 1e-12) / ALPHA_FLOOR)  # the power at which alpha falls to the floor
     order = np.argsort(view.depths, kind="stable")
     order = order[np.isfinite(view.depths[order]) & (reach[order] > 0)]
-    (x, y), (a, b, c), opacity = view.means2d[order].T, view.conics[order].T, view.opacities[order]
-    # The box around the ellipse power = reach: half-widths sqrt(2 reach cov), cov the inverse of the conic.
-    scale = 2 * reach[order] / (a * c - b * b)
-    left, right = _pixels(x, np.sqrt(scale * c), width)
-    top, bottom = _pixels(y, np.sqrt(scale * a), height)
+    (x, y), (u, v, w), opacity = view.means2d[order].T, view.conic_roots[order].T, view.opacities[order]
+    # The box around the ellipse power = reach: half-widths sqrt(2 reach) times the standard deviations.
+    scale = np.sqrt(2 * reach[order])
+    left, right = _pixels(x, scale * np.sqrt(1 + (v / w) ** 2) / u, width)
+    top, bottom = _pixels(y, scale / w, height)
     across = right - left
     count = across * (bottom - top)
     start = np.cumsum(count) - count
@@ -53,7 +53,7 @@ def _one_view(view: Projection, size: tuple[int, int], least: float) -> sp.csc_m
     row, column = np.divmod(place, across[who])
     row, column = row + top[who], column + left[who]
     dx, dy = x[who] - (column + np.float32(0.5)), y[who] - (row + np.float32(0.5))
-    power = 0.5 * (a[who] * dx * dx + c[who] * dy * dy) + b[who] * dx * dy
+    power = 0.5 * ((u[who] * dx + v[who] * dy) ** 2 + (w[who] * dy) ** 2)
     alpha = np.minimum(np.float32(ALPHA_CEILING), opacity[who] * np.exp(-power))
     kept = alpha >= ALPHA_FLOOR
     ends = np.concatenate([[0], np.cumsum(np.bincount(who[kept], minlength=len(order)))])

@@ -125,7 +125,7 @@ def _in_one_dtype(arrays):
 
 def blend(
     means2d: Float[Array | np.ndarray, "*b n 2"],
-    conics: Float[Array | np.ndarray, "*b n 3"],
+    conic_roots: Float[Array | np.ndarray, "*b n 3"],
     opacities: Float[Array | np.ndarray, "*b n"],
     depths: Float[Array | np.ndarray, "*b n"],
     features: Float[Array | np.ndarray, "*f n c"],
@@ -138,7 +138,8 @@ def blend(
     """Blends Gaussians front to back; `reference.blend_reference` is the contract.
 
     Args:
-        means2d, conics, opacities, depths: see `jsplat.kernels.tiling.bin_tiles`; the order of depths gets no gradient.
+        means2d, conic_roots, opacities, depths: see `jsplat.kernels.tiling.bin_tiles`; the order of depths gets no
+            gradient.
         features: any number of channels, also none; the leading axes broadcast to those of the others, without a copy.
         size: (width, height) in pixels.
         capacity: tile hits an image may need; times the number of images below 2^31.
@@ -154,7 +155,7 @@ def blend(
     Raises:
         ValueError: shapes that do not fit, an impossible capacity, or a backend that cannot run here.
     """
-    args = _in_one_dtype((means2d, conics, opacities, depths, features))
+    args = _in_one_dtype((means2d, conic_roots, opacities, depths, features))
     lead, sets, channels = args[2].shape[:-1], args[4].shape[:-2], args[4].shape[-1]
     _check(lead, sets, channels, shape_channels, capacity)
     if channels == 0:  # every implementation blends at least one

@@ -29,27 +29,35 @@ class Splats:
     """Projected Gaussians of i images; see `jsplat.kernels.tiling.bin_tiles` for units."""
 
     means2d: Float[np.ndarray, "i n 2"]
-    conics: Float[np.ndarray, "i n 3"]
+    conic_roots: Float[np.ndarray, "i n 3"]
     opacities: Float[np.ndarray, "i n"]
     depths: Float[np.ndarray, "i n"]
     features: Float[np.ndarray, "i n c"]
+
+    @property
+    def conics(self) -> Float[np.ndarray, "i n 3"]:
+        """(a, b, c) of the inverse covariances [[a, b], [b, c]]."""
+        u, v, w = np.moveaxis(self.conic_roots, -1, 0)
+        return np.stack([u * u, u * v, v * v + w * w], -1)
 
     def arrays(self, dtype: type = np.float32) -> tuple[jax.Array, ...]:
         """The arguments of `blend`, in order."""
         return tuple(jnp.asarray(getattr(self, f.name), dtype) for f in dataclasses.fields(self))
 
 
-def conic(long: np.ndarray, short: np.ndarray, angle: np.ndarray) -> Float[np.ndarray, "*b 3"]:
-    """Inverse covariance (a, b, c) of standard deviations in pixels, the long one turned by `angle` radians."""
+def conic_root(long: np.ndarray, short: np.ndarray, angle: np.ndarray) -> Float[np.ndarray, "*b 3"]:
+    """(u, v, w) of standard deviations in pixels, the long one turned by `angle` radians."""
     cos, sin = np.cos(angle), np.sin(angle)
-    u, v = 1 / (np.square(long) + LOW_PASS), 1 / (np.square(short) + LOW_PASS)
-    return np.stack([cos * cos * u + sin * sin * v, cos * sin * (u - v), sin * sin * u + cos * cos * v], -1)
+    along, across = np.square(long) + LOW_PASS, np.square(short) + LOW_PASS
+    xy, yy = cos * sin * (along - across), sin * sin * along + cos * cos * across
+    u = np.sqrt(yy / (along * across))
+    return np.stack([u, -u * xy / yy, 1 / np.sqrt(yy)], -1)
 
 
-def splats(means2d, conics, opacities, depths, features) -> Splats:
+def splats(means2d, conic_roots, opacities, depths, features) -> Splats:
     """One image from rows, rounded to float32 and filled up to COUNT with hidden Gaussians."""
     rest = COUNT - len(means2d)
-    rows = (means2d, conics, opacities, depths, features)
+    rows = (means2d, conic_roots, opacities, depths, features)
     fill = (
         np.ones((rest, 2)),
         np.ones((rest, 3)) * [1, 0, 1],
@@ -66,7 +74,9 @@ def _random(count: int = ROWS, seed: int = 0, **changes) -> Splats:
     random = np.random.default_rng(seed)
     rows = {
         "means2d": random.uniform(-2, 2 + np.asarray(SIZE), (count, 2)),
-        "conics": conic(random.uniform(0.5, 5, count), random.uniform(0.5, 5, count), random.uniform(0, np.pi, count)),
+        "conic_roots": conic_root(
+            random.uniform(0.5, 5, count), random.uniform(0.5, 5, count), random.uniform(0, np.pi, count)
+        ),
         "opacities": random.uniform(0.02, 0.98, count),
         "depths": random.uniform(1, 2, count),
         "features": random.uniform(0, 1, (count, CHANNELS)),
@@ -76,15 +86,36 @@ def _random(count: int = ROWS, seed: int = 0, **changes) -> Splats:
 
 def _one(long: float, short: float, angle: float = 0.4, opacity: float = 0.7, mean=(17.3, 12.8)) -> Splats:
     return _random(
-        1, means2d=[mean], conics=conic(np.array([long]), np.array([short]), np.array([angle])), opacities=[opacity]
+        1,
+        means2d=[mean],
+        conic_roots=conic_root(np.array([long]), np.array([short]), np.array([angle])),
+        opacities=[opacity],
     )
+
+
+def _needles(length: float, count: int = 12) -> Splats:
+    """Needles of so many pixels that cross the image, their means within 500 pixels of it."""
+    random = np.random.default_rng(3)
+    angle, along = random.uniform(0, np.pi, count), random.uniform(-500, 500, (count, 1))
+    through = random.uniform(0, 1, (count, 2)) * SIZE
+    return _random(
+        count,
+        means2d=through + along * np.stack([np.cos(angle), np.sin(angle)], -1),
+        conic_roots=conic_root(np.full(count, length), np.zeros(count), angle),
+    )
+
+
+def _layers(opacity: float) -> Splats:
+    """Each of them over most of the image."""
+    roots = conic_root(np.full(ROWS, 30.0), np.full(ROWS, 20.0), np.zeros(ROWS))
+    return _random(conic_roots=roots, opacities=np.full(ROWS, opacity))
 
 
 def _over_one_tile(count: int) -> Splats:
     """`count` Gaussians that all lie inside one tile, so that its list is exactly that long."""
     random = np.random.default_rng(count)
     small = np.full(count, 0.05)
-    return _random(count, means2d=random.uniform(11.5, 12.5, (count, 2)), conics=conic(small, small, small))
+    return _random(count, means2d=random.uniform(11.5, 12.5, (count, 2)), conic_roots=conic_root(small, small, small))
 
 
 # Name -> how to make it.
@@ -96,6 +127,8 @@ CASES: dict[str, Callable[[], Splats]] = {
     "one": lambda: _one(3.0, 2.0),
     "one_at_the_corner": lambda: _one(3.0, 2.0, mean=(0.0, 0.0)),
     "needle": lambda: _one(25.0, 1e-4, angle=0.7),
+    "needles_of_5000": lambda: _needles(5_000.0),
+    "needles_of_20000": lambda: _needles(20_000.0),
     "huge": lambda: _one(1e4, 1e3),
     "point": lambda: _one(0.0, 0.0),
     "opacity_zero": lambda: _random(opacities=np.zeros(ROWS)),
@@ -105,12 +138,8 @@ CASES: dict[str, Callable[[], Splats]] = {
     "one_chunk_and_one": lambda: _over_one_tile(CHUNK + 1),
     "two_chunks": lambda: _over_one_tile(2 * CHUNK),
     "two_chunks_and_one": lambda: _over_one_tile(2 * CHUNK + 1),
-    "opaque_layers": lambda: _random(
-        conics=conic(np.full(ROWS, 30.0), np.full(ROWS, 20.0), np.zeros(ROWS)), opacities=np.full(ROWS, 0.6)
-    ),
-    "nearly_opaque_layers": lambda: _random(
-        conics=conic(np.full(ROWS, 30.0), np.full(ROWS, 20.0), np.zeros(ROWS)), opacities=np.full(ROWS, 0.9985)
-    ),
+    "opaque_layers": lambda: _layers(0.6),
+    "nearly_opaque_layers": lambda: _layers(0.9985),
     "equal_depths": lambda: _random(depths=np.full(ROWS, 1.5)),
     "far_apart_depths": lambda: _random(depths=np.geomspace(1e-6, 1e30, ROWS)[::-1]),
 }
@@ -127,7 +156,7 @@ def headlike(images: int, count: int, edge: int, channels: int, seed: int = 0) -
     across = across * np.maximum(0.25, np.abs(normal[..., 2]))  # seen from the side towards the outline
     return Splats(
         point[..., :2] + edge / 2,
-        conic(along, across, np.arctan2(normal[..., 1], normal[..., 0]) + np.pi / 2),
+        conic_root(along, across, np.arctan2(normal[..., 1], normal[..., 0]) + np.pi / 2),
         random.uniform(0.02, 0.98, (images, count)),
         4 * edge + point[..., 2],
         random.uniform(0, 1, (images, count, channels)),

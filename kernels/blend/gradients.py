@@ -24,22 +24,36 @@ def whole_sum(
     return functools.reduce(jnp.add, parts)
 
 
-def about_means(moments: Float[Array, "*b 6"], u: Float[Array, "*b"], v: Float[Array, "*b"]) -> Float[Array, "*b 6"]:
-    """Moments (1, x, y, xx, xy, yy) of mean (u, v) minus pixel, from those of the pixel about the same origin."""
+def root_moments(
+    moments: Float[Array, "*b 6"], means: Float[Array, "*b 2"], roots: Float[Array, "*b 3"]
+) -> Float[Array, "*b 6"]:
+    """Moments (1, p, q, p x, p y, q y) with p = u x + v y, q = w y and (x, y) a pixel minus the mean.
+
+    A needle's p is small where it shows, but x and y are not: what cancels does so here, tile by tile, where the pixels
+    lie within a few units of the origin.
+
+    Args:
+        moments: (1, x, y, xx, xy, yy) of pixels about some origin near them.
+        means: about the same origin.
+        roots: (u, v, w).
+    """
     m, mx, my, mxx, mxy, myy = jnp.moveaxis(moments, -1, 0)
-    x, y = u * m - mx, v * m - my
-    xx, yy = u * u * m - 2 * u * mx + mxx, v * v * m - 2 * v * my + myy
-    return jnp.stack([m, x, y, xx, u * v * m - u * my - v * mx + mxy, yy], -1)
+    x, y = jnp.moveaxis(means, -1, 0)
+    u, v, w = jnp.moveaxis(roots, -1, 0)
+    p, q = -(u * x + v * y), -(w * y)  # at the origin
+    mp, mq = p * m + u * mx + v * my, q * m + w * my
+    mpx, mpy = p * mx + u * mxx + v * mxy, p * my + u * mxy + v * myy
+    return jnp.stack([m, mp, mq, mpx - x * mp, mpy - y * mp, q * my + w * myy - y * mq], -1)
 
 
 def shape_gradients(
-    moments: Float[Array, "*b 6"], conics: Float[Array, "*b 3"], opacities: Float[Array, "*b"]
+    moments: Float[Array, "*b 6"], roots: Float[Array, "*b 3"], opacities: Float[Array, "*b"]
 ) -> Float[Array, "*b 6"]:
-    """Gradients of (x, y, a, b, c, opacity) from the moments, about the means, of the power's gradient."""
-    m, x, y, xx, xy, yy = jnp.moveaxis(moments, -1, 0)
-    a, b, c = jnp.moveaxis(conics, -1, 0)
+    """Gradients of (x, y, u, v, w, opacity) from the `root_moments` of the power's gradient."""
+    m, mp, mq, *own = jnp.moveaxis(moments, -1, 0)
+    u, v, w = jnp.moveaxis(roots, -1, 0)
     light = jnp.where(opacities > 0, -m / jnp.maximum(opacities, ALPHA_FLOOR), 0.0)
-    return jnp.stack([_times(a, x) + _times(b, y), _times(b, x) + _times(c, y), 0.5 * xx, xy, 0.5 * yy, light], -1)
+    return jnp.stack([-_times(u, mp), -_times(v, mp) - _times(w, mq), *own, light], -1)
 
 
 def _times(factor, sums):

@@ -9,7 +9,7 @@ from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_S
 
 def blend_reference(
     means2d: Float[Array, "i n 2"],
-    conics: Float[Array, "i n 3"],
+    conic_roots: Float[Array, "i n 3"],
     opacities: Float[Array, "i n"],
     depths: Float[Array, "i n"],
     features: Float[Array, "i n c"],
@@ -18,7 +18,7 @@ def blend_reference(
 ) -> tuple[Float[Array, "i h w c"], Float[Array, "i h w"], Float[Array, "i h w"]]:
     """Front-to-back alpha blending (Kerbl et al. 2023, eq. 2-3).
 
-    alpha = min(0.999, opacity * exp(-power)), power = (a dx^2 + c dy^2) / 2 + b dx dy at the pixel's centre.
+    alpha = min(0.999, opacity * exp(-power)), power = ((u dx + v dy)^2 + (w dy)^2) / 2 at the pixel's centre.
     A Gaussian counts when alpha >= 1/255 and the transmittance before it is at least 1e-4.
 
     Returns:
@@ -28,15 +28,15 @@ def blend_reference(
     xs, ys = jnp.meshgrid(jnp.arange(width) + 0.5, jnp.arange(height) + 0.5)
     pixels = jnp.stack([xs.ravel(), ys.ravel()], -1).astype(means2d.dtype)
 
-    def one(means2d, conics, opacities, depths, features):
+    def one(means2d, conic_roots, opacities, depths, features):
         order = jnp.argsort(depths)
         hidden = ~jnp.isfinite(depths)
-        means2d, conics, opacities, features, hidden = (
-            x[order] for x in (means2d, conics, opacities, features, hidden)
+        means2d, conic_roots, opacities, features, hidden = (
+            x[order] for x in (means2d, conic_roots, opacities, features, hidden)
         )
         dx, dy = (means2d[:, None, d] - pixels[None, :, d] for d in (0, 1))
-        a, b, c = conics[:, 0, None], conics[:, 1, None], conics[:, 2, None]
-        power = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
+        u, v, w = (conic_roots[:, k, None] for k in range(3))
+        power = 0.5 * (jnp.square(u * dx + v * dy) + jnp.square(w * dy))
         alpha = jnp.minimum(ALPHA_CEILING, opacities[:, None] * jnp.exp(-power))
         alpha = jnp.where((alpha >= ALPHA_FLOOR) & ~hidden[:, None], alpha, 0.0)
         through = jnp.cumprod(1 - alpha, axis=0)
@@ -45,6 +45,6 @@ def blend_reference(
         near = jnp.where(hidden, 0.0, depths[order])
         return weight.T @ features, weight.sum(0), weight.T @ near
 
-    out, alpha, depth = jax.vmap(one)(means2d, conics, opacities, depths, features)
+    out, alpha, depth = jax.vmap(one)(means2d, conic_roots, opacities, depths, features)
     picture = (-1, height, width)
     return out.reshape(*picture, features.shape[-1]), alpha.reshape(picture), depth.reshape(picture)

@@ -21,7 +21,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 from jaxtyping import Array, Float, Int
 
-from jsplat.kernels.blend.gradients import about_means, shape_gradients, whole_sum
+from jsplat.kernels.blend.gradients import root_moments, shape_gradients, whole_sum
 from jsplat.kernels.collect import collect, sum_over_images
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 from jsplat.kernels.tiling import bin_tiles, tile_grid, to_tiles
@@ -32,22 +32,25 @@ WARPS = 2
 CHUNK = 16  # hits a turn: the least that a product of matrices sums over
 NARROW = 16  # columns of a product, the least that Triton takes: channels are padded to multiples of it, by masks
 MOMENTS = 6
+OWN = 5  # columns for the Gaussian itself, with which its moments are moved to its mean
 PEAK_PARTS = 3  # log2 of an opacity, exact
 ONE = 0x3F800000  # 1.0, packed
 EMPTY = -100.0  # log2 of the opacity of nothing
 
-LOG2E = math.log2(math.e)
-X, Y, A, B, C, PEAK, DEPTH, COLUMNS = range(8)  # of the table of Gaussians
+_SCALE = math.sqrt(0.5 / math.log(2.0))  # a square times log2(e) / 2
+X, Y, U, V, W, PEAK, DEPTH, COLUMNS = range(8)  # of the table of Gaussians
 
 _FORM = """{
-.reg .f32 x, y, s, t;
-sub.f32 x, $1, $3;
+.reg .f32 y, p, q, n;
+sub.f32 p, $1, $3;
 sub.f32 y, $2, $4;
-mul.f32 t, $6, y;
-fma.rn.f32 t, $5, x, t;
-mul.f32 s, $7, y;
-mul.f32 s, s, y;
-fma.rn.f32 $0, t, x, s;
+mul.f32 q, $6, y;
+fma.rn.f32 p, $5, p, q;
+mul.f32 q, $7, y;
+neg.f32 n, q;
+mul.f32 q, n, q;
+neg.f32 n, p;
+fma.rn.f32 $0, n, p, q;
 }"""
 _EXP2 = "ex2.approx.ftz.f32 $0, $1;"
 _INVERSE = "rcp.approx.ftz.f32 $0, $1;"
@@ -90,9 +93,10 @@ def _inline(text, otherwise, args, interpret):
     return out
 
 
-def _form(px, py, x, y, a, b, c):
+def _form(px, py, x, y, u, v, w):
     dx, dy = px - x, py - y
-    return (a * dx + b * dy) * dx + c * dy * dy
+    across, down = u * dx + v * dy, w * dy
+    return -(across * across) - down * down
 
 
 def _parts(x, count=2):
@@ -214,9 +218,9 @@ def _at(ref, image, x, y, column, g):
     return ref.at[image, y[:, None], x[:, None], column[None, :]], inside
 
 
-def _table(means2d, conics, opacities, depths):
+def _table(means2d, conic_roots, opacities, depths):
     """Rows of all images and one of nothing; the form is that of a power of two."""
-    form = conics * (-LOG2E * jnp.asarray([0.5, 1.0, 0.5]))
+    form = _SCALE * conic_roots
     depths = jnp.where(jnp.isfinite(depths), depths, 0.0)
     depths = lax.bitcast_convert_type(_packed(depths), jnp.float32)
     rest = jnp.stack([jnp.maximum(jnp.log2(opacities), EMPTY), depths], -1)
@@ -242,7 +246,7 @@ def _call(kernel, shapes, tiles, g, args):
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "interpret"))
 def forward(
     means2d: Float[Array, "i n 2"],
-    conics: Float[Array, "i n 3"],
+    conic_roots: Float[Array, "i n 3"],
     opacities: Float[Array, "i n"],
     depths: Float[Array, "i n"],
     features: Float[Array, "f n c"],
@@ -255,7 +259,7 @@ def forward(
     """The blend of features, depth and 1, and the tile hits each image needed; see `jsplat.kernels.blend`."""
     (images, count), channels = opacities.shape, features.shape[-1]
     g = _Geometry(images, count, channels, size, interpret)
-    hits = bin_tiles(means2d, conics, opacities, depths, size=size, tile=TILE, capacity=capacity)
+    hits = bin_tiles(means2d, conic_roots, opacities, depths, size=size, tile=TILE, capacity=capacity)
 
     def blend_forward(ids_ref, starts_ref, owner_ref, table_ref, features_ref, out_ref):
         tile = pl.program_id(0)
@@ -288,7 +292,7 @@ def forward(
             at, inside = _at(out_ref, image, x, y, column, g)
             plt.store(at, total, mask=inside)
 
-    table = _table(means2d, conics, opacities, depths)
+    table = _table(means2d, conic_roots, opacities, depths)
     args = (hits.ids, hits.starts, owner, table, _packed(features).reshape(-1, channels))
     shape = (images, size[1], size[0], channels + 2)
     (image,) = _call(blend_forward, [shape], hits.starts.shape[0] - 1, g, args)
@@ -298,7 +302,7 @@ def forward(
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "shape_channels", "interpret"))
 def backward(
     means2d: Float[Array, "i n 2"],
-    conics: Float[Array, "i n 3"],
+    conic_roots: Float[Array, "i n 3"],
     opacities: Float[Array, "i n"],
     depths: Float[Array, "i n"],
     features: Float[Array, "f n c"],
@@ -316,7 +320,7 @@ def backward(
     """Gradients of sum(image * grad) for all but `owner`, as `xla.backward` explains them; the same bits every time."""
     (images, count), channels = opacities.shape, features.shape[-1]
     g = _Geometry(images, count, channels, size, interpret)
-    hits = bin_tiles(means2d, conics, opacities, depths, size=size, tile=TILE, capacity=capacity)
+    hits = bin_tiles(means2d, conic_roots, opacities, depths, size=size, tile=TILE, capacity=capacity)
 
     def blend_backward(
         ids_ref, starts_ref, owner_ref, table_ref, features_ref, whole_ref, grad_ref, moments_ref, painted_ref
@@ -361,15 +365,16 @@ def backward(
                 power = jnp.where(turn.alpha < ALPHA_CEILING, turn.alpha * fade * behind - share, 0.0)
                 column = jnp.arange(NARROW, dtype=jnp.int32)[None, :]
                 moments = _product(_pinned(_parts(power)), [_monomials()], "ki,kj")
-                for k in range(2):  # the mean, as the moments are about the tile's centre
-                    moments = jnp.where(column == MOMENTS + k, (row[k] - center[k])[:, None], moments)
-                mask = live[:, None] & (column < MOMENTS + 2)
+                form = [row[X] - center[0], row[Y] - center[1], row[U], row[V], row[W]]  # about the tile's centre, too
+                for k, value in enumerate(form):
+                    moments = jnp.where(column == MOMENTS + k, value[:, None], moments)
+                mask = live[:, None] & (column < MOMENTS + OWN)
                 plt.store(moments_ref.at[slot[:, None], column], moments, mask=mask)
                 return turn.through, rest - share.sum(1)
 
             def skip(carry):
                 slot = first + jnp.arange(CHUNK, dtype=jnp.int32)
-                for out_ref, width in ((moments_ref, MOMENTS + 2), (painted_ref, channels + 1)):
+                for out_ref, width in ((moments_ref, MOMENTS + OWN), (painted_ref, channels + 1)):
                     for column in _blocks(width):
                         mask = (slot < end)[:, None] & (column < width)[None, :]
                         at = out_ref.at[slot[:, None], column[None, :]]
@@ -382,16 +387,17 @@ def backward(
             0, pl.cdiv(end - begin, CHUNK), chunk, (jnp.zeros(PIXELS, jnp.float32), whole_ref[tile, pixel, 0])
         )
 
-    table = _table(means2d, conics, opacities, depths)
+    table = _table(means2d, conic_roots, opacities, depths)
     whole = whole_sum(image, grad, shape_channels)
     grad = jnp.pad(_packed(grad), ((0, 0), (0, 0), (0, 0), (0, _covered(channels + 2) - channels - 2)))
     whole, grad = (to_tiles(x, tile=TILE) for x in (whole, grad))
     args = (hits.ids, hits.starts, owner, table, _packed(features).reshape(-1, channels), whole, grad)
-    shapes = [(hits.ids.shape[0], MOMENTS + 2), (hits.ids.shape[0], channels + 1)]
+    shapes = [(hits.ids.shape[0], MOMENTS + OWN), (hits.ids.shape[0], channels + 1)]
     moments, painted = _call(blend_backward, shapes, hits.starts.shape[0] - 1, g, args)
-    moments = about_means(moments[:, :MOMENTS], moments[:, MOMENTS], moments[:, MOMENTS + 1])
+    moments, means, roots = jnp.split(moments, (MOMENTS, MOMENTS + 2), 1)
+    moments = root_moments(moments, means, roots / _SCALE)
     moments, painted = (collect(x, hits, images * count).reshape(images, count, -1) for x in (moments, painted))
-    shape = shape_gradients(moments, conics, opacities)
+    shape = shape_gradients(moments, conic_roots, opacities)
     features = sum_over_images(painted[..., :-1], owner, features.shape[0])
     return shape[..., :2], shape[..., 2:5], shape[..., 5], painted[..., -1], features
 

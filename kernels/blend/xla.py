@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jsplat.kernels.blend.gradients import about_means, shape_gradients, whole_sum
+from jsplat.kernels.blend.gradients import root_moments, shape_gradients, whole_sum
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 from jsplat.kernels.tiling import TileHits, bin_tiles, from_tiles, tile_grid, to_tiles
 
@@ -53,11 +53,11 @@ def _chunks(hits: TileHits) -> Chunks:
     return Chunks(jnp.where(live, tile, tiles), hits.starts[tile] + within, length, used)
 
 
-def _table(means2d, conics, opacities, depths):
-    """Rows (x, y, a, b, c, opacity, depth, 1) of all images, and a row of nothing for empty slots."""
+def _table(means2d, conic_roots, opacities, depths):
+    """Rows (x, y, u, v, w, opacity, depth, 1) of all images, and a row of nothing for empty slots."""
     depths = jnp.where(jnp.isfinite(depths), depths, 0.0).astype(opacities.dtype)
     rest = jnp.stack([opacities, depths, jnp.ones_like(opacities)], -1)
-    rows = jnp.concatenate([means2d, conics, rest], -1)
+    rows = jnp.concatenate([means2d, conic_roots, rest], -1)
     return jnp.concatenate([rows.reshape(-1, 8), jnp.zeros((1, 8), rows.dtype)])
 
 
@@ -102,9 +102,9 @@ def _offsets(local):
 
 
 def _alphas(rows, dx, dy):
-    a, b, c, opacity = (rows[..., k, None] for k in range(2, 6))
-    power = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
-    return opacity * jnp.exp(-power)
+    u, v, w, opacity = (rows[..., k, None] for k in range(2, 6))
+    across, down = u * dx + v * dy, w * dy
+    return opacity * jnp.exp(-0.5 * (across * across + down * down))
 
 
 def _running_product(x):
@@ -156,7 +156,7 @@ def _shaping(x, shape_channels):
 @functools.partial(jax.jit, static_argnames=("size", "capacity"))
 def forward(
     means2d: Float[Array, "i n 2"],
-    conics: Float[Array, "i n 3"],
+    conic_roots: Float[Array, "i n 3"],
     opacities: Float[Array, "i n"],
     depths: Float[Array, "i n"],
     features: Float[Array, "f n c"],
@@ -167,9 +167,9 @@ def forward(
 ) -> tuple[Float[Array, "i h w c+2"], Int[Array, " i"]]:
     """The blend of features, depth and 1, and the tile hits each image needed; see `jsplat.kernels.blend`."""
     grid = tile_grid(size, TILE)
-    hits = bin_tiles(means2d, conics, opacities, depths, size=size, tile=TILE, capacity=capacity)
+    hits = bin_tiles(means2d, conic_roots, opacities, depths, size=size, tile=TILE, capacity=capacity)
     chunks = _chunks(hits)
-    table, (images, count) = _table(means2d, conics, opacities, depths), opacities.shape
+    table, (images, count) = _table(means2d, conic_roots, opacities, depths), opacities.shape
     tiles = hits.starts.shape[0] - 1
 
     def block(index, state):
@@ -190,7 +190,7 @@ def forward(
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "shape_channels"))
 def backward(
     means2d: Float[Array, "i n 2"],
-    conics: Float[Array, "i n 3"],
+    conic_roots: Float[Array, "i n 3"],
     opacities: Float[Array, "i n"],
     depths: Float[Array, "i n"],
     features: Float[Array, "f n c"],
@@ -211,11 +211,11 @@ def backward(
     """
     grid = tile_grid(size, TILE)
     # Under one jit XLA merges this binning with the forward pass's own.
-    hits = bin_tiles(means2d, conics, opacities, depths, size=size, tile=TILE, capacity=capacity)
+    hits = bin_tiles(means2d, conic_roots, opacities, depths, size=size, tile=TILE, capacity=capacity)
     chunks = _chunks(hits)
     whole, grad = (to_tiles(x, tile=TILE) for x in (whole_sum(image, grad, shape_channels), grad))
     across = jnp.swapaxes(_shaping(grad, shape_channels), 1, 2)
-    table, (images, count) = _table(means2d, conics, opacities, depths), opacities.shape
+    table, (images, count) = _table(means2d, conic_roots, opacities, depths), opacities.shape
 
     def block(index, state):
         sums, through, running, last = state
@@ -234,7 +234,7 @@ def backward(
         live = kept & (raw >= ALPHA_FLOOR) & (raw < ALPHA_CEILING)
         # d loss / d power = -alpha * d loss / d alpha; where alpha is clipped neither opacity nor shape matters.
         power = jnp.where(live, -alpha * (before * v - rest / (1 - alpha)), 0.0)
-        shape = shape_gradients(about_means(_moments(power), *jnp.moveaxis(local, -1, 0)), rows[..., 2:5], rows[..., 5])
+        shape = shape_gradients(root_moments(_moments(power), local, rows[..., 2:5]), rows[..., 2:5], rows[..., 5])
         painted = _einsum("bkp,bpc->bkc", weight, upstream[..., :-1])  # features and depth
         update = jnp.concatenate([shape, painted], -1)
         return sums.at[ids].add(update, mode="drop"), through, running, tile[-1]

@@ -66,7 +66,7 @@ def from_tiles(
 
 def bin_tiles(
     means2d: Float[Array, "i n 2"],
-    conics: Float[Array, "i n 3"],
+    conic_roots: Float[Array, "i n 3"],
     opacities: Float[Array, "i n"],
     depths: Float[Array, "i n"],
     *,
@@ -78,7 +78,9 @@ def bin_tiles(
 
     Args:
         means2d: centres in pixels.
-        conics: (a, b, c) of the inverse covariance [[a, b], [b, c]] in 1/pixel^2.
+        conic_roots: (u, v, w) in 1/pixel, u and w positive: the inverse covariance (gsplat's conic) is
+            [[u^2, u v], [u v, v^2 + w^2]], the upper triangular root [[u, v], [0, w]] transposed times itself. Of a
+            covariance [[xx, xy], [xy, yy]] with determinant d: u = sqrt(yy / d), v = -u xy / yy, w = 1 / sqrt(yy).
         opacities: in [0, 1]; 0 hides a Gaussian.
         depths: the order of blending; positive, infinite to hide a Gaussian.
         size: (width, height) of the images in pixels.
@@ -87,9 +89,9 @@ def bin_tiles(
     """
     i, n = opacities.shape
     across, down = tile_grid(size, tile)
-    flat = jax.tree.map(lambda x: x.reshape(i * n, *x.shape[2:]), (means2d, conics, opacities, depths))
-    means2d, conics, opacities, depths = flat
-    low, high, limit = _tile_box(means2d, conics, opacities, size, tile)
+    flat = jax.tree.map(lambda x: x.reshape(i * n, *x.shape[2:]), (means2d, conic_roots, opacities, depths))
+    means2d, conic_roots, opacities, depths = flat
+    low, high, limit = _tile_box(means2d, conic_roots, opacities, size, tile)
     visible = jnp.isfinite(depths) & (limit > 0)
     spans = jnp.where(visible[:, None], jnp.maximum(high - low, 0), 0)
     counts = spans[:, 0] * spans[:, 1]
@@ -111,7 +113,7 @@ def bin_tiles(
     columns = jnp.maximum(spans[gaussian, 0], 1)
     column, row = low[gaussian, 0] + within % columns, low[gaussian, 1] + within // columns
     used = jnp.arange(slots) < counts.sum()
-    hit = used & _touches(column, row, jnp.concatenate([means2d, conics, limit[:, None]], 1)[gaussian], tile)
+    hit = used & _touches(column, row, jnp.concatenate([means2d, conic_roots, limit[:, None]], 1)[gaussian], tile)
     tiles = i * across * down
     key = (gaussian // n) * (across * down) + row * across + column
     key, slot = _sorted(jnp.where(hit, key, tiles), tiles)
@@ -123,16 +125,14 @@ def bin_tiles(
     return TileHits(ids, starts, needed.astype(jnp.int32), firsts, counts, gaussian, places)
 
 
-def _tile_box(means2d, conics, opacities, size, tile):
+def _tile_box(means2d, conic_roots, opacities, size, tile):
     """Tile ranges [low, high) around the ellipse where alpha reaches the floor, and the power limit of that ellipse."""
     limit = jnp.log(jnp.maximum(opacities, 1e-30) / ALPHA_FLOOR)  # keep where the power is at most this
-    product = conics[:, 0] * conics[:, 2]
-    exact = product - conics[:, 1] ** 2
-    determinant = exact - ROUNDING * product  # a needle's may be all rounding: then its box is the whole image
-    variances = jnp.stack([conics[:, 2], conics[:, 0]], -1) / jnp.maximum(determinant, 1e-30)[:, None]
-    reach = jnp.sqrt(2 * jnp.maximum(limit, 0)[:, None] * variances)
+    u, v, w = conic_roots.T
+    deviations = jnp.stack([jnp.sqrt(1 + (v / w) ** 2) / u, 1 / w], -1)
+    reach = jnp.sqrt(2 * jnp.maximum(limit, 0))[:, None] * deviations * (1 + 4 * ROUNDING)
     bounds, edges = jnp.asarray(tile_grid(size, tile)), jnp.asarray(tile)
-    finite = jnp.isfinite(means2d).all(-1) & jnp.isfinite(conics).all(-1) & (exact > 0)
+    finite = jnp.isfinite(means2d).all(-1) & jnp.isfinite(conic_roots).all(-1) & (u > 0) & (w > 0)
     # A pixel centre at x + 0.5 is inside [mean - reach, mean + reach]; clip before the cast, floats may be huge.
     low = jnp.clip(jnp.floor((means2d - reach - 0.5) / edges), 0, bounds)
     high = jnp.clip(jnp.floor((means2d + reach - 0.5) / edges) + 1, 0, bounds)
@@ -183,17 +183,18 @@ def _firsts_of(key: Int[Array, " m"], stop: int) -> Int[Array, " s"]:
 
 def _touches(column, row, rows, tile):
     """Whether the ellipse reaches a pixel centre's rectangle: the least power over the tile is within the limit."""
-    mean_x, mean_y, a, b, c, limit = (rows[:, k] for k in range(6))
+    mean_x, mean_y, u, v, w, limit = (rows[:, k] for k in range(6))
     left, top = column * tile[0] + 0.5, row * tile[1] + 0.5
     right, bottom = left + (tile[0] - 1), top + (tile[1] - 1)
     x, y = jnp.clip(mean_x, left, right) - mean_x, jnp.clip(mean_y, top, bottom) - mean_y
     # The minimum of a convex form over a box lies on the facing vertical or horizontal side (or is the centre itself).
-    other_y = jnp.clip(mean_y - b / c * x, top, bottom) - mean_y
-    other_x = jnp.clip(mean_x - b / a * y, left, right) - mean_x
+    other_y = jnp.clip(mean_y - u * v / (v * v + w * w) * x, top, bottom) - mean_y
+    other_x = jnp.clip(mean_x - v / u * y, left, right) - mean_x
 
     def power(x, y):
-        squares = 0.5 * (a * x * x + c * y * y)
-        return squares + b * x * y - ROUNDING * squares
+        across, down = jnp.abs(u * x + v * y), w * y
+        across = jnp.maximum(across - ROUNDING * (jnp.abs(u * x) + jnp.abs(v * y)), 0)
+        return 0.5 * (across * across + down * down)
 
     least = jnp.minimum(power(x, other_y), power(other_x, y))
     return least <= limit * 1.0001 + 1e-4

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.aot.target import lowering_for
-from jsplat.kernels.blend.cases import conic
+from jsplat.kernels.blend.cases import conic_root
 from jsplat.kernels.collect import PIECE, by_runs, collect
 from jsplat.kernels.tiling import TileHits, bin_tiles
 
@@ -21,7 +21,7 @@ def gaussians(seed: int) -> tuple[jax.Array, ...]:
     long = np.concatenate([[500, 500, 500, 26], random.uniform(0.5, 9, COUNT - 4)])
     means = np.concatenate([np.full((4, 2), 64.0), random.uniform(0, 128, (COUNT - 4, 2))])
     depths = np.where(random.uniform(size=COUNT) < 0.1, np.inf, random.uniform(1, 2, COUNT))
-    rows = (means, conic(long, 0.7 * long, random.uniform(0, np.pi, COUNT)), np.full(COUNT, 0.9), depths)
+    rows = (means, conic_root(long, 0.7 * long, random.uniform(0, np.pi, COUNT)), np.full(COUNT, 0.9), depths)
     return tuple(jnp.asarray(x, jnp.float32)[None] for x in rows)
 
 

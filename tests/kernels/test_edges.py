@@ -139,6 +139,18 @@ def test_without_jit_the_same_numbers_come_out():
 # None, and too many
 
 
+def test_without_channels_depth_and_alpha_are_left():
+    *args, features = CASES["random"]().arrays()
+    want = draw(*args, features)
+    got = draw(*args, features[..., :0])
+    assert got.channels.shape == (1, SIZE[1], SIZE[0], 0)
+    equal((got.alpha, got.depth, got.needed), (want.alpha, want.depth, want.needed))
+    pulled = jax.grad(lambda *x: draw(*x).alpha.sum(), range(5))
+    found, wanted = pulled(*args, features[..., :0]), pulled(*args, features)
+    assert found[4].shape == (1, COUNT, 0)
+    assert_close(found[:4], wanted[:4], 1e-5, "float32 sums in another order", relative=True)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -149,7 +161,7 @@ def test_without_jit_the_same_numbers_come_out():
     ],
 )
 def test_what_cannot_be_is_refused_by_name(changes, message):
-    names = ("means2d", "conics", "opacities", "depths", "features")
+    names = ("means2d", "conic_roots", "opacities", "depths", "features")
     args = dict(zip(names, (jnp.concatenate([x] * 3) for x in CASES["one"]().arrays())))
     with pytest.raises(ValueError, match=re.escape(f"blend: {message}")):
         blend(**{**args, "size": SIZE, "capacity": CAPACITY, **changes})

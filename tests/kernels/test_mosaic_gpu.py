@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jsplat.kernels.blend import IMPLEMENTATIONS, blend, mosaic_gpu, xla
-from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, SIZE, conic
+from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, SIZE
 from jsplat.kernels.blend.mosaic_gpu import layout
-from jsplat.kernels.blend.mosaic_gpu.table import _SCALE, table
+from jsplat.kernels.blend.mosaic_gpu.table import _SCALE, table, unscaled
 from jsplat.kernels.blend.mosaic_gpu.walk import LOG_FLOOR
 from jsplat.kernels.constants import ALPHA_FLOOR
 from jsplat.kernels.select import Facts, default_device
@@ -80,12 +80,12 @@ def test_every_hit_is_written_even_behind_the_early_stop():
     assert not np.asarray(got[0])[2, behind].any()
 
 
-def test_far_means_and_extreme_conics_stay_finite():
+def test_far_means_and_extreme_roots_stay_finite():
     """A mean far away, a conic that underflows and one that overflows when squared, among ordinary neighbours."""
-    means, conics, opacities, depths, features = (np.asarray(x).copy() for x in CASES["random"]().arrays())
+    means, roots, opacities, depths, features = (np.asarray(x).copy() for x in CASES["random"]().arrays())
     means[0, :3] = [[1e6, -1e6], [18.5, 14.5], [20.0, 10.0]]
-    conics[0, :3] = [[1.0, 0, 1.0], [1e30, 0, 1e30], [1e-30, 0, 1e-30]]
-    case = [jnp.asarray(x, jnp.float32) for x in (means, conics, opacities, depths)]
+    roots[0, :3] = [[1.0, 0, 1.0], [1e15, 0, 1e15], [1e-15, 0, 1e-15]]
+    case = [jnp.asarray(x, jnp.float32) for x in (means, roots, opacities, depths)]
     (image, want), (got, wanted), _ = same_kernels(
         case, jnp.asarray(features), jnp.zeros(1, jnp.int32), shape_channels=CHANNELS
     )
@@ -99,8 +99,8 @@ def test_an_image_has_the_same_bits_alone_and_in_a_batch_however_it_is_nested():
     names = ("random", "one_at_the_corner")
     pair = [jnp.concatenate(rows) for rows in zip(*(CASES[name]().arrays() for name in names))]
 
-    def loss(means2d, conics, opacities, depths, features):
-        image = blend(means2d, conics, opacities, depths, features, size=SIZE, capacity=CAPACITY, backend=BACKEND)
+    def loss(means2d, conic_roots, opacities, depths, features):
+        image = blend(means2d, conic_roots, opacities, depths, features, size=SIZE, capacity=CAPACITY, backend=BACKEND)
         return (image.channels**2).sum() + image.depth.sum() + image.alpha.sum()
 
     gradient = jax.grad(loss, (0, 1, 2, 4))
@@ -115,20 +115,14 @@ def test_an_image_has_the_same_bits_alone_and_in_a_batch_however_it_is_nested():
 # What is no kernel
 
 
-def test_the_power_is_a_sum_of_two_squares_to_full_precision():
-    """Also for needles, whose determinant is a difference of large numbers: 25 pixels by 0.55."""
-    random = np.random.default_rng(0)
-    count = 1000
-    conics = conic(random.uniform(0.5, 100, count), random.uniform(0, 1, count), random.uniform(0, np.pi, count))
-    conics = conics.astype(np.float32)
-    zeros = jnp.zeros((1, count))
-    rows = np.asarray(table(jnp.zeros((1, count, 2)), jnp.asarray(conics[None]), zeros + 0.5, zeros), np.float64)
-    u, v, w = rows[:, 0] / _SCALE, rows[:, 1] / _SCALE, rows[:, 2] / _SCALE
-    a, b, c = conics.astype(np.float64).T
-    assert_close(u * u / a, np.ones(count), 4e-7, "the root, the scale and their product: 6e-8 each, squared")
-    assert_close(u * v / np.sqrt(a * c), b / np.sqrt(a * c), 4e-7, "as above")
-    assert_close(w * w / (c - b * b / a), np.ones(count), 4e-7, "as above; naively 1e-3 for the thinnest")
-    assert ((c - b * b / a) / c).min() < 1e-3
+def test_the_table_holds_the_roots_in_other_units():
+    roots = jnp.asarray(np.random.default_rng(0).normal(size=(1, 9, 3)), jnp.float32)
+    zeros = jnp.zeros((1, 9))
+    rows = np.asarray(table(jnp.zeros((1, 9, 2)), roots, zeros + 0.5, zeros), np.float64)
+    squares = np.square(np.asarray(roots[0], np.float64)) / np.log(4)  # of a half, as a power of two
+    assert_close(np.square(rows[:, :3]), squares, 1e-6, "float32: the scale and the product")
+    moments = jnp.concatenate([jnp.ones((1, 1)), _SCALE * jnp.ones((1, 5))], 1)
+    assert_close(unscaled(moments), np.ones((1, 6)), 1e-6, "float32")
 
 
 def test_log_of_the_floor():

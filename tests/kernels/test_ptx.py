@@ -15,7 +15,7 @@ import pytest
 
 from bench.aot.ptx import tool
 from jsplat.kernels.blend import mosaic_gpu
-from jsplat.kernels.blend.cases import SIZE, conic
+from jsplat.kernels.blend.cases import SIZE, conic_root
 from jsplat.kernels.blend.mosaic_gpu.backward import gradient_rows
 from jsplat.kernels.blend.mosaic_gpu.forward import blend_tiles
 from jsplat.kernels.blend.mosaic_gpu.layout import CHUNK, PIXELS, TILE, column_tiles, matrix_tiles, monomials
@@ -57,7 +57,7 @@ def scene():
     long, short, angle = (random.uniform(low, high, (2, COUNT)) for low, high in ((4, 20), (3, 12), (0, 3)))
     opacities = np.stack([random.uniform(0.01, 0.08, COUNT), random.uniform(0.02, 0.9, COUNT)])
     depths, features = random.uniform(1, 2, (2, COUNT)), random.uniform(size=(1, COUNT, CHANNELS))
-    case = [jnp.asarray(x, jnp.float32) for x in (means, conic(long, short, angle), opacities, depths, features)]
+    case = [jnp.asarray(x, jnp.float32) for x in (means, conic_root(long, short, angle), opacities, depths, features)]
     owner = jnp.zeros(2, jnp.int32)
     lists, _ = mosaic_gpu._lists(*case, owner, SIZE, 16 * COUNT)
     return lists

@@ -27,7 +27,7 @@ from jsplat.scene import Gaussians
 DEVICES, IDENTITIES, VIEWS = 4, 4, 2
 EDGE, COUNT, CHANNELS, CAPACITY = 32, 60, 3, 1000
 WEIGHTS = np.random.default_rng(0).normal(size=(EDGE, EDGE, CHANNELS + 2)).astype(np.float32)
-ATTRIBUTES = ("means2d", "conics", "opacities", "depths", "features")
+ATTRIBUTES = ("means2d", "conic_roots", "opacities", "depths", "features")
 REGROUPED = 1e-5  # float32: each device sums its part first; XLA fuses a projection anew for every size of batch
 OWN, IDENTITY = P("identity"), P("identity", "view")
 

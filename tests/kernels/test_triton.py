@@ -75,7 +75,7 @@ def test_views_that_share_features_give_what_xla_gives():
 def test_a_view_has_the_same_bits_wherever_it_lies_in_the_batch():
     image, _, gradients = views(triton, interpret=True)
     np.testing.assert_array_equal(image[0], image[2])
-    for key in ("means2d", "conics", "opacities", "depths"):
+    for key in ("means2d", "conic_roots", "opacities", "depths"):
         assert gradients[key][0].any()
         np.testing.assert_array_equal(gradients[key][0], gradients[key][2])
 

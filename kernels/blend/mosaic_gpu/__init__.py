@@ -22,7 +22,7 @@ from jsplat.kernels.blend.mosaic_gpu.layout import (
     matrix_tiles,
     to_planes,
 )
-from jsplat.kernels.blend.mosaic_gpu.table import feature_table, table
+from jsplat.kernels.blend.mosaic_gpu.table import feature_table, table, unscaled
 from jsplat.kernels.blend.mosaic_gpu.walk import Lists
 from jsplat.kernels.collect import collect, sum_over_images
 from jsplat.kernels.tiling import bin_tiles, tile_grid
@@ -31,7 +31,7 @@ from jsplat.kernels.tiling import bin_tiles, tile_grid
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "interpret"))
 def forward(
     means2d: Float[Array, "i n 2"],
-    conics: Float[Array, "i n 3"],
+    conic_roots: Float[Array, "i n 3"],
     opacities: Float[Array, "i n"],
     depths: Float[Array, "i n"],
     features: Float[Array, "f n c"],
@@ -49,8 +49,8 @@ def forward(
     Raises:
         ValueError: an array is not float32, or there are no or more than 64 channels.
     """
-    _check(means2d, conics, opacities, depths, features)
-    lists, hits = _lists(means2d, conics, opacities, depths, features, owner, size, capacity)
+    _check(means2d, conic_roots, opacities, depths, features)
+    lists, hits = _lists(means2d, conic_roots, opacities, depths, features, owner, size, capacity)
     planes = blend_tiles(lists, channels=features.shape[-1], grid=tile_grid(size, TILE), interpret=interpret)
     return from_planes(planes, size=size), hits.needed
 
@@ -64,7 +64,7 @@ def _bfloat16(x):
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "shape_channels", "interpret"))
 def backward(
     means2d: Float[Array, "i n 2"],
-    conics: Float[Array, "i n 3"],
+    conic_roots: Float[Array, "i n 3"],
     opacities: Float[Array, "i n"],
     depths: Float[Array, "i n"],
     features: Float[Array, "f n c"],
@@ -83,9 +83,9 @@ def backward(
 
     Args and errors as those of `forward`; `image` is what it gave.
     """
-    _check(means2d, conics, opacities, depths, features)
+    _check(means2d, conic_roots, opacities, depths, features)
     # Under one jit XLA merges this binning with the forward pass's own.
-    lists, hits = _lists(means2d, conics, opacities, depths, features, owner, size, capacity)
+    lists, hits = _lists(means2d, conic_roots, opacities, depths, features, owner, size, capacity)
     (images, count), channels = opacities.shape, features.shape[-1]
     planes = to_planes(grad)
     # The kernel multiplies by these two parts, so the whole sum has to be made of them too: what is left of it
@@ -105,22 +105,22 @@ def backward(
         interpret=interpret,
     )
     sums = collect(rows, hits, images * count).reshape(images, count, -1)
-    shape = shape_gradients(sums[..., :6], conics, opacities)
+    shape = shape_gradients(unscaled(sums[..., :6]), conic_roots, opacities)
     painted = sums[..., MOMENTS : MOMENTS + channels + 1]
     learned = sum_over_images(painted[..., :-1], owner, features.shape[0])
     return shape[..., :2], shape[..., 2:5], shape[..., 5], painted[..., -1], learned
 
 
-def _lists(means2d, conics, opacities, depths, features, owner, size, capacity):
-    hits = bin_tiles(means2d, conics, opacities, depths, size=size, tile=TILE, capacity=capacity)
+def _lists(means2d, conic_roots, opacities, depths, features, owner, size, capacity):
+    hits = bin_tiles(means2d, conic_roots, opacities, depths, size=size, tile=TILE, capacity=capacity)
     images, count = opacities.shape
     shifts = (owner.astype(jnp.int32) - jnp.arange(images, dtype=jnp.int32)) * count
-    rows = table(means2d, conics, opacities, depths)
+    rows = table(means2d, conic_roots, opacities, depths)
     return Lists(rows, feature_table(features), hits.ids, hits.starts, shifts), hits
 
 
 def _check(*args):
-    for name, x in zip(("means2d", "conics", "opacities", "depths", "features"), args):
+    for name, x in zip(("means2d", "conic_roots", "opacities", "depths", "features"), args):
         if x.dtype != jnp.float32:
             raise ValueError(f"blend: mosaic_gpu: {name}: wanted float32, got {x.dtype}; backend='xla' takes float64")
     if not 1 <= args[-1].shape[-1] <= MOST_CHANNELS:

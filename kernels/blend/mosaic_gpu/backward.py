@@ -39,7 +39,7 @@ def gradient_rows(
     grid: tuple[int, int],
     interpret: Any = None,
 ) -> Float[Array, "m w"]:
-    """One row for each hit: moments about the mean of the power's gradient, gradients of features and of depth.
+    """One row for each hit: `root_moments` of the power's gradient, gradients of features and of depth.
 
     Args:
         factors: high, then low parts of the image's gradient, as `matrix_tiles` lays them out.

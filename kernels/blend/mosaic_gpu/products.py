@@ -70,8 +70,9 @@ def reduce(stage, shared, rows, out, slot, chunk, first, count) -> None:
             here = ptx.shared_address(rows) + (slot * CHUNK + row) * pitch
             moved = []
             for below in (0, 8):
-                center = [ptx.load_shared(here, "f", below * pitch + at) for at in (28, 32)]
-                moved += _about(center, sums[below // 4 : below // 4 + 2], lane, across)
+                form = ptx.load_shared(here, "ffff", below * pitch)
+                form += [ptx.load_shared(here, "f", below * pitch + at) for at in (16, 28, 32)]
+                moved += _about(form, sums[below // 4 : below // 4 + 2], lane, across)
             write(moved, 0)
 
     run(stage, shared, rows, out, slot, chunk, first, count)
@@ -149,17 +150,16 @@ def _mma(left, right, sums):
     return ptx.asm(_MMA, *left, *right, *sums, out="ffff", fixed=True)
 
 
-def _about(center, pair, lane, across):
-    """Moments about the tile's centre -> about the Gaussian's; a row's four lanes hold (1, x), (y, xx), (xy, yy), -."""
-    x, y = center
+def _about(form, pair, lane, across):
+    """Moments about the tile's centre -> `root_moments`; a row's four lanes hold (1, x), (y, xx), (xy, yy), -."""
+    u, v, p, w, q, x, y = form
     base = lane - across
     total, mx, my, mxx, mxy, myy = (_from(pair[k % 2], base + k // 2) for k in range(6))
-    dx, dy = x * total - mx, y * total - my
-    dxx = x * (dx - mx) + mxx
-    dyy = y * (dy - my) + myy
-    dxy = x * dy - y * mx + mxy
+    mp, mq = p * total + u * mx + v * my, q * total + w * my
+    mpx, mpy = p * mx + u * mxx + v * mxy - x * mp, p * my + u * mxy + v * myy - y * mp
+    mqy = q * my + w * myy - y * mq
     zero = ptx.number(0.0)
-    columns = ((total, dx), (dy, dxx), (dxy, dyy), (zero, zero))
+    columns = ((total, mp), (mq, mpx), (mpy, mqy), (zero, zero))
     chosen = columns[3]
     for index in (2, 1, 0):
         chosen = [ptx.choose(across == index, a, b) for a, b in zip(columns[index], chosen)]

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jsplat.kernels.blend.gradients import root_moments
 from jsplat.kernels.blend.mosaic_gpu.layout import (
     ABSENT,
     CHUNK,
@@ -112,12 +113,10 @@ def reduce(stage, shared, rows, out, slot, chunk, first, count) -> None:
     high, low = (jnp.concatenate(factors[1 + part * tiles : 1 + (part + 1) * tiles], 1) for part in (0, 1))
     weights, pulls = slice(0, CHUNK), slice(CHUNK, 2 * CHUNK)
     painted = head[weights] @ high + tail[weights] @ high + head[weights] @ low
-    total, mx, my, mxx, mxy, myy = jnp.moveaxis((head[pulls] @ factors[0] + tail[pulls] @ factors[0])[:, :6], 1, 0)
-    x, y = rows[slot][:, 7], rows[slot][:, 8]
-    dx, dy = x * total - mx, y * total - my
-    dxx, dxy, dyy = x * (dx - mx) + mxx, x * dy - y * mx + mxy, y * (dy - my) + myy
-    zero = jnp.zeros_like(total)
-    made = jnp.concatenate([jnp.stack([total, dx, dy, dxx, dxy, dyy, zero, zero], -1), painted], -1)
+    moments = (head[pulls] @ factors[0] + tail[pulls] @ factors[0])[:, :6]
+    u, v, _, w, _, _, _, x, y = jnp.moveaxis(rows[slot][:, :9], 1, 0)
+    moments = root_moments(moments, jnp.stack([x, y], -1), jnp.stack([u, v, w], -1))
+    made = jnp.concatenate([jnp.pad(moments, ((0, 0), (0, MOMENTS - 6))), painted], -1)
 
     def write(k, _):
         out[first + k] = made[k]
