@@ -2,7 +2,17 @@
 
 from jsplat.camera import Camera
 from jsplat.errors import InputError
-from jsplat.raster import rasterize, render_scene
+from jsplat.raster import capacity_for, rasterize, render_scene
 from jsplat.scene import Attributes, Gaussians, Render, Scene
 
-__all__ = ["Attributes", "Camera", "Gaussians", "InputError", "Render", "Scene", "rasterize", "render_scene"]
+__all__ = [
+    "Attributes",
+    "Camera",
+    "Gaussians",
+    "InputError",
+    "Render",
+    "Scene",
+    "capacity_for",
+    "rasterize",
+    "render_scene",
+]

@@ -26,6 +26,7 @@ ROOMS = NOUNS | VERBS | STRINGS | {"raster", "kernels", "edit", "__init__", "__m
 
 # Files that are a part of the room they lie beside.
 PARTS = {"figures": "report", "findings": "report", "pictures": "report", "preference": "report"}
+PARTS |= {"harmonics": "raster", "promotion": "raster"}
 # Room -> rooms it may import, besides itself.
 MAY_IMPORT = {
     **dict.fromkeys(NOUNS, NOUNS),

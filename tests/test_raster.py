@@ -16,6 +16,7 @@ from jsplat.raster import (
     NEAR,
     Room,
     capacity_for,
+    default_capacity,
     project,
     rasterize,
     render_scene,
@@ -284,7 +285,7 @@ def test_too_little_capacity_is_an_error_outside_of_transformations_and_nan_insi
 
 
 def test_bad_arguments_are_named():
-    with pytest.raises(InputError, match=r"rasterize: features: wanted 60 rows, got \(3, 5\)"):
+    with pytest.raises(InputError, match=r"rasterize: features: wanted 60 rows of channels .*, got \(3, 5\)"):
         rasterize(gaussians(), features()[:3], cameras(0.0)[0])
     with pytest.raises(
         InputError, match=r"rasterize: backend: wanted one of \('mosaic_gpu', 'triton', 'xla'\) or None, got 'fast'"
@@ -348,3 +349,43 @@ def test_one_room_serves_heads_that_need_less_and_grows_for_more():
     assert first >= needed[0]
     assert second >= needed[1]
     assert room.for_views(few, cameras) == second, "another capacity is another program"
+
+
+@pytest.mark.parametrize(("count", "size"), [(10, 0.3), (100, 0.2), (1000, 0.05)])
+def test_few_large_gaussians_need_no_capacity(count, size):
+    """Without `capacity`, at 512 pixels: as they are, in a gradient, and within the bound of compiled programs."""
+    random = np.random.default_rng(count)
+    rows = (
+        random.normal(0, 0.2, (count, 3)),
+        random.normal(size=(count, 4)),
+        np.full((count, 3), np.log(size)),
+        np.zeros(count),
+    )
+    scene = Gaussians(*(jnp.asarray(x, jnp.float32) for x in rows))
+    lens = np.array([[512.0, 0, 256], [0, 512, 256], [0, 0, 1]])
+    camera = orbit(*(np.array([x]) for x in (0.0, 0.0, 0.0, 2.0)), lens, (512, 512))[0]
+    most = jax.jit(lambda: rasterize(scene, jnp.ones((count, 1)), camera, capacity=1).needed)()
+    assert 8 * count < most <= default_capacity(count, (512, 512)) <= 2**18
+
+
+def test_a_default_that_is_too_small_grows_where_numbers_are_at_hand(monkeypatch):
+    monkeypatch.setattr("jsplat.raster.default_capacity", lambda *_: 100)
+    jax.tree.map(np.testing.assert_array_equal, rasterize(gaussians(), features(), VIEWS), three_views())
+    gradient = jax.grad(lambda x: (rasterize(gaussians(), x, VIEWS).channels ** 2).sum())(features())
+    assert gradient.any()
+    assert np.isfinite(gradient).all()
+
+
+def test_too_little_capacity_is_an_error_in_a_gradient_that_is_not_compiled():
+    most = int(three_views().needed.max())
+    for at in range(2):
+        with pytest.raises(InputError, match=f"rasterize: capacity: wanted at least {most} tile hits a view, got 100"):
+            jax.grad(lambda *x: rasterize(*x, VIEWS, capacity=100).alpha.sum(), at)(gaussians(), features())
+
+
+def test_the_default_capacity_is_bounded_by_what_can_be_needed_and_by_memory():
+    assert default_capacity(10, (512, 512)) == 10 * 64 * 64
+    assert default_capacity(1000, (512, 512)) == 64 * 64 * 64
+    assert default_capacity(100_000, (128, 128)) == 800_000
+    assert default_capacity(1000, (512, 512), views=64) == 2**16
+    assert default_capacity(0, (8, 8)) == 1

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from jsplat.blocks import Devices, by_view
 from jsplat.camera import Camera
+from jsplat.harmonics import unit
 from jsplat.raster import over_views, rasterize, rotation_matrices
 from jsplat.scene import Gaussians, Render
 
@@ -83,6 +84,5 @@ def facing(gaussians: Gaussians, cameras: Camera) -> Float[Array, "v n"]:
     rotation = rotation_matrices(gaussians.quats)
     shortest = jnp.argmin(gaussians.log_scales, -1)
     normals = jnp.take_along_axis(rotation, shortest[:, None, None], -1)[..., 0]
-    rays = gaussians.means - cameras.centers[:, None, :]
-    rays /= jnp.linalg.norm(rays, axis=-1, keepdims=True)
+    rays = unit(gaussians.means - cameras.centers[:, None, :], (0.0, 0.0, 1.0))
     return jnp.abs(jnp.einsum("vni,ni->vn", rays, normals))

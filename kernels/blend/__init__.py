@@ -103,8 +103,9 @@ def blend_function(size: tuple[int, int], capacity: int, shape_channels: int, ba
 
 @contextlib.contextmanager
 def _as_written(dtype):
-    """Within the block integers have 32 bits and types are promoted, whatever the program around it asked for."""
-    with jax.enable_x64(dtype == jnp.float64), jax.numpy_dtype_promotion("standard"):
+    """Within the block integers have 32 bits, types and ranks are promoted, whatever the program around it wants."""
+    types, ranks = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
+    with jax.enable_x64(dtype == jnp.float64), types, ranks:
         yield
 
 
