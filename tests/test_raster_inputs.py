@@ -60,9 +60,11 @@ def dense(inputs: dict[str, jax.Array], background, shaping: int) -> jax.Array:
         held = jnp.clip(means2d, -FRUSTUM_MARGIN * size, (1 + FRUSTUM_MARGIN) * size)
         jacobian = (k[:2] - held[:, :, None] * k[2]) / depth[:, None, None] @ matrix[:3, :3]
         inverse = jnp.linalg.inv(jacobian @ covariances @ jacobian.swapaxes(1, 2) + LOW_PASS * jnp.eye(2))
-        conics = jnp.stack([inverse[:, 0, 0], inverse[:, 0, 1], inverse[:, 1, 1]], -1)
+        u = jnp.sqrt(inverse[:, 0, 0])
+        v = inverse[:, 0, 1] / u
+        roots = jnp.stack([u, v, jnp.sqrt(inverse[:, 1, 1] - v * v)], -1)
         opacities = jax.nn.sigmoid(inputs["logit_opacities"])
-        kept = [x[None] for x in (means2d, conics, opacities, depth)]
+        kept = [x[None] for x in (means2d, roots, opacities, depth)]
         still = [jax.lax.stop_gradient(x) for x in kept]
         shown, alpha, _ = blend_reference(*kept, inputs["features"][None], size=SIZE)
         fixed, fixed_alpha, _ = blend_reference(*still, inputs["features"][None], size=SIZE)
