@@ -378,11 +378,18 @@ def capture_folders(path: Path) -> list[Path]:
 
 
 def write_capture(path: Path, capture: Capture) -> None:
-    """Writes a capture so that `read_capture` gives it back (images as PNG, without loss).
+    """Writes a capture into a new folder so that `read_capture` gives it back (images as PNG, without loss).
 
     Raises:
-        InputError: fewer than two views, or cameras of different lenses, which the format cannot say.
+        InputError: something lies there, fewer than two views, or cameras of different lenses, which the format cannot
+            say.
     """
+    with new_folder(path) as folder:
+        fill_capture(folder, capture)
+
+
+def fill_capture(folder: Path, capture: Capture) -> None:
+    """`write_capture` into a folder that is there."""
     if len(capture.images) < 2:
         raise InputError("write_capture: capture.images", wanted="at least 2 views", got=len(capture.images))
     if np.ptp(np.asarray(capture.cameras.intrinsics), axis=0).any():
@@ -390,25 +397,24 @@ def write_capture(path: Path, capture: Capture) -> None:
         raise InputError("write_capture: capture.cameras.intrinsics", wanted="one lens for all views", got=got)
     k = np.asarray(capture.cameras.intrinsics[0], np.float64)
     matrices = np.linalg.inv(np.asarray(capture.cameras.camera_from_world, np.float64)) @ OPENGL_FROM_OPENCV
-    with new_folder(path) as folder:
-        frames = []
-        for i, (image, matrix) in enumerate(zip(capture.images, matrices)):
-            frame = {"file_path": f"images/{i:03d}.png", "transform_matrix": matrix.tolist()}
-            frame |= {"yaw": float(capture.yaw[i]), "pitch": float(capture.pitch[i])}
-            write_png(folder / frame["file_path"], image)
-            if capture.labels is not None:
-                frame["label_path"] = f"labels/{i:03d}.png"
-                write_png(folder / frame["label_path"], capture.labels[i])
-            if capture.valid is not None:
-                frame["mask_path"] = f"masks/{i:03d}.png"
-                write_png(folder / frame["mask_path"], np.where(capture.valid[i], np.uint8(255), np.uint8(0)))
-            frames.append(frame)
-        data = {"camera_model": "OPENCV", "fl_x": k[0, 0], "fl_y": k[1, 1], "cx": k[0, 2], "cy": k[1, 2]}
-        data |= {"w": capture.cameras.width, "h": capture.cameras.height, "identity": capture.identity}
-        data |= {"head_from_world": capture.head_from_world.tolist(), "background": capture.background}
-        if capture.labelset is not None:
-            data |= {"classes": list(capture.labelset.names), "labelset": capture.labelset.to_json()}
-        write_json(folder / "transforms.json", data | {"frames": frames})
+    frames = []
+    for i, (image, matrix) in enumerate(zip(capture.images, matrices)):
+        frame = {"file_path": f"images/{i:03d}.png", "transform_matrix": matrix.tolist()}
+        frame |= {"yaw": float(capture.yaw[i]), "pitch": float(capture.pitch[i])}
+        write_png(folder / frame["file_path"], image)
+        if capture.labels is not None:
+            frame["label_path"] = f"labels/{i:03d}.png"
+            write_png(folder / frame["label_path"], capture.labels[i])
+        if capture.valid is not None:
+            frame["mask_path"] = f"masks/{i:03d}.png"
+            write_png(folder / frame["mask_path"], np.where(capture.valid[i], np.uint8(255), np.uint8(0)))
+        frames.append(frame)
+    data = {"camera_model": "OPENCV", "fl_x": k[0, 0], "fl_y": k[1, 1], "cx": k[0, 2], "cy": k[1, 2]}
+    data |= {"w": capture.cameras.width, "h": capture.cameras.height, "identity": capture.identity}
+    data |= {"head_from_world": capture.head_from_world.tolist(), "background": capture.background}
+    if capture.labelset is not None:
+        data |= {"classes": list(capture.labelset.names), "labelset": capture.labelset.to_json()}
+    write_json(folder / "transforms.json", data | {"frames": frames})
 
 
 def write_png(path: Path, image: np.ndarray) -> None:

@@ -1,24 +1,20 @@
-"""Writing results so that a kill loses nothing: a temporary name first, then a rename."""
+"""Writing results so that a kill loses nothing: a temporary name first, then a rename. What lies there is refused."""
 
 import contextlib
+import itertools
 import json
 import os
-import platform
 import shutil
-import subprocess
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
-import jax
+from jsplat.errors import InputError
 
-from jsplat.devices import cores
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint", "opencv-python-headless")
+ADVICE = "move it away, or name another"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file whole or not at all; an older one is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(data)
@@ -27,34 +23,65 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, data: object) -> None:
     """Writes JSON whole or not at all; NaN is refused."""
-    write_bytes(path, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
+    write_bytes(path, as_json(data))
+
+
+def as_json(data: object) -> bytes:
+    """JSON for people to read; NaN is refused."""
+    return (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()
+
+
+def check_free(path: Path) -> Path:
+    """Where a new file or folder will lie, links followed.
+
+    Raises:
+        InputError: something lies there that is neither an empty folder nor an empty file.
+    """
+    try:
+        place = path.resolve()
+        full = any(place.iterdir()) if place.is_dir() else place.exists() and place.lstat().st_size > 0
+    except (OSError, RuntimeError) as error:  # a loop of links, a folder nobody may read
+        raise InputError(str(path), wanted="a place to write to", got=error) from error
+    if full:
+        kind = "a folder with files in it" if place.is_dir() else "a file"
+        raise InputError(str(path), wanted=f"a new name ({ADVICE})", got=kind)
+    return place
+
+
+def _temporary(place: Path, make: str) -> Path:
+    """A file ("touch") or folder ("mkdir") beside `place` that nobody had before."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count():
+        # OpenCV picks the container of a film by the ending.
+        path = place.with_name(f".{place.stem}.{os.getpid()}-{number}.tmp{place.suffix if make == 'touch' else ''}")
+        with contextlib.suppress(FileExistsError):
+            getattr(path, make)(exist_ok=False)
+            return path
+    raise AssertionError
 
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill; it gets its name only when the block ends without an error, replacing an older one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    """A folder to fill; it gets its name only when the block ends without an error. InputError as of `check_free`."""
+    place = check_free(path)
+    temporary = _temporary(place, "mkdir")
     try:
         yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        temporary.replace(check_free(path))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def provenance(seed: int) -> dict:
-    """Commit, device, versions and seed, for run.json and report.json."""
-    root = Path(__file__).parent.parent
-    git = subprocess.run(
-        ["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    device = jax.devices()[0]
-    return {
-        "commit": git.stdout.strip() or "unknown",
-        "device": f"{device.device_kind} x{jax.device_count()} ({platform.machine()}, {cores()} cores)",
-        "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in PACKAGES}},
-        "seed": seed,
-    }
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """An empty file to write; it gets its name only when the block ends without an error, and only if that is free.
+
+    InputError as of `check_free`.
+    """
+    place = check_free(path)
+    temporary = _temporary(place, "touch")
+    try:
+        yield temporary
+        temporary.replace(check_free(path))
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -28,8 +28,9 @@ from jsplat.findings import (
     percent,
     ratio,
 )
-from jsplat.folder import write_bytes, write_json
+from jsplat.folder import as_json
 from jsplat.labelset import LabelSet
+from jsplat.ownership import write_kept
 from jsplat.pictures import Pictures, gallery, turntables
 from jsplat.preference import section
 
@@ -37,6 +38,8 @@ CHARTS = {
     "fitted": ("teacher", "vote_plain", "refined", "oracle"),
     "unseen": ("teacher", "control", "student", "truth_student"),
 }
+
+FILES = ("report.json", "report.html")
 
 
 def write_report(folder: Path, report: dict, pictures: Pictures, curves: dict, goals: Goals = DEFAULT_GOALS) -> None:
@@ -47,12 +50,14 @@ def write_report(folder: Path, report: dict, pictures: Pictures, curves: dict, g
         curves: {title: {"step": x values (optional), series name: y values}}, one small chart per title.
 
     Raises:
-        InputError: a value of `report` is no finite number, string, bool, None, list, tuple or dict of such.
+        InputError: somebody else wrote or changed a file of these names; a value of `report` is no finite number,
+            string, bool, None, list, tuple or dict of such.
     """
     data = {key: _plain(value, f"report.{key}") for key, value in report.items()}
     data |= {"goals": dataclasses.asdict(goals), "findings": findings(data)}
-    write_json(folder / "report.json", data)
-    write_bytes(folder / "report.html", _page(data, pictures, curves, goals).encode())
+    page = _page(data, pictures, curves, goals).encode()
+    for name, content in zip(FILES, (as_json(data), page)):
+        write_kept(folder / name, content)
 
 
 def _plain(value: Any, where: str) -> Any:

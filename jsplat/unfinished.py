@@ -191,7 +191,7 @@ class Unfinished:
         self._wait()
         leaves, structure = jax.tree.flatten(like)
         shapes = {f"{i:05d}": jax.ShapeDtypeStruct(x.shape, x.dtype) for i, x in enumerate(leaves)}
-        for path in reversed(self._paths()):
+        for path in reversed(self._own()):
             try:
                 about = json.loads((path / "run.json").read_text())
                 arrays = load_arrays(path / "state", shapes) if about["fingerprint"] == self.fingerprint else {}
@@ -206,7 +206,9 @@ class Unfinished:
         return None
 
     def _write(self, folder: Path, step: int, state: object, curves: dict) -> None:
-        older, begin = self._paths(), time.monotonic()
+        older, begin = self._own(), time.monotonic()
+        if (folder / f"{step:08d}") in older:
+            shutil.rmtree(folder / f"{step:08d}")  # one that could not be read
         with new_folder(folder / f"{step:08d}") as path:
             save_arrays(path / "state", {f"{i:05d}": leaf for i, leaf in enumerate(jax.tree.leaves(state))})
             write_json(path / "run.json", {"fingerprint": self.fingerprint, "step": step, "curves": curves})
@@ -216,8 +218,10 @@ class Unfinished:
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         log("checkpoint", step=step, bytes=size, seconds=round(time.monotonic() - begin, 3))
 
-    def _paths(self) -> list[Path]:
-        return [] if self.folder is None else sorted(path.parent for path in self.folder.glob("[0-9]*/run.json"))
+    def _own(self) -> list[Path]:
+        """The checkpoints, readable or not; whatever else somebody keeps in the folder is none."""
+        paths = [] if self.folder is None else sorted(self.folder.glob("[0-9]" * 8))
+        return [p for p in paths if p.is_dir() and {x.name for x in p.iterdir()} <= {"run.json", "state"}]
 
 
 def _all(value: bool) -> bool:

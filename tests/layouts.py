@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import struct
 from pathlib import Path
 
@@ -28,7 +29,8 @@ PARAMETERS = {  # COLMAP model -> distortion, in its own order
 
 
 def run(folder: Path, config: ImportConfig = SMALL):
-    """Imports a folder to `out` beside it."""
+    """Imports a folder to `out` beside it, anew each time."""
+    shutil.rmtree(folder.parent / "out", ignore_errors=True)
     return import_capture(folder, folder.parent / "out", config)
 
 

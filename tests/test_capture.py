@@ -114,12 +114,14 @@ def test_resized_labels_invent_no_class(w, h, seed):
     assert set(np.unique(resized)) <= set(np.unique(labels))
 
 
-def test_an_unfinished_capture_replaces_nothing(folder, monkeypatch):
+def test_a_capture_replaces_nothing_and_an_unfinished_one_leaves_nothing(folder, monkeypatch):
     before = (folder / "transforms.json").read_bytes()
-    monkeypatch.setattr("jsplat.capture.write_json", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(InputError, match=r"ada: wanted a new name .*, got a folder with files in it"):
         write_capture(folder, small_capture("eve"))
     assert (folder / "transforms.json").read_bytes() == before
+    monkeypatch.setattr("jsplat.capture.write_json", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_capture(folder.parent / "eve", small_capture("eve"))
     assert [p.name for p in folder.parent.iterdir()] == ["ada"]
 
 

@@ -103,8 +103,8 @@ def captures(tmp_path_factory):
     ids=" ".join,
 )
 def test_a_missing_folder_is_one_line_that_names_it(args, captures, tmp_path):
-    names = {"NOWHERE": tmp_path / "nowhere", "CAPTURES": captures, "OUT": tmp_path / "out", "LABELS": tmp_path}
-    write_json(tmp_path / "labelset.json", ball.SIDES.to_json())
+    names = {"NOWHERE": tmp_path / "nowhere", "CAPTURES": captures, "OUT": tmp_path / "out", "LABELS": tmp_path / "l"}
+    write_json(tmp_path / "l" / "labelset.json", ball.SIDES.to_json())
     assert "nowhere" in refusal(*(names.get(a, a) for a in args))
     assert not (tmp_path / "out").exists()
 
@@ -117,7 +117,7 @@ def test_too_many_unseen_people_are_refused(captures, tmp_path):
 def test_people_are_written_and_not_written_twice(tmp_path):
     args = ["heads", tmp_path / "h", "--people", 2, "--views", 2, "--first", 5, "--set", "heads.size=16"]
     assert call(*args).exit_code == 0
-    assert sorted(p.name for p in (tmp_path / "h").iterdir()) == ["head0005", "head0006", "run.json"]
+    assert sorted(p.name for p in (tmp_path / "h").iterdir()) == [".written.json", "head0005", "head0006", "run.json"]
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "h").rglob("*")}
     assert call(*args).exit_code == 0
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "h").rglob("*")} == before

@@ -219,13 +219,13 @@ def test_a_second_run_or_stage_on_one_folder_begins_nothing(tmp_path):
         with refused:
             demo(tmp_path / "out", RunConfig())
         assert [path.name for path in (tmp_path / "out").iterdir()] == [lock.NAME]
-    first = stages.stage(tmp_path / "fit", "0" * 16, {}, 0)
+    first = stages.stage(tmp_path / "fit", "0" * 16, {}, 0, command="fit")
     with first as folder:
         (folder / "of the first").touch()
-        second = stages.stage(tmp_path / "fit", "1" * 16, {}, 0)
+        second = stages.stage(tmp_path / "fit", "1" * 16, {}, 0, command="fit")
         with pytest.raises(InputError, match=r"wanted one command at a time for fit, got .*wait"), second:
             pytest.fail("two fill one folder")
-    assert sorted(path.name for path in (tmp_path / "fit").iterdir()) == ["of the first", "run.json"]
+    assert sorted(path.name for path in (tmp_path / "fit").iterdir()) == [".written.json", "of the first", "run.json"]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 

@@ -23,6 +23,7 @@ from jsplat.evaluate import agreement, score
 from jsplat.fit import FitConfig
 from jsplat.heads import HeadsConfig
 from jsplat.listing import list_captures
+from jsplat.ownership import RECORDS
 from jsplat.pipeline import RunConfig, reporting, write_people
 from jsplat.pipeline.run import _taught, open_parser
 from jsplat.pipeline.stage import (
@@ -50,7 +51,7 @@ STAGES = ["parse", "fit", "label", "render", "student", "truth_student", "contro
 
 def test_a_stage_appears_when_it_is_done(tmp_path):
     wanted = fingerprint({"a": 1})
-    with stage(tmp_path / "fit", wanted, FitConfig(steps=3), 7) as folder:
+    with stage(tmp_path / "fit", wanted, FitConfig(steps=3), 7, command="fit") as folder:
         (folder / "data").write_text("x")
         assert not (tmp_path / "fit").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["fit"]
@@ -63,7 +64,7 @@ def test_a_stage_appears_when_it_is_done(tmp_path):
 
 def test_a_stage_that_fails_keeps_what_was_there_and_what_it_has_done(tmp_path):
     def fill(wanted, text, *, fail=False):
-        with stage(tmp_path / "fit", wanted, {}, 0) as folder:
+        with stage(tmp_path / "fit", wanted, {}, 0, command="fit") as folder:
             before = sorted(p.name for p in folder.iterdir())
             unfinished(folder).mkdir(exist_ok=True)
             (folder / text).write_text(text)
@@ -77,12 +78,12 @@ def test_a_stage_that_fails_keeps_what_was_there_and_what_it_has_done(tmp_path):
         fill(old, "half", fail=True)
     assert [p.name for p in tmp_path.iterdir()] == [f".fit.{old}"]
     assert "half" in fill(old, "whole"), "the second attempt starts from nothing"
-    assert sorted(p.name for p in (tmp_path / "fit").iterdir()) == ["half", "run.json", "whole"]
+    assert sorted(p.name for p in (tmp_path / "fit").iterdir()) == [".written.json", "half", "run.json", "whole"]
     (tmp_path / ".fit.note").write_text("somebody's own")
     with pytest.raises(KeyboardInterrupt):
         fill(new, "other", fail=True)
     assert (tmp_path / "fit" / "whole").read_text() == "whole"
-    assert fill("2" * 16, "third") == []
+    assert fill("2" * 16, "third") == ["run.json"]
     assert sorted(p.name for p in tmp_path.iterdir()) == [".fit.note", "fit"], "attempts of other settings go too"
 
 
@@ -153,8 +154,9 @@ def test_people_that_are_there_are_not_rendered_again(tmp_path, monkeypatch):
     assert rendered == [0, 1, 2, 2, 3]
     assert times(tmp_path / "heads" / "head0000") | times(tmp_path / "heads" / "head0001") == finished_before
     got, want = contents(tmp_path / "heads"), contents(tmp_path / "whole")
-    assert len(want.pop("run.json")) > 0
-    got.pop("run.json")
+    for name in RECORDS:
+        assert len(want.pop(name)) > 0
+        got.pop(name)
     assert got == want
 
 
@@ -199,9 +201,10 @@ def out(tmp_path_factory):
     """`jsplat demo` on two people."""
     with pytest.MonkeyPatch.context() as patch, _compiled_quickly():
         patch.setattr(group, "prepare", lambda: None)  # tests keep their devices, and write into no cache of the user
-        path = tmp_path_factory.mktemp("demo")
-        (path / "config.toml").write_text(SETTINGS)
-        call("demo", path, "--config", path / "config.toml")
+        path, settings = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("settings") / "config.toml"
+        settings.write_text(SETTINGS)
+        call("demo", path, "--config", settings)
+        settings.rename(path / "config.toml")
         yield path
 
 
@@ -306,7 +309,7 @@ def test_nothing_is_done_twice(out):
     assert f"report: {out / 'run' / 'report.html'}" in result.output
     after = times(out)
     rewritten = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-    assert rewritten <= {"run/report.json", "run/report.html", "run/events.jsonl"}
+    assert rewritten <= {"run/report.json", "run/report.html", "run/events.jsonl", "run/.written.json"}
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from jsplat.config import load
 from jsplat.edit import UNTOUCHED, EditConfig, QueueConfig
 from jsplat.exchange import import_masks
 from jsplat.folder import write_json
+from jsplat.ownership import write_kept
 from jsplat.parser import Architecture, load_parser, new_parser, save_parser
 from jsplat.pipeline import RunConfig, editing, exchange, reporting, stages
 from jsplat.pipeline import run as run_all
@@ -125,6 +126,7 @@ def test_a_run_votes_on_what_was_drawn_where_no_vote_or_that_of_another_fit_is(a
     path = again.out / "edits" / "ball" / "000.png"
     path.parent.mkdir(parents=True)
     path.write_bytes(encode(spotted.spot(), np.zeros((256, 3), np.uint8)))
+    write_kept(again.out / "run.json", b'{"command": "run"}')
     again()
     photos, novel = learnt_from(again.out)
     assert (photos[FRONT] == SPOT)[spotted.spot() == SPOT].all()

@@ -99,7 +99,7 @@ def test_scenes_become_splats(tmp_path):
         save_arrays(tmp_path / f"label/{name}.npz", rows_refined=np.asarray(one.attributes.label_logits))
     write_json(tmp_path / "label/labelset.json", CELEBAMASK_HQ.to_json())
     call("ply", tmp_path / "fit", tmp_path / "out", "--labelled", tmp_path / "label")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.ply")) == [
         *("ada.ply", "ada_labels.ply", "eve.ply", "eve_labels.ply")
     ]
     np.testing.assert_array_equal(read_ply(tmp_path / "out/eve.ply").gaussians.means, one.gaussians.means + 1)

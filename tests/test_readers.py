@@ -187,7 +187,7 @@ def test_a_mask_of_all_pixels_and_labels_reach_the_border(tmp_path):
     save(tmp_path / "in" / "all.png", np.full((36, 48, 1), 255, np.uint8))
     path.write_text(json.dumps(data))
     for size in (48, 31, 90):
-        capture = import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(size=size))
+        capture = import_capture(tmp_path / "in", tmp_path / f"out-{size}", ImportConfig(size=size))
         assert capture.valid is None
         assert np.all(capture.labels == 7)
 
@@ -214,7 +214,7 @@ def test_the_front_may_be_named(tmp_path):
     with pytest.raises(
         InputError, match=r"wanted the name of one photograph \(they are 00.png.*'09.png', of which there are 0"
     ):
-        import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(size=32, front="09.png"))
+        import_capture(tmp_path / "in", tmp_path / "other", ImportConfig(size=32, front="09.png"))
 
 
 def test_facescape_goes_to_its_common_frame(tmp_path):
@@ -265,7 +265,7 @@ def test_nersemble_videos_and_moments(tmp_path):
     filmed = import_capture(tmp_path / "030", tmp_path / "b", ImportConfig(size=64, timestep=1))
     assert_close(filmed.images[:, 20, 30].astype(float), np.full((3, 3), 200.0), 6.0, "video compression")
     with pytest.raises(InputError, match=r"world_2_cam.222200036: wanted a frame 2, got cam_222200036.mp4 ends before"):
-        import_capture(tmp_path / "030", tmp_path / "b", ImportConfig(size=64, timestep=2))
+        import_capture(tmp_path / "030", tmp_path / "c", ImportConfig(size=64, timestep=2))
 
 
 def test_nersemble_of_all_people(tmp_path):
@@ -325,7 +325,7 @@ def test_plain_photographs(tmp_path, monkeypatch):
     assert fake.calls == [([f"{i:02d}.png" for i in range(5)], "single")]
     fake.incremental_mapping = lambda *_: {}
     with pytest.raises(InputError, match=r"in: wanted photographs that overlap, got no cameras found"):
-        import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(size=32))
+        import_capture(tmp_path / "in", tmp_path / "other", ImportConfig(size=32))
 
 
 def test_a_matte_lays_a_known_colour_behind_the_head(tmp_path):
@@ -342,7 +342,7 @@ def test_a_matte_lays_a_known_colour_behind_the_head(tmp_path):
     assert capture.images[0, 18, 44].tolist() == [90, 90, 90]
     save(tmp_path / "in" / "images" / "01.png", rig.picture(1))
     with pytest.raises(InputError, match=r"frames\[1\].file_path: wanted a matte or transparency in all photographs"):
-        import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(size=48))
+        import_capture(tmp_path / "in", tmp_path / "other", ImportConfig(size=48))
 
 
 VARIANTS = {  # name: (change of transforms.json, change of the rig's lens that it means)

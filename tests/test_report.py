@@ -165,7 +165,7 @@ def test_bins_are_those_of_evaluate():
 
 def test_full_report(tmp_path, full, pictures):
     write_report(tmp_path, full, pictures, CURVES)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".written.json", "report.html", "report.json"]
     data = json.loads((tmp_path / "report.json").read_text())
     assert data["teacher"]["unseen"]["bins"] == full["teacher"]["unseen"]["bins"]
     assert data["fit"] == {"psnr": 31.5, "ssim": 0.9}

@@ -103,6 +103,8 @@ def test_a_film_that_fails_leaves_nothing(tmp_path):
 
     (tmp_path / "turn.mp4").write_text("an older one")
     with pytest.raises(ZeroDivisionError):
+        showing.write_film(tmp_path / "new.mp4", 2, 24, picture)
+    with pytest.raises(InputError, match="wanted a new name"):
         showing.write_film(tmp_path / "turn.mp4", 2, 24, picture)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("turn.mp4", "an older one")]
 
@@ -217,7 +219,12 @@ def test_a_study_of_a_run(finished, with_student, tmp_path):
     students = [x for x in key["items"].values() if "student" in (x.get("left"), x.get("right"), x.get("method"))]
     assert {x["identity"] for x in students} == {"other"}
     assert key["masks"] == {"parse": "9a45e", "label": "1abe1", "student": "57d"}
-    assert sorted(p.name for p in (tmp_path / "study").iterdir()) == ["key.json", "run.json", "study.html"]
+    assert sorted(p.name for p in (tmp_path / "study").iterdir()) == [
+        ".written.json",
+        "key.json",
+        "run.json",
+        "study.html",
+    ]
     page = (tmp_path / "study" / "study.html").read_bytes()
     assert make_study(finished, tmp_path / "study", FEW, 0) == key  # the same study may be made again
     assert (tmp_path / "study" / "study.html").read_bytes() == page

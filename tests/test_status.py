@@ -37,7 +37,7 @@ def test_events_are_lines_of_json_and_a_torn_last_line_does_not_count(run):
 
 def test_a_stage_is_waiting_then_running_then_done(run):
     assert dict(status(run))["fit"] == "waiting"
-    with stage(run / "fit", "x", {}, 0):
+    with stage(run / "fit", "x", {}, 0, command="run fit"):
         assert dict(status(run))["fit"].startswith("begun, last heard of 0 s ago")
         shown = progress.Progress("fit", 4, interval=0.0)
         shown.advance(1, loss=0.25)
@@ -50,7 +50,7 @@ def test_a_stage_is_waiting_then_running_then_done(run):
 
 
 def test_a_stage_that_failed_says_why(run):
-    with pytest.raises(InputError), stage(run / "fit", "x", {}, 0):
+    with pytest.raises(InputError), stage(run / "fit", "x", {}, 0, command="run fit"):
         raise InputError("fit", wanted="light", got="darkness")
     assert dict(status(run))["fit"] == "failed: InputError: fit: wanted light, got darkness"
     assert names(run)[-1] == "stage failed"

@@ -55,7 +55,7 @@ def ply(fitted: Path, out: Path, labelled: Path | None, config) -> None:
     """
     from jsplat.pipeline import exchange
 
-    exchange.write_splats(fitted, labelled, out)
+    exchange.write_splats(fitted, labelled, out, config)
 
 
 @main.command()

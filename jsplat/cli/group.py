@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from jsplat.errors import InputError, Stopped
+from jsplat.provenance import VERSION
 
 FOLDER = click.Path(path_type=Path)
 
@@ -67,7 +68,7 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="jsplat")
+@click.version_option(VERSION, prog_name="jsplat")
 def main() -> None:
     """Label refinement for head images by Gaussian splatting, in JAX.
 

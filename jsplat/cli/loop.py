@@ -185,8 +185,13 @@ def run(
         jax.distributed.initialize(address, count, number)
         keep_in_every_process()
         jax.devices()  # now: the processes tell one another what they have, and would wait for the last to ask
-    with jax.profiler.trace(str(out / "profile")) if profile else contextlib.nullcontext():
-        run_all(captures, parser, out, config, replay_path=replay, truth=truth == "labels")
+    with contextlib.ExitStack() as stack:
+
+        def begun() -> None:
+            if profile:
+                stack.enter_context(jax.profiler.trace(str(out / "profile")))
+
+        run_all(captures, parser, out, config, replay_path=replay, truth=truth == "labels", begun=begun)
     click.echo(f"report: {out / 'report.html'}")
 
 
@@ -206,16 +211,16 @@ def demo(out: Path, config) -> None:
 
 
 @main.command()
-@click.argument("out", type=FOLDER)
-def status(out: Path) -> None:
-    """Tells where the run in OUT stands: stages done, running with ETA and loss, waiting or failed.
+@click.argument("run", type=FOLDER)
+def status(run: Path) -> None:
+    """Tells where a RUN stands: stages done, running with ETA and loss, waiting or failed.
 
     \b
     jsplat status out/run
     """
     from jsplat.pipeline.status import status as stages
 
-    rows = stages(out)
+    rows = stages(run)
     width = max(len(name) for name, _ in rows)
     for name, found in rows:
         click.echo(f"{name:{width}}  {found}")

@@ -11,12 +11,14 @@ from jsplat.exchange import coco, cvat, indexed, labelme, panoptic
 from jsplat.exchange.kinds import format_of
 from jsplat.exchange.ply import read_ply, write_label_ply, write_ply
 from jsplat.exchange.shapes import BACKGROUND_NAME, IGNORE_NAME
-from jsplat.exchange.store import check_name, read_files, write_files
+from jsplat.exchange.store import check_name, fill_folder, read_files, write_files
+from jsplat.folder import check_free
 from jsplat.foreign import kinds_of, tell_passed_over
 from jsplat.labelset import LabelSet
 from jsplat.png import check_size
 
-__all__ = ["FORMATS", "export_masks", "import_masks", "read_ply", "write_label_ply", "write_ply"]
+__all__ = ["FORMATS", "export_masks", "fill_folder", "import_masks", "masks_to_files", "read_ply", "write_label_ply"]
+__all__ += ["write_ply"]
 
 _MODULES = {"indexed": indexed, "cvat": cvat, "labelme": labelme, "coco": coco}
 _READERS = {name: module.read for name, module in _MODULES.items()} | {"panoptic": panoptic.read}
@@ -24,13 +26,25 @@ FORMATS = tuple(_MODULES)
 
 
 def export_masks(masks: Mapping[str, UInt8[np.ndarray, "_ _"]], labelset: LabelSet, format: str, out: Path) -> None:
-    """Writes label maps in the format of an annotation tool, whole or not at all.
+    """Writes label maps in the format of an annotation tool, whole or not at all; arguments as `masks_to_files`.
+
+    Args:
+        out: a new folder, or a new archive where the name ends in .zip.
+
+    Raises:
+        InputError: something lies at `out`; or as `masks_to_files`.
+    """
+    check_free(out)
+    write_files(out, masks_to_files(masks, labelset, format))
+
+
+def masks_to_files(masks: Mapping[str, UInt8[np.ndarray, "_ _"]], labelset: LabelSet, format: str) -> dict[str, bytes]:
+    """Label maps in the format of an annotation tool, as the files of a folder.
 
     Args:
         masks: by name: plain relative paths without ending ("head01/000"); sizes may differ.
         labelset: what the ids mean; classes are written by name.
         format: "indexed" (PNG with palette and names), "cvat" (Segmentation mask 1.1), "labelme" or "coco".
-        out: a new folder (an old one of that name is replaced), or an archive where the name ends in .zip.
 
     Raises:
         InputError: an unknown format, a name or class name that cannot be written, an id that is no class.
@@ -48,7 +62,7 @@ def export_masks(masks: Mapping[str, UInt8[np.ndarray, "_ _"]], labelset: LabelS
         check_name(name, "export_masks: name")
         check_size(mask.shape[1], mask.shape[0], f"export_masks: {name}")
         labelset.check(mask, f"export_masks: {name}")
-    write_files(out, _MODULES[format].write(masks, labelset))
+    return _MODULES[format].write(masks, labelset)
 
 
 def import_masks(path: Path, labelset: LabelSet) -> dict[str, UInt8[np.ndarray, "_ _"]]:

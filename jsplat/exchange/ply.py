@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jsplat.errors import InputError
-from jsplat.folder import write_bytes
+from jsplat.folder import new_file
 from jsplat.labelset import LabelSet
 from jsplat.scene import SH_C0, Attributes, Gaussians, Scene
 
@@ -52,20 +52,22 @@ def _write(path: Path, gaussians: Gaussians, sh: np.ndarray) -> None:
     _check_finite(rows, np.isin(names, "opacity"), "write_ply: scene")
     properties = "".join(f"property float {name}\n" for name in names)
     header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(rows)}\n{properties}end_header\n"
-    write_bytes(path, header.encode("ascii") + rows.tobytes())
+    with new_file(path) as temporary:
+        temporary.write_bytes(header.encode("ascii") + rows.tobytes())
 
 
 def write_ply(path: Path, scene: Scene) -> None:
-    """Writes the RGB of one scene (no leading axes).
+    """Writes the RGB of one scene (no leading axes) into a new file.
 
     Raises:
-        InputError: more than one identity, or numbers that are not finite (opacities may be infinite).
+        InputError: a file that is there, more than one identity, or numbers that are not finite (opacities may be
+            infinite).
     """
     _write(path, scene.gaussians, np.asarray(scene.attributes.sh, np.float32))
 
 
 def write_label_ply(path: Path, scene: Scene, labelset: LabelSet) -> None:
-    """Writes one scene in the colour of each Gaussian's likeliest class; mixtures would look like third classes."""
+    """`write_ply` in the colour of each Gaussian's likeliest class; mixtures would look like third classes."""
     k = scene.attributes.label_logits.shape[-1]
     if k != len(labelset):
         raise InputError("write_label_ply: labelset", wanted=f"{k} classes, as the scene", got=len(labelset))

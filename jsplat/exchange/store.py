@@ -2,7 +2,6 @@
 
 import dataclasses
 import lzma
-import os
 import struct
 import zipfile
 import zlib
@@ -10,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from jsplat.errors import InputError
-from jsplat.folder import new_folder, write_bytes
+from jsplat.folder import new_file, new_folder, write_bytes
 from jsplat.foreign import with_slashes
+from jsplat.ownership import ABOUT, RECORDS, command_in
 
 MOST_FILES = 100_000
 MOST_BYTES = 2_000_000_000
@@ -61,21 +61,20 @@ def check_name(name: str, where: str) -> None:
 
 
 def write_files(out: Path, files: Mapping[str, bytes]) -> None:
-    """Writes a folder, or an archive where the name ends in .zip; the same files give the same archive."""
+    """Writes a new folder, or a new archive where the name ends in .zip; the same files give the same archive."""
     if out.suffix == ".zip":
-        temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-                for name, data in files.items():
-                    archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
-            temporary.replace(out)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with new_file(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in files.items():
+                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
         return
     with new_folder(out) as folder:
-        for name, data in files.items():
-            write_bytes(folder / name, data)
+        fill_folder(folder, files)
+
+
+def fill_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes files into a folder that is there."""
+    for name, data in files.items():
+        write_bytes(folder / name, data)
 
 
 def read_files(path: Path) -> Bundle:
@@ -129,7 +128,16 @@ def _read_folder(path: Path) -> Bundle:
             total += file.stat().st_size
             _check_amount(total, len(found) + 1, path.name)
             found[name] = file.read_bytes()
-    return Bundle(names, found)
+    return _without_ours(Bundle(names, found))
+
+
+def _without_ours(bundle: Bundle) -> Bundle:
+    """The files but for the records of a folder that we wrote."""
+    base = {name: name.rpartition("/")[2] for name in bundle.names}
+    if not any(base[n] == ABOUT and command_in(data) is not None for n, data in bundle.files.items()):
+        return bundle
+    names = [name for name in bundle.names if base[name] not in RECORDS]
+    return Bundle(names, {name: data for name, data in bundle.files.items() if base[name] not in RECORDS})
 
 
 def _read_archive(archive: zipfile.ZipFile, where: str) -> Bundle:
@@ -151,4 +159,4 @@ def _read_archive(archive: zipfile.ZipFile, where: str) -> Bundle:
         total += len(data)
         _check_amount(total, len(entries), where)
         found[name] = data
-    return Bundle([name for name, _ in entries], found)
+    return _without_ours(Bundle([name for name, _ in entries], found))

@@ -1,6 +1,8 @@
 """Masks and scenes for other people's programs, and back; public sets looked at and scored."""
 
+import contextlib
 import dataclasses
+import secrets
 from pathlib import Path
 
 import jax
@@ -11,13 +13,14 @@ from jsplat.capture import write_capture
 from jsplat.checkpoint import load_scenes
 from jsplat.datasets import Sides, read_training_set, side_convention
 from jsplat.errors import InputError
-from jsplat.exchange import export_masks, import_masks, write_label_ply, write_ply
-from jsplat.folder import new_folder
+from jsplat.exchange import export_masks, fill_folder, import_masks, masks_to_files, write_label_ply, write_ply
 from jsplat.foreign import tell_passed_over
 from jsplat.labelset import LabelSet
 from jsplat.pipeline import stages
 from jsplat.pipeline.commands import labelset_in
 from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.out import claim_file, claim_whole
+from jsplat.pipeline.stage import stage
 from jsplat.scene import Attributes, Scene
 
 
@@ -43,8 +46,18 @@ def _masks(path: Path, size: int) -> tuple[dict[str, np.ndarray], LabelSet]:
 
 def write_masks(path: Path, out: Path, form: str, config: RunConfig) -> None:
     """Masks of a folder in the format of an annotation tool."""
-    masks, labelset = _masks(path, config.size)
-    export_masks(masks, labelset, form, out)
+    if out.suffix == ".zip":
+        claim_file(out, path)
+        export_masks(*_masks(path, config.size), form, out)
+        return
+    claim_whole(out, "export-masks", path)
+    with _made_anew(out, "export-masks", {"format": form}, config.seed) as folder:
+        fill_folder(folder, masks_to_files(*_masks(path, config.size), form))
+
+
+def _made_anew(out: Path, command: str, about: dict, seed: int) -> contextlib.AbstractContextManager[Path]:
+    """A stage that is never skipped, and begins with nothing."""
+    return stage(out, secrets.token_hex(8), about, seed, command=command)
 
 
 def read_masks(masks: Path, captures: Path, labels: Path | None, out: Path, config: RunConfig) -> None:
@@ -55,6 +68,7 @@ def read_masks(masks: Path, captures: Path, labels: Path | None, out: Path, conf
     Args:
         labels: a folder that says what classes there are (of `parse` or `label`); the captures' own if None.
     """
+    claim_whole(out, "import-masks", masks, captures, labels)
     read = stages.read_captures(captures, config.size)
     labelset = read[0].labelset if labels is None else labelset_in(labels)
     if labelset is None:
@@ -63,7 +77,7 @@ def read_masks(masks: Path, captures: Path, labels: Path | None, out: Path, conf
     wanted = {f"{capture.identity}/{i:03d}" for capture in read for i in range(len(capture.images))}
     if drawn.keys() - wanted:
         tell_passed_over(masks.name, {"masks of no view": len(drawn.keys() - wanted)})
-    with new_folder(out) as folder:
+    with _made_anew(out, "import-masks", {"masks": str(masks)}, config.seed) as folder:
         for capture in read:
             names = [f"{capture.identity}/{i:03d}" for i in range(len(capture.images))]
             missing = [n for n in names if n not in drawn or drawn[n].shape != capture.images.shape[1:3]]
@@ -75,9 +89,10 @@ def read_masks(masks: Path, captures: Path, labels: Path | None, out: Path, conf
             write_capture(folder / capture.identity, new)
 
 
-def write_splats(fitted: Path, labelled: Path | None, out: Path) -> None:
+def write_splats(fitted: Path, labelled: Path | None, out: Path, config: RunConfig) -> None:
     """Every fitted scene as IDENTITY.ply, and with LABELLED as IDENTITY_labels.ply in the colours of its classes."""
-    with new_folder(out) as folder:
+    claim_whole(out, "ply", fitted, labelled)
+    with _made_anew(out, "ply", {"fitted": str(fitted)}, config.seed) as folder:
         for name, scene in load_scenes(fitted).items():
             write_ply(folder / f"{name}.ply", scene)
             if labelled is not None:

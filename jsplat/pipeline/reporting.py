@@ -10,7 +10,6 @@ from jsplat.compiling import spent
 from jsplat.config import to_json
 from jsplat.errors import Stopped
 from jsplat.findings import headline
-from jsplat.folder import provenance
 from jsplat.labels import METHODS
 from jsplat.listing import Listed
 from jsplat.parser import Parser, load_parser, predict_labels
@@ -20,6 +19,7 @@ from jsplat.pipeline.scoring import Counts, picture_rows
 from jsplat.pipeline.stage import load_arrays
 from jsplat.pipeline.studies import study_of
 from jsplat.progress import Progress, log
+from jsplat.provenance import provenance
 from jsplat.report import write_report
 from jsplat.unfinished import STOP
 

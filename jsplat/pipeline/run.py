@@ -14,15 +14,18 @@ from jsplat.config import to_json
 from jsplat.datasets import read_training_set, spread
 from jsplat.devices import is_first_host, wait_for_hosts
 from jsplat.errors import InputError, Stopped
-from jsplat.folder import provenance, write_json
+from jsplat.folder import write_json
 from jsplat.heads import render_captures
 from jsplat.listing import Listed, list_captures
 from jsplat.lock import NAME, ONE_RUN
+from jsplat.ownership import check_untouched
 from jsplat.parser import Parser, ParserConfig, load_parser, save_parser, train_parser
 from jsplat.pipeline import editing, reporting, stages
 from jsplat.pipeline.config import RunConfig
-from jsplat.pipeline.stage import alone, fingerprint, finished, refused, stage, unfinished
+from jsplat.pipeline.out import begin, claim, claim_run, claim_whole
+from jsplat.pipeline.stage import alone, cleared, fingerprint, finished, refused, stage, unfinished
 from jsplat.progress import Progress, log, log_name, log_to
+from jsplat.provenance import provenance
 from jsplat.unfinished import STOP
 
 
@@ -34,6 +37,7 @@ def run(
     *,
     replay_path: Path | None,
     truth: bool = True,
+    begun: Callable[[], object] = lambda: None,
 ) -> dict:
     """The whole loop; what is done already is skipped, a killed fine-tuning goes on where it was.
 
@@ -42,6 +46,7 @@ def run(
         parser_path: the weak parser (a folder of `train-parser`).
         replay_path: its training data; the folder that the parser's run.json names if None.
         truth: whether to use labels for scoring at all.
+        begun: called when `out` may be written to, before the work.
 
     Returns:
         what report.json holds.
@@ -49,12 +54,19 @@ def run(
     Raises:
         InputError: bad input, or another run or editor works in `out`.
     """
+    claim_run(out, captures_path, parser_path, replay_path)
     with alone(out / NAME, ONE_RUN):
-        return _run(captures_path, parser_path, out, config, replay_path, truth)
+        return _run(captures_path, parser_path, out, config, replay_path, truth, begun)
 
 
 def _run(
-    captures_path: Path, parser_path: Path, out: Path, config: RunConfig, replay_path: Path | None, truth: bool
+    captures_path: Path,
+    parser_path: Path,
+    out: Path,
+    config: RunConfig,
+    replay_path: Path | None,
+    truth: bool,
+    begun: Callable[[], object],
 ) -> dict:
     listed = list_captures(captures_path, config.size, labels=truth)
     if not 0 <= config.unseen < len(listed):
@@ -71,6 +83,10 @@ def _run(
     replay = read_training_set(replay_path, config.size, config.dataset)
     source = fingerprint(captures_path, parser_path, config.size, config.seed, truth)
     seconds = {}
+    read = {"captures": captures_path, "parser": parser_path, "replay": replay_path}
+    about = {name: str(path.resolve()) for name, path in read.items()} | {"truth": truth}
+    begin(out, "run", about | {"config": to_json(config)}, config.seed)
+    begun()
     log_to(out / log_name(jax.process_index()))
     log("run begins", captures=[one.identity for one in listed], **provenance(config.seed))
 
@@ -79,7 +95,7 @@ def _run(
             source, part, *[json.loads((out / a / "run.json").read_text())["fingerprint"] for a in after]
         )
         if finished(out / name, wanted) is None:
-            with stage(out / name, wanted, part, config.seed) as folder:
+            with stage(out / name, wanted, part, config.seed, command=f"run {name}") as folder:
                 fill(folder)
         done = finished(out / name, wanted)
         seconds[name] = done if done is not None else 0.0
@@ -187,7 +203,7 @@ def _train(folder: Path, data: AuxiliarySet, settings: ParserConfig, seed: int, 
     """Trains a parser into the folder of a stage, on all hosts together."""
     parser, history = train_parser(data, settings, seed, resume=unfinished(folder), **options)
     if is_first_host():
-        save_parser(folder / "parser", parser)
+        save_parser(cleared(folder / "parser"), parser)
         write_json(folder / "history.json", dataclasses.asdict(history))
 
 
@@ -206,22 +222,24 @@ def train_teacher(data_path: Path, out: Path, config: RunConfig, settings: Parse
         options: `start` (folder of a parser), `replay` and `validation` (folders), as in `train_parser`.
     """
     paths = {name: path for name, path in options.items() if path is not None}
+    claim_whole(out, "train-parser", data_path, *paths.values())
     wanted = fingerprint(settings, config.dataset, config.size, config.seed, data_path, *paths.values())
     if finished(out, wanted) is None:
         sets = {n: read_training_set(p, config.size, config.dataset) for n, p in paths.items() if n != "start"}
         start = open_parser(paths["start"]) if "start" in paths else None
         data = read_training_set(data_path, config.size, config.dataset)
         about = to_json(settings) | {"data": str(data_path.resolve())}
-        with stage(out, wanted, about, config.seed) as folder:
+        with stage(out, wanted, about, config.seed, command="train-parser") as folder:
             _train(folder, data, settings, config.seed, start=start, **sets)
     return load_parser(out / "parser")
 
 
 def write_people(out: Path, people: range, views: int, rig: str, config: RunConfig) -> None:
     """Procedural people as captures on disk; skipped when they are already there, all or those that a kill left."""
+    claim_whole(out, "heads")
     wanted = fingerprint(config.heads, config.seed, [people.start, people.stop], views, rig)
     if finished(out, wanted) is None:
-        with stage(out, wanted, config.heads, config.seed) as folder:
+        with stage(out, wanted, config.heads, config.seed, command="heads") as folder:
             progress = Progress("heads", len(people))
             for identity in people:
                 if STOP.is_set():
@@ -235,7 +253,13 @@ def write_people(out: Path, people: range, views: int, rig: str, config: RunConf
 
 def demo(out: Path, config: RunConfig) -> dict:
     """The whole loop on procedural people: frontal training set, teacher, captures, run."""
+    claim(out, "demo")
+    for name, command in (("frontal", "heads"), ("captures", "heads"), ("teacher", "train-parser")):
+        claim_whole(out / name, command)
+        check_untouched(out / name)
+    claim_run(out / "run")
     with alone(out / NAME, ONE_RUN):
+        begin(out, "demo", {"config": to_json(config)}, config.seed)
         return _demo(out, config)
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,11 @@ from jsplat.capture import Capture, read_capture
 from jsplat.checkpoint import load_scenes
 from jsplat.edit import EditConfig
 from jsplat.errors import InputError
+from jsplat.folder import new_file
 from jsplat.labels import to_masks
 from jsplat.pipeline import stages
 from jsplat.pipeline.editing import Run, open_run
+from jsplat.pipeline.out import claim_file
 from jsplat.pipeline.viewer import guarded_server
 from jsplat.progress import Progress
 from jsplat.raster import capacity_for, rotation_matrices
@@ -105,6 +106,7 @@ def turntable(
     """
     if out.suffix != ".mp4":
         raise InputError("turntable: OUT", wanted="a file that ends in .mp4", got=out.name)
+    claim_file(out, run_path, captures)
     run, capture, scene, known = _head(run_path, captures, identity)
     labelset, frames = run.settings.labelset, max(round(config.seconds * config.fps), 1)
     yaw = turning(capture.yaw, frames)
@@ -127,25 +129,21 @@ def turntable(
 
 
 def write_film(out: Path, frames: int, fps: int, picture: Callable[[int], UInt8[np.ndarray, "h w 3"]]) -> None:
-    """Writes an MP4 (MPEG-4 part 2) of even size, whole or not at all.
+    """Writes an MP4 (MPEG-4 part 2) of even size into a new file, whole or not at all.
 
     Raises:
-        InputError: this OpenCV cannot write one.
+        InputError: something lies there, or this OpenCV cannot write one.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.stem}.{os.getpid()}.tmp.mp4")  # OpenCV picks the container by the ending
-    first = picture(0)
-    film = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, first.shape[1::-1])
-    try:
-        if not film.isOpened():
-            raise InputError(str(out), wanted="an OpenCV that writes MPEG-4 (mp4v)", got="one that does not")
-        for i in range(frames):
-            film.write(cv2.cvtColor(first if i == 0 else picture(i), cv2.COLOR_RGB2BGR))
-        film.release()
-        temporary.replace(out)
-    finally:
-        film.release()
-        temporary.unlink(missing_ok=True)
+    with new_file(out) as temporary:
+        first = picture(0)
+        film = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, first.shape[1::-1])
+        try:
+            if not film.isOpened():
+                raise InputError(str(out), wanted="an OpenCV that writes MPEG-4 (mp4v)", got="one that does not")
+            for i in range(frames):
+                film.write(cv2.cvtColor(first if i == 0 else picture(i), cv2.COLOR_RGB2BGR))
+        finally:
+            film.release()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,9 +17,12 @@ from jsplat.compiling import spent
 from jsplat.config import to_json
 from jsplat.devices import from_first, is_first_host, wait_for_hosts
 from jsplat.errors import InputError
-from jsplat.folder import provenance, write_bytes, write_json
+from jsplat.folder import ADVICE, write_bytes, write_json
 from jsplat.lock import held
+from jsplat.ownership import ABOUT, RECORDS, check_untouched, made_by, put, remove, seal
+from jsplat.pipeline.out import claim_whole
 from jsplat.progress import log
+from jsplat.provenance import provenance
 
 SEEN_AFTER = 120  # seconds that a network file system may take
 
@@ -36,7 +39,7 @@ def fingerprint(*parts: object) -> str:
             if not part.exists():
                 raise InputError(str(part), wanted="a folder or file to read", got="nothing there")
             files = (
-                sorted(p for p in part.rglob("*") if p.is_file() and p.name != "run.json") if part.is_dir() else [part]
+                sorted(p for p in part.rglob("*") if p.is_file() and p.name not in RECORDS) if part.is_dir() else [part]
             )
             for file in files:
                 about = file.stat()
@@ -49,45 +52,59 @@ def fingerprint(*parts: object) -> str:
 
 def finished(folder: Path, wanted: str) -> float | None:
     """Seconds that a finished stage took, or None when it has to run."""
-    try:
-        about = json.loads((folder / "run.json").read_text())
-    except (OSError, json.JSONDecodeError):
-        return None
+    about = _about(folder)
     return float(about["seconds"]) if about.get("fingerprint") == wanted else None
 
 
+def _about(folder: Path) -> dict:
+    try:
+        about = json.loads((folder / ABOUT).read_text())
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
 @contextlib.contextmanager
-def stage(folder: Path, wanted: str, config: object, seed: int) -> Iterator[Path]:
+def stage(folder: Path, wanted: str, config: object, seed: int, *, command: str) -> Iterator[Path]:
     """The folder of a stage to fill; what a killed attempt left of the same stage is still in it.
 
     It appears under its name, with run.json and without `unfinished(...)`, when the block ends without an error on all
     hosts. Until then it is called `.<name>.<wanted>`, and an older folder of its name stays as it is.
 
+    Args:
+        command: whose folder it is, as run.json will say.
+
     Raises:
-        InputError: another process fills it (named), or files cannot be read or written.
+        InputError: before the block and after it, when the folder is another command's or holds a file that we did not
+            write or that somebody changed; another process fills it (named); files cannot be read or written.
     """
-    start = time.monotonic()
+    start, name = time.monotonic(), folder.name
+    about = {"command": command, "config": to_json(config) if hasattr(config, "__dataclass_fields__") else config}
+    about |= {"fingerprint": wanted, **provenance(seed)}  # now: nothing of it may fail after the work
+    folder = folder.resolve()
     work = folder.with_name(f".{folder.name}.{wanted}")
-    with alone(folder.with_name(f".{folder.name}.lock"), f"one command at a time for {folder.name}"), _logged(folder):
-        work.mkdir(parents=True, exist_ok=True)
+    with alone(folder.with_name(f".{folder.name}.lock"), f"one command at a time for {folder.name}"), _logged(name):
+        if is_first_host():
+            claim_whole(folder, command)
+            check_untouched(folder)
+            _begin(work, command, wanted)
+        wait_for_hosts(f"{work} is there")
         try:
             yield work
+            wait_for_hosts(f"{work} is filled")
+            if is_first_host():
+                for rest in (unfinished(work), *work.rglob(".*.tmp*")):
+                    shutil.rmtree(rest) if rest.is_dir() else rest.unlink(missing_ok=True)
+                write_json(work / ABOUT, about | {"seconds": time.monotonic() - start})
+                seal(work)
+                check_untouched(folder)
+                put(work, folder)
+                for older in folder.parent.glob(f".{folder.name}.*"):
+                    if stage_name(older) == folder.name and made_by(older) == command:
+                        remove(older)
         except OSError as error:
             kept = f"{error}; what is finished is kept, the same command goes on from there"
             raise InputError(str(folder), wanted="files that can be read and written", got=kept) from error
-        wait_for_hosts(f"{work} is filled")
-        if is_first_host():
-            for rest in (unfinished(work), *work.rglob(".*.tmp")):
-                shutil.rmtree(rest) if rest.is_dir() else rest.unlink(missing_ok=True)
-            about = {"config": to_json(config) if hasattr(config, "__dataclass_fields__") else config}
-            about |= {"fingerprint": wanted, "seconds": time.monotonic() - start, **provenance(seed)}
-            write_json(work / "run.json", about)
-            if folder.exists():
-                shutil.rmtree(folder)
-            work.replace(folder)
-            for older in folder.parent.glob(f".{folder.name}.*"):
-                if stage_name(older) == folder.name:
-                    shutil.rmtree(older)
         wait_for_hosts(f"{work} has its name")
         until_seen(folder, lambda: finished(folder, wanted) is not None)
 
@@ -115,6 +132,23 @@ def alone(lock: Path, wanted: str) -> Iterator[None]:
         yield
 
 
+def _begin(work: Path, command: str, wanted: str) -> None:
+    """Makes the folder to fill, which says from the start whose it is, or takes up what a killed attempt left."""
+    if work.exists() and any(work.iterdir()) and made_by(work) != command:
+        raise InputError(str(work), wanted=f"what `jsplat {command}` left unfinished ({ADVICE} OUT)", got="other files")
+    if _about(work).get("fingerprint") not in (None, wanted):
+        remove(work)  # the older folder, which a kill kept from being removed
+    work.mkdir(parents=True, exist_ok=True)
+    if not (work / ABOUT).exists():
+        write_json(work / ABOUT, {"command": command})
+
+
+def cleared(path: Path) -> Path:
+    """A name within the folder of a stage, without what a killed attempt left under it."""
+    shutil.rmtree(path, ignore_errors=True)
+    return path
+
+
 def until_seen(path: Path, is_there: Callable[[], bool]) -> None:
     """Waits until a shared file system shows this host what another one has written."""
     for _ in range(SEEN_AFTER):
@@ -135,17 +169,17 @@ def unfinished(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _logged(folder: Path) -> Iterator[None]:
+def _logged(name: str) -> Iterator[None]:
     start = time.monotonic()
     if is_first_host():
-        print(f"== {folder.name}", file=sys.stderr, flush=True)
-    log("stage begins", stage=folder.name)
+        print(f"== {name}", file=sys.stderr, flush=True)
+    log("stage begins", stage=name)
     try:
         yield
     except BaseException as error:
-        log("stage failed", stage=folder.name, error=f"{type(error).__name__}: {error}")
+        log("stage failed", stage=name, error=f"{type(error).__name__}: {error}")
         raise
-    log("stage ends", stage=folder.name, seconds=round(time.monotonic() - start, 3), compiling=spent())
+    log("stage ends", stage=name, seconds=round(time.monotonic() - start, 3), compiling=spent())
 
 
 def refuse(folder: Path, identity: str, why: str) -> None:

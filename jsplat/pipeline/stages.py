@@ -41,7 +41,7 @@ from jsplat.labelset import LabelSet
 from jsplat.listing import Listed, list_captures
 from jsplat.parser import Parser, predict
 from jsplat.pipeline.config import RunConfig
-from jsplat.pipeline.stage import leaving_out, load_arrays, refuse, refused, save_arrays, unfinished
+from jsplat.pipeline.stage import cleared, leaving_out, load_arrays, refuse, refused, save_arrays, unfinished
 from jsplat.progress import Progress, log
 from jsplat.raster import Room
 from jsplat.scene import Gaussians, Scene
@@ -406,4 +406,4 @@ def write_set(
             part = concatenate([photos, renders])
             yield part if alike else squared(part)
 
-    write_parts(path, parts(), sum(one.shape[0] for one in listed))
+    write_parts(cleared(path), parts(), sum(one.shape[0] for one in listed))

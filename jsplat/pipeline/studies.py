@@ -10,14 +10,17 @@ import numpy as np
 from jsplat.capture import read_capture, read_json, read_labels
 from jsplat.edit import EditConfig
 from jsplat.errors import InputError
-from jsplat.folder import provenance, write_bytes, write_json
+from jsplat.folder import as_json
+from jsplat.ownership import ABOUT, check_untouched, write_kept
 from jsplat.parser import load_parser, predict_labels
 from jsplat.pipeline import stages
 from jsplat.pipeline.editing import Run, open_run
+from jsplat.pipeline.out import begin, claim
 from jsplat.pipeline.stage import load_arrays
 from jsplat.study import Photograph, StudyConfig, page, plan, read_answers, read_key, results
 
 RESULT = "study.json"
+KEPT = (ABOUT, "key.json", "study.html")
 
 
 def make_study(
@@ -44,6 +47,8 @@ def make_study(
     Raises:
         InputError: nothing to compare, too few photographs, or a different study lies in `out`.
     """
+    claim(out, "study", run_path, captures, against)
+    check_untouched(out, KEPT)
     run = open_run(run_path, captures, EditConfig())
     photographs = _photographs(run, against)
     wanted = [("student", "teacher"), ("refined", "vote_plain"), ("refined", "theirs")]
@@ -56,9 +61,9 @@ def make_study(
     key = {**made.key, "masks": made_of(run.path)}
     if (out / "key.json").exists() and read_json(out / "key.json").get("study") != made.study:
         raise InputError(str(out), wanted="a new folder", got="another study, which may have been answered")
-    write_json(out / "key.json", key)
-    write_bytes(out / "study.html", page(made, run.settings.labelset).encode())
-    write_json(out / "run.json", {"config": dataclasses.asdict(config), **provenance(seed)})
+    begin(out, "study", {"config": dataclasses.asdict(config)}, seed)
+    write_kept(out / "key.json", as_json(key))
+    write_kept(out / "study.html", page(made, run.settings.labelset).encode())
     return key
 
 
@@ -105,14 +110,16 @@ def study_results(folder: Path, answers: Sequence[Path], run: Path | None = None
     Raises:
         InputError: files that are no answers to this study, nobody who passes the checks, or another run's study.
     """
+    for place in [folder, *([] if run is None else [run])]:
+        check_untouched(place, [RESULT])
     key = read_key(folder / "key.json")
     found = results(key, [read_answers(path, key) for path in answers])
     found["masks"] = key.get("masks", {})
     if run is not None and found["masks"] != made_of(run):
         raise InputError(str(run), wanted="the run this study was made of", got="other masks")
-    write_json(folder / RESULT, found)
+    write_kept(folder / RESULT, as_json(found))
     if run is not None:
-        write_json(run / RESULT, found)
+        write_kept(run / RESULT, as_json(found))
     return found
 
 

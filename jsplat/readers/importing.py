@@ -7,14 +7,14 @@ from types import ModuleType
 
 import numpy as np
 
-from jsplat.capture import Capture, write_capture
+from jsplat.capture import Capture, fill_capture
 from jsplat.devices import cores
 from jsplat.errors import InputError
-from jsplat.folder import new_folder, write_json
+from jsplat.folder import check_free, new_folder, write_json
 from jsplat.foreign import check_missing
 from jsplat.progress import Progress
 from jsplat.readers import colmap, facescape, nerfstudio, nersemble, photographs, vhap
-from jsplat.readers.account import tell_account, used_files
+from jsplat.readers.account import tell_account
 from jsplat.readers.headframe import HeadFrame, find_head
 from jsplat.readers.rectify import Rectifier, common_lens, imported_cameras
 from jsplat.readers.source import ImportConfig, Photo, Source, stored_size
@@ -63,24 +63,35 @@ def read_source(folder: Path, config: ImportConfig) -> Source:
 
 
 def import_capture(folder: Path, out: Path, config: ImportConfig) -> Capture:
-    """Brings a capture into the project's own format.
+    """Brings a capture into the project's own format: `write_import` of what `read_import` finds, in a new folder.
 
-    Writes the capture to `out` (see `jsplat.capture`), with `import.json`: layout, the pictures' original names, views
-    left out, files passed over, and the way from the source's world to the head's. What is left out or passed over is
-    said on stderr too.
+    Raises:
+        InputError: naming the file and field that is wrong, or something that lies at `out` already.
+    """
+    check_free(out)
+    capture, record = read_import(folder, config)
+    with new_folder(out) as temporary:
+        write_import(temporary, capture, record)
+    return capture
 
-    Args:
-        folder: in one of the `LAYOUTS`.
-        out: a folder to make; an older one is replaced, unless `folder` lies in it.
+
+def write_import(folder: Path, capture: Capture, record: dict) -> None:
+    """Writes a capture (see `jsplat.capture`) into a folder, and what is known of its origin as `import.json`."""
+    fill_capture(folder, capture)
+    write_json(folder / "import.json", record)
+
+
+def read_import(folder: Path, config: ImportConfig) -> tuple[Capture, dict]:
+    """A capture in one of the `LAYOUTS`: lenses undone, one size, in the head's frame.
+
+    Returns:
+        the capture; and layout, the pictures' original names, views left out, files passed over, and the way from the
+        source's world to the head's. What is left out or passed over is said on stderr too.
 
     Raises:
         InputError: naming the file and field that is wrong.
     """
-    if folder.resolve().is_relative_to(out.resolve()):
-        raise InputError(str(out), wanted="a new folder", got=f"one that holds {folder}")
     source, folder = read_source(folder, config), folder.resolve()
-    if any(path.is_relative_to(out.resolve()) for path in used_files(folder, source)):
-        raise InputError(str(out), wanted="a new folder", got=f"one that holds pictures of {folder}")
     kinds = tell_account(folder, source)
     with ThreadPoolExecutor(cores()) as threads:
         orientations = list(threads.map(_orientation, source.photos))
@@ -110,10 +121,7 @@ def import_capture(folder: Path, out: Path, config: ImportConfig) -> Capture:
     )
     if source.labelset is not None:
         capture = capture.with_labels(np.stack([v.labels for v in views]), source.labelset)
-    with new_folder(out) as temporary:
-        write_capture(temporary, capture)
-        write_json(temporary / "import.json", _record(folder, source, head, capture) | {"passed_over": kinds})
-    return capture
+    return capture, _record(folder, source, head, capture) | {"passed_over": kinds}
 
 
 def _orientation(photo: Photo) -> int:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsplat.errors import InputError
-from jsplat.folder import write_bytes, write_json
+from jsplat.folder import new_file, write_json
 from jsplat.labelset import CELEBAMASK_HQ, LabelSet
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.checkpoint import describe, read_description, save_parser
@@ -272,18 +272,21 @@ def export(parser: Parser, out: Path, family: str = "zllrunning") -> None:
 
     Args:
         parser: any.
-        out: `.onnx`: the graph of `jsplat.parser.weights.onnx_graph`; `.safetensors`: weights by PyTorch names.
+        out: a new file; `.onnx`: the graph of `jsplat.parser.weights.onnx_graph`; `.safetensors`: weights by PyTorch
+            names.
         family: whose names the weights get.
 
     Raises:
-        InputError: another suffix, an unknown family, or a package that is not installed.
+        InputError: another suffix, a file that is there, an unknown family, or a package that is not installed.
     """
     if out.suffix == ".onnx":
-        write_bytes(out, onnx_model(parser, family))
+        data = onnx_model(parser, family)
     elif out.suffix == ".safetensors":
         from safetensors.numpy import save
 
         metadata = {"format": "pt", METADATA: json.dumps(describe(parser))}
-        write_bytes(out, save(to_torch(parser, family), metadata))
+        data = save(to_torch(parser, family), metadata)
     else:
         raise InputError("export: out", wanted="a name that ends in .onnx or .safetensors", got=out.name)
+    with new_file(out) as temporary:
+        temporary.write_bytes(data)
