@@ -19,7 +19,7 @@ from jsplat.camera import OPENGL_FROM_OPENCV, Camera, pose_angles
 from jsplat.errors import InputError
 from jsplat.fields import number, rigid
 from jsplat.folder import new_folder, write_json
-from jsplat.foreign import read_text, with_slashes
+from jsplat.foreign import read_text, some_of, tell, with_slashes, without_litter
 from jsplat.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
 
 MOST_PIXELS = 100_000_000  # what a header may claim; a hostile one costs memory before its data is looked at
@@ -370,10 +370,17 @@ def _background(data: dict, where: str) -> tuple[int, int, int] | None:
 
 
 def capture_folders(path: Path) -> list[Path]:
-    """The captures in a folder, or the folder itself when it is one, sorted by name."""
-    found = [path] if (path / "transforms.json").is_file() else sorted(p.parent for p in path.glob("*/transforms.json"))
+    """The captures in a folder, or the folder itself when it is one, sorted by name; other folders are named on stderr,
+    once."""
+    if (path / "transforms.json").is_file():
+        return [path]
+    folders = [p for p in without_litter(path.glob("*")) if p.is_dir() and not p.name.startswith(".")]
+    found = [p for p in folders if (p / "transforms.json").is_file()]
     if not found:
         raise InputError(str(path), wanted="a capture or a folder of captures (transforms.json)", got="none found")
+    if others := [p.name for p in folders if p not in found]:
+        line = f"passed over folders without transforms.json: {len(others)} ({some_of(others)})"
+        tell("passed over", str(path), line, folders=others)
     return found
 
 

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from jsplat import foreign, progress
-from jsplat.capture import read_json
+from jsplat.capture import capture_folders, read_json
 from jsplat.errors import InputError
 
 
@@ -70,3 +70,15 @@ def test_many_kinds_are_counted(capsys, monkeypatch):
     monkeypatch.setattr(foreign, "_told", set())
     foreign.tell_passed_over("in", {f".{i}": 1 for i in range(11)})
     assert capsys.readouterr().err.endswith("1 .7, 3 more\n")
+
+
+def test_folders_that_are_no_captures_are_named(tmp_path, capsys, monkeypatch):
+    """A misnamed transforms.json would lose a person without a word."""
+    monkeypatch.setattr(foreign, "_told", set())
+    for name in ("ada/transforms.json", "bob/transform.json", "__MACOSX/transforms.json", ".git/config"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "notes.txt").write_text("")
+    for _ in range(2):
+        assert capture_folders(tmp_path) == [tmp_path / "ada"]
+    assert capsys.readouterr().err == f"{tmp_path}: passed over folders without transforms.json: 1 (bob)\n"
