@@ -1,16 +1,47 @@
-"""How long XLA took to give programs, compiled or found in the cache on disk, and who writes that cache."""
+"""How XLA compiles: so that numbers are right, for how long, and who writes the cache on disk."""
 
 import functools
+import importlib.metadata
+import os
 import threading
 import warnings
 
 import jax
+
+YNNPACK = "--xla_cpu_experimental_ynn_fusion_type"
+WRONG_ROWS = ("0.10.2",)  # jaxlibs whose YNNPACK fusions give wrong rows beyond 32,768 (jax issue 39103)
 
 COMPILE = "/jax/core/compile/backend_compile_duration"  # also where the program comes from the cache
 FOUND = "/jax/compilation_cache/cache_hits"
 
 _lock = threading.Lock()
 _spent = {"programs": 0, "seconds": 0.0, "found": 0}
+
+
+def fuses_wrongly() -> bool:
+    """Whether this jaxlib is one of those."""
+    return importlib.metadata.version("jaxlib") in WRONG_ROWS
+
+
+def settle() -> None:
+    """Lets XLA give the right numbers; before a device is asked for, and for this process and those it starts.
+
+    Switches fusion into YNNPACK off where it computes wrong rows, unless somebody set that flag: other versions may not
+    know it, and XLA ends a process over an unknown flag. Our commands compute in 32 bits, whatever JAX_ENABLE_X64 says.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if fuses_wrongly() and YNNPACK not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {YNNPACK}=".strip()
+    jax.config.update("jax_enable_x64", False)
+
+
+def missing_platform() -> str | None:
+    """The platforms that JAX was told to take (JAX_PLATFORMS), if it finds none of them here."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):  # the latter for an accelerator that is asked for and not there
+        return jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]: defined at run time
+    return None
 
 
 @functools.cache

@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, Float
 
 from jsplat.camera import Camera
 from jsplat.errors import InputError
-from jsplat.promotion import by_own_rules
+from jsplat.precision import by_own_rules
 from jsplat.scene import SH_C0
 
 

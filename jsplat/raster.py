@@ -21,7 +21,7 @@ from jsplat.errors import InputError
 from jsplat.harmonics import is_direction, sh_colors, unit
 from jsplat.kernels.blend import BACKENDS, Blended, blend
 from jsplat.kernels.tiling import tile_grid
-from jsplat.promotion import by_own_rules
+from jsplat.precision import by_own_rules
 from jsplat.pytree import pytree
 from jsplat.scene import Gaussians, Render, Scene
 

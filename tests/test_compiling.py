@@ -1,7 +1,18 @@
-"""The cache of compiled programs on disk, as several processes share it."""
+"""What XLA is told before it compiles, and its cache on disk, as several processes share it."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from jsplat import compiling
+from tests.processes import finish, programs
+
+ROOT = Path(__file__).resolve().parent.parent
+OFF = f"{compiling.YNNPACK}="
 
 PROCESS = """
 import sys, jax
@@ -29,3 +40,53 @@ def test_a_second_process_finds_what_it_compiled_before(tmp_path):
     assert not list((tmp_path / "a").glob("*"))
     assert process(tmp_path / "b", "kept").endswith(" 0")
     assert not process(tmp_path / "b", "kept").endswith(" 0")
+
+
+@pytest.mark.parametrize(
+    ("version", "flags", "want"),
+    [
+        ("0.10.2", None, OFF),
+        ("0.10.2", "--xla_dump_to=x", f"--xla_dump_to=x {OFF}"),
+        ("0.10.2", f"{OFF}LIBRARY_FUSION_TYPE_DOT", f"{OFF}LIBRARY_FUSION_TYPE_DOT"),
+        ("0.11.0", "--xla_dump_to=x", "--xla_dump_to=x"),
+        ("0.11.0", None, None),
+    ],
+)
+def test_a_wrong_fusion_is_off_where_it_is_wrong_unless_somebody_set_it(version, flags, want, monkeypatch):
+    told = {}
+    monkeypatch.setattr("importlib.metadata.version", {"jaxlib": version}.__getitem__)
+    monkeypatch.setattr(jax.config, "update", told.__setitem__)
+    monkeypatch.setenv("XLA_FLAGS", flags or "")  # so that what is set is taken back
+    if flags is None:
+        monkeypatch.delenv("XLA_FLAGS")
+    compiling.settle()
+    assert os.environ.get("XLA_FLAGS") == want
+    assert told == {"jax_enable_x64": False}
+
+
+def run_here(*arguments: str, status: int = 0, **environment: str) -> str:
+    """stderr of a Python program, started where `tests` is found."""
+    names = {"cwd": ROOT, "env": os.environ | {"PYTHONPATH": str(ROOT)} | environment, "text": True}
+    with programs() as start:
+        process = start([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **names)
+        return finish(process, status=status)[0]
+
+
+def test_a_platform_that_is_not_here_is_one_line(tmp_path):
+    said = run_here("-m", "jsplat", "heads", str(tmp_path / "heads"), "--people", "1", status=1, JAX_PLATFORMS="cuda")
+    *_, last = said.strip().splitlines()
+    assert last == "Error: JAX_PLATFORMS: wanted a platform that is here, or nothing for the best one, got cuda"
+    assert "Traceback" not in said
+
+
+def test_every_verb_works_in_a_program_with_64_bits(tmp_path):
+    told = tmp_path / "told"
+    run_here("-W", "ignore", "tests/program_in_64_bits.py", str(told))
+    verbs = "fit lift paint predict predict_labels rasterize sharpen train_parser vote"
+    assert told.read_text() == verbs
+
+
+def test_kernels_and_labels_are_right_without_the_fusion():
+    if not compiling.fuses_wrongly():
+        pytest.skip("this jaxlib may not know the flag that switches fusion into YNNPACK off")
+    run_here("-m", "pytest", "tests/test_lift.py", "-q", "-x", XLA_FLAGS=OFF)

@@ -18,7 +18,7 @@ FOLDERS = ("jsplat", "kernels", "tests", "bench", "scripts")
 
 NOUNS = {"errors", "pytree", "camera", "scene", "labelset", "labeltables", "capture", "auxiliary", "png"}
 NOUNS |= {"folder", "progress", "unfinished", "devices", "listing", "compiling", "blocks", "lock", "foreign", "guard"}
-NOUNS |= {"fields", "ownership", "provenance"}
+NOUNS |= {"fields", "ownership", "provenance", "precision"}
 VERBS = {"fit", "views", "labels", "parser", "evaluate", "heads", "report", "readers", "datasets", "exchange"}
 VERBS |= {"study"}
 STRINGS = {"config", "checkpoint", "pipeline", "cli"}
@@ -26,7 +26,7 @@ ROOMS = NOUNS | VERBS | STRINGS | {"raster", "kernels", "edit", "__init__", "__m
 
 # Files that are a part of the room they lie beside.
 PARTS = {"figures": "report", "findings": "report", "pictures": "report", "preference": "report"}
-PARTS |= {"harmonics": "raster", "promotion": "raster"}
+PARTS |= {"harmonics": "raster"}
 # Room -> rooms it may import, besides itself.
 MAY_IMPORT = {
     **dict.fromkeys(NOUNS, NOUNS),

@@ -192,3 +192,10 @@ def test_stricter_rules_of_promotion_around_are_not_ours():
 
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         jax.eval_shape(jax.grad(loss, (0, 1)), scene, painted.astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize("channels", [0, 1])
+def test_a_silhouette_needs_no_channels(channels):
+    scene, painted, camera = view()
+    render = jax.eval_shape(lambda: rasterize(scene, painted[:, :channels], camera, background=1.0, capacity=200))
+    assert render.channels.shape == (VIEWS, SIZE[1], SIZE[0], channels)

@@ -39,10 +39,11 @@ def prepare() -> None:
     """
     import jax
 
-    from jsplat.compiling import watch
+    from jsplat.compiling import settle, watch
     from jsplat.devices import cores
     from jsplat.unfinished import STOP
 
+    settle()
     watch()
     signal.signal(signal.SIGTERM, lambda *_: STOP.set())
 
@@ -62,6 +63,13 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except InputError as error:
             raise click.ClickException(str(error)) from error
+        except (RuntimeError, AssertionError) as error:
+            from jsplat.compiling import missing_platform
+
+            if (named := missing_platform()) is None:
+                raise
+            wanted = f"JAX_PLATFORMS: wanted a platform that is here, or nothing for the best one, got {named}"
+            raise click.ClickException(wanted) from error
         except Stopped as stopped:
             click.echo(f"{stopped}; the same command goes on from there", err=True)
             ctx.exit(128 + signal.SIGTERM)

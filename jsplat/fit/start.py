@@ -10,6 +10,7 @@ from jsplat.capture import Capture
 from jsplat.errors import InputError
 from jsplat.fit.config import FitConfig
 from jsplat.labelset import IGNORE
+from jsplat.precision import in_32_bits
 from jsplat.scene import Attributes, Gaussians, Scene, rgb_to_sh
 
 START_OPACITY = 0.6
@@ -44,6 +45,7 @@ def silhouettes(capture: Capture, tolerance: float) -> Bool[np.ndarray, "v h w"]
     return (capture.labels > 0) & (capture.labels != IGNORE)
 
 
+@in_32_bits
 def starting_scene(capture: Capture, config: FitConfig, key: jax.Array, classes: int) -> Scene:
     """Flat Gaussians on the surface of the visual hull, with the mean colour of the views that face them.
 

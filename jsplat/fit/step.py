@@ -14,6 +14,7 @@ from jsplat.fit.config import FitConfig
 from jsplat.fit.loss import label_loss, photo_loss
 from jsplat.fit.mcmc import exploration, relocate
 from jsplat.fit.photos import Photos, bucket, padded_size
+from jsplat.precision import in_32_bits
 from jsplat.pytree import pytree, replace
 from jsplat.raster import HITS_PER_GAUSSIAN, rasterize, render_scene, sh_colors
 from jsplat.scene import Attributes, Gaussians, Scene
@@ -187,6 +188,7 @@ def first_state(scene: Scene, config: FitConfig) -> FitState:
     return FitState(scene, moments, count, count, jnp.zeros(rows), jnp.zeros(rows, bool))
 
 
+@in_32_bits
 def bytes_each(shape: tuple[int, int, int], classes: int, config: FitConfig) -> int:
     """What one identity needs on a device: arguments and temporaries of the compiled steps.
 

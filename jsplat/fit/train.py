@@ -24,6 +24,7 @@ from jsplat.fit.score import score
 from jsplat.fit.start import starting_scene
 from jsplat.fit.step import advance, bytes_each, first_state, relocate_all
 from jsplat.labelset import LabelSet
+from jsplat.precision import in_32_bits
 from jsplat.progress import Progress
 from jsplat.raster import Room, rounded_capacity
 from jsplat.scene import Scene
@@ -216,6 +217,7 @@ def _leaves(result: FitResult) -> list[np.ndarray]:
     return jax.tree.leaves((result.scene, result.psnr, result.ssim))
 
 
+@in_32_bits
 def _prepared(found: Capture | InputError, task: _Task, seed: int) -> _Ready:
     if isinstance(found, InputError):
         raise found
@@ -239,6 +241,7 @@ def _program(config: FitConfig) -> FitConfig:
     return dataclasses.replace(config, save_every=0.0, hits_per_gaussian=0.0, at_once=0)
 
 
+@in_32_bits
 def _attempt(ready: list[_Ready], task: _Task, mesh: Mesh, rows: int, capacity: int, folder: Path | None) -> FitResult:
     """One fit of a batch; rows beyond it repeat its last identity and are thrown away."""
     config, program, real = task.config, _program(task.config), len(ready)

@@ -15,10 +15,12 @@ from jaxtyping import Array, Float
 from jsplat.blocks import Devices, by_view
 from jsplat.camera import Camera
 from jsplat.harmonics import unit
+from jsplat.precision import in_32_bits
 from jsplat.raster import over_views, rasterize, rotation_matrices
 from jsplat.scene import Gaussians, Render
 
 
+@in_32_bits
 def lift(
     gaussians: Gaussians,
     cameras: Camera,

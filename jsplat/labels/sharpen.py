@@ -21,6 +21,7 @@ from jsplat.blocks import Devices, beside, count_of, deal, joined, real
 from jsplat.camera import Camera
 from jsplat.errors import InputError
 from jsplat.labels.votes import certainty
+from jsplat.precision import in_32_bits
 from jsplat.raster import over_views, rasterize
 from jsplat.scene import Gaussians
 
@@ -56,6 +57,7 @@ def _normalised(x: Array) -> Array:
     return x / jnp.maximum(x.sum(-1, keepdims=True), 1e-12)
 
 
+@in_32_bits
 def sharpen(
     gaussians: Gaussians,
     rows: Float[Array, "n k"],

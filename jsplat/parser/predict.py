@@ -15,6 +15,7 @@ from jsplat.errors import InputError
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.model import Parser, Variables, with_variables
 from jsplat.parser.resize import logits_to_pixels, network_size, normalise, to_network
+from jsplat.precision import in_32_bits
 
 
 @functools.partial(jax.jit, static_argnames=("architecture", "flip"))
@@ -61,6 +62,7 @@ def _batches(
     yield from coming
 
 
+@in_32_bits
 def predict(
     parser: Parser, images: np.ndarray, batch: int = 16, *, flip: bool = False, devices: Devices = ()
 ) -> Float[np.ndarray, "n h w k"]:
@@ -85,6 +87,7 @@ def predict(
     return out
 
 
+@in_32_bits
 def predict_labels(
     parser: Parser, images: np.ndarray, batch: int = 16, *, flip: bool = False, devices: Devices = ()
 ) -> UInt8[np.ndarray, "n h w"]:

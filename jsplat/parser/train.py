@@ -22,6 +22,7 @@ from jsplat.parser.loss import HARD, ohem, pixel_loss
 from jsplat.parser.model import Parser, Variables, is_kernel, is_statistic, new_parser, variables, with_variables
 from jsplat.parser.predict import predict_labels
 from jsplat.parser.resize import logits_to_pixels, normalise
+from jsplat.precision import in_32_bits
 from jsplat.progress import Progress
 from jsplat.pytree import pytree
 from jsplat.unfinished import Unfinished
@@ -259,6 +260,7 @@ def _fingerprint(config: ParserConfig, seed: int, start: Parser, sets: list[Auxi
     return digest.hexdigest()
 
 
+@in_32_bits
 def train_parser(
     data: AuxiliarySet,
     config: ParserConfig,

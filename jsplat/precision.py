@@ -1,4 +1,4 @@
-"""What this code means by adding arrays of two types or ranks, whatever the program around it has set."""
+"""In which precision this code computes, whatever the program around it has set."""
 
 import functools
 import typing
@@ -16,6 +16,17 @@ def by_own_rules(function: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            return function(*args, **kwargs)
+
+    return run
+
+
+def in_32_bits(function: Callable[P, T]) -> Callable[P, T]:
+    """`function` without JAX's 64-bit types: fits and parsers compute in 32 bits also in a program that has both."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        with jax.enable_x64(False):
             return function(*args, **kwargs)
 
     return run
