@@ -43,7 +43,7 @@ def measure(run: Path, captures: Path) -> dict:
     settings, first = about["fit"]["config"], json.loads(next(captures.glob("*/transforms.json")).read_text())
     found = {
         "device": about["fit"]["device"],
-        "commit": about["fit"]["commit"],
+        "commit": about["fit"].get("commit", "unknown"),
         "identities": people,
         "views": len(first["frames"]),
         "pixels": [first["w"], first["h"]],

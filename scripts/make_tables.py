@@ -57,7 +57,8 @@ def run_section(report: dict) -> str:
     goals = Goals(**report["goals"])
     minutes = sum(report["stages"].values()) / 60
     stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report["stages"].items())
-    where = f"{report['device']}, commit {report['commit']}, jax {report['versions']['jax']}, seed {report['seed']}"
+    commit = report.get("commit", "unknown")
+    where = f"{report['device']}, commit {commit}, jax {report['versions']['jax']}, seed {report['seed']}"
     fit = f"Held-out views: PSNR {report['fit']['psnr']:.1f} dB, SSIM {report['fit']['ssim']:.3f}."
     parts = [
         f"Measured on {where}.",
