@@ -399,3 +399,13 @@ def test_the_gradient_of_the_labels(shape):
     assert not np.asarray(slope.attributes.sh).any()
     for name in ("means", "quats", "log_scales", "logit_opacities"):
         assert np.asarray(getattr(slope.gaussians, name)).any() == shape, name
+
+
+def test_a_first_state_can_be_given_away():
+    """`steps` takes every buffer of a state; one that is there twice could not be."""
+    heads = jax.tree.map(lambda x: x[None], ball.gaussians())
+    state = stepping.first_state(
+        Scene(heads, Attributes(jnp.zeros((1, 200, 1, 3)), jnp.zeros((1, 200, 2)))), FitConfig()
+    )
+    places = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(state)]
+    assert len(set(places)) == len(places)

@@ -183,9 +183,9 @@ def _on_each_device(run: Callable[[FitState, Photos], FitState], state: FitState
 def first_state(scene: Scene, config: FitConfig) -> FitState:
     """The state before the first step; leading axis: identities."""
     rows = scene.gaussians.means.shape[0]
-    count = jnp.zeros(rows, jnp.int32)
+    step, needed = jnp.zeros(rows, jnp.int32), jnp.zeros(rows, jnp.int32)  # two buffers: `steps` takes each away
     moments = jax.vmap(optimizer(config).init)(scene)  # type: ignore[arg-type]
-    return FitState(scene, moments, count, count, jnp.zeros(rows), jnp.zeros(rows, bool))
+    return FitState(scene, moments, step, needed, jnp.zeros(rows), jnp.zeros(rows, bool))
 
 
 @in_32_bits
