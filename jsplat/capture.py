@@ -20,6 +20,7 @@ from jsplat.errors import InputError
 from jsplat.fields import number, rigid
 from jsplat.folder import new_folder, write_json
 from jsplat.foreign import read_text, some_of, tell, with_slashes, without_litter
+from jsplat.identities import check_identity
 from jsplat.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
 
 MOST_PIXELS = 100_000_000  # what a header may claim; a hostile one costs memory before its data is looked at
@@ -334,11 +335,9 @@ def resized(full: tuple[int, int], size: int | None) -> tuple[int, int]:
 
 
 def identity_of(data: dict, path: Path, where: str) -> str:
-    """The name of a capture in the folder `path`, from its JSON object."""
+    """The name of a capture in the folder `path`, from its JSON object; InputError where no file could have it."""
     name = str(data.get("identity", path.resolve().name))
-    # Results are written under this name.
-    if name in ("", ".", "..") or any(c in name for c in "/\\\0"):
-        raise InputError(f"{where}: identity", wanted="a name without slashes", got=repr(name)[:80])
+    check_identity(name, f"{where}: identity")
     return name
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jsplat.errors import InputError
+from jsplat.errors import InputError, Unusable
 from jsplat.folder import new_folder, write_json
 from jsplat.labelset import LabelSet
 from jsplat.scene import Attributes, Gaussians, Scene
@@ -66,9 +66,9 @@ def load_scenes(path: Path, identities: Sequence[str] | None = None) -> dict[str
 
 
 def scene_in(shards: Mapping[str, Path], identity: str) -> Scene:
-    """One scene, by what `saved_scenes` found; InputError where it is not among them."""
+    """One scene, by what `saved_scenes` found; Unusable where it is not among them."""
     if identity not in shards:
-        raise InputError(f"the scene of {identity}", wanted=f"one of {sorted(shards)}", got="none")
+        raise Unusable(f"the scene of {identity}", wanted=f"one of {sorted(shards)}", got="none")
     return _load(shards[identity])[identity]
 
 

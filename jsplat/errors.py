@@ -1,5 +1,8 @@
 """The one error type for bad input: it names what was wrong, what was wanted and what came."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class InputError(ValueError):
     """Something the caller handed over is not usable.
@@ -13,6 +16,21 @@ class InputError(ValueError):
     def __init__(self, what: str, *, wanted: str, got: object):
         self.what, self.wanted, self.got = what, wanted, got
         super().__init__(f"{what}: wanted {wanted}, got {got}")
+
+
+class Unusable(InputError):
+    """What belongs to one person cannot be used: that person is left out, and the others go on."""
+
+
+@contextlib.contextmanager
+def of_a_person() -> Iterator[None]:
+    """Bad input within the block is one person's: it becomes `Unusable`. For what is read and checked, not computed."""
+    try:
+        yield
+    except Unusable:
+        raise
+    except InputError as error:
+        raise Unusable(error.what, wanted=error.wanted, got=error.got) from error
 
 
 class Stopped(Exception):

@@ -1,6 +1,8 @@
 """Captures by what their headers say, read only when their turn comes."""
 
 import dataclasses
+import sys
+import unicodedata
 from pathlib import Path
 
 from jsplat.capture import (
@@ -14,7 +16,7 @@ from jsplat.capture import (
     read_json,
     resized,
 )
-from jsplat.errors import InputError
+from jsplat.errors import InputError, of_a_person
 from jsplat.labelset import LabelSet
 
 
@@ -35,30 +37,48 @@ class Listed:
     size: int | None
 
     def read(self) -> Capture:
-        """The capture itself; InputError as of `read_capture`."""
-        capture = read_capture(self.path, self.size)
+        """The capture itself; Unusable for what `read_capture` refuses."""
+        with of_a_person():
+            capture = read_capture(self.path, self.size)
         return capture if self.labelset is not None else capture.with_labels(None, None)
 
 
-def list_captures(path: Path, size: int | None, *, labels: bool = True) -> list[Listed]:
+def list_captures(
+    path: Path, size: int | None, *, labels: bool = True, refused: dict[str, str] | None = None
+) -> list[Listed]:
     """The captures in a folder, sorted by its folders' names.
 
     Args:
         size: at which they will be read.
         labels: whether their labels are to be used.
+        refused: gets, by folder, why a capture cannot be used, which stops nobody else; None: it is an error.
 
     Raises:
-        InputError: a header that says nothing sensible, or two captures of one identity.
+        InputError: nobody is left, or, without `refused`: a header that says nothing sensible, a name that files cannot
+            have, or two captures of one name (systems differ in whether case and accents' spelling tell names apart).
     """
-    found = []
+    found: dict[str, Listed] = {}
+    last = None
     for folder in capture_folders(path):
-        data, where = read_json(folder / "transforms.json"), f"{folder.name}/transforms.json"
-        frames = frames_of(data, where)
-        labelset = labelset_of(data, where) if labels and "label_path" in frames[0] else None
-        width, height = resized(lens_of(data, where)[1], size)
-        name = identity_of(data, folder, where)
-        found.append(Listed(folder, name, (len(frames), height, width), labelset, size))
-    names = [one.identity for one in found]
-    if len(set(names)) != len(names):
-        raise InputError(str(path), wanted="captures of different identities", got=names)
-    return found
+        try:
+            one = _listed(folder, size, labels)
+            same = found.setdefault(unicodedata.normalize("NFC", one.identity).casefold(), one)
+            if same is not one:
+                got = f"{one.identity!r}, as {same.path.name} has {same.identity!r}"
+                raise InputError(f"{folder.name}: identity", wanted="a name that no other capture has", got=got)
+        except InputError as error:
+            if refused is None:
+                raise
+            last, refused[folder.name] = error, str(error)
+            print(f"{folder.name} is left out: {error}", file=sys.stderr, flush=True)
+    if last is not None and not found:
+        raise last
+    return list(found.values())
+
+
+def _listed(folder: Path, size: int | None, labels: bool) -> Listed:
+    data, where = read_json(folder / "transforms.json"), f"{folder.name}/transforms.json"
+    frames = frames_of(data, where)
+    labelset = labelset_of(data, where) if labels and "label_path" in frames[0] else None
+    width, height = resized(lens_of(data, where)[1], size)
+    return Listed(folder, identity_of(data, folder, where), (len(frames), height, width), labelset, size)

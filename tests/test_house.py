@@ -18,7 +18,7 @@ FOLDERS = ("jsplat", "kernels", "tests", "bench", "scripts")
 
 NOUNS = {"errors", "pytree", "camera", "scene", "labelset", "labeltables", "capture", "auxiliary", "png"}
 NOUNS |= {"folder", "progress", "unfinished", "devices", "listing", "compiling", "blocks", "lock", "foreign", "guard"}
-NOUNS |= {"fields", "ownership", "provenance", "precision"}
+NOUNS |= {"fields", "identities", "ownership", "provenance", "precision"}
 VERBS = {"fit", "views", "labels", "parser", "evaluate", "heads", "report", "readers", "datasets", "exchange"}
 VERBS |= {"study"}
 STRINGS = {"config", "checkpoint", "pipeline", "cli"}

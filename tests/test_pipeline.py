@@ -18,7 +18,7 @@ from jsplat.capture import read_capture, write_capture
 from jsplat.cli import group
 from jsplat.config import load
 from jsplat.datasets import DatasetConfig
-from jsplat.errors import InputError, Stopped
+from jsplat.errors import InputError, Stopped, Unusable
 from jsplat.evaluate import agreement, score
 from jsplat.fit import FitConfig
 from jsplat.heads import HeadsConfig
@@ -90,7 +90,7 @@ def test_a_stage_that_fails_keeps_what_was_there_and_what_it_has_done(tmp_path):
 def test_an_identity_that_is_left_out_is_named_until_it_succeeds(tmp_path, capsys):
     assert refused(tmp_path) == {}
     with leaving_out(tmp_path, "bob"):
-        raise InputError("bob", wanted="light", got="darkness")
+        raise Unusable("bob", wanted="light", got="darkness")
     assert refused(tmp_path) == {"bob": "bob: wanted light, got darkness"}
     assert "bob is left out: bob: wanted light, got darkness" in capsys.readouterr().err
     with leaving_out(tmp_path, "bob"):
@@ -98,6 +98,13 @@ def test_an_identity_that_is_left_out_is_named_until_it_succeeds(tmp_path, capsy
     assert refused(tmp_path) == {}
     with pytest.raises(KeyError), leaving_out(tmp_path, "bob"):
         raise KeyError
+    # Our own misuse of our own functions is nobody's bad data.
+    with (
+        pytest.raises(InputError, match="bob: rasterize: features: wanted 310 rows, got 300"),
+        leaving_out(tmp_path, "bob"),
+    ):
+        raise InputError("rasterize: features", wanted="310 rows", got=300)
+    assert refused(tmp_path) == {}
 
 
 def test_a_fingerprint_follows_settings_and_files(tmp_path):

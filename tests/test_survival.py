@@ -150,7 +150,7 @@ def test_a_capture_that_cannot_be_read_is_named_and_the_others_finish_whatever_t
     write_capture(captures / PEOPLE[2], narrow)
     torn = captures / PEOPLE[1] / "images" / "002.png"
     torn.write_bytes(torn.read_bytes()[:200])
-    (said,) = finish(place.run(tmp_path / "out", captures=captures))
+    (said,) = finish(place.run(tmp_path / "out", captures=captures), status=3)
     assert f"{PEOPLE[1]} is left out: {PEOPLE[1]}/transforms.json: frames[2].file_path: wanted a readable image" in said
     assert list(report_of(tmp_path / "out")["failed"]) == [PEOPLE[1]]
     assert f"<dt>{PEOPLE[1]}<dd>" in (tmp_path / "out" / "report.html").read_text()

@@ -13,6 +13,8 @@ import click
 from jsplat.errors import InputError, Stopped
 from jsplat.provenance import VERSION
 
+LEFT_OUT = 3  # exit status: done, but for people who were left out
+SHOWN = 10  # of them are named
 FOLDER = click.Path(path_type=Path)
 
 
@@ -28,6 +30,30 @@ def settings(function):
         from jsplat.pipeline import RunConfig
 
         return function(*args, config=load(RunConfig, toml, list(overrides)), **options)
+
+    return command
+
+
+def may_leave_out(function):
+    """Adds --allow-failures to a command that returns whom it left out ({name: why}), which decides its exit status."""
+
+    @click.option(
+        "--allow-failures",
+        "allowed",
+        type=click.IntRange(min=0),
+        default=0,
+        metavar="N",
+        help=f"End with status 0, not {LEFT_OUT}, when at most N people are left out.  [default: 0]",
+    )
+    @functools.wraps(function)
+    def command(*args, allowed: int, **options):
+        left = function(*args, **options)
+        if left:
+            click.echo(
+                f"left out: {len(left)} ({', '.join(sorted(left)[:SHOWN])}{', ...' * (len(left) > SHOWN)})", err=True
+            )
+        if len(left) > allowed:
+            click.get_current_context().exit(LEFT_OUT)
 
     return command
 

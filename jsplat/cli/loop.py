@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from jsplat.cli.group import FOLDER, main, settings
+from jsplat.cli.group import FOLDER, main, may_leave_out, settings
 
 
 @main.command()
@@ -55,8 +55,9 @@ def train_parser(
 @click.argument("parser", type=FOLDER)
 @click.argument("captures", type=FOLDER)
 @click.argument("out", type=FOLDER)
+@may_leave_out
 @settings
-def parse(parser: Path, captures: Path, out: Path, config) -> None:
+def parse(parser: Path, captures: Path, out: Path, config) -> dict[str, str]:
     """Gives every view of CAPTURES its first labels, with PARSER.
 
     \b
@@ -64,15 +65,16 @@ def parse(parser: Path, captures: Path, out: Path, config) -> None:
     """
     from jsplat.pipeline import commands
 
-    commands.parse(parser, captures, out, config)
+    return commands.parse(parser, captures, out, config)
 
 
 @main.command()
 @click.argument("captures", type=FOLDER)
 @click.argument("out", type=FOLDER)
 @click.option("--labels", type=FOLDER, help="First labels, from `parse`; needed where the background is unknown.")
+@may_leave_out
 @settings
-def fit(captures: Path, out: Path, labels: Path | None, config) -> None:
+def fit(captures: Path, out: Path, labels: Path | None, config) -> dict[str, str]:
     """Fits 3D Gaussians to all CAPTURES at once.
 
     \b
@@ -80,7 +82,7 @@ def fit(captures: Path, out: Path, labels: Path | None, config) -> None:
     """
     from jsplat.pipeline import commands
 
-    commands.fit(captures, labels, out, config)
+    return commands.fit(captures, labels, out, config)
 
 
 @main.command()
@@ -88,8 +90,9 @@ def fit(captures: Path, out: Path, labels: Path | None, config) -> None:
 @click.argument("fitted", type=FOLDER)
 @click.argument("labels", type=FOLDER)
 @click.argument("out", type=FOLDER)
+@may_leave_out
 @settings
-def label(captures: Path, fitted: Path, labels: Path, out: Path, config) -> None:
+def label(captures: Path, fitted: Path, labels: Path, out: Path, config) -> dict[str, str]:
     """Fuses first LABELS on FITTED scenes by the robust vote, and renders refined masks of every view.
 
     \b
@@ -97,7 +100,7 @@ def label(captures: Path, fitted: Path, labels: Path, out: Path, config) -> None
     """
     from jsplat.pipeline import commands
 
-    commands.label(captures, fitted, labels, out, config)
+    return commands.label(captures, fitted, labels, out, config)
 
 
 @main.command()
@@ -105,8 +108,9 @@ def label(captures: Path, fitted: Path, labels: Path, out: Path, config) -> None
 @click.argument("fitted", type=FOLDER)
 @click.argument("labelled", type=FOLDER)
 @click.argument("out", type=FOLDER)
+@may_leave_out
 @settings
-def render(captures: Path, fitted: Path, labelled: Path, out: Path, config) -> None:
+def render(captures: Path, fitted: Path, labelled: Path, out: Path, config) -> dict[str, str]:
     """Renders labelled pictures from poses nobody photographed, with the refined photographs: an auxiliary set.
 
     \b
@@ -114,7 +118,7 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config) -> N
     """
     from jsplat.pipeline import commands
 
-    commands.render(captures, fitted, labelled, out, config)
+    return commands.render(captures, fitted, labelled, out, config)
 
 
 @main.command()
@@ -153,6 +157,7 @@ def evaluate(parser: Path, captures: Path, out: Path, config) -> None:
     metavar="HOST:PORT COUNT NUMBER",
     help="One of COUNT, from 0; HOST:PORT is number 0.",
 )
+@may_leave_out
 @settings
 def run(
     out: Path,
@@ -164,7 +169,7 @@ def run(
     distributed: bool,
     process: tuple[str, int, int] | None,
     config,
-) -> None:
+) -> dict[str, str]:
     """All stages: first labels, fit, vote, renders, fine-tuning, report. Finished stages are skipped.
 
     Several processes, on one host or many, share the work when each is told so; OUT, CAPTURES and PARSER must lie where
@@ -191,14 +196,16 @@ def run(
             if profile:
                 stack.enter_context(jax.profiler.trace(str(out / "profile")))
 
-        run_all(captures, parser, out, config, replay_path=replay, truth=truth == "labels", begun=begun)
+        report = run_all(captures, parser, out, config, replay_path=replay, truth=truth == "labels", begun=begun)
     click.echo(f"report: {out / 'report.html'}")
+    return report["failed"]
 
 
 @main.command()
 @click.argument("out", type=FOLDER, default=Path("out/demo"))
+@may_leave_out
 @settings
-def demo(out: Path, config) -> None:
+def demo(out: Path, config) -> dict[str, str]:
     """The whole loop on procedural people, nothing downloaded.
 
     \b
@@ -206,8 +213,9 @@ def demo(out: Path, config) -> None:
     """
     from jsplat.pipeline import demo as run_demo
 
-    run_demo(out, config)
+    report = run_demo(out, config)
     click.echo(f"report: {out / 'run' / 'report.html'}")
+    return report["failed"]
 
 
 @main.command()

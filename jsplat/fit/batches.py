@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from jsplat.capture import Capture
-from jsplat.errors import InputError
+from jsplat.errors import InputError, Unusable, of_a_person
 from jsplat.fit.config import FitConfig
 from jsplat.fit.photos import bucket, padded_size
 
@@ -76,8 +76,9 @@ def read_ahead(queue: Sequence[Sequence[Waiting]]) -> Iterator[list[tuple[Waitin
 
     def one(waiting: Waiting) -> tuple[Waiting, Capture | InputError]:
         try:
-            return waiting, waiting.read()
-        except InputError as error:
+            with of_a_person():
+                return waiting, waiting.read()
+        except Unusable as error:
             return waiting, error
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:

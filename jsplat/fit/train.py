@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from jsplat.capture import Capture
 from jsplat.devices import identity_mesh, split
-from jsplat.errors import InputError
+from jsplat.errors import InputError, Unusable, of_a_person
 from jsplat.fit.batches import Waiting, batches, most_at_once, read_ahead, shapes
 from jsplat.fit.config import FitConfig
 from jsplat.fit.photos import Photos, fitted_views, number_of, photos_of
@@ -194,8 +194,9 @@ def _fit_batch(
     ready: dict[str, _Ready] = {}
     for one, found in read:
         try:
-            ready[one.identity] = _prepared(found, task, task.seed)
-        except InputError as error:
+            with of_a_person():
+                ready[one.identity] = _prepared(found, task, task.seed)
+        except Unusable as error:
             yield Refused(one.identity, error)
     if not ready:
         return

@@ -13,14 +13,14 @@ from jsplat.errors import InputError
 from jsplat.folder import write_json
 from jsplat.labelset import LabelSet
 from jsplat.labeltables import label_set
-from jsplat.listing import list_captures
+from jsplat.listing import Listed, list_captures
 from jsplat.parser import weights
 from jsplat.pipeline import stages
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.out import claim_file, claim_whole
 from jsplat.pipeline.run import open_parser
 from jsplat.pipeline.scoring import bin_lines, set_scores
-from jsplat.pipeline.stage import cleared, fingerprint, finished, load_arrays, stage
+from jsplat.pipeline.stage import cleared, fingerprint, finished, load_arrays, refused, stage
 from jsplat.readers import read_import, read_source, used_files, write_import
 
 
@@ -42,61 +42,75 @@ def bring_in(source: Path, out: Path, config: RunConfig) -> None:
             write_import(folder, *read_import(source, config.capture))
 
 
-def parse(parser: Path, captures: Path, out: Path, config: RunConfig) -> None:
-    """First labels of all views."""
+def _left_out(listed: list[Listed], refused_names: dict[str, str], *folders: Path) -> dict[str, str]:
+    """Whom of the captures a stage or those before it left out, and why."""
+    known = {one.identity for one in listed}
+    return refused_names | {n: why for folder in folders for n, why in refused(folder).items() if n in known}
+
+
+def parse(parser: Path, captures: Path, out: Path, config: RunConfig) -> dict[str, str]:
+    """First labels of all views; returns who was left out, and why."""
     claim_whole(out, "parse", parser, captures)
+    bad: dict[str, str] = {}
+    listed = list_captures(captures, config.size, refused=bad)
     wanted = fingerprint(parser, captures, config.size, config.flip)
     if finished(out, wanted) is None:
         with stage(out, wanted, {"flip": config.flip, "size": config.size}, config.seed, command="parse") as folder:
-            stages.parse(list_captures(captures, config.size), open_parser(parser), folder, config.flip)
+            stages.parse(listed, open_parser(parser), folder, config.flip)
+    return _left_out(listed, bad, out)
 
 
-def fit(captures: Path, labels: Path | None, out: Path, config: RunConfig) -> None:
-    """Scenes of all captures."""
+def fit(captures: Path, labels: Path | None, out: Path, config: RunConfig) -> dict[str, str]:
+    """Scenes of all captures; returns who was left out, and why."""
     claim_whole(out, "fit", captures, labels)
+    bad: dict[str, str] = {}
+    listed, before = list_captures(captures, config.size, refused=bad), [] if labels is None else [labels]
     wanted = fingerprint(captures, *([] if labels is None else [labels]), config.size, config.fit, config.seed)
     if finished(out, wanted) is None:
         labelset = None if labels is None else labelset_in(labels)
         with stage(out, wanted, config.fit, config.seed, command="fit") as folder:
-            listed = stages.sound(list_captures(captures, config.size), *([labels] if labels else []))
-            stages.fit_captures(listed, labels, labelset, config, folder)
+            stages.fit_captures(stages.sound(listed, *before), labels, labelset, config, folder)
+    return _left_out(listed, bad, *before, out)
 
 
-def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConfig) -> None:
-    """Refined masks of all views: arrays, and PNGs to look at."""
+def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConfig) -> dict[str, str]:
+    """Refined masks of all views: arrays, and PNGs to look at; returns who was left out, and why."""
     claim_whole(out, "label", captures, fitted, labels)
-    labelset = labelset_in(labels)
+    labelset, bad = labelset_in(labels), dict[str, str]()
+    listed = list_captures(captures, config.size, refused=bad)
     about = {"vote": to_json(config.vote), "sharpen": to_json(config.sharpen), "mask": to_json(config.mask)}
     wanted = fingerprint(captures, fitted, labels, config.size, about, config.ablation)
     if finished(out, wanted) is not None:
-        return
+        return _left_out(listed, bad, labels, fitted, out)
     with stage(out, wanted, about, config.seed, command="label") as folder:
-        listed = stages.sound(list_captures(captures, config.size), labels, fitted)
-        stages.label_captures(listed, fitted, labels, labelset, config, folder)
-        for one in stages.sound(listed, folder):
+        stages.label_captures(stages.sound(listed, labels, fitted), fitted, labels, labelset, config, folder)
+        for one in stages.sound(listed, labels, fitted, folder):
             for i, mask in enumerate(load_arrays(folder / f"{one.identity}.npz")["refined"]):
                 write_png(folder / one.identity / "labels" / f"{i:03d}.png", mask)
                 write_png(folder / one.identity / "colors" / f"{i:03d}.png", labelset.colorize(mask))
+    return _left_out(listed, bad, labels, fitted, out)
 
 
-def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunConfig) -> None:
-    """An auxiliary set of refined photographs and labelled renders."""
+def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunConfig) -> dict[str, str]:
+    """An auxiliary set of refined photographs and labelled renders; returns who was left out, and why."""
     claim_whole(out, "render", captures, fitted, labelled)
-    labelset = labelset_in(labelled)
+    labelset, bad = labelset_in(labelled), dict[str, str]()
+    listed = list_captures(captures, config.size, refused=bad)
     stages.check_edits(labelled, labelset)
     edits = [path for path in (labelled.parent / "edits",) if path.is_dir()]
     wanted = fingerprint(captures, fitted, labelled, *edits, config.size, config.views, config.mask, config.seed)
     if finished(out, wanted) is not None:
-        return
+        return _left_out(listed, bad, fitted, labelled, out)
     with stage(out, wanted, config.views, config.seed, command="render") as folder:
-        listed = stages.sound(list_captures(captures, config.size), fitted, labelled)
+        there = stages.sound(listed, fitted, labelled)
 
         def known(name: str) -> dict[str, np.ndarray]:
             return stages.labels_of(labelled, name, labelset)
 
-        stages.render_captures(listed, fitted, known, labelset, config, folder)
-        left = stages.sound(listed, folder)
+        stages.render_captures(there, fitted, known, labelset, config, folder)
+        left = stages.sound(there, folder)
         stages.write_set(folder / "set", left, folder, lambda c: known(c.identity)["refined"], "student", labelset)
+    return _left_out(listed, bad, fitted, labelled, out)
 
 
 def convert(path: Path, out: Path, labels: str | None, size: int | None, inside: str | None) -> str:

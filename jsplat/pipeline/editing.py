@@ -1,5 +1,6 @@
 """A finished run, opened for edits: which heads it has, and what the editor needs of each."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -80,9 +81,10 @@ def open_run(path: Path, captures: Path | None, config: EditConfig) -> Run:
     done = {p.stem for p in (path / "label").glob("*.npz")}
     found = {}
     for folder in capture_folders(captures):
-        name = identity_of(read_json(folder / "transforms.json"), folder, f"{folder.name}/transforms.json")
-        if name in done:
-            found[name] = folder
+        with contextlib.suppress(InputError):  # who cannot be read was left out of the run too
+            name = identity_of(read_json(folder / "transforms.json"), folder, f"{folder.name}/transforms.json")
+            if name in done:
+                found[name] = folder
     if not found:
         raise InputError(str(captures), wanted=f"captures of {sorted(done)}", got="none of them")
     with np.load(path / "label" / f"{next(iter(found))}.npz") as arrays:

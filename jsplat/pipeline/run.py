@@ -68,7 +68,8 @@ def _run(
     truth: bool,
     begun: Callable[[], object],
 ) -> dict:
-    listed = list_captures(captures_path, config.size, labels=truth)
+    bad: dict[str, str] = {}
+    listed = list_captures(captures_path, config.size, labels=truth, refused=bad)
     if not 0 <= config.unseen < len(listed):
         raise InputError("unseen", wanted=f"fewer than the {len(listed)} captures", got=config.unseen)
     unseen = {one.identity for one in listed[len(listed) - config.unseen :]}
@@ -89,6 +90,8 @@ def _run(
     begun()
     log_to(out / log_name(jax.process_index()))
     log("run begins", captures=[one.identity for one in listed], **provenance(config.seed))
+    for name, why in bad.items():
+        log("identity failed", identity=name, stage="list", why=why)
 
     def do(name: str, part: object, fill: Callable[[Path], None], *after: str) -> Path:
         wanted = fingerprint(
@@ -140,7 +143,7 @@ def _run(
     if config.ablation and names:
         about = [to_json(config.edit), to_json(config.simulation), names]
         do("simulation", about, lambda f: _simulate(f, out, captures_path, names, config), "label")
-    failed = {name: why for s in ("parse", "fit", "label", "render") for name, why in refused(out / s).items()}
+    failed = bad | {name: why for s in ("parse", "fit", "label", "render") for name, why in refused(out / s).items()}
     if is_first_host():
         reporting.report(out, groups, teacher, seconds, failed, config)
     wait_for_hosts(f"{out}: reported")

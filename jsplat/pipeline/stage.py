@@ -16,7 +16,7 @@ import numpy as np
 from jsplat.compiling import spent
 from jsplat.config import to_json
 from jsplat.devices import from_first, is_first_host, wait_for_hosts
-from jsplat.errors import InputError
+from jsplat.errors import InputError, Unusable
 from jsplat.folder import ADVICE, write_bytes, write_json
 from jsplat.lock import held
 from jsplat.ownership import ABOUT, RECORDS, check_untouched, made_by, put, remove, seal
@@ -191,12 +191,17 @@ def refuse(folder: Path, identity: str, why: str) -> None:
 
 @contextlib.contextmanager
 def leaving_out(folder: Path, identity: str) -> Iterator[None]:
-    """Bad input within the block leaves this identity out, and only it; an earlier attempt's word is forgotten."""
+    """What is `Unusable` of an identity leaves it out, and only it; an earlier attempt's word is forgotten.
+
+    Any other error is one of the program or of its settings, and ends the stage; bad input names the identity too.
+    """
     (folder / "failed" / f"{identity}.json").unlink(missing_ok=True)
     try:
         yield
-    except InputError as error:
+    except Unusable as error:
         refuse(folder, identity, str(error))
+    except InputError as error:
+        raise InputError(f"{identity}: {error.what}", wanted=error.wanted, got=error.got) from error
 
 
 def refused(folder: Path) -> dict[str, str]:

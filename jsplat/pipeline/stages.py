@@ -20,7 +20,7 @@ from jsplat.capture import Capture
 from jsplat.checkpoint import save_scenes, saved_scenes, scene_in
 from jsplat.devices import is_first_host, own_share, wait_for_hosts, workers
 from jsplat.edit import check_votes, voted_labels
-from jsplat.errors import InputError
+from jsplat.errors import InputError, Unusable
 from jsplat.fit import Refused, Waiting, fit_batches, mean_curve
 from jsplat.folder import write_json
 from jsplat.labels import (
@@ -115,10 +115,10 @@ def first_labels(folder: Path, capture: Capture) -> Float[np.ndarray, "v h w k"]
     """The probabilities that `parse` wrote for a capture."""
     path = folder / f"{capture.identity}.npz"
     if not path.is_file():
-        raise InputError(str(path), wanted=f"first labels of {capture.identity}", got="no such file")
+        raise Unusable(str(path), wanted=f"first labels of {capture.identity}", got="no such file")
     seen = load_arrays(path)["probabilities"]
     if seen.shape[:3] != capture.images.shape[:3]:
-        raise InputError(str(path), wanted=f"{capture.images.shape[:3]} pictures", got=seen.shape[:3])
+        raise Unusable(str(path), wanted=f"{capture.images.shape[:3]} pictures", got=seen.shape[:3])
     return seen
 
 
@@ -327,9 +327,7 @@ def render_novel(
     moved = dataclasses.replace(capture, cameras=cameras)
     left = [(float(moved.yaw[i]), float(moved.pitch[i])) for i in np.setdiff1d(np.arange(len(shares)), kept)]
     if not len(kept):
-        raise InputError(
-            f"novel views of {capture.identity}", wanted=f"support {config.views.support}", got=shares.max()
-        )
+        raise Unusable(f"novel views of {capture.identity}", wanted=f"support {config.views.support}", got=shares.max())
     masks, alpha = {}, np.zeros(0)
     for name, table in rows.items():
         # Also the views that are left out: each number of views would be a program of its own to join their blocks.

@@ -1,0 +1,157 @@
+"""Whom a command leaves out: names that files cannot have, captures that cannot be read; and its exit status."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from jsplat import cli
+from jsplat.capture import write_capture
+from jsplat.cli import group
+from jsplat.errors import InputError
+from jsplat.fit import FitConfig, Refused, Waiting, fit_batches
+from jsplat.identities import check_identity
+from jsplat.listing import list_captures
+from jsplat.parser import Architecture, new_parser, save_parser
+from jsplat.pipeline import stages
+from tests import ball
+
+NAMES = {
+    "x" * 201: "at most 200 bytes",
+    "\u00e9" * 101: "at most 200 bytes",
+    "\ud800": "at most 200 bytes",
+    "a/b": "without slashes",
+    "a\\b": "without slashes",
+    "a:b": "without slashes",
+    "a\nb": "without slashes",
+    "..": "without slashes",
+    "": "without slashes",
+    ".hidden": "begins with no dot",
+    "ada.": "ends with neither",
+    " ada": "begins with no dot or space",
+    "ada ": "ends with neither",
+    "con": "Windows keeps",
+    "NUL.x": "Windows keeps",
+    "lpt1": "Windows keeps",
+    "failed": "stages use",
+    "Batches": "stages use",
+    "labelset": "stages use",
+    "run": "stages use",
+    "student": "stages use",
+    "scenes-0": "stages use",
+}
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_a_name_that_files_cannot_have_is_refused(name):
+    with pytest.raises(InputError, match=f"here: wanted .*{NAMES[name]}"):
+        check_identity(name, "here")
+
+
+def test_other_names_are_taken():
+    for name in (
+        "x" * 200,
+        "\u00e9" * 100,
+        "ada.b",
+        "1_neutral",
+        "J\u00f6rg M\u00fcller",
+        "contessa",
+        "fitz",
+        "runner",
+        "com10",
+    ):
+        check_identity(name, "here")
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """Three who can be used, and three who cannot."""
+    root = tmp_path_factory.mktemp("people")
+    for folder, identity in {"a": "ada", "b": "failed", "c": "ADA", "d": "dan", "e": "x" * 300, "f": "eve"}.items():
+        write_capture(root / folder, ball.capture(identity, size=16))
+    torn = root / "f" / "images" / "001.png"
+    torn.write_bytes(torn.read_bytes()[:100])
+    return root
+
+
+LEFT = {"b": "another name (stages use", "c": "'ADA', as a has 'ada'", "e": "at most 200 bytes"}
+
+
+def test_who_cannot_be_listed_stops_nobody_else(people, capsys):
+    refused = {}
+    assert [one.identity for one in list_captures(people, None, refused=refused)] == ["ada", "dan", "eve"]
+    assert refused.keys() == LEFT.keys()
+    said = capsys.readouterr().err
+    assert all(LEFT[name] in why and f"{name} is left out: {why}" in said for name, why in refused.items())
+    with pytest.raises(InputError, match=r"b/transforms.json: identity: wanted another name \(stages use this one\)"):
+        list_captures(people, None)
+    with pytest.raises(InputError, match="at most 200 bytes"):
+        list_captures(people / "e", None, refused={})
+
+
+def call(*words: object):
+    return CliRunner().invoke(cli.main, [str(word) for word in words])
+
+
+@pytest.fixture
+def parser(tmp_path, monkeypatch):
+    monkeypatch.setattr(group, "prepare", lambda: None)
+    monkeypatch.setattr(stages, "predict", lambda parser, images, **_: np.full((*images.shape[:3], 2), 0.5, np.float32))
+    save_parser(tmp_path / "parser", new_parser(Architecture(18, 0.05, 32), ball.SIDES, seed=0))
+    return tmp_path / "parser"
+
+
+def test_the_exit_status_says_whether_somebody_was_left_out(people, parser, tmp_path):
+    words = ("parse", parser, people, tmp_path / "out", "--set", "size=16")
+    for _ in range(2):  # done, and found to be done
+        result = call(*words)
+        assert result.exit_code == 3, result.output
+        assert "left out: 4 (b, c, e, eve)" in result.output
+    assert call(*words, "--allow-failures", 3).exit_code == 3
+    assert call(*words, "--allow-failures", 4).exit_code == 0
+    assert call(*words, "--allow-failures", -1).exit_code == 2
+    assert sorted(p.stem for p in (tmp_path / "out").glob("*.npz")) == ["ada", "dan"]
+    result = call("parse", parser, people / "a", tmp_path / "one", "--set", "size=16")
+    assert result.exit_code == 0, result.output
+    for lone in ("e", "f"):
+        assert call("parse", parser, people / lone, tmp_path / "none", "--set", "size=16").exit_code == 1
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_error_of_ours_is_no_reason_to_leave_somebody_out(people, parser, tmp_path, monkeypatch):
+    def misused(*_, **__):
+        raise InputError("rasterize: features", wanted="310 rows", got=300)
+
+    monkeypatch.setattr(stages, "predict", misused)
+    result = call("parse", parser, people / "a", tmp_path / "out", "--set", "size=16", "--allow-failures", 9)
+    assert result.exit_code == 1
+    assert "Error: ada: rasterize: features: wanted 310 rows, got 300" in result.output
+    assert "left out" not in result.output
+
+
+def test_a_fit_leaves_out_whom_it_cannot_read_and_ends_on_other_errors():
+    def read(error):
+        raise error
+
+    def lost(error):
+        return [Waiting("ada", (8, 16, 16), lambda: read(error))]
+
+    (found,) = fit_batches(lost(InputError("ada", wanted="light", got="darkness")), ball.SIDES, FitConfig(steps=2))
+    assert isinstance(found, Refused)
+    with pytest.raises(ZeroDivisionError):
+        list(fit_batches(lost(ZeroDivisionError()), ball.SIDES, FitConfig(steps=2)))
+
+
+def test_commands_that_may_leave_somebody_out_say_how_many_are_allowed():
+    allowing = {n for n, c in cli.main.commands.items() if "--allow-failures" in [o for p in c.params for o in p.opts]}
+    assert allowing == {"parse", "fit", "label", "render", "run", "demo"}
+
+
+def test_a_header_that_is_no_json_is_one_persons(people, tmp_path):
+    write_capture(tmp_path / "ada", ball.capture("ada", size=16))
+    (tmp_path / "bob").mkdir()
+    (tmp_path / "bob" / "transforms.json").write_text(json.dumps({"frames": []}))
+    refused = {}
+    assert [one.identity for one in list_captures(tmp_path, None, refused=refused)] == ["ada"]
+    assert "wanted at least 2 views" in refused["bob"]
