@@ -272,24 +272,25 @@ def frames_of(data: dict, where: str) -> list[dict]:
     return frames
 
 
-def read_capture(path: Path, size: int | None = None) -> Capture:
+def read_capture(path: Path, size: int | None = None, *, labels: bool = True) -> Capture:
     """Reads one capture.
 
     Args:
         path: the folder that holds `transforms.json`.
         size: resize so that the longer side has this many pixels; None keeps the files' size.
+        labels: whether to read its labels, where it has some.
 
     Raises:
         InputError: naming the file and field that is wrong.
     """
     data, where = read_json(path / "transforms.json"), f"{path.name}/transforms.json"
     frames = frames_of(data, where)
-    labelset = labelset_of(data, where) if "label_path" in frames[0] else None
+    labelset = labelset_of(data, where) if labels and "label_path" in frames[0] else None
 
     lens, full = lens_of(data, where)
     out = resized(full, size)
     scale = max(out) / max(full)
-    images, labels, matrices, valid = [], [], [], []
+    images, masks, matrices, valid = [], [], [], []
     for i, frame in enumerate(frames):
         field = f"{where}: frames[{i}]"
         matrices.append(rigid(frame.get("transform_matrix"), f"{field}.transform_matrix"))
@@ -308,7 +309,7 @@ def read_capture(path: Path, size: int | None = None) -> Capture:
             label = read_labels(inside(path, frame["label_path"], name), name, labelset, full)
             if not np.any((label > 0) & (label != IGNORE)):
                 raise InputError(name, wanted="a mask with some foreground", got="an empty mask")
-            labels.append(np.where(valid[-1], resize_labels(label, out), np.uint8(IGNORE)))
+            masks.append(np.where(valid[-1], resize_labels(label, out), np.uint8(IGNORE)))
 
     camera_from_world = np.linalg.inv(np.stack(matrices) @ OPENGL_FROM_OPENCV)
     intrinsics = np.broadcast_to(lens, (len(frames), 3, 3))
@@ -317,7 +318,7 @@ def read_capture(path: Path, size: int | None = None) -> Capture:
     return Capture(
         identity=identity_of(data, path, where),
         images=np.stack(images),
-        labels=np.stack(labels) if labelset is not None else None,
+        labels=np.stack(masks) if labelset is not None else None,
         cameras=cameras.resized(*out),
         labelset=labelset,
         head_from_world=np.eye(4) if head is None else rigid(head, f"{where}: head_from_world"),

@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from jsplat.errors import InputError, Unusable
-from jsplat.folder import new_folder, write_json
+from jsplat.folder import link_files, new_folder, write_json
 from jsplat.labelset import LabelSet
 from jsplat.scene import Attributes, Gaussians, Scene
 from jsplat.unfinished import load_arrays, save_arrays
@@ -19,30 +19,64 @@ ATTRIBUTE_FIELDS = ("sh", "label_logits")
 WANTED = "fitted scenes (scenes-*: scenes.json, arrays)"
 
 
-def save_scenes(path: Path, scene: Scene, identities: Sequence[str], labelset: LabelSet | None) -> None:
-    """Adds a batch of scenes (leading axis: identities) to a folder, as a shard of its own, whole or not at all."""
+def save_scenes(
+    path: Path, scene: Scene, identities: Sequence[str], labelset: LabelSet | None, found: dict | None = None
+) -> None:
+    """Adds a batch of scenes (leading axis: identities) to a folder, as a shard of its own, whole or not at all.
+
+    Args:
+        found: what else is known of the batch, JSON-ready; see `shards`.
+    """
     arrays = {name: np.asarray(getattr(scene.gaussians, name)) for name in GAUSSIAN_FIELDS}
     arrays |= {name: np.asarray(getattr(scene.attributes, name)) for name in ATTRIBUTE_FIELDS}
     name = hashlib.sha256(repr(list(identities)).encode()).hexdigest()[:12]
     labels = None if labelset is None else labelset.to_json()
     with new_folder(path / f"scenes-{name}") as folder:
         save_arrays(folder / "arrays", arrays)
-        write_json(folder / "scenes.json", {"identities": list(identities), "labelset": labels})
+        write_json(folder / "scenes.json", {"identities": list(identities), "labelset": labels, "found": found})
 
 
-def saved_scenes(path: Path) -> dict[str, Path]:
-    """Where the scene of each identity lies.
+def shards(path: Path) -> dict[Path, dict]:
+    """What each shard says of itself: "identities" (by row; None where the scene does not count), "labelset", "found".
 
     Raises:
         InputError: naming the shard that does not say.
     """
-    found = {}
-    for shard in sorted(path.glob("scenes-*")):
+    return {shard: _about(shard) for shard in sorted(path.glob("scenes-*"))}
+
+
+def saved_scenes(path: Path) -> dict[str, Path]:
+    """Where the scene of each identity lies; InputError as of `shards`."""
+    return {name: shard for shard, about in shards(path).items() for name in about["identities"] if name is not None}
+
+
+def take_scenes(old: Path, new: Path, wanted: Collection[str]) -> set[str]:
+    """Takes scenes over into another folder, by links; returns whose were there.
+
+    A shard that holds scenes of others too comes whole, and theirs do not count.
+    """
+    taken = set()
+    for shard in sorted(old.glob("scenes-*")):
         try:
-            found |= dict.fromkeys(json.loads((shard / "scenes.json").read_text())["identities"], shard)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(str(shard), wanted=WANTED, got=error) from error
-    return found
+            about = _about(shard)
+        except InputError:  # damaged: its scenes are made again
+            continue
+        rows = [name if name in wanted else None for name in about["identities"]]
+        if any(name is not None for name in rows):
+            taken |= {name for name in rows if name is not None}
+            if not (new / shard.name).is_dir():
+                with new_folder(new / shard.name) as folder:
+                    link_files(shard / "arrays", folder / "arrays")
+                    write_json(folder / "scenes.json", about | {"identities": rows})
+    return taken
+
+
+def _about(shard: Path) -> dict:
+    try:
+        about = json.loads((shard / "scenes.json").read_text())
+        return about | {"identities": [name if name is None else str(name) for name in about["identities"]]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(str(shard), wanted=WANTED, got=error) from error
 
 
 def load_scenes(path: Path, identities: Sequence[str] | None = None) -> dict[str, Scene]:
@@ -73,12 +107,13 @@ def scene_in(shards: Mapping[str, Path], identity: str) -> Scene:
 
 
 def _load(shard: Path) -> dict[str, Scene]:
+    identities = _about(shard)["identities"]
     try:
-        identities = list(json.loads((shard / "scenes.json").read_text())["identities"])
         arrays = load_arrays(shard / "arrays")
         loaded = {name: arrays[name] for name in (*GAUSSIAN_FIELDS, *ATTRIBUTE_FIELDS)}
     except (InputError, OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(str(shard), wanted=WANTED, got=error) from error
     gaussians = Gaussians(*[loaded[name] for name in GAUSSIAN_FIELDS])
     batch = Scene(gaussians, Attributes(*[loaded[name] for name in ATTRIBUTE_FIELDS]))
-    return {name: jax.tree.map(lambda x, i=i: x[i], batch) for i, name in enumerate(identities)}
+    rows = {name: i for i, name in enumerate(identities) if name is not None}
+    return {name: jax.tree.map(lambda x, i=i: x[i], batch) for name, i in rows.items()}

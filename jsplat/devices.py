@@ -3,9 +3,11 @@
 A host is a process: JAX knows how many there are once `jax.distributed.initialize` was called.
 """
 
+import itertools
+import json
 import os
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -19,6 +21,7 @@ from jsplat.blocks import Devices
 T = TypeVar("T")
 
 IDENTITY, BATCH = "identity", "batch"
+_tellings = itertools.count()  # all hosts are told the same in the same order
 PATIENCE = 7 * 24 * 3600  # seconds; a host that dies ends the others long before, through JAX's own heartbeats
 
 
@@ -96,6 +99,16 @@ def from_first(data: bytes) -> bytes:
     # Of the others only the length counts.
     mine = np.frombuffer(data[:length].ljust(length), np.uint8)
     return multihost_utils.broadcast_one_to_all(mine).tobytes()
+
+
+def told_by_first(make: Callable[[], Any]) -> Any:
+    """What `make`, called on the first host alone, returns (JSON-ready), on every host; all of them call it."""
+    if jax.process_count() == 1:
+        return make()
+    found = json.dumps(make()).encode() if is_first_host() else b""
+    # It may take the first one long, and JAX's own exchange of arrays is not patient.
+    wait_for_hosts(f"told by the first, {next(_tellings)}")
+    return json.loads(from_first(found))
 
 
 def wait_for_hosts(what: str) -> None:

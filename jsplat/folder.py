@@ -85,3 +85,24 @@ def new_file(path: Path) -> Iterator[Path]:
         temporary.replace(check_free(path))
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def link_files(old: Path, new: Path) -> None:
+    """Gives a file, or all files below a folder, a second name, at once; copies where names cannot be shared.
+
+    What is there under the new name already stays. Both names are of one file: it may be replaced, not written into.
+    """
+    if old.is_dir():
+        new.mkdir(parents=True, exist_ok=True)
+        for one in sorted(old.iterdir()):
+            link_files(one, new / one.name)
+        return
+    new.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(old, new)
+    except FileExistsError:
+        pass
+    except OSError:  # another file system, or one without links
+        temporary = new.with_name(f".{new.name}.{os.getpid()}.tmp")
+        shutil.copyfile(old, temporary)
+        temporary.replace(new)

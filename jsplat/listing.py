@@ -39,8 +39,11 @@ class Listed:
     def read(self) -> Capture:
         """The capture itself; Unusable for what `read_capture` refuses."""
         with of_a_person():
-            capture = read_capture(self.path, self.size)
-        return capture if self.labelset is not None else capture.with_labels(None, None)
+            return read_capture(self.path, self.size, labels=self.labelset is not None)
+
+    def unlabelled(self) -> "Listed":
+        """The same without its labels, which are then not even looked at."""
+        return dataclasses.replace(self, labelset=None)
 
 
 def list_captures(

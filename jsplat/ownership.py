@@ -22,7 +22,9 @@ from jsplat.foreign import is_litter
 from jsplat.lock import NAME as LOCK
 
 ABOUT, WRITTEN = "run.json", ".written.json"
-RECORDS = (ABOUT, WRITTEN)  # say who, when and how, not what
+DIGESTS = ".digests.json"  # what a command remembers of the files that it read; lost, they are read again
+UNSEALED = (WRITTEN, DIGESTS)
+RECORDS = (ABOUT, *UNSEALED)  # say who, when and how, not what
 _SHOWN = 3  # foreign files named in an error; the rest are counted
 
 
@@ -107,9 +109,16 @@ def _remember(folder: Path, marks: dict[str, list[list]]) -> None:
     write_bytes(folder / WRITTEN, json.dumps(marks, separators=(",", ":")).encode())
 
 
-def seal(folder: Path) -> None:
-    """Remembers everything in a folder as written by us."""
-    _remember(folder, {name: [_mark(entry.path)] for name, entry in _files(folder) if name != WRITTEN})
+def seal(folder: Path, older: Path | None = None) -> None:
+    """Remembers everything in a folder as written by us; files taken over from an `older` one of ours are not read."""
+    known = {} if older is None else _written(older)
+
+    def marks(name: str, path: str) -> list[list]:
+        about = os.lstat(path)
+        same = [mark for mark in known.get(name, []) if mark[:2] == [about.st_size, about.st_mtime_ns]]
+        return same or [_mark(path)]
+
+    _remember(folder, {name: marks(name, entry.path) for name, entry in _files(folder) if name not in UNSEALED})
 
 
 def check_untouched(folder: Path, names: Iterable[str] | None = None) -> None:
@@ -122,7 +131,7 @@ def check_untouched(folder: Path, names: Iterable[str] | None = None) -> None:
         return
     known = _written(folder)
     if names is None:
-        found = ((name, entry.path) for name, entry in _files(folder) if name != WRITTEN)
+        found = ((name, entry.path) for name, entry in _files(folder) if name not in UNSEALED)
     else:
         found = ((name, folder / name) for name in names if os.path.lexists(folder / name))
     foreign = sorted(name for name, path in found if not _same(path, known.get(name, [])))

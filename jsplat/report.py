@@ -292,7 +292,10 @@ def _provenance(data: dict) -> str:
     stages = data.get("stages") or {}
     parts = []
     if stages:
-        note = f"<p class=note>{sum(stages.values()) / 60:.1f} minutes in all.</p>"
+        counts = (data.get("taken_over") or {}).items()
+        taken = [f"{name} {of} of {everybody}" for name, (of, everybody) in counts if of]
+        more = f" Taken over from earlier runs, people: {', '.join(taken)}." if taken else ""
+        note = f"<p class=note>{sum(stages.values()) / 60:.1f} minutes in all.{html.escape(more)}</p>"
         parts.append(f"<h2>Time</h2>{note}<div class=scroll>{timings(stages)}</div>")
     if facts:
         parts.append(f"<h2>Made with</h2><dl>{rows}</dl>")

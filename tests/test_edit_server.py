@@ -19,7 +19,7 @@ from jsplat.capture import capture_folders, read_capture, write_capture
 from jsplat.edit import EditConfig, QueueConfig, Server, SimulationConfig, voted_labels
 from jsplat.errors import InputError
 from jsplat.pipeline import editing
-from jsplat.pipeline.stage import fingerprint
+from jsplat.pipeline.digests import Digests
 from jsplat.png import decode, encode
 from tests import spotted
 from tests.spotted import BACK, FRONT, SPOT
@@ -134,11 +134,11 @@ def test_looking_changes_nothing_that_later_stages_read(run):
     assert not (run / "edits").exists()
     with served(run) as server:
         save(server, FRONT, spotted.spot())
-    before = fingerprint(run / "edits")
+    before = Digests().path(run / "edits")
     with served(run) as server:
         labels(server, FRONT)
         server.session.ready("ball").result()
-    assert fingerprint(run / "edits") == before
+    assert Digests().path(run / "edits") == before
 
 
 def test_two_windows_do_not_overwrite_each_other(run):

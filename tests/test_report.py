@@ -45,6 +45,7 @@ def full():
     wrong |= {"control": 0.7, "student": 0.4, "truth_student": 0.35}
     report = {m: {g: scores(i, w) for g in GROUPS} for i, (m, w) in enumerate(wrong.items())}
     report |= {"stages": {"fit": 12.0, "label": 3.5}, "fit": {"psnr": np.float32(31.5), "ssim": 0.9}}
+    report |= {"taken_over": {"fit": [2, 3], "label": [0, 3]}}
     report |= {"ablation": {"plain": {"f1_side": 0.5}, "robust": {"f1_side": 0.7}}, "config": {"fit": {"steps": 3}}}
     return report | {"commit": "abc", "device": "cpu", "versions": {"jax": "0"}, "seed": 7}
 
@@ -186,7 +187,8 @@ def test_full_report(tmp_path, full, pictures):
 
 def test_the_page_needs_no_network_and_no_script(tmp_path, full, pictures):
     write_report(tmp_path, full, pictures, CURVES)
-    page, _ = page_of(tmp_path)
+    page, text = page_of(tmp_path)
+    assert "0.3 minutes in all. Taken over from earlier runs, people: fit 2 of 3." in text
     assert len(page.links) == 1 + 3 + 1 + 2 + 1  # two photos, three and two masks, a turntable
     assert all(link.startswith("data:image/jpeg;base64,") for link in page.links)
     raw = (tmp_path / "report.html").read_text()

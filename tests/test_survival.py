@@ -26,7 +26,8 @@ from tests.tiny import SETTINGS
 CHANGES = ("ablation=false", "demo.people=4", "fit.steps=8", "fit.save_every=0.0", "teacher.batch=4")
 CHANGES += ("finetune.steps=4", "finetune.batch=4", "finetune.save_every=0.0")
 PEOPLE = [f"head{i:04d}" for i in range(4)]
-VOLATILE = ("stages", "commit", "device", "versions")  # of a report: when, where and with what it was made
+# Of a report: when, where and with what it was made.
+VOLATILE = ("stages", "taken_over", "commit", "device", "versions")
 
 
 class Place:
@@ -164,6 +165,18 @@ def test_a_capture_that_cannot_be_read_is_named_and_the_others_finish_whatever_t
     assert np.array_equal(taught.images[photo][:, :, 4:-4], narrow.images)
     assert (taught.labels[theirs][:, :, [0, 3, -4, -1]] == IGNORE).all()
     assert (taught.labels[~theirs] != IGNORE).any((1, 2)).all()
+
+    # Mended, it is made like the others, and they are not made again.
+    shutil.copyfile(place.root / "demo" / "captures" / PEOPLE[1] / "images" / "002.png", torn)
+    stages = ("parse", "fit", "label", "render")
+    before = {p: p.stat().st_ino for stage in stages for p in (tmp_path / "out" / stage).glob("*.npz")}
+    finish(place.run(tmp_path / "out", captures=captures))
+    assert fitted_by(tmp_path / "out", 0)[3:] == [PEOPLE[1]]
+    assert {p: p.stat().st_ino for p in before} == before
+    assert_same_arrays(tmp_path / "out", place.done, [PEOPLE[0], PEOPLE[1], PEOPLE[3]])
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["taken_over"] == {stage: [3, 4] for stage in stages}
+    assert report["failed"] == {}
 
 
 @pytest.mark.parametrize("count", [2, 4])

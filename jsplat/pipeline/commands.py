@@ -14,11 +14,25 @@ from jsplat.folder import write_json
 from jsplat.labelset import LabelSet
 from jsplat.labeltables import label_set
 from jsplat.listing import Listed, list_captures
+from jsplat.ownership import ABOUT
 from jsplat.parser import weights
 from jsplat.pipeline import stages
 from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.digests import Digests, digests_in
+from jsplat.pipeline.fingerprints import (
+    arrays_of,
+    contents,
+    edits_of,
+    of_everybody,
+    of_fit,
+    of_label,
+    of_parse,
+    of_render,
+    of_set,
+    scenes_of,
+)
 from jsplat.pipeline.out import claim_file, claim_whole
-from jsplat.pipeline.run import open_parser
+from jsplat.pipeline.run import open_parser, parser_folder
 from jsplat.pipeline.scoring import bin_lines, set_scores
 from jsplat.pipeline.stage import cleared, fingerprint, finished, load_arrays, refused, stage
 from jsplat.readers import read_import, read_source, used_files, write_import
@@ -35,11 +49,27 @@ def labelset_in(parsed: Path) -> LabelSet:
 def bring_in(source: Path, out: Path, config: RunConfig) -> None:
     """A capture in another layout, as one of ours."""
     claim_whole(out, "import", source)
-    wanted = fingerprint(source, config.capture)
-    if finished(out, wanted) is None:
-        claim_whole(out, "import", *used_files(source.resolve(), read_source(source, config.capture)))
-        with stage(out, wanted, config.capture, config.seed, command="import") as folder:
-            write_import(folder, *read_import(source, config.capture))
+    with digests_in(out) as digests:
+
+        def wanted(outside: list[str]) -> str:
+            beside = digests.of(source, "outside", {path: Path(path) for path in outside})
+            return fingerprint(digests.path(source), beside, config.capture)
+
+        if finished(out, wanted(_read_outside(out))) is None:
+            used = used_files(source.resolve(), read_source(source, config.capture))
+            claim_whole(out, "import", *used)
+            outside = sorted(str(path) for path in used if not path.is_relative_to(source.resolve()))
+            about = to_json(config.capture) | {"outside": outside}
+            with stage(out, wanted(outside), about, config.seed, command="import") as folder:
+                write_import(folder, *read_import(source, config.capture))
+
+
+def _read_outside(imported: Path) -> list[str]:
+    """Which files beside its source an import has read."""
+    try:
+        return [str(path) for path in json.loads((imported / ABOUT).read_text())["config"]["outside"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _left_out(listed: list[Listed], refused_names: dict[str, str], *folders: Path) -> dict[str, str]:
@@ -53,10 +83,13 @@ def parse(parser: Path, captures: Path, out: Path, config: RunConfig) -> dict[st
     claim_whole(out, "parse", parser, captures)
     bad: dict[str, str] = {}
     listed = list_captures(captures, config.size, refused=bad)
-    wanted = fingerprint(parser, captures, config.size, config.flip)
-    if finished(out, wanted) is None:
-        with stage(out, wanted, {"flip": config.flip, "size": config.size}, config.seed, command="parse") as folder:
-            stages.parse(listed, open_parser(parser), folder, config.flip)
+    with digests_in(out) as digests:
+        weak = digests.path(parser_folder(parser))
+        each = {name: of_parse(held, weak, config) for name, held in contents(listed, digests).items()}
+        wanted, about = of_everybody(each), {"flip": config.flip, "size": config.size}
+        if finished(out, wanted) is None:
+            with stage(out, wanted, about, config.seed, command="parse", each=each) as folder:
+                stages.parse(listed, open_parser(parser), folder, config.flip)
     return _left_out(listed, bad, out)
 
 
@@ -65,11 +98,15 @@ def fit(captures: Path, labels: Path | None, out: Path, config: RunConfig) -> di
     claim_whole(out, "fit", captures, labels)
     bad: dict[str, str] = {}
     listed, before = list_captures(captures, config.size, refused=bad), [] if labels is None else [labels]
-    wanted = fingerprint(captures, *([] if labels is None else [labels]), config.size, config.fit, config.seed)
-    if finished(out, wanted) is None:
-        labelset = None if labels is None else labelset_in(labels)
-        with stage(out, wanted, config.fit, config.seed, command="fit") as folder:
-            stages.fit_captures(stages.sound(listed, *before), labels, labelset, config, folder)
+    labelset, there = None if labels is None else labelset_in(labels), stages.sound(listed, *before)
+    with digests_in(out) as digests:
+        first = {} if labels is None else arrays_of(labels, there, digests)
+        held = contents(there, digests)
+        each = {one.identity: of_fit(held[one.identity], first.get(one.identity), config) for one in there}
+        wanted = of_everybody(each)
+        if finished(out, wanted) is None:
+            with stage(out, wanted, config.fit, config.seed, command="fit", each=each) as folder:
+                stages.fit_captures(there, labels, labelset, config, folder)
     return _left_out(listed, bad, *before, out)
 
 
@@ -79,15 +116,19 @@ def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConf
     labelset, bad = labelset_in(labels), dict[str, str]()
     listed = list_captures(captures, config.size, refused=bad)
     about = {"vote": to_json(config.vote), "sharpen": to_json(config.sharpen), "mask": to_json(config.mask)}
-    wanted = fingerprint(captures, fitted, labels, config.size, about, config.ablation)
-    if finished(out, wanted) is not None:
-        return _left_out(listed, bad, labels, fitted, out)
-    with stage(out, wanted, about, config.seed, command="label") as folder:
-        stages.label_captures(stages.sound(listed, labels, fitted), fitted, labels, labelset, config, folder)
-        for one in stages.sound(listed, labels, fitted, folder):
-            for i, mask in enumerate(load_arrays(folder / f"{one.identity}.npz")["refined"]):
-                write_png(folder / one.identity / "labels" / f"{i:03d}.png", mask)
-                write_png(folder / one.identity / "colors" / f"{i:03d}.png", labelset.colorize(mask))
+    there = stages.sound(listed, labels, fitted)
+    with digests_in(out) as digests:
+        first, scenes = arrays_of(labels, there, digests), scenes_of(fitted, there, digests)
+        held = contents(there, digests)
+        each = {name: of_label(held[name], first[name], scenes[name], config) for name in held}
+        wanted = of_everybody(each)
+        if finished(out, wanted) is None:
+            with stage(out, wanted, about, config.seed, command="label", each=each) as folder:
+                stages.label_captures(there, fitted, labels, labelset, config, folder)
+                for one in stages.sound(there, folder):
+                    for i, mask in enumerate(load_arrays(folder / f"{one.identity}.npz", "refined")["refined"]):
+                        write_png(folder / one.identity / "labels" / f"{i:03d}.png", mask)
+                        write_png(folder / one.identity / "colors" / f"{i:03d}.png", labelset.colorize(mask))
     return _left_out(listed, bad, labels, fitted, out)
 
 
@@ -97,19 +138,23 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunC
     labelset, bad = labelset_in(labelled), dict[str, str]()
     listed = list_captures(captures, config.size, refused=bad)
     stages.check_edits(labelled, labelset)
-    edits = [path for path in (labelled.parent / "edits",) if path.is_dir()]
-    wanted = fingerprint(captures, fitted, labelled, *edits, config.size, config.views, config.mask, config.seed)
-    if finished(out, wanted) is not None:
-        return _left_out(listed, bad, fitted, labelled, out)
-    with stage(out, wanted, config.views, config.seed, command="render") as folder:
-        there = stages.sound(listed, fitted, labelled)
+    there = stages.sound(listed, fitted, labelled)
+    with digests_in(out) as digests:
+        masks, scenes = arrays_of(labelled, there, digests), scenes_of(fitted, there, digests)
+        held = contents(there, digests)
+        said = {name: edits_of(labelled.absolute().parent, name, digests) for name in held}
+        each = {name: of_render(held[name], scenes[name], masks[name], said[name], config) for name in held}
+        wanted = of_everybody(each)
+        if finished(out, wanted) is not None:
+            return _left_out(listed, bad, fitted, labelled, out)
+        with stage(out, wanted, config.views, config.seed, command="render", each=each) as folder:
 
-        def known(name: str) -> dict[str, np.ndarray]:
-            return stages.labels_of(labelled, name, labelset)
+            def known(name: str) -> dict[str, np.ndarray]:
+                return stages.labels_of(labelled, name, labelset)
 
-        stages.render_captures(there, fitted, known, labelset, config, folder)
-        left = stages.sound(there, folder)
-        stages.write_set(folder / "set", left, folder, lambda c: known(c.identity)["refined"], "student", labelset)
+            stages.render_captures(there, fitted, known, labelset, config, folder)
+            left = stages.sound(there, folder)
+            stages.write_set(folder / "set", left, folder, lambda c: known(c.identity)["refined"], "student", labelset)
     return _left_out(listed, bad, fitted, labelled, out)
 
 
@@ -117,7 +162,7 @@ def convert(path: Path, out: Path, labels: str | None, size: int | None, inside:
     """Somebody's weights as a parser; returns what to tell people."""
     claim_whole(out, "convert", path)
     about = {"weights": str(path), "labels": labels, "size": size, "inside": inside}
-    with stage(out, fingerprint(path, about), about, 0, command="convert") as folder:
+    with stage(out, fingerprint(Digests().path(path), about), about, 0, command="convert") as folder:
         labelset = None if labels is None else label_set(labels)
         return weights.convert(path, cleared(folder / "parser"), labelset, input_size=size, inside=inside).summary()
 
@@ -131,10 +176,11 @@ def export(parser: Path, out: Path, names: Literal["zllrunning", "yakhyo"]) -> N
 def evaluate(parser: Path, captures: Path, out: Path, config: RunConfig) -> None:
     """Scores of a parser by head pose, as scores.json."""
     claim_whole(out, "evaluate", parser, captures)
-    wanted = fingerprint(parser, captures, config.size, config.dataset)
-    if finished(out, wanted) is None:
-        known, data = open_parser(parser), read_training_set(captures, config.size, config.dataset)
-        with stage(out, wanted, {"size": config.size}, config.seed, command="evaluate") as folder:
-            write_json(folder / "scores.json", set_scores(known, data))
+    with digests_in(out) as digests:
+        wanted = fingerprint(digests.path(parser_folder(parser)), of_set(digests.path(captures), config))
+        if finished(out, wanted) is None:
+            known, data = open_parser(parser), read_training_set(captures, config.size, config.dataset)
+            with stage(out, wanted, {"size": config.size}, config.seed, command="evaluate") as folder:
+                write_json(folder / "scores.json", set_scores(known, data))
     for line in bin_lines(json.loads((out / "scores.json").read_text())["bins"]):
         print(line)

@@ -1,7 +1,7 @@
 """The last step of a run: everybody's masks scored against the truth, person by person, into report.json and .html."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,7 @@ def report(
     fitted = json.loads((out / "fit" / "fit.json").read_text())
     found = {
         "stages": seconds,
+        "taken_over": _taken_over(out, seconds),
         "views": {"left_out": json.loads((out / "render" / "left_out.json").read_text())},
         "fit": {key: fitted[key] for key in ("psnr", "ssim", "identities")},
         "failed": failed,
@@ -76,6 +77,13 @@ def report(
     log("run ends", report=str(out / "report.html"), compiling=spent())
     for line in headline(json.loads((out / "report.json").read_text()), config.goals):
         print(line)
+
+
+def _taken_over(out: Path, stages: Iterable[str]) -> dict[str, list[int]]:
+    """Of how many identities each stage took over what an earlier run had made, and of how many it has results."""
+    known = {name: json.loads((out / name / "run.json").read_text()) for name in stages}
+    counts = {name: (about["taken_over"], about["made"]) for name, about in known.items() if "taken_over" in about}
+    return {name: [taken, taken + made] for name, (taken, made) in counts.items()}
 
 
 def _votes(config: RunConfig) -> dict[str, str]:

@@ -12,16 +12,18 @@ from jsplat.auxiliary import AuxiliarySet, read_auxiliary
 from jsplat.capture import Capture, write_capture
 from jsplat.config import to_json
 from jsplat.datasets import read_training_set, spread
-from jsplat.devices import is_first_host, wait_for_hosts
+from jsplat.devices import is_first_host, told_by_first, wait_for_hosts
 from jsplat.errors import InputError, Stopped
 from jsplat.folder import write_json
 from jsplat.heads import render_captures
 from jsplat.listing import Listed, list_captures
 from jsplat.lock import NAME, ONE_RUN
-from jsplat.ownership import check_untouched
+from jsplat.ownership import DIGESTS, check_untouched
 from jsplat.parser import Parser, ParserConfig, load_parser, save_parser, train_parser
 from jsplat.pipeline import editing, reporting, stages
 from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.digests import Digests, digests_in
+from jsplat.pipeline.fingerprints import contents, edits_of, of_everybody, of_fit, of_label, of_parse, of_render, of_set
 from jsplat.pipeline.out import begin, claim, claim_run, claim_whole
 from jsplat.pipeline.stage import alone, cleared, fingerprint, finished, refused, stage, unfinished
 from jsplat.progress import Progress, log, log_name, log_to
@@ -82,7 +84,6 @@ def _run(
     editing.check_drawn(out, listed, teacher.labelset)
     replay_path = replay_path or _trained_on(parser_path)
     replay = read_training_set(replay_path, config.size, config.dataset)
-    source = fingerprint(captures_path, parser_path, config.size, config.seed, truth)
     seconds = {}
     read = {"captures": captures_path, "parser": parser_path, "replay": replay_path}
     about = {name: str(path.resolve()) for name, path in read.items()} | {"truth": truth}
@@ -92,57 +93,81 @@ def _run(
     log("run begins", captures=[one.identity for one in listed], **provenance(config.seed))
     for name, why in bad.items():
         log("identity failed", identity=name, stage="list", why=why)
+    digests = Digests(out / DIGESTS)
+    try:
+        held = contents(listed, digests)
+        weak, old = told_by_first(lambda: [digests.path(parser_folder(parser_path)), digests.path(replay_path)])
+    finally:
+        digests.save()
 
-    def do(name: str, part: object, fill: Callable[[Path], None], *after: str) -> Path:
-        wanted = fingerprint(
-            source, part, *[json.loads((out / a / "run.json").read_text())["fingerprint"] for a in after]
-        )
+    def do(
+        name: str, part: object, wanted: str, fill: Callable[[Path], None], each: dict[str, str] | None = None
+    ) -> Path:
         if finished(out / name, wanted) is None:
-            with stage(out / name, wanted, part, config.seed, command=f"run {name}") as folder:
+            with stage(out / name, wanted, part, config.seed, command=f"run {name}", each=each) as folder:
                 fill(folder)
         done = finished(out / name, wanted)
         seconds[name] = done if done is not None else 0.0
         return out / name
 
-    first = do("parse", {"flip": config.flip}, lambda f: stages.parse(listed, teacher, f, config.flip))
+    def do_each(name: str, part: object, each: dict[str, str], fill: Callable[[Path], None], *more: object) -> Path:
+        return do(name, part, of_everybody(each, *more), fill, each)
+
+    seen = {one.identity: of_parse(held[one.identity], weak, config) for one in listed}
+    first = do_each("parse", {"flip": config.flip}, seen, lambda f: stages.parse(listed, teacher, f, config.flip))
     parsed = stages.sound(listed, first)
-    fitted = do("fit", config.fit, lambda f: stages.fit_captures(parsed, first, teacher.labelset, config, f), "parse")
+    shape = {one.identity: of_fit(held[one.identity], seen[one.identity], config) for one in parsed}
+    fitted = do_each(
+        "fit", config.fit, shape, lambda f: stages.fit_captures(parsed, first, teacher.labelset, config, f)
+    )
     with_scenes = stages.sound(parsed, fitted)
     parts = (config.vote, config.sharpen, config.mask, config.palette)
-    about = [to_json(c) for c in parts] + [config.ablation]
-    labelled = do(
+    refined = {n: of_label(held[n], seen[n], shape[n], config) for n in (one.identity for one in with_scenes)}
+    labelled = do_each(
         "label",
-        about,
+        [to_json(c) for c in parts] + [config.ablation],
+        refined,
         lambda f: stages.label_captures(with_scenes, fitted, first, teacher.labelset, config, f),
-        "fit",
     )
     editing.vote_again(out, stages.sound(with_scenes, labelled), teacher.labelset, config)
-    edited = out / "edits"
-    chosen = [to_json(config.views), config.unseen, config.taught]
-    shown = [*chosen, *([fingerprint(edited)] if edited.is_dir() else [])]
     with_labels = stages.sound(with_scenes, labelled)
     train = [one for one in with_labels if one.identity in taught]
-    rendered = do("render", shown, lambda f: _render(with_labels, train, out, teacher, config, f), "label")
+    said = told_by_first(lambda: {one.identity: edits_of(out, one.identity, digests) for one in with_labels})
+    novel = {n: of_render(held[n], shape[n], refined[n], said[n], config) for n in said}
+    rendered = do_each(
+        "render",
+        [to_json(config.views), config.unseen, config.taught],
+        novel,
+        lambda f: _render(with_labels, train, out, teacher, config, f),
+        [[one.identity, one.labelset is not None] for one in train],
+    )
     left = stages.sound(with_labels, rendered)
     groups = {
         "fitted": [o for o in left if o.identity not in unseen],
         "unseen": [o for o in left if o.identity in unseen],
     }
+    sets = {name: rendered / name for name in reporting.STUDENTS if (rendered / name).is_dir()}
+    data = told_by_first(lambda: {name: digests.path(path) for name, path in sets.items()})
+    digests.save()
+    practice = of_set(old, config)
     for name in reporting.STUDENTS:
-        if name == "truth_student" and not (rendered / "truth_student").is_dir():
+        if name == "truth_student" and name not in sets:
             continue
-        data = replay if name == "control" else read_auxiliary(rendered / name)
-        own = None if name == "control" else replay
-        about = {"finetune": to_json(config.finetune), "replay": fingerprint(replay_path)}
-        # What a person corrects concerns the student alone.
-        after = {"student": ("render",), "truth_student": ("label",), "control": ()}[name]
-        about |= {"views": chosen} if name == "truth_student" else {}
-        options = {"start": teacher, "replay": own}
-        do(name, about, lambda f, d=data, o=options: _train(f, d, config.finetune, config.seed, **o), *after)
+        # What it learns from counts, not how that was made: the same set again trains nobody again.
+        wanted = fingerprint(weak, practice, data.get(name), config.finetune, config.seed)
+        about = {"finetune": to_json(config.finetune), "data": data.get(name), "replay": old}
+
+        def teach(folder: Path, name: str = name) -> None:
+            own = None if name == "control" else replay
+            pictures = replay if name == "control" else read_auxiliary(sets[name])
+            _train(folder, pictures, config.finetune, config.seed, start=teacher, replay=own)
+
+        do(name, about, wanted, teach)
     names = [one.identity for one in groups["fitted"] if one.labelset is not None]
     if config.ablation and names:
         about = [to_json(config.edit), to_json(config.simulation), names]
-        do("simulation", about, lambda f: _simulate(f, out, captures_path, names, config), "label")
+        wanted = fingerprint(about, [refined[name] for name in names])
+        do("simulation", about, wanted, lambda f: _simulate(f, out, captures_path, names, config))
     failed = bad | {name: why for s in ("parse", "fit", "label", "render") for name, why in refused(out / s).items()}
     if is_first_host():
         reporting.report(out, groups, teacher, seconds, failed, config)
@@ -150,9 +175,14 @@ def _run(
     return json.loads((out / "report.json").read_text())
 
 
+def parser_folder(path: Path) -> Path:
+    """Where the parser of a `train-parser` folder lies, or a bare checkpoint folder itself."""
+    return path / "parser" if (path / "parser").is_dir() else path
+
+
 def open_parser(path: Path) -> Parser:
     """The parser of a `train-parser` folder, or of a bare checkpoint folder."""
-    return load_parser(path / "parser" if (path / "parser").is_dir() else path)
+    return load_parser(parser_folder(path))
 
 
 def _taught(known: list[Listed], config: RunConfig) -> list[Listed]:
@@ -226,14 +256,17 @@ def train_teacher(data_path: Path, out: Path, config: RunConfig, settings: Parse
     """
     paths = {name: path for name, path in options.items() if path is not None}
     claim_whole(out, "train-parser", data_path, *paths.values())
-    wanted = fingerprint(settings, config.dataset, config.size, config.seed, data_path, *paths.values())
-    if finished(out, wanted) is None:
-        sets = {n: read_training_set(p, config.size, config.dataset) for n, p in paths.items() if n != "start"}
-        start = open_parser(paths["start"]) if "start" in paths else None
-        data = read_training_set(data_path, config.size, config.dataset)
-        about = to_json(settings) | {"data": str(data_path.resolve())}
-        with stage(out, wanted, about, config.seed, command="train-parser") as folder:
-            _train(folder, data, settings, config.seed, start=start, **sets)
+    read = {"data": data_path, **paths, **({"start": parser_folder(paths["start"])} if "start" in paths else {})}
+    with digests_in(out) as digests:
+        held = told_by_first(lambda: {name: of_set(digests.path(path), config) for name, path in read.items()})
+        wanted = fingerprint(settings, config.seed, held)
+        if finished(out, wanted) is None:
+            sets = {n: read_training_set(p, config.size, config.dataset) for n, p in paths.items() if n != "start"}
+            start = open_parser(paths["start"]) if "start" in paths else None
+            data = read_training_set(data_path, config.size, config.dataset)
+            about = to_json(settings) | {"data": str(data_path.resolve())}
+            with stage(out, wanted, about, config.seed, command="train-parser") as folder:
+                _train(folder, data, settings, config.seed, start=start, **sets)
     return load_parser(out / "parser")
 
 

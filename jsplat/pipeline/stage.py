@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,9 @@ from jsplat.devices import from_first, is_first_host, wait_for_hosts
 from jsplat.errors import InputError, Unusable
 from jsplat.folder import ADVICE, write_bytes, write_json
 from jsplat.lock import held
-from jsplat.ownership import ABOUT, RECORDS, check_untouched, made_by, put, remove, seal
+from jsplat.ownership import ABOUT, check_untouched, made_by, put, remove, seal
 from jsplat.pipeline.out import claim_whole
+from jsplat.pipeline.reuse import take_over
 from jsplat.progress import log
 from jsplat.provenance import provenance
 
@@ -28,25 +29,11 @@ SEEN_AFTER = 120  # seconds that a network file system may take
 
 
 def fingerprint(*parts: object) -> str:
-    """A short digest of settings (any config dataclass or JSON value) and of the folders and files in `parts`.
-
-    Raises:
-        InputError: naming the folder or file that is not there.
-    """
+    """A short digest of settings (any config dataclass or JSON value); files are told apart by their `Digests`."""
     digest = hashlib.sha256()
     for part in parts:
-        if isinstance(part, Path):
-            if not part.exists():
-                raise InputError(str(part), wanted="a folder or file to read", got="nothing there")
-            files = (
-                sorted(p for p in part.rglob("*") if p.is_file() and p.name not in RECORDS) if part.is_dir() else [part]
-            )
-            for file in files:
-                about = file.stat()
-                digest.update(f"{file.relative_to(part)} {about.st_size} {about.st_mtime_ns}\n".encode())
-        else:
-            plain = to_json(part) if hasattr(part, "__dataclass_fields__") else part
-            digest.update(json.dumps(plain, sort_keys=True).encode())
+        plain = to_json(part) if hasattr(part, "__dataclass_fields__") else part
+        digest.update(json.dumps(plain, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 
@@ -65,7 +52,9 @@ def _about(folder: Path) -> dict:
 
 
 @contextlib.contextmanager
-def stage(folder: Path, wanted: str, config: object, seed: int, *, command: str) -> Iterator[Path]:
+def stage(
+    folder: Path, wanted: str, config: object, seed: int, *, command: str, each: Mapping[str, str] | None = None
+) -> Iterator[Path]:
     """The folder of a stage to fill; what a killed attempt left of the same stage is still in it.
 
     It appears under its name, with run.json and without `unfinished(...)`, when the block ends without an error on all
@@ -73,6 +62,8 @@ def stage(folder: Path, wanted: str, config: object, seed: int, *, command: str)
 
     Args:
         command: whose folder it is, as run.json will say.
+        each: the fingerprint of each identity; results that older folders of this stage hold are in it too (see
+            `take_over`).
 
     Raises:
         InputError: before the block and after it, when the folder is another command's or holds a file that we did not
@@ -88,20 +79,21 @@ def stage(folder: Path, wanted: str, config: object, seed: int, *, command: str)
             claim_whole(folder, command)
             check_untouched(folder)
             _begin(work, command, wanted)
-        wait_for_hosts(f"{work} is there")
         try:
+            if is_first_host() and each is not None:
+                about |= _taken_over(work, each, [folder, *(p for p in _attempts(folder, command) if p != work)])
+            wait_for_hosts(f"{work} is there")
             yield work
             wait_for_hosts(f"{work} is filled")
             if is_first_host():
                 for rest in (unfinished(work), *work.rglob(".*.tmp*")):
                     shutil.rmtree(rest) if rest.is_dir() else rest.unlink(missing_ok=True)
                 write_json(work / ABOUT, about | {"seconds": time.monotonic() - start})
-                seal(work)
+                seal(work, folder)
                 check_untouched(folder)
                 put(work, folder)
-                for older in folder.parent.glob(f".{folder.name}.*"):
-                    if stage_name(older) == folder.name and made_by(older) == command:
-                        remove(older)
+                for older in _attempts(folder, command):
+                    remove(older)
         except OSError as error:
             kept = f"{error}; what is finished is kept, the same command goes on from there"
             raise InputError(str(folder), wanted="files that can be read and written", got=kept) from error
@@ -141,6 +133,22 @@ def _begin(work: Path, command: str, wanted: str) -> None:
     work.mkdir(parents=True, exist_ok=True)
     if not (work / ABOUT).exists():
         write_json(work / ABOUT, {"command": command})
+
+
+def _attempts(folder: Path, command: str) -> list[Path]:
+    """The unfinished folders of a stage."""
+    found = sorted(folder.parent.glob(f".{folder.name}.*"))
+    return [path for path in found if stage_name(path) == folder.name and made_by(path) == command]
+
+
+def _taken_over(work: Path, each: Mapping[str, str], older: list[Path]) -> dict:
+    """Takes over what needs not be made again; returns what run.json says of it."""
+    taken = take_over(work, each, older)
+    about = {"taken_over": taken, "made": len(each) - taken}
+    log("stage takes over", stage=stage_name(work), **about)
+    if taken:
+        print(f"{stage_name(work)}: {taken} of {len(each)} identities are taken over", file=sys.stderr, flush=True)
+    return about
 
 
 def cleared(path: Path) -> Path:
@@ -202,6 +210,11 @@ def leaving_out(folder: Path, identity: str) -> Iterator[None]:
         refuse(folder, identity, str(error))
     except InputError as error:
         raise InputError(f"{identity}: {error.what}", wanted=error.wanted, got=error.got) from error
+
+
+def settled(folder: Path, identity: str) -> bool:
+    """Whether an identity has its file in the folder of a stage, or failed there."""
+    return (folder / f"{identity}.npz").is_file() or (folder / "failed" / f"{identity}.json").is_file()
 
 
 def refused(folder: Path) -> dict[str, str]:

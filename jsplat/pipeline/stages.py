@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import dataclasses
-import json
 import os
 import queue
 import shutil
@@ -17,7 +16,7 @@ from jaxtyping import Array, Float
 from jsplat.auxiliary import AuxiliarySet, concatenate, from_captures, squared, write_parts
 from jsplat.blocks import Devices, on_first
 from jsplat.capture import Capture
-from jsplat.checkpoint import save_scenes, saved_scenes, scene_in
+from jsplat.checkpoint import save_scenes, saved_scenes, scene_in, shards
 from jsplat.devices import is_first_host, own_share, wait_for_hosts, workers
 from jsplat.edit import check_votes, voted_labels
 from jsplat.errors import InputError, Unusable
@@ -41,7 +40,7 @@ from jsplat.labelset import LabelSet
 from jsplat.listing import Listed, list_captures
 from jsplat.parser import Parser, predict
 from jsplat.pipeline.config import RunConfig
-from jsplat.pipeline.stage import cleared, leaving_out, load_arrays, refuse, refused, save_arrays, unfinished
+from jsplat.pipeline.stage import cleared, leaving_out, load_arrays, refuse, refused, save_arrays, settled, unfinished
 from jsplat.progress import Progress, log
 from jsplat.raster import Room
 from jsplat.scene import Gaussians, Scene
@@ -60,7 +59,7 @@ def each_identity(
 ) -> None:
     """Fills the folder of a stage with one file for each identity; what is there already is not made again.
 
-    Bad input leaves its identity out. Returns when all hosts have done their shares.
+    Bad input leaves its identity out, until its fingerprint changes. Returns when all hosts have done their shares.
 
     Args:
         what: how people call it.
@@ -69,19 +68,16 @@ def each_identity(
     Raises:
         InputError: nobody is left.
     """
-    own = own_share(listed)
+    own = [at for at in own_share(listed) if not settled(folder, at.identity)]
     everybody, idle = workers(len(own)), queue.SimpleQueue()
     for worker in everybody:
         idle.put(worker)
 
     def one(at: Listed) -> None:
-        path = folder / f"{at.identity}.npz"
-        if path.is_file():
-            return
         devices = idle.get()
         try:
             with leaving_out(folder, at.identity), on_first(devices):
-                save_arrays(path, **make(at, devices))
+                save_arrays(folder / f"{at.identity}.npz", **make(at, devices))
         finally:
             idle.put(devices)
 
@@ -103,7 +99,7 @@ def parse(listed: list[Listed], parser: Parser, folder: Path, flip: bool) -> Non
     """First labels of every view, kept as float16."""
 
     def make(one: Listed, devices: Devices) -> dict[str, np.ndarray]:
-        seen = predict(parser, one.read().images, flip=flip, devices=devices)
+        seen = predict(parser, one.unlabelled().read().images, flip=flip, devices=devices)
         return {"probabilities": seen.astype(np.float16)}
 
     each_identity("parse", listed, folder, make)
@@ -131,12 +127,12 @@ def fit_captures(
     """
 
     def given(one: Listed) -> Capture:
-        capture = one.read().with_labels(None, None)
+        capture = one.unlabelled().read()
         if first is None:
             return capture
         return capture.with_labels(first_labels(first, capture).argmax(-1).astype(np.uint8), labelset)
 
-    done = saved_scenes(folder)
+    done = {*saved_scenes(folder), *refused(folder)}
     waiting = [Waiting(o.identity, o.shape, lambda o=o: given(o)) for o in own_share(listed) if o.identity not in done]
     checkpoints = unfinished(folder) / f"{jax.process_index()}-of-{jax.process_count()}"
     for result in fit_batches(waiting, labelset, config.fit, config.seed, checkpoints):
@@ -151,9 +147,7 @@ def fit_captures(
         for name, (psnr, ssim) in each.items():
             log("identity fitted", identity=name, psnr=round(psnr, 3), ssim=round(ssim, 4))
         about = {"identities": each, "losses": result.losses, "capacity": result.capacity}
-        # First the scores, then the scenes: an identity whose scene is there is done.
-        write_json(folder / "batches" / f"{result.identities[0]}.json", about)
-        save_scenes(folder, result.scene, result.identities, labelset)
+        save_scenes(folder, result.scene, result.identities, labelset, about)
         shutil.rmtree(checkpoints, ignore_errors=True)
     everybody_done("fit", listed, folder)
     if is_first_host():
@@ -161,16 +155,20 @@ def fit_captures(
 
 
 def _merged(listed: list[Listed], folder: Path) -> dict:
-    """What all batches found, identities in the captures' order."""
-    found = [json.loads(path.read_text()) for path in sorted((folder / "batches").glob("*.json"))]
-    known = {name: scores for about in found for name, scores in about["identities"].items()}
+    """What all batches found of those that are still listed, identities in the captures' order."""
+    known, curves, capacity = {}, [], 0
+    for about in shards(folder).values():
+        scores = {name: of for name, of in about["found"]["identities"].items() if name in about["identities"]}
+        known |= scores
+        curves.append(([(step, value) for step, value in about["found"]["losses"]], len(scores)))
+        capacity = max(capacity, about["found"]["capacity"])
     each = {one.identity: known[one.identity] for one in listed if one.identity in known}
-    curve = mean_curve((about["losses"], len(about["identities"])) for about in found)
+    curve = mean_curve(curves)
     return {
         **dict(zip(("psnr", "ssim"), np.mean(list(each.values()), 0).tolist())),
         "identities": each,
         "curve": {"step": [s for s, _ in curve], "loss": [v for _, v in curve]},
-        "capacity": max(about["capacity"] for about in found),
+        "capacity": capacity,
     }
 
 
@@ -259,11 +257,11 @@ def label_captures(
     listed: list[Listed], fitted: Path, first: Path, labelset: LabelSet, config: RunConfig, folder: Path
 ) -> None:
     """`label_capture` of all, each into its own file."""
-    shards, room = saved_scenes(fitted), Room()
+    scenes, room = saved_scenes(fitted), Room()
 
     def make(one: Listed, devices: Devices) -> dict[str, np.ndarray]:
         capture = one.read()
-        seen, scene = first_labels(first, capture), scene_in(shards, one.identity)
+        seen, scene = first_labels(first, capture), scene_in(scenes, one.identity)
         return label_capture(capture, scene, seen, labelset, config, room, devices)
 
     each_identity("label", listed, folder, make)
@@ -351,13 +349,13 @@ def render_captures(
     Args:
         known: what the label stage knows about an identity.
     """
-    shards, room = saved_scenes(fitted), Room()
+    scenes, room = saved_scenes(fitted), Room()
 
     def make(one: Listed, devices: Devices) -> dict[str, np.ndarray]:
         arrays = known(one.identity)
         rows = {n: arrays[f"rows_{k}"] for n, k in STUDENT_ROWS.items() if f"rows_{k}" in arrays}
-        scene = scene_in(shards, one.identity)
-        novel = render_novel(one.read(), scene, arrays["seen"], rows, labelset, config, room, devices)
+        scene = scene_in(scenes, one.identity)
+        novel = render_novel(one.unlabelled().read(), scene, arrays["seen"], rows, labelset, config, room, devices)
         shown = {"yaw": novel.yaw, "pitch": novel.pitch, "images": novel.images}
         left = np.asarray(novel.left_out, np.float64).reshape(-1, 2)
         return {**shown, "left_out": left, **{f"labels_{name}": of for name, of in novel.rows.items()}}
