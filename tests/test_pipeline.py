@@ -24,9 +24,8 @@ from jsplat.evaluate import agreement, score
 from jsplat.fit import FitConfig
 from jsplat.heads import HeadsConfig
 from jsplat.listing import list_captures
-from jsplat.ownership import RECORDS
+from jsplat.ownership import DIGESTS, RECORDS
 from jsplat.pipeline import RunConfig, reporting, write_people
-from jsplat.pipeline.digests import DIGESTS
 from jsplat.pipeline.run import _taught, open_parser
 from jsplat.pipeline.stage import (
     fingerprint,
@@ -151,8 +150,8 @@ def test_people_that_are_there_are_not_rendered_again(tmp_path, monkeypatch):
     assert times(tmp_path / "heads" / "head0000") | times(tmp_path / "heads" / "head0001") == finished_before
     got, want = contents(tmp_path / "heads"), contents(tmp_path / "whole")
     for name in RECORDS:
-        assert len(want.pop(name)) > 0
-        got.pop(name)
+        assert len(want.pop(name, "")) > 0 or name == DIGESTS  # not of a folder that was made just now
+        got.pop(name, None)
     assert got == want
 
 

@@ -144,7 +144,9 @@ def test_without_channels_depth_and_alpha_are_left():
     want = draw(*args, features)
     got = draw(*args, features[..., :0])
     assert got.channels.shape == (1, SIZE[1], SIZE[0], 0)
-    equal((got.alpha, got.depth, got.needed), (want.alpha, want.depth, want.needed))
+    equal(got.needed, want.needed)
+    other = "programs of other widths round in another order"
+    assert_close((got.alpha, got.depth), (want.alpha, want.depth), 1e-6, other, relative=True)
     pulled = jax.grad(lambda *x: draw(*x).alpha.sum(), range(5))
     found, wanted = pulled(*args, features[..., :0]), pulled(*args, features)
     assert found[4].shape == (1, COUNT, 0)
