@@ -92,9 +92,9 @@ def project(gaussians: Gaussians, camera: Camera, *, antialiased: bool = False) 
     zero = jnp.zeros_like(z)
     row_x = jnp.stack([fx / z + zero, skew / z + zero, -held[..., 0] / z], -1)
     row_y = jnp.stack([zero, fy / z + zero, -held[..., 1] / z], -1)
-    axes = _einsum("...ij,...jk->...ik", rotation, rotation_matrices(gaussians.quats))
-    axes = axes * jnp.exp(log_scales)[..., None, :]
-    u, v = (_einsum("...i,...ij->...j", row, axes) for row in (row_x, row_y))
+    axes = rotation_matrices(gaussians.quats) * jnp.exp(log_scales)[..., None, :]
+    # Rows into the world's frame: two products with a vector each instead of one of matrices.
+    u, v = (_einsum("...i,...ij->...j", _einsum("...ij,...i->...j", rotation, row), axes) for row in (row_x, row_y))
     visible &= (jnp.maximum(jnp.abs(u), jnp.abs(v)) < jnp.finfo(z.dtype).max ** 0.24).all(-1)  # fourth powers follow
     u, v = (jnp.where(visible[..., None], stretch, 0.0) for stretch in (u, v))
     xx, xy, yy = (u * u).sum(-1), (u * v).sum(-1), (v * v).sum(-1)
