@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jsplat.checkpoint import load_scenes, save_scenes, saved_scenes, take_scenes
-from jsplat.errors import InputError, Unusable
+from jsplat.errors import InputError, Stopped, Unusable
 from jsplat.fit import FitResult, Refused
 from jsplat.listing import Listed
 from jsplat.ownership import seal
@@ -20,6 +20,7 @@ from jsplat.pipeline import RunConfig, stages
 from jsplat.pipeline.fingerprints import of_everybody
 from jsplat.pipeline.stage import finished, load_arrays, refused, stage, unfinished
 from jsplat.scene import Attributes, Gaussians, Scene
+from jsplat.unfinished import STOP
 
 
 def listed(names) -> list[Listed]:
@@ -146,6 +147,22 @@ def test_without_links_copies_are_made(made, monkeypatch):
     assert made({"ada": "1", "bob": "2"}) == ["bob"]
     assert (first.read_bytes(), first.stat().st_ino == inode) == (written, False)
     assert [p.name for p in made.folder.glob(".*")] == [".written.json"]
+
+
+def test_a_stage_that_was_asked_to_end_keeps_who_is_done(made, monkeypatch):
+    monkeypatch.setattr(STOP, "is_set", lambda: len(made.calls) == 1)
+    with pytest.raises(Stopped, match="stopped in label, at bob"):
+        made({"ada": "1", "bob": "2"})
+    monkeypatch.undo()
+    assert made({"ada": "1", "bob": "2"}) == ["bob"]
+
+
+@pytest.mark.parametrize("data", [b"", b"PK", b"torn"])
+def test_damaged_arrays_are_named(made, data):
+    made({"ada": "1"})
+    (made.folder / "ada.npz").write_bytes(data)
+    with pytest.raises(InputError, match=r"ada\.npz: wanted arrays that jsplat wrote"):
+        made.holds()
 
 
 # Scenes, which lie together in shards

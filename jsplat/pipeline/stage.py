@@ -8,6 +8,8 @@ import re
 import shutil
 import sys
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -231,6 +233,10 @@ def save_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 
 def load_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
-    """Reads what `save_arrays` wrote: the arrays called `names`, or all."""
-    with np.load(path, allow_pickle=False) as data:
-        return {name: data[name] for name in names or data.files}
+    """Reads what `save_arrays` wrote: the arrays called `names`, or all; InputError for anything else."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name] for name in names or data.files}
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        wanted = "arrays that jsplat wrote (delete a damaged folder: the same command makes it again)"
+        raise InputError(str(path), wanted=wanted, got=error) from error

@@ -19,7 +19,7 @@ from jsplat.capture import Capture
 from jsplat.checkpoint import save_scenes, saved_scenes, scene_in, shards
 from jsplat.devices import is_first_host, own_share, wait_for_hosts, workers
 from jsplat.edit import check_votes, voted_labels
-from jsplat.errors import InputError, Unusable
+from jsplat.errors import InputError, Stopped, Unusable
 from jsplat.fit import Refused, Waiting, fit_batches, mean_curve
 from jsplat.folder import write_json
 from jsplat.labels import (
@@ -44,6 +44,7 @@ from jsplat.pipeline.stage import cleared, leaving_out, load_arrays, refuse, ref
 from jsplat.progress import Progress, log
 from jsplat.raster import Room
 from jsplat.scene import Gaussians, Scene
+from jsplat.unfinished import STOP
 from jsplat.views import novel_cameras, photographs
 
 STUDENT_ROWS = {"student": "refined", "truth_student": "oracle"}  # whose masks come from which per-Gaussian rows
@@ -67,6 +68,7 @@ def each_identity(
 
     Raises:
         InputError: nobody is left.
+        Stopped: the process was asked to end; who is done is kept.
     """
     own = [at for at in own_share(listed) if not settled(folder, at.identity)]
     everybody, idle = workers(len(own)), queue.SimpleQueue()
@@ -74,6 +76,8 @@ def each_identity(
         idle.put(worker)
 
     def one(at: Listed) -> None:
+        if STOP.is_set():
+            raise Stopped(f"stopped in {what}, at {at.identity}")
         devices = idle.get()
         try:
             with leaving_out(folder, at.identity), on_first(devices):

@@ -90,15 +90,26 @@ def blend_function(size: tuple[int, int], capacity: int, shape_channels: int, ba
         return run(*args)
 
     def blend_fwd(*args):
-        image, needed = run(*args)
+        image, needed = _once(run)(*args)
         return (image, needed), (args, image, needed)
 
     def blend_bwd(residuals, cotangents):
         args, image, needed = residuals
-        return pull(*args, image, cotangents[0], needed)
+        return _once(pull)(*args, image, cotangents[0], needed)
 
     blend_images.defvjp(blend_fwd, blend_bwd)
     return blend_images
+
+
+def _once(function):
+    """`function`, which within a gradient is not to be differentiated again."""
+    function = jax.custom_jvp(function)
+
+    @function.defjvp
+    def _(primals, tangents):
+        raise NotImplementedError("blend: wanted first derivatives (jax.grad, jax.vjp), got a derivative of one")
+
+    return function
 
 
 @contextlib.contextmanager

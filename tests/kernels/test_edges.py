@@ -136,6 +136,13 @@ def test_without_jit_the_same_numbers_come_out():
     assert np.asarray(want[0]).any()
 
 
+def test_second_derivatives_are_refused_by_name():
+    args = CASES["one"]().arrays()
+    slope = jax.grad(lambda *args: blend(*args, size=(4, 4), capacity=4).channels.sum(), 2)
+    with pytest.raises(NotImplementedError, match="blend: wanted first derivatives"):
+        jax.jacobian(slope, 2)(*args)
+
+
 # None, and too many
 
 
