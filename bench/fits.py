@@ -14,13 +14,13 @@ from bench.raster import planned_mb
 from bench.scenes import SIZE, VIEWS, captures, fitted
 from bench.timing import CannotRunError, Job
 from bench.workloads import TWO_MODELS, Fit, Lift, Step
-from jsplat.camera import Camera
-from jsplat.fit import FitConfig, fit
-from jsplat.fit.loss import label_loss, photo_loss
+from jsplat.fitting import FitConfig, fit
+from jsplat.fitting.loss import label_loss, photo_loss
 from jsplat.labels.lift import lift
-from jsplat.labelset import CELEBAMASK_HQ
-from jsplat.raster import capacity_for, render_scene
-from jsplat.scene import SH_C0
+from jsplat.labelsets.labelset import CELEBAMASK_HQ
+from jsplat.raster.camera import Camera
+from jsplat.raster.rasterizer import capacity_for, render_scene
+from jsplat.raster.scene import SH_C0
 
 RATE = 1e-3
 CLASSES = len(CELEBAMASK_HQ)

@@ -13,7 +13,7 @@ from bench.peers import missing, missing_cuda, torch_bisenet
 from bench.raster import planned_mb
 from bench.timing import CannotRunError, Job
 from bench.workloads import Network, Product
-from jsplat.labelset import CELEBAMASK_HQ
+from jsplat.labelsets.labelset import CELEBAMASK_HQ
 from jsplat.parser import Architecture, new_parser
 from jsplat.parser.loss import HARD, ohem, pixel_loss
 from jsplat.parser.model import is_statistic, variables, with_variables

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.tables import markdown
-from jsplat.folder import write_json
-from jsplat.pipeline.stage import refused
-from jsplat.progress import read_log
+from jsplat.files.atomic import write_json
+from jsplat.pipeline.work_folder import refused
+from jsplat.runtime.progress import read_log
 
 PLAN = Path(__file__).resolve().parent / "history" / "plan.json"
 STAGES = ("parse", "fit", "label", "render")  # what is done for every identity

@@ -7,12 +7,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jsplat.capture import Capture
-from jsplat.fit import FitConfig, fit
-from jsplat.heads import HeadsConfig, render_captures
+from jsplat.captures.capture import Capture
+from jsplat.fitting import FitConfig, fit
 from jsplat.kernels.blend.cases import Splats
-from jsplat.raster import project
-from jsplat.scene import Attributes, Gaussians, Scene
+from jsplat.raster.rasterizer import project
+from jsplat.raster.scene import Attributes, Gaussians, Scene
+from jsplat.synthetic import HeadsConfig, render_captures
 
 CACHE = Path(__file__).resolve().parent.parent / "out/bench"
 PEOPLE = 2  # more identities are these again, seen from elsewhere

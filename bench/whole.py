@@ -19,8 +19,8 @@ import numpy as np
 
 from bench.run import about
 from bench.tables import QUIET, markdown
-from jsplat.folder import write_json
-from jsplat.progress import log_name, read_log
+from jsplat.files.atomic import write_json
+from jsplat.runtime.progress import log_name, read_log
 
 WHOLE = Path(__file__).resolve().parent / "history" / "whole.json"
 PEOPLE, VIEWS, SIZE = 8, 20, 96
@@ -159,7 +159,7 @@ def section(found: dict) -> str:
             "Two runs of half of the people each, at the same time, a core each, until the last identity is rendered,"
             " against one run of all of them by two processes of a core each; medians of the turns, compiling for each"
             " process. On processors every process keeps its own programs, which JAX alone lets only the first do"
-            " (`jsplat.compiling`).",
+            " (`jsplat.runtime.programs`).",
             markdown(head, rows),
         ]
     return "\n\n".join(parts)

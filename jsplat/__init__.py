@@ -1,10 +1,10 @@
 """Label refinement for head images by Gaussian splatting, in JAX."""
 
-from jsplat.camera import Camera
 from jsplat.errors import InputError
-from jsplat.provenance import VERSION
-from jsplat.raster import capacity_for, rasterize, render_scene
-from jsplat.scene import Attributes, Gaussians, Render, Scene
+from jsplat.raster.camera import Camera
+from jsplat.raster.rasterizer import capacity_for, rasterize, render_scene
+from jsplat.raster.scene import Attributes, Gaussians, Render, Scene
+from jsplat.runtime.provenance import VERSION
 
 __version__ = VERSION
 __all__ = [

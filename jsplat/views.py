@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
-from jsplat.blocks import Devices, by_view
-from jsplat.camera import Camera, meeting_point, orbit
-from jsplat.capture import Capture
+from jsplat.captures.capture import Capture
 from jsplat.errors import InputError
-from jsplat.raster import over_views, rasterize, sh_colors
-from jsplat.scene import Render, Scene
+from jsplat.raster.camera import Camera, meeting_point, orbit
+from jsplat.raster.rasterizer import over_views, rasterize, sh_colors
+from jsplat.raster.scene import Render, Scene
+from jsplat.runtime.view_blocks import Devices, by_view
 
 
 @dataclasses.dataclass(frozen=True)

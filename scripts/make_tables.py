@@ -16,7 +16,7 @@ from bench import whole  # noqa: E402
 from bench.history import latest  # noqa: E402
 from bench.plan import PLAN, section  # noqa: E402
 from bench.tables import NOT_MEASURED, drawings, markdown, performance, scaling, workloads  # noqa: E402
-from jsplat.findings import BINS, METHODS, Goals, headline  # noqa: E402
+from jsplat.report.findings import BINS, METHODS, Goals, headline  # noqa: E402
 
 RUNS = {"heads": ROOT / "bench/history/heads_cpu.report.json", "demo": ROOT / "bench/history/demo.report.json"}
 PLOTS = ROOT / "bench/plots"

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial import cKDTree
 
-from jsplat.camera import Camera
 from jsplat.kernels.blend.cases import headlike
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 from jsplat.kernels.tiling import bin_tiles, tile_grid
-from jsplat.raster import project
-from jsplat.scene import Gaussians
+from jsplat.raster.camera import Camera
+from jsplat.raster.rasterizer import project
+from jsplat.raster.scene import Gaussians
 
 TILES = ((16, 16), (16, 8), (8, 16), (8, 8), (8, 4))
 HEAD = ["scene", "tile", "hits", "longest list", "pairs listed", "evaluated", "contributing", "share"]

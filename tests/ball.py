@@ -3,10 +3,10 @@
 import jax.numpy as jnp
 import numpy as np
 
-from jsplat.camera import Camera, orbit
-from jsplat.capture import Capture
-from jsplat.labelset import LabelSet
-from jsplat.scene import Gaussians
+from jsplat.captures.capture import Capture
+from jsplat.labelsets.labelset import LabelSet
+from jsplat.raster.camera import Camera, orbit
+from jsplat.raster.scene import Gaussians
 
 RADIUS = 0.1
 DISTANCE = 1.0

@@ -16,13 +16,13 @@ if __name__ == "__main__":
 import jax.numpy as jnp
 import numpy as np
 
-from jsplat.blocks import deal
-from jsplat.fit import FitConfig, fit
-from jsplat.fit.photos import photos_of
-from jsplat.fit.start import starting_scene
-from jsplat.fit.step import first_state, steps
+from jsplat.fitting import FitConfig, fit
+from jsplat.fitting.photos import photos_of
+from jsplat.fitting.start import starting_scene
+from jsplat.fitting.step import first_state, steps
 from jsplat.labels import SharpenConfig, lift, paint, sharpen
 from jsplat.parser import Architecture, new_parser, predict
+from jsplat.runtime.view_blocks import deal
 from tests import ball
 
 CONFIG = FitConfig(gaussians=200, steps=8, steps_per_call=4, relocate_every=4, dead_opacity=0.5, hold_out=4, voxels=24)

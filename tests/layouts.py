@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from jsplat.camera import OPENGL_FROM_OPENCV, orbit
-from jsplat.readers import ImportConfig, import_capture
-from jsplat.readers.colmap import MODELS
+from jsplat.captures.importers import ImportConfig, import_capture
+from jsplat.captures.importers.colmap import MODELS
+from jsplat.raster.camera import OPENGL_FROM_OPENCV, orbit
 
 SMALL = ImportConfig(size=16)
 POINTS = np.random.default_rng(7).uniform(-0.1, 0.1, (12, 3))  # in the head frame, metres

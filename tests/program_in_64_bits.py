@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsplat import capacity_for, rasterize
-from jsplat.auxiliary import AuxiliarySet
-from jsplat.fit import FitConfig, fit
+from jsplat.fitting import FitConfig, fit
 from jsplat.labels import SharpenConfig, VoteConfig, confidence, facing, lift, paint, sharpen, vote
 from jsplat.parser import ParserConfig, predict, predict_labels, train_parser
+from jsplat.training_sets.auxiliary import AuxiliarySet
 from tests import ball
 
 jax.config.update("jax_enable_x64", True)

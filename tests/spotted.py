@@ -8,17 +8,17 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from jsplat.capture import Capture, write_capture
-from jsplat.checkpoint import save_scenes
+from jsplat.captures.capture import Capture, write_capture
 from jsplat.config import to_json
 from jsplat.edit import EditConfig, Head, Settings, prepare
-from jsplat.edit.weights import blend_weights
-from jsplat.folder import write_json
+from jsplat.edit.blend_matrix import blend_weights
+from jsplat.files.atomic import write_json
+from jsplat.fitting.scenes_on_disk import save_scenes
 from jsplat.labels import MaskConfig, SharpenConfig, VoteConfig, pose_prior, to_masks
-from jsplat.labelset import LabelSet
-from jsplat.pipeline.stage import save_arrays
-from jsplat.raster import project
-from jsplat.scene import Attributes, Scene, rgb_to_sh
+from jsplat.labelsets.labelset import LabelSet
+from jsplat.pipeline.work_folder import save_arrays
+from jsplat.raster.rasterizer import project
+from jsplat.raster.scene import Attributes, Scene, rgb_to_sh
 from tests import ball
 
 CLASSES = LabelSet(

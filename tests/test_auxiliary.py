@@ -9,7 +9,9 @@ import pytest
 from close import assert_close
 from test_capture import H, W, cut, small_capture, write
 
-from jsplat.auxiliary import (
+from jsplat.errors import InputError
+from jsplat.labelsets.labelset import IGNORE, LabelSet
+from jsplat.training_sets.auxiliary import (
     AuxiliarySet,
     concatenate,
     from_captures,
@@ -17,8 +19,6 @@ from jsplat.auxiliary import (
     squared,
     write_auxiliary,
 )
-from jsplat.errors import InputError
-from jsplat.labelset import IGNORE, LabelSet
 
 
 def small_set() -> AuxiliarySet:

@@ -70,9 +70,9 @@ def test_images_of_a_batch_do_not_touch():
 def test_the_torch_projection_is_ours():
     import jax.numpy as jnp
 
-    from jsplat.camera import Camera, orbit
-    from jsplat.raster import project
-    from jsplat.scene import Gaussians
+    from jsplat.raster.camera import Camera, orbit
+    from jsplat.raster.rasterizer import project
+    from jsplat.raster.scene import Gaussians
 
     random = np.random.default_rng(0)
     count, lens = 200, np.array([[60.0, 0, 16], [0, 60, 12], [0, 0, 1]])
@@ -94,7 +94,7 @@ def test_the_torch_projection_is_ours():
 def test_the_torch_losses_are_ours():
     import jax.numpy as jnp
 
-    from jsplat.fit import loss
+    from jsplat.fitting import loss
 
     random = np.random.default_rng(0)
     a, b = (random.uniform(size=(2, 20, 24, 3)).astype(np.float32) for _ in range(2))
@@ -162,7 +162,7 @@ def test_ohem_is_ours():
 @needs_torch
 def test_two_models_learn_a_head():
     from bench.scenes import captures
-    from jsplat.fit import FitConfig
+    from jsplat.fitting import FitConfig
 
     people = list(captures(1, 6, 24))
     scores = [
@@ -175,7 +175,7 @@ def test_two_models_learn_a_head():
 @needs_torch
 def test_the_dual_fit_learns_a_head_batched_and_in_a_loop():
     from bench.scenes import captures
-    from jsplat.fit import FitConfig
+    from jsplat.fitting import FitConfig
 
     people = list(captures(2, 6, 24))
     for mode in ("batched", "loop"):

@@ -11,7 +11,7 @@ from bench.plots import line_plot
 from bench.scaling import axis_points, cost, exponent, laws
 from bench.tables import drawings, goals, limits, performance, scaling, times
 from bench.whole import section, shared_part
-from jsplat.progress import log_name
+from jsplat.runtime.progress import log_name
 
 ABOUT = {"commit": "abc", "versions": {"jax": "1"}, "load": 0.5, "when": "2026-01-02T00:00:00+00:00", "device": "d"}
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jsplat.camera import Camera, orbit, pose_angles
 from jsplat.errors import InputError
+from jsplat.raster.camera import Camera, orbit, pose_angles
 
 INTRINSICS = np.array([[50.0, 0, 32], [0, 60, 24], [0, 0, 1]])
 SIZE = (64, 48)

@@ -13,10 +13,10 @@ from close import assert_close
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jsplat.camera import Camera, orbit
-from jsplat.capture import Capture, capture_folders, read_capture, resize_labels, write_capture
+from jsplat.captures.capture import Capture, capture_folders, read_capture, resize_labels, write_capture
 from jsplat.errors import InputError
-from jsplat.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
+from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
+from jsplat.raster.camera import Camera, orbit
 
 W, H = 12, 8
 
@@ -119,7 +119,7 @@ def test_a_capture_replaces_nothing_and_an_unfinished_one_leaves_nothing(folder,
     with pytest.raises(InputError, match=r"ada: wanted a new name .*, got a folder with files in it"):
         write_capture(folder, small_capture("eve"))
     assert (folder / "transforms.json").read_bytes() == before
-    monkeypatch.setattr("jsplat.capture.write_json", lambda *_: 1 / 0)
+    monkeypatch.setattr("jsplat.captures.capture.write_json", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_capture(folder.parent / "eve", small_capture("eve"))
     assert [p.name for p in folder.parent.iterdir()] == ["ada"]

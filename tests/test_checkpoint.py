@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsplat.checkpoint import load_scenes, save_scenes, saved_scenes
 from jsplat.errors import InputError
-from jsplat.scene import Attributes, Gaussians, Scene
+from jsplat.fitting.scenes_on_disk import load_scenes, save_scenes, saved_scenes
+from jsplat.raster.scene import Attributes, Gaussians, Scene
 from tests.ball import SIDES
 
 NAMES = ["ada", "bob"]

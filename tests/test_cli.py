@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from jsplat import cli
-from jsplat.capture import write_capture
+from jsplat.captures.capture import write_capture
 from jsplat.cli import group
-from jsplat.folder import write_json
+from jsplat.files.atomic import write_json
 from tests import ball
 
 SETTINGS = {"heads", "train-parser", "parse", "fit", "label", "render", "evaluate", "run", "demo", "import"}

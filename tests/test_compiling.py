@@ -8,24 +8,24 @@ from pathlib import Path
 import jax
 import pytest
 
-from jsplat import compiling
-from tests.processes import finish, programs
+from jsplat.runtime import programs
+from tests import processes
 
 ROOT = Path(__file__).resolve().parent.parent
-OFF = f"{compiling.YNNPACK}="
+OFF = f"{programs.YNNPACK}="
 
 PROCESS = """
 import sys, jax
 from jax._src import distributed
-from jsplat import compiling
+from jsplat.runtime import programs
 jax.config.update("jax_compilation_cache_dir", sys.argv[1])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 distributed.global_state.process_id = 1  # what `jax.distributed.initialize` would say to a second process
 jax.process_index = lambda: 1
 if sys.argv[2] == "kept":
-    compiling.keep_in_every_process()
-compiling.watch()
-print(jax.jit(lambda x: x * 3 + 1)(jax.numpy.arange(3.0)), compiling.spent()["found"])
+    programs.keep_in_every_process()
+programs.watch()
+print(jax.jit(lambda x: x * 3 + 1)(jax.numpy.arange(3.0)), programs.spent()["found"])
 """
 
 
@@ -59,7 +59,7 @@ def test_a_wrong_fusion_is_off_where_it_is_wrong_unless_somebody_set_it(version,
     monkeypatch.setenv("XLA_FLAGS", flags or "")  # so that what is set is taken back
     if flags is None:
         monkeypatch.delenv("XLA_FLAGS")
-    compiling.settle()
+    programs.settle()
     assert os.environ.get("XLA_FLAGS") == want
     assert told == {"jax_enable_x64": False}
 
@@ -67,9 +67,9 @@ def test_a_wrong_fusion_is_off_where_it_is_wrong_unless_somebody_set_it(version,
 def run_here(*arguments: str, status: int = 0, **environment: str) -> str:
     """stderr of a Python program, started where `tests` is found."""
     names = {"cwd": ROOT, "env": os.environ | {"PYTHONPATH": str(ROOT)} | environment, "text": True}
-    with programs() as start:
+    with processes.programs() as start:
         process = start([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **names)
-        return finish(process, status=status)[0]
+        return processes.finish(process, status=status)[0]
 
 
 def test_a_platform_that_is_not_here_is_one_line(tmp_path):
@@ -87,7 +87,7 @@ def test_every_verb_works_in_a_program_with_64_bits(tmp_path):
 
 
 def test_kernels_and_labels_are_right_without_the_fusion():
-    if not compiling.fuses_wrongly():
+    if not programs.fuses_wrongly():
         pytest.skip("this jaxlib may not know the flag that switches fusion into YNNPACK off")
     files = ("tests/test_lift.py", "tests/kernels/test_needles.py", "tests/kernels/test_blend.py")
     run_here("-m", "pytest", *files, "-k", "test_lift or needles or (references and xla)", "-q", "-x", XLA_FLAGS=OFF)

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_capture import small_capture
 
-from jsplat import png
-from jsplat.auxiliary import from_captures, write_auxiliary
-from jsplat.capture import write_capture, write_png
-from jsplat.datasets import DatasetConfig, list_dataset, read_sample, read_training_set, with_labelset
+from jsplat.captures import label_png
+from jsplat.captures.capture import write_capture, write_png
 from jsplat.errors import InputError
-from jsplat.evaluate import score
-from jsplat.labelset import CELEBAMASK_HQ, IGNORE
-from jsplat.labeltables import FACESYNTHETICS, IBUGMASK_14, LAPA
+from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE
+from jsplat.labelsets.tables import FACESYNTHETICS, IBUGMASK_14, LAPA
+from jsplat.metrics.masks import score
+from jsplat.training_sets.auxiliary import from_captures, write_auxiliary
+from jsplat.training_sets.reading import DatasetConfig, list_dataset, read_sample, read_training_set, with_labelset
 
 ALL = DatasetConfig(split="all")
 
@@ -108,7 +108,7 @@ def test_parts_are_on_wherever_they_are_not_black(tmp_path):
     for data in (nose, nose * 225, np.repeat(nose[..., None], 3, 2)):
         write_png(folder / "00000_nose.png", data)
         np.testing.assert_array_equal(read_training_set(tmp_path, None, ALL).labels[0], face())
-    (folder / "00000_nose.png").write_bytes(png.encode(nose, palette))
+    (folder / "00000_nose.png").write_bytes(label_png.encode(nose, palette))
     np.testing.assert_array_equal(read_training_set(tmp_path, None, ALL).labels[0], face())
 
 
@@ -243,7 +243,7 @@ def test_damaged_label_maps_are_named(tmp_path, data, message):
 
 def test_label_maps_with_a_palette_are_read_by_index(tmp_path):
     file = labels_of(tmp_path, "lapa", viewers_face()) / "train/labels/1.png"
-    file.write_bytes(png.encode(viewers_face(), np.zeros((256, 3), np.uint8)))
+    file.write_bytes(label_png.encode(viewers_face(), np.zeros((256, 3), np.uint8)))
     np.testing.assert_array_equal(read_training_set(tmp_path).labels[1], viewers_face())
 
 

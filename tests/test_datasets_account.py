@@ -3,9 +3,9 @@
 import pytest
 from test_datasets import ALL, celebamask, face, labels_of, splits
 
-from jsplat import foreign
-from jsplat.datasets import DatasetConfig, list_dataset, read_training_set
 from jsplat.errors import InputError
+from jsplat.files import foreign
+from jsplat.training_sets.reading import DatasetConfig, list_dataset, read_training_set
 
 FOLDERS = {  # kind -> (its folder of photographs, of label maps, the first of each)
     "lapa": ("train/images", "train/labels", "0.jpg", "0.png"),

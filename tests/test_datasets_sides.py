@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
-from jsplat.datasets import SidesConfig, doubled, opinions, side_convention, vote
 from jsplat.errors import InputError
-from jsplat.heads import HeadsConfig, render_captures
-from jsplat.labelset import CELEBAMASK_HQ, LabelSet
-from jsplat.labeltables import swapped
+from jsplat.labelsets.labelset import CELEBAMASK_HQ, LabelSet
+from jsplat.labelsets.tables import swapped
+from jsplat.synthetic import HeadsConfig, render_captures
+from jsplat.training_sets.reading import SidesConfig, doubled, opinions, side_convention, vote
 
 
 @pytest.fixture(scope="module")

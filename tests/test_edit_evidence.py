@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from jsplat.edit import UNTOUCHED, EditConfig, edit, edit_all
+from jsplat.edit.blend_matrix import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP, blend_weights
 from jsplat.edit.evidence import _won
-from jsplat.edit.weights import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP, blend_weights
 from jsplat.errors import InputError
 from jsplat.kernels import constants
 from jsplat.labels import paint
-from jsplat.raster import capacity_for
+from jsplat.raster.rasterizer import capacity_for
 from tests import spotted
 from tests.close import assert_close
 from tests.spotted import BACK, FRONT, SPOT

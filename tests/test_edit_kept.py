@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jsplat.captures.index import list_captures
+from jsplat.captures.label_png import decode, encode
 from jsplat.edit import UNTOUCHED, EditConfig, QueueConfig, edit_all, kept, prepare, voted_labels
 from jsplat.errors import InputError
 from jsplat.labels import pose_prior
-from jsplat.labelset import LabelSet
-from jsplat.listing import list_captures
+from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline import RunConfig, commands, editing, exchange, showing, stages
-from jsplat.png import decode, encode
 from tests import spotted
 from tests.spotted import CLASSES, FRONT, SPOT
 

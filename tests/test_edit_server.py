@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jsplat.capture import capture_folders, read_capture, write_capture
+from jsplat.captures.capture import capture_folders, read_capture, write_capture
+from jsplat.captures.label_png import decode, encode
 from jsplat.edit import EditConfig, QueueConfig, Server, SimulationConfig, voted_labels
 from jsplat.errors import InputError
 from jsplat.pipeline import editing
 from jsplat.pipeline.digests import Digests
-from jsplat.png import decode, encode
 from tests import spotted
 from tests.spotted import BACK, FRONT, SPOT
 

@@ -6,21 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsplat.camera import Camera, orbit
 from jsplat.errors import InputError
-from jsplat.evaluate import (
-    BINS,
-    EvaluateConfig,
-    Tally,
-    agreement,
-    pose_bins,
-    psnr,
-    score,
-    scores_of,
-    ssim,
-    tally,
-)
-from jsplat.labelset import IGNORE, LabelSet
+from jsplat.labelsets.labelset import IGNORE, LabelSet
+from jsplat.metrics.masks import BINS, EvaluateConfig, Tally, agreement, pose_bins, psnr, score, scores_of, ssim, tally
+from jsplat.raster.camera import Camera, orbit
 
 LABELS = LabelSet(
     names=("background", "skin", "l_eye", "r_eye", "hat"),

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 
-from jsplat import png
+from jsplat.captures import label_png
 from jsplat.errors import InputError
 from jsplat.exchange import FORMATS, export_masks, import_masks, rle
 from jsplat.exchange.shapes import polygon
 from jsplat.exchange.store import read_files
-from jsplat.labelset import CELEBAMASK_HQ, IGNORE, IGNORE_COLOR, LabelSet
-from jsplat.labeltables import CELEBAMASK_HQ_OFFICIAL, mapping
+from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE, IGNORE_COLOR, LabelSet
+from jsplat.labelsets.tables import CELEBAMASK_HQ_OFFICIAL, mapping
 
 THREE = LabelSet(
     ("background", "skin", "hair"), ((9, 9, 9), (255, 255, 255), (255, 255, 255)), ("background", "skin", "hair")
@@ -113,12 +113,12 @@ def test_packed_indices_are_read_as_stored(bits):
     for color, extra in ((3, chunk(b"PLTE", palette)), (0, b"")):
         head = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 3, bits, color, 0, 0, 0))
         body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-        got = png.decode(b"\x89PNG\r\n\x1a\n" + head + extra + body, "x.png")
+        got = label_png.decode(b"\x89PNG\r\n\x1a\n" + head + extra + body, "x.png")
         np.testing.assert_array_equal(got.ids, ids)
         assert (got.palette is None) == (color == 0)
     short = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows[:-1])) + chunk(b"IEND", b"")
     with pytest.raises(InputError, match=r"x\.png: wanted \d+ bytes of pixels, got \d+"):
-        png.decode(short, "x.png")
+        label_png.decode(short, "x.png")
 
 
 def test_other_programs_see_colours_and_ids(tmp_path):
@@ -160,7 +160,7 @@ def test_cvat_files_are_laid_out_as_documented(tmp_path):
     colors = [line.split(":")[1] for line in lines[1:]]
     assert len(lines) == 5
     assert len(set(colors)) == 4
-    objects = png.decode_colors(files["SegmentationObject/a.png"], "o")
+    objects = label_png.decode_colors(files["SegmentationObject/a.png"], "o")
     np.testing.assert_array_equal(objects[:, 1], [[128, 0, 0], [128, 128, 0]])  # the 1st and 3rd of Pascal VOC's table
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from test_exchange import SMALL, THREE, coco_file, labelme_file, png_of, same, written
 
-from jsplat import png
+from jsplat.captures import label_png
 from jsplat.errors import InputError
 from jsplat.exchange import export_masks, import_masks
-from jsplat.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
-from jsplat.labeltables import CELEBAMASK_HQ_OFFICIAL, mapping
+from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
+from jsplat.labelsets.tables import CELEBAMASK_HQ_OFFICIAL, mapping
 
 FACE = np.zeros((12, 16), np.uint8)
 for _i, _name in enumerate(("skin", "l_eye", "r_eye", "ear_r", "hair", "hat")):
@@ -36,10 +36,10 @@ def zipped(folder: Path, slash: str = "/") -> Path:
 
 def saved_again(file: Path, order: np.ndarray, text: bool) -> None:
     """The same picture with its palette in another order, or only a part of it; with its text or without."""
-    before = png.decode(file.read_bytes(), "x")
+    before = label_png.decode(file.read_bytes(), "x")
     number = np.zeros(256, np.uint8)
     number[order] = np.arange(len(order))
-    file.write_bytes(png.encode(number[before.ids], before.palette[order], before.text if text else {}))
+    file.write_bytes(label_png.encode(number[before.ids], before.palette[order], before.text if text else {}))
 
 
 PRESENT = np.unique(FACE)
@@ -65,7 +65,7 @@ def test_a_palette_in_another_order_keeps_every_class(tmp_path, order, text):
 def test_colours_instead_of_a_palette_and_packed_text(tmp_path):
     export_masks({"a": FACE}, CELEBAMASK_HQ, "indexed", tmp_path / "x")
     file = tmp_path / "x/a.png"
-    before = png.decode(file.read_bytes(), "a")
+    before = label_png.decode(file.read_bytes(), "a")
     colors = before.palette[before.ids][..., ::-1]
     file.write_bytes(png_of(colors))
     same(import_masks(tmp_path / "x", CELEBAMASK_HQ), {"a": FACE})
@@ -78,8 +78,8 @@ def test_colours_instead_of_a_palette_and_packed_text(tmp_path):
     with pytest.raises(InputError, match=r"a\.png: colours: wanted colours of classes, got \(\d+, \d+, \d+\)"):
         import_masks(tmp_path / "x", CELEBAMASK_HQ)
     packed = b"label-set\0\0" + zlib.compress(before.text["label-set"].encode())
-    plain = png.encode(before.ids[:, ::-1], before.palette)
-    file.write_bytes(plain[:33] + png._chunk(b"zTXt", packed) + plain[33:])
+    plain = label_png.encode(before.ids[:, ::-1], before.palette)
+    file.write_bytes(plain[:33] + label_png._chunk(b"zTXt", packed) + plain[33:])
     (tmp_path / "x/labels.json").unlink()
     same(import_masks(tmp_path / "x", CELEBAMASK_HQ), {"a": FACE[:, ::-1]})
 
@@ -89,7 +89,7 @@ def older(path: Path, ids: np.ndarray) -> Path:
     palette = np.full((256, 3), 255, np.uint8)
     palette[:19] = CELEBAMASK_HQ.colors
     path.mkdir(parents=True)
-    (path / "a.png").write_bytes(png.encode(ids, palette, {"label-set": json.dumps(CELEBAMASK_HQ.to_json())}))
+    (path / "a.png").write_bytes(label_png.encode(ids, palette, {"label-set": json.dumps(CELEBAMASK_HQ.to_json())}))
     return path
 
 
@@ -113,10 +113,10 @@ def test_classes_that_share_a_colour(tmp_path):
     (tmp_path / "y").mkdir()
     (tmp_path / "y/labels.json").write_text(json.dumps(THREE.to_json() | {"ignore": [1, 2, 3]}))
     white = np.array([[255, 255, 255], [255, 255, 255], [9, 9, 9]], np.uint8)
-    (tmp_path / "y/a.png").write_bytes(png.encode(np.array([[0, 1, 2]], np.uint8), white))
+    (tmp_path / "y/a.png").write_bytes(label_png.encode(np.array([[0, 1, 2]], np.uint8), white))
     with pytest.raises(InputError, match=r"colours: wanted a colour of its own .* for skin and hair"):
         import_masks(tmp_path / "y", THREE)
-    (tmp_path / "y/a.png").write_bytes(png.encode(np.array([[2, 2]], np.uint8), white))
+    (tmp_path / "y/a.png").write_bytes(label_png.encode(np.array([[2, 2]], np.uint8), white))
     same(import_masks(tmp_path / "y", THREE), {"a": np.array([[0, 0]], np.uint8)})
     (tmp_path / "y/labels.json").write_text(json.dumps(THREE.to_json() | {"ignore": [1, 2]}))
     with pytest.raises(InputError, match=r"labels\.json: ignore: wanted a colour \[r, g, b\]"):
@@ -183,7 +183,7 @@ def test_pictures_beside_json_are_no_masks(tmp_path, capsys, form):
     color = np.zeros((*FACE.shape, 3), np.uint8) + np.array([7, 80, 200], np.uint8)
     (beside / "000.png").write_bytes(png_of(color))
     (beside / "001.png").write_bytes(png_of(color[..., 0]))
-    (beside / "002.png").write_bytes(png.encode(FACE % 2, np.array([[9, 9, 9], [90, 0, 0]], np.uint8)))
+    (beside / "002.png").write_bytes(label_png.encode(FACE % 2, np.array([[9, 9, 9], [90, 0, 0]], np.uint8)))
     cv2.imwrite(str(beside / "003.jpg"), color)
     for path in (folder, zipped(folder), zipped(folder, "\\")):
         same(import_masks(path, CELEBAMASK_HQ), masks)

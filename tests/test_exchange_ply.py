@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from jsplat.errors import InputError
 from jsplat.exchange import read_ply, write_label_ply, write_ply
-from jsplat.labelset import LabelSet
-from jsplat.scene import Attributes, Gaussians, Scene
+from jsplat.labelsets.labelset import LabelSet
+from jsplat.raster.scene import Attributes, Gaussians, Scene
 
 THREE = LabelSet(
     ("background", "skin", "hair"), ((0, 0, 0), (255, 128, 0), (0, 0, 255)), ("background", "skin", "hair")

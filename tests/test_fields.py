@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jsplat.errors import InputError
-from jsplat.fields import rigid
+from jsplat.files.json_fields import rigid
 
 POSE = np.eye(4)
 POSE[:3, :3] = cv2.Rodrigues(np.asarray([0.3, -0.9, 0.4]))[0]

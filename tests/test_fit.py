@@ -11,18 +11,18 @@ import optax
 import pytest
 from scipy import ndimage
 
-from jsplat import unfinished
 from jsplat.errors import InputError, Stopped
-from jsplat.fit import FitConfig, fit, photos, starting_scene
-from jsplat.fit import score as scoring
-from jsplat.fit import step as stepping
-from jsplat.fit import train as training
-from jsplat.fit.loss import label_loss, photo_loss, ssim
-from jsplat.fit.mcmc import MOST_COPIES, relocate, split_opacity
-from jsplat.labelset import CELEBAMASK_HQ, IGNORE
-from jsplat.pytree import replace
-from jsplat.raster import Room, render_scene, sh_colors
-from jsplat.scene import Attributes, Scene, rgb_to_sh
+from jsplat.files import resume
+from jsplat.fitting import FitConfig, fit, photos, starting_scene
+from jsplat.fitting import score as scoring
+from jsplat.fitting import step as stepping
+from jsplat.fitting import train as training
+from jsplat.fitting.loss import label_loss, photo_loss, ssim
+from jsplat.fitting.mcmc import MOST_COPIES, relocate, split_opacity
+from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE
+from jsplat.raster.pytree import replace
+from jsplat.raster.rasterizer import Room, render_scene, sh_colors
+from jsplat.raster.scene import Attributes, Scene, rgb_to_sh
 from tests import ball
 from tests.close import assert_close
 
@@ -339,12 +339,12 @@ def test_a_killed_fit_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, capf
 
 
 def test_a_fit_that_is_asked_to_stop_saves_and_stops(tmp_path):
-    unfinished.STOP.set()
+    resume.STOP.set()
     try:
         with pytest.raises(Stopped, match="stopped at step 8"):
             fit([ada()], SHORT, seed=1, resume=tmp_path)
     finally:
-        unfinished.STOP.clear()
+        resume.STOP.clear()
     assert_same(fit([ada()], SHORT, seed=1, resume=tmp_path).scene, fitted().scene)
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from jsplat.errors import InputError
-from jsplat.fit import FitConfig, Refused, Waiting, fit_batches
-from jsplat.fit import batches as queue
-from jsplat.fit.photos import bucket, padded_size, photos_of
-from jsplat.fit.step import bytes_each, steps
-from jsplat.labelset import IGNORE
+from jsplat.fitting import FitConfig, Refused, Waiting, fit_batches
+from jsplat.fitting import batches as queue
+from jsplat.fitting.photos import bucket, padded_size, photos_of
+from jsplat.fitting.step import bytes_each, steps
+from jsplat.labelsets.labelset import IGNORE
 from tests import ball
 
 QUICK = FitConfig(gaussians=120, steps=2, steps_per_call=1, relocate_every=0, hold_out=4, voxels=16)

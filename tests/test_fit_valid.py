@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from jsplat.fit import FitConfig, fit
+from jsplat.fitting import FitConfig, fit
 from tests import ball
 
 SHORT = FitConfig(gaussians=200, steps=16, steps_per_call=8, relocate_every=8, hold_out=0, voxels=24)

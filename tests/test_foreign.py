@@ -5,9 +5,10 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from jsplat import foreign, progress
-from jsplat.capture import capture_folders, read_json
+from jsplat.captures.capture import capture_folders, read_json
 from jsplat.errors import InputError
+from jsplat.files import foreign
+from jsplat.runtime import progress
 
 
 @pytest.mark.parametrize("name", ["._0001.jpg", ".DS_Store", "Thumbs.db", "thumbs.db", "desktop.ini", "__MACOSX"])

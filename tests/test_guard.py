@@ -14,8 +14,8 @@ import pytest
 from jsplat.edit import Server, Session
 from jsplat.edit import server as edit_server
 from jsplat.errors import InputError
-from jsplat.guard import Refused, admitted
 from jsplat.pipeline import viewer
+from jsplat.runtime.guard import Refused, admitted
 
 TOKEN = "s3cret"
 

@@ -4,10 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsplat.camera import Camera, orbit, pose_angles
-from jsplat.capture import read_capture, write_capture
+from jsplat.captures.capture import read_capture, write_capture
 from jsplat.errors import InputError
-from jsplat.heads import (
+from jsplat.labelsets.labelset import CELEBAMASK_HQ as CLASSES
+from jsplat.raster.camera import Camera, orbit, pose_angles
+from jsplat.synthetic import (
     HeadsConfig,
     PeopleConfig,
     capture_rig,
@@ -16,10 +17,9 @@ from jsplat.heads import (
     render_captures,
     render_head,
 )
-from jsplat.heads import shape as shapes
-from jsplat.heads.person import ABSENT
-from jsplat.heads.trace import HIT
-from jsplat.labelset import CELEBAMASK_HQ as CLASSES
+from jsplat.synthetic import shape as shapes
+from jsplat.synthetic.person import ABSENT
+from jsplat.synthetic.trace import HIT
 
 CONFIG = HeadsConfig(size=64, samples=1)
 PLAIN = PeopleConfig(hat=0.0, glasses=0.0, earrings=0.0, necklace=0.0)

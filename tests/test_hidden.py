@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsplat.camera import Camera, orbit
-from jsplat.harmonics import sh_colors
-from jsplat.raster import rasterize, rotation_matrices
-from jsplat.scene import Gaussians
+from jsplat.raster.camera import Camera, orbit
+from jsplat.raster.rasterizer import rasterize, rotation_matrices
+from jsplat.raster.scene import Gaussians
+from jsplat.raster.spherical_harmonics import sh_colors
 from tests.close import assert_close
 
 COUNT, SIZE, ROW = 16, (24, 16), 3

@@ -11,16 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsplat.checkpoint import load_scenes, save_scenes, saved_scenes, take_scenes
+from jsplat.captures.index import Listed
 from jsplat.errors import InputError, Stopped, Unusable
-from jsplat.fit import FitResult, Refused
-from jsplat.listing import Listed
-from jsplat.ownership import seal
+from jsplat.files.ownership import seal
+from jsplat.files.resume import STOP
+from jsplat.fitting import FitResult, Refused
+from jsplat.fitting.scenes_on_disk import load_scenes, save_scenes, saved_scenes, take_scenes
 from jsplat.pipeline import RunConfig, stages
 from jsplat.pipeline.fingerprints import of_everybody
-from jsplat.pipeline.stage import finished, load_arrays, refused, stage, unfinished
-from jsplat.scene import Attributes, Gaussians, Scene
-from jsplat.unfinished import STOP
+from jsplat.pipeline.work_folder import finished, load_arrays, refused, stage, unfinished
+from jsplat.raster.scene import Attributes, Gaussians, Scene
 
 
 def listed(names) -> list[Listed]:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jsplat.errors import InputError
-from jsplat.labelset import CELEBAMASK_HQ, IGNORE, IGNORE_COLOR, LabelSet
-from jsplat.labeltables import LABEL_SETS
+from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE, IGNORE_COLOR, LabelSet
+from jsplat.labelsets.tables import LABEL_SETS
 
 SMALL = LabelSet(
     names=("background", "l_eye", "r_eye", "hat"),

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from jsplat.errors import InputError
-from jsplat.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
-from jsplat.labeltables import (
+from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
+from jsplat.labelsets.tables import (
     CELEBAMASK_HQ_FARL,
     CELEBAMASK_HQ_OFFICIAL,
     FACESYNTHETICS,

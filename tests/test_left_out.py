@@ -7,12 +7,12 @@ import pytest
 from click.testing import CliRunner
 
 from jsplat import cli
-from jsplat.capture import write_capture
+from jsplat.captures.capture import write_capture
+from jsplat.captures.identities import check_identity
+from jsplat.captures.index import list_captures
 from jsplat.cli import group
 from jsplat.errors import InputError
-from jsplat.fit import FitConfig, Refused, Waiting, fit_batches
-from jsplat.identities import check_identity
-from jsplat.listing import list_captures
+from jsplat.fitting import FitConfig, Refused, Waiting, fit_batches
 from jsplat.parser import Architecture, new_parser, save_parser
 from jsplat.pipeline import stages
 from tests import ball

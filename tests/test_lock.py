@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from jsplat import lock
 from jsplat.errors import InputError
-from jsplat.lock import held
-from jsplat.pipeline import RunConfig, demo, run
-from jsplat.pipeline import stage as stages
+from jsplat.files import lock
+from jsplat.files.lock import held
+from jsplat.pipeline import RunConfig, demo, run, work_folder
 
 ROOT = Path(__file__).parent.parent
 # The module alone: the package imports JAX, which would take most of the time.
@@ -26,7 +25,7 @@ from pathlib import Path
 package = types.ModuleType("jsplat")
 package.__path__ = [{str(ROOT / "jsplat")!r}]
 sys.modules["jsplat"] = package
-from jsplat import lock
+from jsplat.files import lock
 path = Path(sys.argv[1])
 """
 
@@ -219,10 +218,10 @@ def test_a_second_run_or_stage_on_one_folder_begins_nothing(tmp_path):
         with refused:
             demo(tmp_path / "out", RunConfig())
         assert [path.name for path in (tmp_path / "out").iterdir()] == [lock.NAME]
-    first = stages.stage(tmp_path / "fit", "0" * 16, {}, 0, command="fit")
+    first = work_folder.stage(tmp_path / "fit", "0" * 16, {}, 0, command="fit")
     with first as folder:
         (folder / "of the first").touch()
-        second = stages.stage(tmp_path / "fit", "1" * 16, {}, 0, command="fit")
+        second = work_folder.stage(tmp_path / "fit", "1" * 16, {}, 0, command="fit")
         with pytest.raises(InputError, match=r"wanted one command at a time for fit, got .*wait"), second:
             pytest.fail("two fill one folder")
     assert sorted(path.name for path in (tmp_path / "fit").iterdir()) == [".written.json", "of the first", "run.json"]
@@ -232,16 +231,16 @@ def test_a_second_run_or_stage_on_one_folder_begins_nothing(tmp_path):
 def test_a_refusal_of_the_first_process_of_a_run_is_everybodys(tmp_path, monkeypatch):
     sent = []
     monkeypatch.setattr(stages, "from_first", lambda data: sent.append(data) or sent[0])
-    with stages.alone(tmp_path / "a", "one"):
+    with work_folder.alone(tmp_path / "a", "one"):
         monkeypatch.setattr(stages, "is_first_host", lambda: False)
-        with stages.alone(tmp_path / "a", "one"):
+        with work_folder.alone(tmp_path / "a", "one"):
             pass  # another process of the run: the first holds it for both
     sent.clear()
     owned_by(tmp_path / "a")
     monkeypatch.setattr(stages, "is_first_host", lambda: True)
-    with pytest.raises(InputError) as first, stages.alone(tmp_path / "a", "one"):
+    with pytest.raises(InputError) as first, work_folder.alone(tmp_path / "a", "one"):
         pass
     monkeypatch.setattr(stages, "is_first_host", lambda: False)
-    with pytest.raises(InputError) as other, stages.alone(tmp_path / "a", "one"):
+    with pytest.raises(InputError) as other, work_folder.alone(tmp_path / "a", "one"):
         pass
     assert str(first.value) == str(other.value)

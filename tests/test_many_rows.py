@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsplat.compiling import YNNPACK, fuses_wrongly
-from jsplat.fit.mcmc import split_opacity
-from jsplat.fit.start import _quats_to, _seen_from
-from jsplat.harmonics import sh_colors
+from jsplat.fitting.mcmc import split_opacity
+from jsplat.fitting.start import _quats_to, _seen_from
 from jsplat.labels import VoteConfig, confidence, facing, vote
-from jsplat.raster import project
-from jsplat.scene import Gaussians
+from jsplat.raster.rasterizer import project
+from jsplat.raster.scene import Gaussians
+from jsplat.raster.spherical_harmonics import sh_colors
+from jsplat.runtime.programs import YNNPACK, fuses_wrongly
 from tests import ball
 from tests.close import assert_close
 

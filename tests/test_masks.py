@@ -5,7 +5,7 @@ import pytest
 
 from jsplat.errors import InputError
 from jsplat.labels.masks import RULES, MaskConfig, clean, to_masks
-from jsplat.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
+from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
 
 LABELS = CELEBAMASK_HQ
 SIZE = 64

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from jsplat import cli
 from jsplat.cli import group
-from jsplat.folder import write_json
-from jsplat.ownership import made_by, seal
+from jsplat.files.atomic import write_json
+from jsplat.files.ownership import made_by, seal
 from jsplat.pipeline import write_people
 from tests import ball
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from jsplat import ownership
 from jsplat.errors import InputError
-from jsplat.folder import new_file, new_folder, write_json
-from jsplat.ownership import check_ours, check_untouched, made_by, put, remove, restore, seal, write_kept
+from jsplat.files import ownership
+from jsplat.files.atomic import new_file, new_folder, write_json
+from jsplat.files.ownership import check_ours, check_untouched, made_by, put, remove, restore, seal, write_kept
 
 
 def ours(folder: Path, text: str, command: str = "fit") -> Path:

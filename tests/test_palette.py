@@ -5,7 +5,7 @@ import pytest
 
 from jsplat.errors import InputError
 from jsplat.labels.palette import PaletteConfig, from_colors, third_color_pairs, to_colors
-from jsplat.labelset import CELEBAMASK_HQ, LabelSet
+from jsplat.labelsets.labelset import CELEBAMASK_HQ, LabelSet
 
 LABELS = CELEBAMASK_HQ
 RGB = LabelSet(("background", "a", "b"), ((0, 0, 0), (255, 0, 0), (0, 0, 255)), ("background", "a", "b"))

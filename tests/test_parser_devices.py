@@ -23,13 +23,13 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from jsplat.auxiliary import AuxiliarySet
-from jsplat.devices import BATCH
-from jsplat.labelset import LabelSet
+from jsplat.files.resume import load_arrays, save_arrays
+from jsplat.labelsets.labelset import LabelSet
 from jsplat.parser import History, Parser, ParserConfig, new_parser, train_parser
 from jsplat.parser import train as training
 from jsplat.parser.model import is_statistic
-from jsplat.unfinished import load_arrays, save_arrays
+from jsplat.runtime.devices import BATCH
+from jsplat.training_sets.auxiliary import AuxiliarySet
 from tests.processes import finish, programs
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 from jsplat.errors import InputError
-from jsplat.labelset import CELEBAMASK_HQ, LabelSet
+from jsplat.labelsets.labelset import CELEBAMASK_HQ, LabelSet
 from jsplat.parser import Architecture, load_parser, new_parser, predict, predict_labels, save_parser
 from jsplat.parser.bisenet import Conv, convolution, double, max_pool, stem_convolution
 from jsplat.parser.model import parameter_count, variable_shapes

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jsplat.auxiliary import AuxiliarySet, squared
 from jsplat.errors import InputError
-from jsplat.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
+from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
 from jsplat.parser import AugmentConfig, ParserConfig, new_parser, train_parser
 from jsplat.parser import train as training
 from jsplat.parser.augment import augment, jitter, mirror, random_affine, replace_background, warp
 from jsplat.parser.loss import HARD, ohem, pixel_loss, top_threshold
 from jsplat.parser.model import is_statistic
+from jsplat.training_sets.auxiliary import AuxiliarySet, squared
 
 THREE = LabelSet(
     ("background", "left", "right"), ((0, 0, 0), (255, 0, 0), (0, 0, 255)), ("background", "right", "left")

@@ -14,20 +14,18 @@ import pytest
 from click.testing import CliRunner
 
 from jsplat import cli
-from jsplat.auxiliary import concatenate, from_captures, read_auxiliary, write_auxiliary, write_parts
-from jsplat.capture import read_capture, write_capture
+from jsplat.captures.capture import read_capture, write_capture
+from jsplat.captures.index import list_captures
 from jsplat.cli import group
 from jsplat.config import load
-from jsplat.datasets import DatasetConfig
 from jsplat.errors import InputError, Stopped, Unusable
-from jsplat.evaluate import agreement, score
-from jsplat.fit import FitConfig
-from jsplat.heads import HeadsConfig
-from jsplat.listing import list_captures
-from jsplat.ownership import DIGESTS, RECORDS
+from jsplat.files.ownership import DIGESTS, RECORDS
+from jsplat.files.resume import STOP
+from jsplat.fitting import FitConfig
+from jsplat.metrics.masks import agreement, score
 from jsplat.pipeline import RunConfig, reporting, write_people
 from jsplat.pipeline.run import _taught, open_parser
-from jsplat.pipeline.stage import (
+from jsplat.pipeline.work_folder import (
     fingerprint,
     finished,
     leaving_out,
@@ -37,7 +35,9 @@ from jsplat.pipeline.stage import (
     stage,
     unfinished,
 )
-from jsplat.unfinished import STOP
+from jsplat.synthetic import HeadsConfig
+from jsplat.training_sets.auxiliary import concatenate, from_captures, read_auxiliary, write_auxiliary, write_parts
+from jsplat.training_sets.reading import DatasetConfig
 from tests import ball
 from tests.tiny import SETTINGS
 

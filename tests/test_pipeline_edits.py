@@ -7,17 +7,17 @@ import jax
 import numpy as np
 import pytest
 
-from jsplat.auxiliary import read_auxiliary
+from jsplat.captures.label_png import encode
 from jsplat.config import load
 from jsplat.edit import UNTOUCHED, EditConfig, QueueConfig
 from jsplat.exchange import import_masks
-from jsplat.folder import write_json
-from jsplat.ownership import write_kept
+from jsplat.files.atomic import write_json
+from jsplat.files.ownership import write_kept
 from jsplat.parser import Architecture, load_parser, new_parser, save_parser
 from jsplat.pipeline import RunConfig, editing, exchange, reporting, stages
 from jsplat.pipeline import run as run_all
-from jsplat.pipeline.stage import load_arrays, save_arrays, stage_name
-from jsplat.png import encode
+from jsplat.pipeline.work_folder import load_arrays, save_arrays, stage_name
+from jsplat.training_sets.auxiliary import read_auxiliary
 from tests import spotted
 from tests.spotted import BACK, FRONT, SPOT
 from tests.tiny import SETTINGS

@@ -12,19 +12,19 @@ from test_datasets import labels_of, viewers_face
 from test_exchange_ply import scene
 
 from jsplat import cli
-from jsplat.capture import read_capture, write_capture
-from jsplat.checkpoint import save_scenes
+from jsplat.captures.capture import read_capture, write_capture
 from jsplat.cli import group
-from jsplat.datasets import read_training_set
-from jsplat.evaluate import score
 from jsplat.exchange import read_ply
-from jsplat.folder import write_json
-from jsplat.labelset import CELEBAMASK_HQ, IGNORE
-from jsplat.labeltables import LAPA
+from jsplat.files.atomic import write_json
+from jsplat.fitting.scenes_on_disk import save_scenes
+from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE
+from jsplat.labelsets.tables import LAPA
+from jsplat.metrics.masks import score
 from jsplat.parser import Architecture, new_parser
 from jsplat.pipeline import scoring
-from jsplat.pipeline.stage import save_arrays
-from jsplat.scene import Attributes, Gaussians, Scene
+from jsplat.pipeline.work_folder import save_arrays
+from jsplat.raster.scene import Attributes, Gaussians, Scene
+from jsplat.training_sets.reading import read_training_set
 
 TINY = Architecture(18, 0.05, 32)
 

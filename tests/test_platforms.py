@@ -43,9 +43,9 @@ import jsplat
 found = everything()
 assert len(found) > 100, len(found)
 from pathlib import Path
-from jsplat.capture import write_capture
+from jsplat.captures.capture import write_capture
 from jsplat.cli import main
-from jsplat.lock import held
+from jsplat.files.lock import held
 from tests import ball
 
 main.command("degrees")(lambda: print("45\\u00b0"))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from jsplat import __version__, provenance
+from jsplat import __version__
+from jsplat.runtime import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -97,4 +98,4 @@ def test_packages_from_elsewhere_have_versions_too(monkeypatch):
 def test_the_version_is_written_once():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["dynamic"] == ["version"]
-    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "jsplat.provenance.VERSION"}
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "jsplat.runtime.provenance.VERSION"}

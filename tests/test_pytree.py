@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from jsplat.camera import Camera
-from jsplat.pytree import pytree, replace, static
-from jsplat.scene import Attributes, Gaussians, Scene
+from jsplat.raster.camera import Camera
+from jsplat.raster.pytree import pytree, replace, static
+from jsplat.raster.scene import Attributes, Gaussians, Scene
 
 
 def scene(*batch: int, n: int = 4, k: int = 3) -> Scene:

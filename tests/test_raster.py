@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.special import gammaln, lpmv
 
-from jsplat.camera import Camera, orbit
 from jsplat.errors import InputError
-from jsplat.raster import (
+from jsplat.raster.camera import Camera, orbit
+from jsplat.raster.rasterizer import (
     LOW_PASS,
     NEAR,
     Room,
@@ -23,7 +23,7 @@ from jsplat.raster import (
     rotation_matrices,
     sh_colors,
 )
-from jsplat.scene import Attributes, Gaussians, Render, Scene, rgb_to_sh
+from jsplat.raster.scene import Attributes, Gaussians, Render, Scene, rgb_to_sh
 from tests import ball
 from tests.close import IMAGE, IMAGE_WHY, assert_close, assert_finite_differences
 
@@ -369,7 +369,7 @@ def test_few_large_gaussians_need_no_capacity(count, size):
 
 
 def test_a_default_that_is_too_small_grows_where_numbers_are_at_hand(monkeypatch):
-    monkeypatch.setattr("jsplat.raster.default_capacity", lambda *_: 100)
+    monkeypatch.setattr("jsplat.raster.rasterizer.default_capacity", lambda *_: 100)
     jax.tree.map(np.testing.assert_array_equal, rasterize(gaussians(), features(), VIEWS), three_views())
     gradient = jax.grad(lambda x: (rasterize(gaussians(), x, VIEWS).channels ** 2).sum())(features())
     assert gradient.any()

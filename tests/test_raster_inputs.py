@@ -8,11 +8,11 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from jsplat.camera import Camera, orbit
 from jsplat.errors import InputError
 from jsplat.kernels.blend.reference import blend_reference
-from jsplat.raster import FRUSTUM_MARGIN, LOW_PASS, rasterize, rotation_matrices
-from jsplat.scene import Gaussians
+from jsplat.raster.camera import Camera, orbit
+from jsplat.raster.rasterizer import FRUSTUM_MARGIN, LOW_PASS, rasterize, rotation_matrices
+from jsplat.raster.scene import Gaussians
 from tests.close import assert_close
 
 COUNT, CHANNELS, SIZE, VIEWS = 12, 2, (24, 16), 2

@@ -11,11 +11,11 @@ import pytest
 from close import assert_close
 from layouts import PARAMETERS, Rig, save
 
-from jsplat.capture import read_capture
+from jsplat.captures.capture import read_capture
+from jsplat.captures.importers import ImportConfig, detect, import_capture, read_source
+from jsplat.captures.importers.lens import Lens
 from jsplat.errors import InputError
-from jsplat.labelset import CELEBAMASK_HQ, IGNORE
-from jsplat.readers import ImportConfig, detect, import_capture, read_source
-from jsplat.readers.lens import Lens
+from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE
 
 BROWN = (-0.12, 0.03, 0.002, -0.003)
 EXACT = (1e-6, "two projections in float64; coordinates are some hundred pixels")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from layouts import SMALL, Rig, run, save
 
-from jsplat import foreign
+from jsplat.captures.importers import ImportConfig, import_capture, read_source
+from jsplat.captures.importers.account import tell_account
+from jsplat.captures.importers.photographs import _pictures
 from jsplat.errors import InputError
-from jsplat.readers import ImportConfig, import_capture, read_source
-from jsplat.readers.account import tell_account
-from jsplat.readers.photographs import _pictures
+from jsplat.files import foreign
 
 MASK = np.full((36, 48, 1), 255, np.uint8)
 

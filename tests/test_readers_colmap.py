@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from layouts import SMALL, run
 
+from jsplat.captures.importers import read_source
 from jsplat.errors import InputError
-from jsplat.readers import read_source
 
 
 def _patch(path: Path, at: int, data: bytes) -> None:

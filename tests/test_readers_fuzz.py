@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from layouts import SMALL, Rig
 
-from jsplat.capture import picture_header, read_capture
+from jsplat.captures.capture import picture_header, read_capture
+from jsplat.captures.importers import import_capture
 from jsplat.errors import InputError
-from jsplat.readers import import_capture
 
 RIG = Rig(width=24, height=18, views=3, distortion=(-0.1, 0.02, 0.001, 0.001))
 HOSTILE = [

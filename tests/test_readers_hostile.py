@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from layouts import SMALL, Rig, run, save
 
-from jsplat.capture import read_capture
+from jsplat.captures.capture import read_capture
+from jsplat.captures.importers import ImportConfig, detect, import_capture
+from jsplat.captures.importers.lens import Lens
 from jsplat.errors import InputError
-from jsplat.readers import ImportConfig, detect, import_capture
-from jsplat.readers.lens import Lens
 
 # Folders
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from layouts import run, save
 
-from jsplat.capture import picture_header, read_capture, read_image
+from jsplat.captures.capture import picture_header, read_capture, read_image
+from jsplat.captures.importers import ImportConfig
 from jsplat.errors import InputError
-from jsplat.readers import ImportConfig
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from layouts import SMALL, Rig, run, save
 
+from jsplat.captures.importers import ImportConfig, detect
+from jsplat.captures.importers.lens import Lens
+from jsplat.captures.importers.source import Photo, read_photo, stored_size
+from jsplat.captures.importers.tiff import decode_tiff, open_tiff
 from jsplat.errors import InputError
-from jsplat.readers import ImportConfig, detect
-from jsplat.readers.lens import Lens
-from jsplat.readers.source import Photo, read_photo, stored_size
-from jsplat.readers.tiff import decode_tiff, open_tiff
 
 SHORT, LONG = 3, 4
 RIG = Rig(views=3)

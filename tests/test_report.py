@@ -11,20 +11,20 @@ import cv2
 import numpy as np
 import pytest
 
-from jsplat.capture import write_capture
+from jsplat.captures.capture import write_capture
+from jsplat.captures.index import Listed, list_captures
 from jsplat.errors import InputError, Stopped
-from jsplat.evaluate import BINS as EVALUATED_BINS
-from jsplat.evaluate import agreement, score
-from jsplat.figures import heatmap, lines
-from jsplat.findings import BINS, GROUPS, METHODS, Goals, findings, headline
-from jsplat.labelset import CELEBAMASK_HQ as LABELS
-from jsplat.labelset import IGNORE, IGNORE_COLOR
-from jsplat.listing import Listed, list_captures
+from jsplat.labelsets.labelset import CELEBAMASK_HQ as LABELS
+from jsplat.labelsets.labelset import IGNORE, IGNORE_COLOR
+from jsplat.metrics.masks import BINS as EVALUATED_BINS
+from jsplat.metrics.masks import agreement, score
 from jsplat.parser import Architecture, new_parser
-from jsplat.pictures import PictureRow, Pictures, Turntable, overlay
 from jsplat.pipeline import reporting
-from jsplat.pipeline.stage import save_arrays
-from jsplat.report import write_report
+from jsplat.pipeline.work_folder import save_arrays
+from jsplat.report.figures import heatmap, lines
+from jsplat.report.findings import BINS, GROUPS, METHODS, Goals, findings, headline
+from jsplat.report.gallery import PictureRow, Pictures, Turntable, overlay
+from jsplat.report.page import write_report
 from tests import ball
 
 SIZE = 16

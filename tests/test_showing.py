@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsplat.capture import write_capture, write_png
-from jsplat.checkpoint import save_scenes
+from jsplat.captures.capture import write_capture, write_png
 from jsplat.config import to_json
 from jsplat.errors import InputError
-from jsplat.folder import write_json
+from jsplat.files.atomic import write_json
+from jsplat.fitting.scenes_on_disk import save_scenes
 from jsplat.pipeline import RunConfig, showing, studies
 from jsplat.pipeline.showing import TurntableConfig, turning, turntable, view
-from jsplat.pipeline.stage import save_arrays
 from jsplat.pipeline.studies import StudyConfig, make_study, study_of, study_results
-from jsplat.scene import Attributes, Scene, rgb_to_sh
+from jsplat.pipeline.work_folder import save_arrays
+from jsplat.raster.scene import Attributes, Scene, rgb_to_sh
 from tests import ball
 
 PEOPLE = ("left", "right", "other")

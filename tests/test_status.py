@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from jsplat import progress
 from jsplat.errors import InputError
-from jsplat.pipeline.stage import stage
 from jsplat.pipeline.status import status
+from jsplat.pipeline.work_folder import stage
+from jsplat.runtime import progress
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from jsplat import preference
 from jsplat.errors import InputError
-from jsplat.labelset import CELEBAMASK_HQ
+from jsplat.labelsets.labelset import CELEBAMASK_HQ
+from jsplat.report import study_section
 from jsplat.study import Photograph, StudyConfig, page, plan, read_answers, read_key, results, wilson
 from jsplat.study.plan import spoilt
 from jsplat.study.results import mean_interval
@@ -382,10 +382,10 @@ def test_results_need_answers_of_different_people(tmp_path, made):
 
 
 def test_the_report_has_a_section_only_with_answers(tmp_path, made):
-    assert preference.section(None) == ""
-    assert preference.section({}) == ""
+    assert study_section.section(None) == ""
+    assert study_section.section({}) == ""
     raters = [answer(made.key, "0000000a", "student", 5), answer(made.key, "0000000b", wrong=2)]
-    text = preference.section(results(made.key, told(tmp_path, made.key, *raters)))
+    text = study_section.section(results(made.key, told(tmp_path, made.key, *raters)))
     assert "<h2>What people see</h2>" in text
     assert "Student or Teacher, all views<td>6<td>0<td>0<td>100 %<td>61 to 100 %" in text  # 6/6: 6 / (6 + 1.96^2)
     assert "Refined or Plain vote, all views<td>0<td>6<td>0<td>—<td>—" in text

@@ -15,11 +15,11 @@ import jax
 import numpy as np
 import pytest
 
-from jsplat.auxiliary import read_auxiliary
-from jsplat.capture import read_capture, write_capture
-from jsplat.checkpoint import load_scenes
-from jsplat.labelset import IGNORE
-from jsplat.ownership import DIGESTS, WRITTEN
+from jsplat.captures.capture import read_capture, write_capture
+from jsplat.files.ownership import DIGESTS, WRITTEN
+from jsplat.fitting.scenes_on_disk import load_scenes
+from jsplat.labelsets.labelset import IGNORE
+from jsplat.training_sets.auxiliary import read_auxiliary
 from tests.processes import finish, programs, work
 from tests.tiny import SETTINGS
 

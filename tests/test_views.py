@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsplat.camera import Camera, pose_angles
 from jsplat.errors import InputError
 from jsplat.labels import lift
-from jsplat.scene import Attributes, Scene
+from jsplat.raster.camera import Camera, pose_angles
+from jsplat.raster.scene import Attributes, Scene
 from jsplat.views import ViewsConfig, novel_cameras, photographs
 from tests import ball
 from tests.close import assert_close

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jsplat.errors import InputError
-from jsplat.labelset import CELEBAMASK_HQ, LabelSet
+from jsplat.labelsets.labelset import CELEBAMASK_HQ, LabelSet
 from jsplat.parser import load_parser
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.model import new_parser, with_variables

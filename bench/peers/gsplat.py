@@ -82,7 +82,7 @@ def train_step(scene: dict[str, np.ndarray], cameras, photos: np.ndarray, target
 
     Args:
         scene: means `b n 3`, quats `b n 4`, log_scales `b n 3`, logit_opacities `b n`, features `b n c`.
-        cameras: camera_from_world `b 4 4`, intrinsics `b 3 3`, width, height (`jsplat.camera.Camera`).
+        cameras: camera_from_world `b 4 4`, intrinsics `b 3 3`, width, height (`jsplat.raster.camera.Camera`).
         photos, targets: RGB `b h w 3` in [0, 1]; class ids `b h w`.
 
     Returns:

@@ -1,8 +1,8 @@
-"""The fit's losses in PyTorch, equal to `jsplat.fit.loss` (tests compare them)."""
+"""The fit's losses in PyTorch, equal to `jsplat.fitting.loss` (tests compare them)."""
 
 import numpy as np
 
-from jsplat.labelset import IGNORE
+from jsplat.labelsets.labelset import IGNORE
 
 try:
     import torch

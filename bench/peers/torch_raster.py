@@ -1,14 +1,14 @@
 """A plain PyTorch rasterizer: tiles, autograd, any number of channels; the peer on machines without CUDA.
 
-It keeps the contract of `kernels/blend/reference.py` and the projection of `jsplat.raster.project`. Two forms of the
-blend are kept apart by `form`: "batched" (tiles of similar length padded into one batch) and "loop" (one tile at a
-time); the benchmark uses the faster, see `bench/README.md`.
+It keeps the contract of `kernels/blend/reference.py` and the projection of `jsplat.raster.projection.project`. Two
+forms of the blend are kept apart by `form`: "batched" (tiles of similar length padded into one batch) and "loop" (one
+tile at a time); the benchmark uses the faster, see `bench/README.md`.
 """
 
 import typing
 
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
-from jsplat.raster import FRUSTUM_MARGIN, LOW_PASS, NEAR
+from jsplat.raster.rasterizer import FRUSTUM_MARGIN, LOW_PASS, NEAR
 
 try:
     import torch

@@ -10,12 +10,12 @@ import numpy as np
 
 from bench.peers import torch_raster
 from bench.peers.losses import label_loss, photo_loss
-from jsplat.camera import Camera
-from jsplat.capture import Capture
-from jsplat.fit import FitConfig, starting_scene
-from jsplat.fit.photos import held_out
-from jsplat.fit.start import scene_sphere
-from jsplat.scene import SH_C0, Gaussians
+from jsplat.captures.capture import Capture
+from jsplat.fitting import FitConfig, starting_scene
+from jsplat.fitting.photos import held_out
+from jsplat.fitting.start import scene_sphere
+from jsplat.raster.camera import Camera
+from jsplat.raster.scene import SH_C0, Gaussians
 
 try:
     import torch

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from jsplat.errors import InputError, Stopped
-from jsplat.provenance import VERSION
+from jsplat.runtime.provenance import VERSION
 
 LEFT_OUT = 3  # exit status: done, but for people who were left out
 SHOWN = 10  # of them are named
@@ -65,9 +65,9 @@ def prepare() -> None:
     """
     import jax
 
-    from jsplat.compiling import settle, watch
-    from jsplat.devices import cores
-    from jsplat.unfinished import STOP
+    from jsplat.files.resume import STOP
+    from jsplat.runtime.devices import cores
+    from jsplat.runtime.programs import settle, watch
 
     settle()
     watch()
@@ -90,7 +90,7 @@ class _Group(click.Group):
         except InputError as error:
             raise click.ClickException(str(error)) from error
         except (RuntimeError, AssertionError) as error:
-            from jsplat.compiling import missing_platform
+            from jsplat.runtime.programs import missing_platform
 
             if (named := missing_platform()) is None:
                 raise

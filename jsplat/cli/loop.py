@@ -182,8 +182,8 @@ def run(
     """
     import jax
 
-    from jsplat.compiling import keep_in_every_process
     from jsplat.pipeline import run as run_all
+    from jsplat.runtime.programs import keep_in_every_process
 
     if distributed or process is not None:
         address, count, number = process or (None, None, None)

@@ -23,11 +23,11 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int, UInt8
 from scipy import ndimage
 
-from jsplat.devices import cores
 from jsplat.edit.head import UNTOUCHED, Head, normalised
 from jsplat.errors import InputError
 from jsplat.labels import clean, to_masks
-from jsplat.labelset import IGNORE
+from jsplat.labelsets.labelset import IGNORE
+from jsplat.runtime.devices import cores
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,12 +6,12 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, UInt8
 
-from jsplat.camera import Camera
-from jsplat.edit.weights import blend_weights
+from jsplat.edit.blend_matrix import blend_weights
 from jsplat.errors import InputError
 from jsplat.labels import MaskConfig, SharpenConfig, clean, to_masks
-from jsplat.labelset import IGNORE, LabelSet
-from jsplat.scene import Scene
+from jsplat.labelsets.labelset import IGNORE, LabelSet
+from jsplat.raster.camera import Camera
+from jsplat.raster.scene import Scene
 
 UNTOUCHED = IGNORE  # in a layer of edits: the person said nothing here
 

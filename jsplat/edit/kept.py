@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from jsplat.capture import inside
+from jsplat.captures.capture import inside
+from jsplat.captures.label_png import decode, encode
 from jsplat.edit.head import UNTOUCHED, Head
 from jsplat.errors import InputError
-from jsplat.folder import write_bytes
-from jsplat.labelset import IGNORE, LabelSet
-from jsplat.png import decode, encode
+from jsplat.files.atomic import write_bytes
+from jsplat.labelsets.labelset import IGNORE, LabelSet
 
 FOLDER = "edits"
 CLASSES, PICTURE = "classes", "picture"  # texts in a drawing: its classes' names, and what the photograph looks like

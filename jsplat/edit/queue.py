@@ -19,9 +19,9 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jsplat.camera import Camera
 from jsplat.errors import InputError
-from jsplat.labelset import IGNORE
+from jsplat.labelsets.labelset import IGNORE
+from jsplat.raster.camera import Camera
 
 
 @dataclasses.dataclass(frozen=True)

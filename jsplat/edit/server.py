@@ -7,7 +7,7 @@
     GET  /TOKEN/api/HEAD/VIEW/labels        mask, what was said, confidence: a byte per pixel each; X-Revision
     POST /TOKEN/api/HEAD/VIEW/labels        what was said, a byte per pixel; X-Revision, X-Seconds
 
-HEAD and VIEW are numbers. Whom it answers, `jsplat.guard` decides.
+HEAD and VIEW are numbers. Whom it answers, `jsplat.runtime.guard` decides.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ import numpy as np
 
 from jsplat.edit.session import Outdated, Session
 from jsplat.errors import InputError
-from jsplat.guard import HEADERS, Refused, admitted, new_token
-from jsplat.unfinished import STOP
+from jsplat.files.resume import STOP
+from jsplat.runtime.guard import HEADERS, Refused, admitted, new_token
 
 FILES = {
     "": ("index.html", "text/html"),

@@ -18,15 +18,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jsplat.camera import Camera
 from jsplat.edit import kept
 from jsplat.edit.evidence import Outcome, edit, edit_all
 from jsplat.edit.head import UNTOUCHED, EditConfig, Head
 from jsplat.edit.queue import QueueConfig, rank
 from jsplat.errors import InputError
-from jsplat.folder import write_bytes
-from jsplat.labelset import IGNORE, LabelSet
-from jsplat.lock import NAME, ONE_RUN, held
+from jsplat.files.atomic import write_bytes
+from jsplat.files.lock import NAME, ONE_RUN, held
+from jsplat.labelsets.labelset import IGNORE, LabelSet
+from jsplat.raster.camera import Camera
 
 HEADS_IN_MEMORY = 2  # a head of 56 views at 256 pixels takes about 0.7 GB
 

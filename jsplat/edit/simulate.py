@@ -12,10 +12,10 @@ from jsplat.edit.evidence import edit
 from jsplat.edit.head import UNTOUCHED, Head
 from jsplat.edit.queue import Looks, QueueConfig, expected_gains, rank
 from jsplat.errors import InputError, Stopped
-from jsplat.evaluate import Tally, pose_bins, scores_of, tally
-from jsplat.labelset import IGNORE, LabelSet
-from jsplat.progress import Progress
-from jsplat.unfinished import STOP
+from jsplat.files.resume import STOP
+from jsplat.labelsets.labelset import IGNORE, LabelSet
+from jsplat.metrics.masks import Tally, pose_bins, scores_of, tally
+from jsplat.runtime.progress import Progress
 
 SIDES = ("side_before", "side_after", "side_after_others")
 

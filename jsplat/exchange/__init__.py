@@ -6,16 +6,16 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import UInt8
 
+from jsplat.captures.label_png import check_size
 from jsplat.errors import InputError
 from jsplat.exchange import coco, cvat, indexed, labelme, panoptic
 from jsplat.exchange.kinds import format_of
 from jsplat.exchange.ply import read_ply, write_label_ply, write_ply
 from jsplat.exchange.shapes import BACKGROUND_NAME, IGNORE_NAME
 from jsplat.exchange.store import check_name, fill_folder, read_files, write_files
-from jsplat.folder import check_free
-from jsplat.foreign import kinds_of, tell_passed_over
-from jsplat.labelset import LabelSet
-from jsplat.png import check_size
+from jsplat.files.atomic import check_free
+from jsplat.files.foreign import kinds_of, tell_passed_over
+from jsplat.labelsets.labelset import LabelSet
 
 __all__ = ["FORMATS", "export_masks", "fill_folder", "import_masks", "masks_to_files", "read_ply", "write_label_ply"]
 __all__ += ["write_ply"]
@@ -69,7 +69,7 @@ def import_masks(path: Path, labelset: LabelSet) -> dict[str, UInt8[np.ndarray, 
     """Reads label maps in any of `FORMATS` or COCO's panoptic one, told apart by what lies there.
 
     Where JSON holds the masks, pictures beside it are none. Files that are neither masks nor their pictures are passed
-    over, and how many of what kind is said once (`jsplat.foreign.tell_passed_over`).
+    over, and how many of what kind is said once (`jsplat.files.foreign.tell_passed_over`).
 
     Args:
         path: a folder, a zip archive, or one file.

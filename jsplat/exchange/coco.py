@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from jsplat.captures.label_png import check_size
 from jsplat.errors import InputError
 from jsplat.exchange import rle
 from jsplat.exchange.shapes import Budget, id_of, name_of, objects, polygon, present, text, whole
 from jsplat.exchange.store import Bundle, check_name, stem
-from jsplat.foreign import with_slashes
-from jsplat.labelset import IGNORE, LabelSet
-from jsplat.png import check_size
+from jsplat.files.foreign import with_slashes
+from jsplat.labelsets.labelset import IGNORE, LabelSet
 
 _FILE = "annotations/instances_default.json"
 

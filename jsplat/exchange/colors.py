@@ -8,7 +8,7 @@ from jaxtyping import Int, UInt8
 
 from jsplat.errors import InputError
 from jsplat.exchange.shapes import IGNORE_NAME
-from jsplat.labelset import IGNORE, IGNORE_COLOR, LabelSet
+from jsplat.labelsets.labelset import IGNORE, IGNORE_COLOR, LabelSet
 
 Color = tuple[int, int, int]
 

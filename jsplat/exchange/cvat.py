@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 from jaxtyping import Int16, UInt8
 
-from jsplat import png
+from jsplat.captures import label_png
 from jsplat.errors import InputError
 from jsplat.exchange.colors import distinct
 from jsplat.exchange.shapes import IGNORE_NAME, Budget, id_of, present
 from jsplat.exchange.store import Bundle, stem
-from jsplat.foreign import text_of, with_slashes
-from jsplat.labelset import IGNORE, LabelSet
+from jsplat.files.foreign import text_of, with_slashes
+from jsplat.labelsets.labelset import IGNORE, LabelSet
 
 MAP, _LIST, _CLASSES, _OBJECTS = (
     "labelmap.txt",
@@ -101,13 +101,13 @@ def read(bundle: Bundle, labelset: LabelSet) -> tuple[dict[str, UInt8[np.ndarray
             )
     masks, budget = {}, Budget()
     for name, file in sorted(names.items()):
-        if png.kind_of(files[file], file) == "grey":
-            lines = png.decode(files[file], file).ids
+        if label_png.kind_of(files[file], file) == "grey":
+            lines = label_png.decode(files[file], file).ids
             if lines.max() >= len(order):
                 raise InputError(file, wanted=f"numbers below the {len(order)} lines of {MAP}", got=lines.max())
             masks[name] = np.asarray(order, np.uint8)[lines]
         else:
-            masks[name] = _by_color(png.decode_colors(files[file], file), id_of_color, file)
+            masks[name] = _by_color(label_png.decode_colors(files[file], file), id_of_color, file)
         budget.take(masks[name].size, file)
     lists = {n for n in files if n.startswith(f"{root}ImageSets/")}
     return masks, {root + MAP, *lists, *inside, *bundle.named_like(masks)}

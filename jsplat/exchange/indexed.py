@@ -11,12 +11,12 @@ from pathlib import PurePosixPath
 import numpy as np
 from jaxtyping import UInt8
 
-from jsplat import png
+from jsplat.captures import label_png
 from jsplat.errors import InputError
 from jsplat.exchange.colors import Painted, distinct
 from jsplat.exchange.shapes import Budget, parse
 from jsplat.exchange.store import Bundle, stem
-from jsplat.labelset import IGNORE, LabelSet
+from jsplat.labelsets.labelset import IGNORE, LabelSet
 
 SIDECAR = "labels.json"
 _KEY, _IGNORE = "label-set", "ignore"
@@ -26,7 +26,7 @@ def write(masks: Mapping[str, UInt8[np.ndarray, "h w"]], labelset: LabelSet) -> 
     """Files of the format; classes that share a colour get colours of their own, or nobody could tell them apart."""
     painted = distinct(labelset)
     meaning = json.dumps(painted.labelset.to_json() | {_IGNORE: painted.ignore})
-    files = {f"{name}.png": png.encode(mask, painted.table, {_KEY: meaning}) for name, mask in masks.items()}
+    files = {f"{name}.png": label_png.encode(mask, painted.table, {_KEY: meaning}) for name, mask in masks.items()}
     return files | {SIDECAR: meaning.encode()}
 
 
@@ -36,7 +36,7 @@ def read(bundle: Bundle, labelset: LabelSet) -> tuple[dict[str, UInt8[np.ndarray
     masks, budget = {}, Budget()
     pictures = {n: data for n, data in bundle.files.items() if n.lower().endswith(".png")}
     for name, data in sorted(pictures.items()):
-        text = png.text_of(data, name)
+        text = label_png.text_of(data, name)
         own = _meaning(text[_KEY].encode(), name) if _KEY in text else _beside(name, sidecars)
         if own is None:
             raise InputError(name, wanted=f"class names in its text or in {SIDECAR}", got="none")
@@ -65,12 +65,12 @@ def _beside(name: str, sidecars: Mapping[str, Painted]) -> Painted | None:
 
 def _ids(data: bytes, own: Painted, where: str) -> UInt8[np.ndarray, "h w"]:
     """Class ids of a mask, by the colours that people see, where it has colours."""
-    if png.kind_of(data, where) == "colors":
-        rgb = png.decode_colors(data, where).astype(np.int32)
+    if label_png.kind_of(data, where) == "colors":
+        rgb = label_png.decode_colors(data, where).astype(np.int32)
         packed, at = np.unique(rgb @ np.array([1 << 16, 1 << 8, 1]), return_inverse=True)
         colors = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], -1)
         return own.ids_of(colors, where)[at].reshape(rgb.shape[:2])
-    stored = png.decode(data, where)
+    stored = label_png.decode(data, where)
     if stored.palette is None:
         return _grey(stored.ids, own, where)
     if np.array_equal(stored.palette, own.table):  # as it was written, where older files have white for two meanings

@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from jsplat import png
+from jsplat.captures import label_png
 from jsplat.errors import InputError
 from jsplat.exchange.shapes import Budget, id_of, name_of, objects, polygon, present, text, whole
 from jsplat.exchange.store import Bundle, stem
-from jsplat.foreign import with_slashes
-from jsplat.labelset import LabelSet
+from jsplat.files.foreign import with_slashes
+from jsplat.labelsets.labelset import LabelSet
 
 _VERSION = "5.5.0"
 # Shapes whose points are their outline; what labelme calls oriented_rectangle, X-AnyLabeling calls rotation.
@@ -92,7 +92,7 @@ def _draw(shape: dict, size: tuple[int, int], where: str) -> Bool[np.ndarray, "h
         data = base64.b64decode(packed, validate=True)
     except ValueError as error:
         raise InputError(f"{where}.mask", wanted="base64", got=error) from error
-    inner = png.decode(data, f"{where}.mask").ids > 0
+    inner = label_png.decode(data, f"{where}.mask").ids > 0
     if inner.shape != drawn[box].shape:
         wanted = f"{drawn[box].shape[1]}x{drawn[box].shape[0]} pixels, as the points say"
         raise InputError(f"{where}.mask", wanted=wanted, got=f"{inner.shape[1]}x{inner.shape[0]}")
@@ -108,7 +108,7 @@ def read(bundle: Bundle, labelset: LabelSet) -> tuple[dict[str, UInt8[np.ndarray
     masks, budget, pictures = {}, Budget(), set()
     for file, data in sorted(bundle.documents.items()):
         h, w = whole(data, "imageHeight", file), whole(data, "imageWidth", file)
-        png.check_size(w, h, f"{file}: imageWidth, imageHeight")
+        label_png.check_size(w, h, f"{file}: imageWidth, imageHeight")
         budget.take(w * h, file)
         mask = np.zeros((h, w), np.uint8)
         for i, shape in enumerate(objects(data, "shapes", file)):

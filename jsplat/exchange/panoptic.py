@@ -8,13 +8,13 @@ import posixpath
 import numpy as np
 from jaxtyping import UInt8
 
-from jsplat import png
+from jsplat.captures import label_png
 from jsplat.errors import InputError
 from jsplat.exchange.coco import canvas, named, tables
 from jsplat.exchange.shapes import Budget, id_of, objects, text, whole
 from jsplat.exchange.store import Bundle, stem
-from jsplat.foreign import with_slashes
-from jsplat.labelset import LabelSet
+from jsplat.files.foreign import with_slashes
+from jsplat.labelsets.labelset import LabelSet
 
 
 def _segments(bundle: Bundle, file: str, name: str, where: str) -> str:
@@ -36,7 +36,7 @@ def read(bundle: Bundle, labelset: LabelSet) -> tuple[dict[str, UInt8[np.ndarray
             where = f"{file}: annotations[{i}]"
             mask = named(annotation, "image_id", drawn_on, where)
             source = _segments(bundle, file, with_slashes(text(annotation, "file_name", where)), where)
-            rgb = png.decode_colors(bundle.files[source], source).astype(np.int32)
+            rgb = label_png.decode_colors(bundle.files[source], source).astype(np.int32)
             if rgb.shape[:2] != mask.shape:
                 got = f"{rgb.shape[1]}x{rgb.shape[0]}"
                 raise InputError(source, wanted=f"{mask.shape[1]}x{mask.shape[0]} pixels, as the picture", got=got)

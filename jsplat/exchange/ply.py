@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jsplat.errors import InputError
-from jsplat.folder import new_file
-from jsplat.labelset import LabelSet
-from jsplat.scene import SH_C0, Attributes, Gaussians, Scene
+from jsplat.files.atomic import new_file
+from jsplat.labelsets.labelset import LabelSet
+from jsplat.raster.scene import SH_C0, Attributes, Gaussians, Scene
 
 _MOST_HEADER = 1 << 16
 _ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">"}

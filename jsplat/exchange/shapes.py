@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from jsplat.errors import InputError
-from jsplat.labelset import IGNORE, LabelSet
+from jsplat.labelsets.labelset import IGNORE, LabelSet
 
 # labelme's own names for pixels without a class and for the background.
 IGNORE_NAME, BACKGROUND_NAME = "__ignore__", "_background_"

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from jsplat.errors import InputError
-from jsplat.folder import new_file, new_folder, write_bytes
-from jsplat.foreign import with_slashes
-from jsplat.ownership import ABOUT, RECORDS, command_in
+from jsplat.files.atomic import new_file, new_folder, write_bytes
+from jsplat.files.foreign import with_slashes
+from jsplat.files.ownership import ABOUT, RECORDS, command_in
 
 MOST_FILES = 100_000
 MOST_BYTES = 2_000_000_000

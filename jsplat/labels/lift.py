@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jsplat.blocks import Devices, by_view
-from jsplat.camera import Camera
-from jsplat.harmonics import unit
-from jsplat.precision import in_32_bits
-from jsplat.raster import over_views, rasterize, rotation_matrices
-from jsplat.scene import Gaussians, Render
+from jsplat.raster.camera import Camera
+from jsplat.raster.rasterizer import over_views, rasterize, rotation_matrices
+from jsplat.raster.scene import Gaussians, Render
+from jsplat.raster.spherical_harmonics import unit
+from jsplat.runtime.precision import in_32_bits
+from jsplat.runtime.view_blocks import Devices, by_view
 
 
 @in_32_bits
@@ -34,7 +34,7 @@ def lift(
     Args:
         cameras: one per picture.
         pictures: class probabilities (or any channels) per pixel.
-        capacity: tile hits a view may need (`jsplat.raster.capacity_for`); the result is NaN where it is too small.
+        capacity: tile hits a view may need (`capacity_for`); the result is NaN where it is too small.
         devices: share the views; where the arrays lie if none.
 
     Returns:

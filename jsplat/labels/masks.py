@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 from scipy import ndimage
 
 from jsplat.errors import InputError
-from jsplat.labelset import IGNORE, LabelSet
+from jsplat.labelsets.labelset import IGNORE, LabelSet
 
 # Connects the 8 neighbours in a picture, and nothing from one picture of the stack to the next.
 _WITHIN_PICTURE = np.stack([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))]).astype(bool)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jsplat.errors import InputError
-from jsplat.labelset import LabelSet
+from jsplat.labelsets.labelset import LabelSet
 
 
 @dataclasses.dataclass(frozen=True)

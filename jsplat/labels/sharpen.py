@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jsplat.blocks import Devices, beside, count_of, deal, joined, real
-from jsplat.camera import Camera
 from jsplat.errors import InputError
 from jsplat.labels.votes import certainty
-from jsplat.precision import in_32_bits
-from jsplat.raster import over_views, rasterize
-from jsplat.scene import Gaussians
+from jsplat.raster.camera import Camera
+from jsplat.raster.rasterizer import over_views, rasterize
+from jsplat.raster.scene import Gaussians
+from jsplat.runtime.precision import in_32_bits
+from jsplat.runtime.view_blocks import Devices, beside, count_of, deal, joined, real
 
 _LEAST = 1e-3  # channels below this do not divide
 _SURE = 1e-6

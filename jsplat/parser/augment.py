@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt8
 
-from jsplat.labelset import IGNORE
+from jsplat.labelsets.labelset import IGNORE
 
 
 @dataclasses.dataclass(frozen=True)

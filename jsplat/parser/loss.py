@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Integer
 
-from jsplat.labelset import IGNORE
+from jsplat.labelsets.labelset import IGNORE
 
 HARD = 0.35667494
 """-ln 0.7: the loss above which a pixel counts as hard in the reference recipe."""

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from jsplat.errors import InputError
-from jsplat.labelset import LabelSet
+from jsplat.labelsets.labelset import LabelSet
 from jsplat.parser.bisenet import Architecture, BiSeNet
 
 Variables = dict[str, jax.Array]

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from jsplat.blocks import Devices, beside, places
 from jsplat.errors import InputError
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.model import Parser, Variables, with_variables
 from jsplat.parser.resize import logits_to_pixels, network_size, normalise, to_network
-from jsplat.precision import in_32_bits
+from jsplat.runtime.precision import in_32_bits
+from jsplat.runtime.view_blocks import Devices, beside, places
 
 
 @functools.partial(jax.jit, static_argnames=("architecture", "flip"))

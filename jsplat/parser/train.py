@@ -12,20 +12,20 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, UInt8
 
-from jsplat.auxiliary import AuxiliarySet, squared
-from jsplat.devices import batch_mesh, copied, everywhere, split
 from jsplat.errors import InputError
-from jsplat.labelset import IGNORE, LabelSet
+from jsplat.files.resume import Unfinished
+from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.parser.augment import AugmentConfig, augment
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.loss import HARD, ohem, pixel_loss
 from jsplat.parser.model import Parser, Variables, is_kernel, is_statistic, new_parser, variables, with_variables
 from jsplat.parser.predict import predict_labels
 from jsplat.parser.resize import logits_to_pixels, normalise
-from jsplat.precision import in_32_bits
-from jsplat.progress import Progress
-from jsplat.pytree import pytree
-from jsplat.unfinished import Unfinished
+from jsplat.raster.pytree import pytree
+from jsplat.runtime.devices import batch_mesh, copied, everywhere, split
+from jsplat.runtime.precision import in_32_bits
+from jsplat.runtime.progress import Progress
+from jsplat.training_sets.auxiliary import AuxiliarySet, squared
 
 
 @dataclasses.dataclass(frozen=True)

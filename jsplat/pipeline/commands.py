@@ -6,15 +6,15 @@ from typing import Literal
 
 import numpy as np
 
-from jsplat.capture import write_png
+from jsplat.captures.capture import write_png
+from jsplat.captures.importers import read_import, read_source, used_files, write_import
+from jsplat.captures.index import Listed, list_captures
 from jsplat.config import to_json
-from jsplat.datasets import read_training_set
 from jsplat.errors import InputError
-from jsplat.folder import write_json
-from jsplat.labelset import LabelSet
-from jsplat.labeltables import label_set
-from jsplat.listing import Listed, list_captures
-from jsplat.ownership import ABOUT
+from jsplat.files.atomic import write_json
+from jsplat.files.ownership import ABOUT
+from jsplat.labelsets.labelset import LabelSet
+from jsplat.labelsets.tables import label_set
 from jsplat.parser import weights
 from jsplat.pipeline import stages
 from jsplat.pipeline.config import RunConfig
@@ -34,8 +34,8 @@ from jsplat.pipeline.fingerprints import (
 from jsplat.pipeline.out import claim_file, claim_whole
 from jsplat.pipeline.run import open_parser, parser_folder
 from jsplat.pipeline.scoring import bin_lines, set_scores
-from jsplat.pipeline.stage import cleared, fingerprint, finished, load_arrays, refused, stage
-from jsplat.readers import read_import, read_source, used_files, write_import
+from jsplat.pipeline.work_folder import cleared, fingerprint, finished, load_arrays, refused, stage
+from jsplat.training_sets.reading import read_training_set
 
 
 def labelset_in(parsed: Path) -> LabelSet:

@@ -2,14 +2,14 @@
 
 import dataclasses
 
-from jsplat.datasets import DatasetConfig
+from jsplat.captures.importers import ImportConfig
 from jsplat.edit import EditConfig, QueueConfig, SimulationConfig
-from jsplat.findings import Goals
-from jsplat.fit import FitConfig
-from jsplat.heads import HeadsConfig
+from jsplat.fitting import FitConfig
 from jsplat.labels import MaskConfig, PaletteConfig, SharpenConfig, VoteConfig
 from jsplat.parser import ParserConfig
-from jsplat.readers import ImportConfig
+from jsplat.report.findings import Goals
+from jsplat.synthetic import HeadsConfig
+from jsplat.training_sets.reading import DatasetConfig
 from jsplat.views import ViewsConfig
 
 

@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from jsplat.devices import is_first_host
 from jsplat.errors import InputError
-from jsplat.folder import write_json
-from jsplat.ownership import ABOUT, DIGESTS
+from jsplat.files.atomic import write_json
+from jsplat.files.ownership import ABOUT, DIGESTS
+from jsplat.runtime.devices import is_first_host
 
 SETTLED = 2_000_000_000  # nanoseconds: the coarsest clock of a file system; a younger file may change unseen
 ABSENT = "absent"

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jsplat.capture import Capture, capture_folders, identity_of, read_capture, read_json
-from jsplat.checkpoint import load_scenes
-from jsplat.devices import own_share, wait_for_hosts
+from jsplat.captures.capture import Capture, capture_folders, identity_of, read_capture, read_json
+from jsplat.captures.index import Listed
 from jsplat.edit import (
     EditConfig,
     Looks,
@@ -31,16 +30,17 @@ from jsplat.edit import (
     simulate,
 )
 from jsplat.errors import InputError, Stopped
+from jsplat.files.resume import STOP
+from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labels import MaskConfig, SharpenConfig, VoteConfig, pose_prior
 from jsplat.labels.masks import Rule
-from jsplat.labelset import LabelSet
-from jsplat.listing import Listed
+from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline import stages
 from jsplat.pipeline.config import RunConfig
-from jsplat.pipeline.stage import load_arrays, until_seen
-from jsplat.progress import Progress, log
-from jsplat.raster import sh_colors
-from jsplat.unfinished import STOP
+from jsplat.pipeline.work_folder import load_arrays, until_seen
+from jsplat.raster.rasterizer import sh_colors
+from jsplat.runtime.devices import own_share, wait_for_hosts
+from jsplat.runtime.progress import Progress, log
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,20 +8,20 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jsplat.auxiliary import read_auxiliary
-from jsplat.capture import write_capture
-from jsplat.checkpoint import load_scenes
-from jsplat.datasets import Sides, read_training_set, side_convention
+from jsplat.captures.capture import write_capture
 from jsplat.errors import InputError
 from jsplat.exchange import export_masks, fill_folder, import_masks, masks_to_files, write_label_ply, write_ply
-from jsplat.foreign import tell_passed_over
-from jsplat.labelset import LabelSet
+from jsplat.files.foreign import tell_passed_over
+from jsplat.fitting.scenes_on_disk import load_scenes
+from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline import stages
 from jsplat.pipeline.commands import labelset_in
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.out import claim_file, claim_whole
-from jsplat.pipeline.stage import stage
-from jsplat.scene import Attributes, Scene
+from jsplat.pipeline.work_folder import stage
+from jsplat.raster.scene import Attributes, Scene
+from jsplat.training_sets.auxiliary import read_auxiliary
+from jsplat.training_sets.reading import Sides, read_training_set, side_convention
 
 
 def _masks(path: Path, size: int) -> tuple[dict[str, np.ndarray], LabelSet]:

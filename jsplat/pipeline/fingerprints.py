@@ -8,17 +8,17 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsplat.capture import inside, read_json
-from jsplat.checkpoint import shards
+from jsplat.captures.capture import inside, read_json
+from jsplat.captures.index import Listed
 from jsplat.config import to_json
-from jsplat.devices import told_by_first
 from jsplat.errors import InputError, Stopped
-from jsplat.listing import Listed
+from jsplat.files.resume import STOP
+from jsplat.fitting.scenes_on_disk import shards
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.digests import Digests
-from jsplat.pipeline.stage import fingerprint
-from jsplat.progress import Progress
-from jsplat.unfinished import STOP
+from jsplat.pipeline.work_folder import fingerprint
+from jsplat.runtime.devices import told_by_first
+from jsplat.runtime.progress import Progress
 
 LABEL_KEYS = ("labelset", "classes")  # of transforms.json: what its labels mean
 READERS = 16  # files on a network are waited for together

@@ -4,13 +4,13 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from jsplat.devices import is_first_host, wait_for_hosts
 from jsplat.errors import InputError
-from jsplat.folder import as_json, check_free
-from jsplat.ownership import ABOUT, check_ours, check_untouched, restore, write_kept
+from jsplat.files.atomic import as_json, check_free
+from jsplat.files.ownership import ABOUT, check_ours, check_untouched, restore, write_kept
 from jsplat.pipeline.status import STAGES
-from jsplat.provenance import provenance
-from jsplat.report import FILES
+from jsplat.report.page import FILES
+from jsplat.runtime.devices import is_first_host, wait_for_hosts
+from jsplat.runtime.provenance import provenance
 
 
 def claim(out: Path, command: str, *inputs: Path | None) -> None:

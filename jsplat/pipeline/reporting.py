@@ -6,22 +6,22 @@ from pathlib import Path
 
 import numpy as np
 
-from jsplat.compiling import spent
+from jsplat.captures.index import Listed
 from jsplat.config import to_json
 from jsplat.errors import Stopped
-from jsplat.findings import headline
+from jsplat.files.resume import STOP
 from jsplat.labels import METHODS
-from jsplat.listing import Listed
 from jsplat.parser import Parser, load_parser, predict_labels
-from jsplat.pictures import PictureRow, Pictures, Turntable
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.scoring import Counts, picture_rows
-from jsplat.pipeline.stage import load_arrays
 from jsplat.pipeline.studies import study_of
-from jsplat.progress import Progress, log
-from jsplat.provenance import provenance
-from jsplat.report import write_report
-from jsplat.unfinished import STOP
+from jsplat.pipeline.work_folder import load_arrays
+from jsplat.report.findings import headline
+from jsplat.report.gallery import PictureRow, Pictures, Turntable
+from jsplat.report.page import write_report
+from jsplat.runtime.programs import spent
+from jsplat.runtime.progress import Progress, log
+from jsplat.runtime.provenance import provenance
 
 STUDENTS = ("student", "truth_student", "control")
 MASKS = ("vote_plain", "refined", "oracle")  # scored as they lie in the stage "label"

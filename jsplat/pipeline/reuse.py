@@ -4,8 +4,8 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from jsplat.checkpoint import take_scenes
-from jsplat.folder import link_files, write_json
+from jsplat.files.atomic import link_files, write_json
+from jsplat.fitting.scenes_on_disk import take_scenes
 
 FINGERPRINTS = "identities.json"  # in the folder of a stage, before anything else: identity -> fingerprint
 

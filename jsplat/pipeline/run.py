@@ -8,27 +8,27 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jsplat.auxiliary import AuxiliarySet, read_auxiliary
-from jsplat.capture import Capture, write_capture
+from jsplat.captures.capture import Capture, write_capture
+from jsplat.captures.index import Listed, list_captures
 from jsplat.config import to_json
-from jsplat.datasets import read_training_set, spread
-from jsplat.devices import is_first_host, told_by_first, wait_for_hosts
 from jsplat.errors import InputError, Stopped
-from jsplat.folder import write_json
-from jsplat.heads import render_captures
-from jsplat.listing import Listed, list_captures
-from jsplat.lock import NAME, ONE_RUN
-from jsplat.ownership import DIGESTS, check_untouched
+from jsplat.files.atomic import write_json
+from jsplat.files.lock import NAME, ONE_RUN
+from jsplat.files.ownership import DIGESTS, check_untouched
+from jsplat.files.resume import STOP
 from jsplat.parser import Parser, ParserConfig, load_parser, save_parser, train_parser
 from jsplat.pipeline import editing, reporting, stages
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.digests import Digests, digests_in
 from jsplat.pipeline.fingerprints import contents, edits_of, of_everybody, of_fit, of_label, of_parse, of_render, of_set
 from jsplat.pipeline.out import begin, claim, claim_run, claim_whole
-from jsplat.pipeline.stage import alone, cleared, fingerprint, finished, refused, stage, unfinished
-from jsplat.progress import Progress, log, log_name, log_to
-from jsplat.provenance import provenance
-from jsplat.unfinished import STOP
+from jsplat.pipeline.work_folder import alone, cleared, fingerprint, finished, refused, stage, unfinished
+from jsplat.runtime.devices import is_first_host, told_by_first, wait_for_hosts
+from jsplat.runtime.progress import Progress, log, log_name, log_to
+from jsplat.runtime.provenance import provenance
+from jsplat.synthetic import render_captures
+from jsplat.training_sets.auxiliary import AuxiliarySet, read_auxiliary
+from jsplat.training_sets.reading import read_training_set, spread
 
 
 def run(

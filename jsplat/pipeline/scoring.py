@@ -5,13 +5,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jsplat.auxiliary import AuxiliarySet
-from jsplat.capture import Capture
-from jsplat.evaluate import Tally, agreement, score, scores_of, tally
-from jsplat.labelset import LabelSet
-from jsplat.labeltables import relabel, usual_choices
+from jsplat.captures.capture import Capture
+from jsplat.labelsets.labelset import LabelSet
+from jsplat.labelsets.tables import relabel, usual_choices
+from jsplat.metrics.masks import Tally, agreement, score, scores_of, tally
 from jsplat.parser import Parser, predict_labels
-from jsplat.pictures import PictureRow
+from jsplat.report.gallery import PictureRow
+from jsplat.training_sets.auxiliary import AuxiliarySet
 
 SHOWN_YAWS = (0.0, 50.0, -75.0, 100.0)  # one picture row per person and yaw
 

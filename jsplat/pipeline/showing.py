@@ -13,20 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from jsplat.camera import Camera, meeting_point
-from jsplat.capture import Capture, read_capture
-from jsplat.checkpoint import load_scenes
+from jsplat.captures.capture import Capture, read_capture
 from jsplat.edit import EditConfig
 from jsplat.errors import InputError
-from jsplat.folder import new_file
+from jsplat.files.atomic import new_file
+from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labels import to_masks
 from jsplat.pipeline import stages
 from jsplat.pipeline.editing import Run, open_run
 from jsplat.pipeline.out import claim_file
 from jsplat.pipeline.viewer import guarded_server
-from jsplat.progress import Progress
-from jsplat.raster import capacity_for, rotation_matrices
-from jsplat.scene import SH_C0, Scene
+from jsplat.raster.camera import Camera, meeting_point
+from jsplat.raster.rasterizer import capacity_for, rotation_matrices
+from jsplat.raster.scene import SH_C0, Scene
+from jsplat.runtime.progress import Progress
 from jsplat.views import cameras_around, look
 
 ATTRIBUTES = ("RGB", "labels", "confidence")

@@ -13,15 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jsplat.auxiliary import AuxiliarySet, concatenate, from_captures, squared, write_parts
-from jsplat.blocks import Devices, on_first
-from jsplat.capture import Capture
-from jsplat.checkpoint import save_scenes, saved_scenes, scene_in, shards
-from jsplat.devices import is_first_host, own_share, wait_for_hosts, workers
+from jsplat.captures.capture import Capture
+from jsplat.captures.index import Listed, list_captures
 from jsplat.edit import check_votes, voted_labels
 from jsplat.errors import InputError, Stopped, Unusable
-from jsplat.fit import Refused, Waiting, fit_batches, mean_curve
-from jsplat.folder import write_json
+from jsplat.files.atomic import write_json
+from jsplat.files.resume import STOP
+from jsplat.fitting import Refused, Waiting, fit_batches, mean_curve
+from jsplat.fitting.scenes_on_disk import save_scenes, saved_scenes, scene_in, shards
 from jsplat.labels import (
     METHODS,
     VoteConfig,
@@ -36,15 +35,25 @@ from jsplat.labels import (
     to_masks,
     vote,
 )
-from jsplat.labelset import LabelSet
-from jsplat.listing import Listed, list_captures
+from jsplat.labelsets.labelset import LabelSet
 from jsplat.parser import Parser, predict
 from jsplat.pipeline.config import RunConfig
-from jsplat.pipeline.stage import cleared, leaving_out, load_arrays, refuse, refused, save_arrays, settled, unfinished
-from jsplat.progress import Progress, log
-from jsplat.raster import Room
-from jsplat.scene import Gaussians, Scene
-from jsplat.unfinished import STOP
+from jsplat.pipeline.work_folder import (
+    cleared,
+    leaving_out,
+    load_arrays,
+    refuse,
+    refused,
+    save_arrays,
+    settled,
+    unfinished,
+)
+from jsplat.raster.rasterizer import Room
+from jsplat.raster.scene import Gaussians, Scene
+from jsplat.runtime.devices import is_first_host, own_share, wait_for_hosts, workers
+from jsplat.runtime.progress import Progress, log
+from jsplat.runtime.view_blocks import Devices, on_first
+from jsplat.training_sets.auxiliary import AuxiliarySet, concatenate, from_captures, squared, write_parts
 from jsplat.views import novel_cameras, photographs
 
 STUDENT_ROWS = {"student": "refined", "truth_student": "oracle"}  # whose masks come from which per-Gaussian rows

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from jsplat.errors import InputError
-from jsplat.progress import read_log
+from jsplat.runtime.progress import read_log
 
 STAGES = ("parse", "fit", "label", "render", "student", "truth_student", "control", "simulation")
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from jsplat.capture import read_capture, read_json, read_labels
+from jsplat.captures.capture import read_capture, read_json, read_labels
 from jsplat.edit import EditConfig
 from jsplat.errors import InputError
-from jsplat.folder import as_json
-from jsplat.ownership import ABOUT, check_untouched, write_kept
+from jsplat.files.atomic import as_json
+from jsplat.files.ownership import ABOUT, check_untouched, write_kept
 from jsplat.parser import load_parser, predict_labels
 from jsplat.pipeline import stages
 from jsplat.pipeline.editing import Run, open_run
 from jsplat.pipeline.out import begin, claim
-from jsplat.pipeline.stage import load_arrays
+from jsplat.pipeline.work_folder import load_arrays
 from jsplat.study import Photograph, StudyConfig, page, plan, read_answers, read_key, results
 
 RESULT = "study.json"

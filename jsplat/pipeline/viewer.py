@@ -1,4 +1,4 @@
-"""viser's server behind `jsplat.guard`: this machine only, and nothing without the secret in the address.
+"""viser's server behind `jsplat.runtime.guard`: this machine only, and nothing without the secret in the address.
 
 By itself viser (1.1) answers everybody who reaches its port, and any page that is open in the same browser may connect
 to its socket, read the scene and ask for a public address of it. It has no setting for that, but hands the function
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jsplat.errors import InputError
-from jsplat.guard import HEADERS, Refused, admitted, new_token
+from jsplat.runtime.guard import HEADERS, Refused, admitted, new_token
 
 _POLICY = "frame-ancestors 'none'; base-uri 'none'"
 Look = Callable[[Any, Any], Any]  # (connection, request) -> a response, or None: the socket may open

@@ -5,7 +5,7 @@ import math
 import re
 from pathlib import Path
 
-from jsplat.capture import read_json
+from jsplat.captures.capture import read_json
 from jsplat.errors import InputError
 
 MOST_BYTES = 4_000_000

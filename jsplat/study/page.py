@@ -7,7 +7,7 @@ import json
 import cv2
 import numpy as np
 
-from jsplat.labelset import LabelSet
+from jsplat.labelsets.labelset import LabelSet
 from jsplat.study.plan import Plan
 from jsplat.study.script import SCRIPT, STYLE
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jsplat.errors import InputError
-from jsplat.labelset import IGNORE, LabelSet
+from jsplat.labelsets.labelset import IGNORE, LabelSet
 
 SIDE_YAW = 60.0  # degrees; from here on a view counts as one from the side, as in the scores
 _DIFFERENT = 0.5  # share of the foreground that a spoilt mask of an attention check must change

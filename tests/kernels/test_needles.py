@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsplat.camera import Camera
-from jsplat.raster import Projection, project, rasterize
-from jsplat.scene import Gaussians
+from jsplat.raster.camera import Camera
+from jsplat.raster.rasterizer import Projection, project, rasterize
+from jsplat.raster.scene import Gaussians
 from tests.close import assert_close
 
 COUNT, EDGE, FOCAL = 8, 32, 100.0

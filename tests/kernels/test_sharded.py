@@ -18,11 +18,11 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jsplat.camera import Camera
 from jsplat.kernels.blend import blend
 from jsplat.kernels.blend.cases import headlike
-from jsplat.raster import rasterize
-from jsplat.scene import Gaussians
+from jsplat.raster.camera import Camera
+from jsplat.raster.rasterizer import rasterize
+from jsplat.raster.scene import Gaussians
 
 DEVICES, IDENTITIES, VIEWS = 4, 4, 2
 EDGE, COUNT, CHANNELS, CAPACITY = 32, 60, 3, 1000

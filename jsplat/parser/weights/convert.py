@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsplat.errors import InputError
-from jsplat.folder import new_file, write_json
-from jsplat.labelset import CELEBAMASK_HQ, LabelSet
+from jsplat.files.atomic import new_file, write_json
+from jsplat.labelsets.labelset import CELEBAMASK_HQ, LabelSet
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.checkpoint import describe, read_description, save_parser
 from jsplat.parser.model import Parser, new_parser

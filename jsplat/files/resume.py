@@ -1,0 +1,229 @@
+"""Long loops that a kill cannot undo: checkpoints through orbax at an interval of time, and a clean end on request."""
+
+import concurrent.futures
+import json
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from jsplat.errors import InputError, Stopped
+from jsplat.files.atomic import new_folder, write_json
+from jsplat.runtime.devices import everywhere, from_first, is_first_host
+from jsplat.runtime.progress import log
+
+T = TypeVar("T")
+
+_writers: dict[Path, concurrent.futures.Future] = {}  # of each folder, also of a loop that ended before its writer
+_pool = concurrent.futures.ThreadPoolExecutor(1)
+STOP = threading.Event()  # set when the process was asked to end (SIGTERM): loops save and raise `Stopped`
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    """Orbax for this process alone: it waits for no other and writes all of its arrays itself."""
+    here = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process {here}"
+    )
+    own = ocp.type_handlers.ArrayHandler(primary_host=here, replica_id=None, use_replica_parallel=False)
+    kinds = ocp.type_handlers.create_type_handler_registry(
+        (np.ndarray, ocp.type_handlers.NumpyHandler()), (jax.Array, own)
+    )
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=kinds, multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def _writable(array: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+    """The array as orbax writes it from any process."""
+    value = np.asarray(array)
+    if jax.process_count() == 1:
+        return value
+    # Of several processes orbax lets only the first write numpy arrays, and none write an array of its own device. It
+    # takes this process's copy of an array that all processes hold, and asks nobody whether they do.
+    devices = {device.process_index: device for device in reversed(jax.devices())}
+    devices[jax.process_index()] = jax.local_devices()[0]
+    copy = jax.device_put(value, devices[jax.process_index()])
+    held = everywhere(Mesh(np.asarray([*devices.values()]), ("process",)))
+    return jax.make_array_from_single_device_arrays(value.shape, held, [copy])
+
+
+def save_arrays(path: Path, arrays: Mapping[str, jax.Array | np.ndarray]) -> None:
+    """Writes named arrays into a new folder and waits until they are there.
+
+    Of several processes any may call it, alone.
+
+    Args:
+        arrays: whole in this process.
+    """
+    with _checkpointer() as checkpointer:
+        checkpointer.save(path.absolute(), args=ocp.args.PyTreeSave({n: _writable(x) for n, x in arrays.items()}))
+
+
+def load_arrays(path: Path, like: Mapping[str, jax.ShapeDtypeStruct] | None = None) -> dict[str, jax.Array]:
+    """Reads what `save_arrays` wrote, here or on another machine; any process may call it, alone.
+
+    Args:
+        like: the names, shapes and types that must be there; None takes what there is.
+
+    Raises:
+        InputError: something else lies there.
+    """
+    try:
+        with _checkpointer() as checkpointer:
+            stored = checkpointer.metadata(path.absolute()).item_metadata
+            stored = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in (stored or {}).items()}
+            found = {name: tuple(value.shape) for name, value in stored.items()}
+            wanted = found if like is None else {name: value.shape for name, value in like.items()}
+            if not found:
+                raise InputError(str(path), wanted="arrays written by orbax", got="none")
+            if found != wanted:
+                name = next(n for n in sorted(found.keys() | wanted.keys()) if found.get(n) != wanted.get(n))
+                raise InputError(f"{path}: {name}", wanted=f"shape {wanted.get(name)}", got=found.get(name))
+            # Asked for as numpy arrays: those of JAX would come back pinned to devices that this process may not have,
+            # and every jitted function would be compiled a second time for them.
+            item = {name: np.empty(value.shape, value.dtype) for name, value in (like or stored).items()}
+            kinds = {name: ocp.RestoreArgs(restore_type=np.ndarray, dtype=value.dtype) for name, value in item.items()}
+            restored = checkpointer.restore(path.absolute(), args=ocp.args.PyTreeRestore(item, restore_args=kinds))
+            return {name: jnp.array(np.array(value)) for name, value in restored.items()}
+    except InputError:
+        raise
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise InputError(str(path), wanted="arrays written by orbax", got=error) from error
+
+
+class Unfinished:
+    """The checkpoints of one loop, `folder/<step>`, written while it goes on; at most one is kept.
+
+    Args:
+        folder: belongs to this loop; None keeps nothing.
+        fingerprint: tells loops apart: data, settings, seed.
+        every: seconds between checkpoints.
+        shared: all processes run this loop together, step by step, and hold the whole state each. Then they save at the
+            same step, which the first writes; it also reads, and tells the others what it read, so that a folder that
+            another host sees late or not at all makes no difference. Every method is called by all of them. Otherwise
+            the loop is this process's own, and waits for no other.
+    """
+
+    def __init__(self, folder: Path | None, fingerprint: str, every: float, *, shared: bool = False):
+        self.folder, self.fingerprint, self.every, self.shared = folder, fingerprint, every, shared
+        self.saved = time.monotonic()
+
+    def load(self, like: T) -> tuple[int, T, dict] | None:
+        """The steps done, the state (shaped as `like`) and the curves; None when there is nothing to go on from.
+
+        A checkpoint that cannot be read is named on stderr and left out: the loop then starts anew.
+
+        Raises:
+            InputError: the checkpoint of another loop lies there, or a shared loop is not the same in all processes.
+        """
+        if not self.shared:
+            return self._load(like)
+        found, about = None, dict[str, Any](fingerprint=self.fingerprint)
+        if is_first_host():
+            try:
+                found = self._load(like)
+                about["found"] = found and [found[0], found[2]]
+            except InputError as error:
+                about["refused"] = [error.what, error.wanted, str(error.got)]
+        told = json.loads(from_first(json.dumps(about).encode()))
+        # Compared by all with all, so that none goes on alone.
+        if not _all(told["fingerprint"] == self.fingerprint):
+            wanted = "the same data, settings and seed in every process"
+            raise InputError(f"process {jax.process_index()}", wanted=wanted, got="others")
+        if "refused" in told:
+            what, wanted, got = told["refused"]
+            raise InputError(what, wanted=wanted, got=got)
+        if told["found"] is None:
+            return None
+        step, curves = told["found"]
+        leaves, structure = jax.tree.flatten(found[1] if found else like)
+        data = from_first(b"".join(np.asarray(x).tobytes() for x in leaves))
+        ends = np.cumsum([x.nbytes for x in leaves])
+        values = [np.frombuffer(data[end - x.nbytes : end], x.dtype).reshape(x.shape) for x, end in zip(leaves, ends)]
+        return step, jax.tree.unflatten(structure, [jnp.array(value) for value in values]), curves
+
+    def keep(self, step: int, state: object, curves: dict, *, last: bool = False) -> None:
+        """Saves when it is time to, at the `last` step and on a request to stop; then removes the one before.
+
+        Returns as soon as the state is copied, but at the last step, on a request to stop and in a shared loop.
+
+        Args:
+            state: any tree of arrays.
+            curves: JSON-ready.
+
+        Raises:
+            Stopped: after saving, when the process (of a shared loop: any process) was asked to end and this was not
+                the last step.
+        """
+        stop, due = STOP.is_set() and not last, last or time.monotonic() - self.saved > self.every
+        if self.shared:
+            stop, due = not _all(not stop), not _all(not due)
+        if self.folder is not None and (stop or due):
+            held = jax.tree.map(np.array, jax.device_get(state))  # copies: the loop gives its buffers away
+            self._wait()
+            if is_first_host() or not self.shared:
+                curves = json.loads(json.dumps(curves))  # a copy
+                _writers[self.folder] = _pool.submit(self._write, self.folder, step, held, curves)
+            if last or stop or self.shared:
+                self._wait()
+            if self.shared:
+                _all(True)  # None goes on, or ends, before the checkpoint is there.
+            self.saved = time.monotonic()
+        if stop:
+            raise Stopped(f"stopped at step {step}")
+
+    def _wait(self) -> None:
+        """Until the checkpoint in work is there; raises what its writer raised."""
+        if self.folder is not None and (writer := _writers.pop(self.folder, None)) is not None:
+            writer.result()
+
+    def _load(self, like: T) -> tuple[int, T, dict] | None:
+        self._wait()
+        leaves, structure = jax.tree.flatten(like)
+        shapes = {f"{i:05d}": jax.ShapeDtypeStruct(x.shape, x.dtype) for i, x in enumerate(leaves)}
+        for path in reversed(self._own()):
+            try:
+                about = json.loads((path / "run.json").read_text())
+                arrays = load_arrays(path / "state", shapes) if about["fingerprint"] == self.fingerprint else {}
+                known = about["fingerprint"], about["step"], about["curves"]
+            except (InputError, OSError, ValueError, KeyError, TypeError) as error:
+                print(f"{path}: cannot be read ({error}); it is left out", file=sys.stderr, flush=True)
+                continue
+            if known[0] != self.fingerprint:
+                wanted = "a checkpoint of this run (data, settings, seed)"
+                raise InputError(f"{self.folder}", wanted=wanted, got="one of another")
+            return known[1], jax.tree.unflatten(structure, [arrays[n] for n in sorted(arrays)]), known[2]
+        return None
+
+    def _write(self, folder: Path, step: int, state: object, curves: dict) -> None:
+        older, begin = self._own(), time.monotonic()
+        if (folder / f"{step:08d}") in older:
+            shutil.rmtree(folder / f"{step:08d}")  # one that could not be read
+        with new_folder(folder / f"{step:08d}") as path:
+            save_arrays(path / "state", {f"{i:05d}": leaf for i, leaf in enumerate(jax.tree.leaves(state))})
+            write_json(path / "run.json", {"fingerprint": self.fingerprint, "step": step, "curves": curves})
+        for path in older:
+            if path.name != f"{step:08d}":
+                shutil.rmtree(path)
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        log("checkpoint", step=step, bytes=size, seconds=round(time.monotonic() - begin, 3))
+
+    def _own(self) -> list[Path]:
+        """The checkpoints, readable or not; whatever else somebody keeps in the folder is none."""
+        paths = [] if self.folder is None else sorted(self.folder.glob("[0-9]" * 8))
+        return [p for p in paths if p.is_dir() and {x.name for x in p.iterdir()} <= {"run.json", "state"}]
+
+
+def _all(value: bool) -> bool:
+    """Whether it is true in every process; returns when all have come here."""
+    return bool(multihost_utils.process_allgather(np.bool_(value)).all())

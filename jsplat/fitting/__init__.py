@@ -1,0 +1,8 @@
+"""Captures in, scenes out: 3D Gaussians fitted to any number of identities."""
+
+from jsplat.fitting.batches import Waiting
+from jsplat.fitting.config import FitConfig
+from jsplat.fitting.start import starting_scene
+from jsplat.fitting.train import FitResult, Refused, fit, fit_batches, mean_curve
+
+__all__ = ["FitConfig", "FitResult", "Refused", "Waiting", "fit", "fit_batches", "mean_curve", "starting_scene"]

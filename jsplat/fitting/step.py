@@ -1,0 +1,223 @@
+"""One step of the fit, and many of them in one compiled call, sharded over devices by identity."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from jsplat.fitting.config import FitConfig
+from jsplat.fitting.loss import label_loss, photo_loss
+from jsplat.fitting.mcmc import exploration, relocate
+from jsplat.fitting.photos import Photos, bucket, padded_size
+from jsplat.raster.camera import Camera
+from jsplat.raster.pytree import pytree, replace
+from jsplat.raster.rasterizer import HITS_PER_GAUSSIAN, rasterize, render_scene, sh_colors
+from jsplat.raster.scene import Attributes, Gaussians, Scene
+from jsplat.runtime.precision import in_32_bits
+
+
+@pytree
+class FitState:
+    """What a step changes; leading axis: identities.
+
+    Attributes:
+        step: steps done; an identity stands still from the first view that exceeds the capacity.
+        needed: the most tile hits any view needed so far.
+        failed: a step would have left something that is not finite; the identity stands still before it.
+    """
+
+    scene: Scene
+    moments: optax.OptState
+    step: Int[Array, " b"]
+    needed: Int[Array, " b"]
+    loss: Float[Array, " b"]
+    failed: Bool[Array, " b"]
+
+
+def optimizer(config: FitConfig) -> optax.GradientTransformation:
+    """Adam with a rate for each attribute; one decay and one count for all, so that a step is few GPU kernels."""
+    rates = {
+        "means": config.lr_means,
+        "quats": config.lr_quats,
+        "log_scales": config.lr_scales,
+        "logit_opacities": config.lr_opacities,
+        "sh": config.lr_sh,
+        "label_logits": config.lr_labels,
+    }
+
+    def at_rates(updates, _):
+        return jax.tree_util.tree_map_with_path(lambda path, x: -rates[path[-1].name] * x, updates)
+
+    decay = optax.exponential_decay(1.0, config.steps, config.lr_final)
+    return optax.chain(optax.scale_by_adam(eps=1e-15), optax.scale_by_schedule(decay), optax.stateless(at_rates))
+
+
+def _update(config: FitConfig) -> Callable[[Scene, optax.OptState], tuple[Scene, optax.OptState]]:
+    """Adam's step on one identity; optax's own type forgets that a scene comes back."""
+    return optimizer(config).update  # type: ignore[return-value]
+
+
+def _predict(scene: Scene, camera: Camera, background, config: FitConfig, capacity: int):
+    if config.label_weight > 0:
+        return render_scene(scene, camera, background=background, capacity=capacity, labels_shape=config.labels_shape)
+    rgb = sh_colors(scene.attributes.sh, scene.gaussians.means, camera)
+    render = rasterize(scene.gaussians, rgb, camera, background=background, capacity=capacity)
+    return render, render.channels, None
+
+
+def _losses(scene: Scene, photo, valid, labels, camera, background, config: FitConfig, capacity: int):
+    """Loss per identity and the render; all inputs with the identities in front."""
+    render, rgb, classes = _predict(scene, camera, background, config, capacity)
+    # Where the photograph says nothing the render is right, and learns nothing.
+    photo = jnp.where(valid[..., None], photo, jax.lax.stop_gradient(rgb))
+    loss = photo_loss(rgb, photo, config.ssim_weight)
+    if classes is not None:
+        loss += config.label_weight * label_loss(classes, labels)
+    gaussians = scene.gaussians
+    loss += config.opacity_weight * jax.nn.sigmoid(gaussians.logit_opacities).mean(-1)
+    return loss, render
+
+
+def _one_step(state: FitState, photos: Photos, until: Array, config: FitConfig, capacity: int) -> FitState:
+    keys = jax.vmap(lambda seed, step: jax.random.split(jax.random.fold_in(jax.random.key(seed), step), 2))(
+        photos.seed, state.step
+    )
+    drawn = jax.vmap(lambda key, count: jax.random.randint(key, (), 0, count))(keys[:, 0], photos.train_count)
+    rows = jnp.arange(photos.seed.shape[0])
+    view = photos.train[rows, drawn]
+    photo = photos.images[rows, view].astype(jnp.float32) / 255
+    camera, background = photos.cameras[rows, view], photos.background[rows, view]
+
+    def total(scene: Scene):
+        labels, valid = photos.labels[rows, view], photos.valid[rows, view]
+        loss, render = _losses(scene, photo, valid, labels, camera, background, config, capacity)
+        scales = jnp.exp(scene.gaussians.log_scales).mean((-2, -1)) / photos.radius
+        return (loss + config.scale_weight * scales).sum(), (loss, render.needed)
+
+    (_, (loss, needed)), grads = jax.value_and_grad(total, has_aux=True)(state.scene)
+    updates, moments = jax.vmap(_update(config))(grads, state.moments)
+    rate = optax.exponential_decay(config.lr_means, config.steps, config.lr_final)(state.step)
+    moved = updates.gaussians.means * photos.radius[:, None, None]
+    wander = jnp.where(state.step < config.relocate_until * config.steps, config.noise * rate, 0.0)
+    moved += wander[:, None, None] * jax.vmap(exploration)(state.scene.gaussians, keys[:, 1])
+    updates = replace(updates, gaussians=replace(updates.gaussians, means=moved))
+    scene = jax.tree.map(jnp.add, state.scene, updates)
+    stepped = FitState(scene, moments, state.step + 1, jnp.maximum(state.needed, needed), loss, state.failed)
+    active = (needed <= capacity) & (state.step < until) & ~state.failed
+    sound = _finite((scene, loss))
+    frozen = replace(state, needed=stepped.needed, failed=state.failed | (active & ~sound))
+    return _select(active & sound, stepped, frozen)
+
+
+def _finite(tree) -> Bool[Array, " b"]:
+    """Which identities have no NaN and no infinity."""
+    found = [jnp.isfinite(x).reshape(x.shape[0], -1).all(1) for x in jax.tree.leaves(tree)]
+    return functools.reduce(jnp.logical_and, found)
+
+
+def _select(chosen, yes, no):
+    """Per identity, one tree or the other."""
+    return jax.tree.map(lambda a, b: jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b), yes, no)
+
+
+@functools.partial(jax.jit, static_argnames="config", donate_argnums=0)
+def _relocate(state: FitState, photos: Photos, *, config: FitConfig) -> FitState:
+    keys = jax.vmap(lambda seed, step: jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), 7))(
+        photos.seed, state.step
+    )
+    scene, changed = jax.vmap(relocate, in_axes=(0, 0, None))(state.scene, keys, config.dead_opacity)
+
+    def forget(moment):
+        if moment.ndim < 2:
+            return moment
+        return jnp.where(changed.reshape(*changed.shape, *[1] * (moment.ndim - 2)), 0.0, moment)
+
+    return replace(state, scene=scene, moments=jax.tree.map(forget, state.moments))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "capacity"), donate_argnums=0)
+def steps(state: FitState, photos: Photos, until: Array, *, config: FitConfig, capacity: int) -> FitState:
+    """At most `steps_per_call` steps towards `until`, on the device where the state lies."""
+
+    def body(state, _):
+        return _one_step(state, photos, until, config, capacity), None
+
+    return jax.lax.scan(body, state, length=config.steps_per_call)[0]
+
+
+def advance(state: FitState, photos: Photos, until: int, *, config: FitConfig, capacity: int) -> FitState:
+    """`steps` of every device's own identities.
+
+    Each device runs the program that a single one would run. Partitioned by XLA it would be another program, which
+    rounds differently, and all devices would wait for the slowest.
+    """
+    run = functools.partial(steps, until=np.int32(until), config=config, capacity=capacity)
+    return _on_each_device(run, state, photos)
+
+
+def relocate_all(state: FitState, photos: Photos, *, config: FitConfig) -> FitState:
+    """Moves the dead Gaussians of every identity onto living ones."""
+    return _on_each_device(functools.partial(_relocate, config=config), state, photos)
+
+
+def _on_each_device(run: Callable[[FitState, Photos], FitState], state: FitState, photos: Photos) -> FitState:
+    """Calls `run` with what each device holds of arrays that are sharded by identity, all at the same time."""
+    sharding = state.step.sharding
+    devices = sharding.mesh.devices.flat  # type: ignore[attr-defined]
+
+    def own(device):
+        return jax.tree.map(lambda x: next(s.data for s in x.addressable_shards if s.device == device), (state, photos))
+
+    def whole(*parts):
+        shape = (sum(len(p) for p in parts), *parts[0].shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+
+    shares = [own(device) for device in devices]  # all of them first: the calls give the state away
+    return jax.tree.map(whole, *[run(*share) for share in shares])
+
+
+def first_state(scene: Scene, config: FitConfig) -> FitState:
+    """The state before the first step; leading axis: identities."""
+    rows = scene.gaussians.means.shape[0]
+    step, needed = jnp.zeros(rows, jnp.int32), jnp.zeros(rows, jnp.int32)  # two buffers: `steps` takes each away
+    moments = jax.vmap(optimizer(config).init)(scene)  # type: ignore[arg-type]
+    return FitState(scene, moments, step, needed, jnp.zeros(rows), jnp.zeros(rows, bool))
+
+
+@in_32_bits
+def bytes_each(shape: tuple[int, int, int], classes: int, config: FitConfig) -> int:
+    """What one identity needs on a device: arguments and temporaries of the compiled steps.
+
+    Args:
+        shape: views, height and width of its pictures.
+    """
+
+    def blank():
+        views, (height, width), n = bucket(shape[0]), padded_size(*shape[1:]), config.gaussians
+        per_pixel, per_view = (1, views, height, width), (1, views)
+        cameras = Camera(jnp.zeros((*per_view, 4, 4)), jnp.zeros((*per_view, 3, 3)), width, height)
+        photos = Photos(
+            images=jnp.zeros((*per_pixel, 3), jnp.uint8),
+            labels=jnp.zeros(per_pixel, jnp.uint8),
+            valid=jnp.zeros(per_pixel, bool),
+            cameras=cameras,
+            background=jnp.zeros((*per_view, 3)),
+            train=jnp.zeros(per_view, jnp.int32),
+            train_count=jnp.zeros(1, jnp.int32),
+            radius=jnp.zeros(1),
+            seed=jnp.zeros(1, jnp.int32),
+        )
+        means = jnp.zeros((1, n, 3))
+        gaussians = Gaussians(means, jnp.zeros((1, n, 4)), means, jnp.zeros((1, n)))
+        attributes = Attributes(jnp.zeros((1, n, (config.sh_degree + 1) ** 2, 3)), jnp.zeros((1, n, classes)))
+        return first_state(Scene(gaussians, attributes), config), photos
+
+    capacity = HITS_PER_GAUSSIAN * config.gaussians
+    lowered = steps.lower(*jax.eval_shape(blank), jnp.int32(0), config=config, capacity=capacity)
+    plan = lowered.compile().memory_analysis()
+    assert plan is not None  # every device that says how much memory it has also plans with it
+    return plan.argument_size_in_bytes + plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes

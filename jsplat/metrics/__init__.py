@@ -1,0 +1,1 @@
+"""How good label maps and pictures are, and how sure that is."""

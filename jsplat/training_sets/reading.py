@@ -1,0 +1,249 @@
+"""Training sets of labelled faces, whatever public set, auxiliary set or captures a folder holds."""
+
+import concurrent.futures
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from jsplat.captures.capture import capture_folders, read_capture, read_image, resize_labels
+from jsplat.captures.label_png import decode
+from jsplat.errors import InputError
+from jsplat.files.foreign import check_missing, tell_missing, tell_passed_over
+from jsplat.labelsets.labelset import IGNORE, LabelSet
+from jsplat.labelsets.tables import LABEL_SETS, label_set, relabel, swapped, usual_choices
+from jsplat.training_sets.auxiliary import AuxiliarySet, from_captures, read_auxiliary
+from jsplat.training_sets.celebamask import COMPOSITIONS, list_celebamask
+from jsplat.training_sets.sides import Sides, SidesConfig, doubled, opinions, side_convention, vote
+from jsplat.training_sets.split_folders import SPLITS, Listing, Sample, kind_of, list_split_folders
+
+T = TypeVar("T")
+
+__all__ = [
+    "COMPOSITIONS",
+    "DatasetConfig",
+    "Listing",
+    "Sample",
+    "Sides",
+    "SidesConfig",
+    "doubled",
+    "list_dataset",
+    "opinions",
+    "read_sample",
+    "read_training_set",
+    "side_convention",
+    "spread",
+    "vote",
+    "with_labelset",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+    """How a public training set is read; captures and auxiliary sets are read whole.
+
+    Attributes:
+        kind: "auto" (by what lies in the folder) or a name in `LABEL_SETS` that is a set on disk.
+        split: "train", "val", "test" or "all"; a set without splits, or the folder of one split, is always read whole.
+        limit: at most so many pictures, spread evenly over the set; 0 for all.
+        composition: which masks of CelebAMask-HQ cover which: "zllrunning", "official" or "farl".
+        labels: "own", or a name in `LABEL_SETS` whose classes the set is given, so that it can be mixed with others;
+            what has no place there goes as `jsplat.labelsets.tables.usual_choices` says.
+        sides: "named" (as `jsplat.labelsets.tables` names them) or "swapped" (the files say it the other way round).
+        checked: pictures whose sides are compared with the names before training starts; 0 for none.
+        gigabytes: what the set may take in memory.
+        missing: largest share of the listed pictures whose photograph or label map may be missing, 0 to 1; they are
+            left out, counted and named.
+    """
+
+    kind: str = "auto"
+    split: str = "train"
+    limit: int = 0
+    composition: str = "zllrunning"
+    labels: str = "own"
+    sides: str = "named"
+    checked: int = 200
+    gigabytes: float = 8.0
+    missing: float = 0.0
+
+    def __post_init__(self):
+        kinds = ("auto", *(k for k in LABEL_SETS if not k.startswith("celebamask-hq-")))
+        choices = {"kind": kinds, "split": SPLITS, "labels": ("own", *LABEL_SETS), "sides": ("named", "swapped")}
+        for field, allowed in choices.items():
+            if getattr(self, field) not in allowed:
+                wanted = f"one of {', '.join(allowed)}"
+                raise InputError(f"dataset.{field}", wanted=wanted, got=repr(getattr(self, field)))
+        if self.limit < 0 or self.checked < 0 or self.gigabytes <= 0:
+            got = (self.limit, self.checked, self.gigabytes)
+            raise InputError("dataset.limit, checked, gigabytes", wanted=">= 0, >= 0, > 0", got=got)
+        if not 0 <= self.missing <= 1:
+            raise InputError("dataset.missing", wanted="a share from 0 to 1", got=self.missing)
+
+
+def list_dataset(path: Path, config: DatasetConfig = DatasetConfig()) -> Listing:
+    """The samples of a public set, none of them read yet; what is missing or passed over is said on stderr.
+
+    Raises:
+        InputError: the folder has no layout that is known, or names what is wrong with it.
+    """
+    kind = kind_of(path) if config.kind == "auto" else config.kind
+    if kind is None:
+        wanted = "CelebAMask-HQ, LaPa, HELEN*, iBugMask or FaceSynthetics as its authors lay it out"
+        raise InputError(str(path), wanted=wanted, got="another layout")
+    if kind == "celebamask-hq":
+        listing = list_celebamask(path, config.split, config.composition)
+    else:
+        listing = list_split_folders(path, kind, config.split)
+    check_missing(listing.missing, len(listing.samples), config.missing, "dataset.missing")
+    if not listing.samples:
+        raise InputError(str(path), wanted="labelled pictures", got=f"none, {len(listing.missing)} are missing")
+    tell_missing(path.name, listing.missing, len(listing.samples))
+    tell_passed_over(path.name, listing.passed_over)
+    listing = dataclasses.replace(listing, samples=tuple(spread(listing.samples, config.limit)))
+    return _swapped(listing) if config.sides == "swapped" else listing
+
+
+def spread(items: Sequence[T], most: int) -> Sequence[T]:
+    """At most so many of them, spread evenly; 0 for all."""
+    return [items[i * len(items) // most] for i in range(most)] if 0 < most < len(items) else items
+
+
+def _swapped(listing: Listing) -> Listing:
+    """Left and right exchanged: in what ids mean, or in which id a part gets where parts come by name."""
+    if not listing.samples[0].parts[0][0]:
+        return dataclasses.replace(listing, labelset=swapped(listing.labelset))
+    other = dict(zip(listing.labelset.names, listing.labelset.mirror))
+    parts = [tuple((other[name], path) for name, path in s.parts) for s in listing.samples]
+    samples = tuple(dataclasses.replace(s, parts=p) for s, p in zip(listing.samples, parts))
+    return dataclasses.replace(listing, samples=samples)
+
+
+def _part(path: Path, where: str) -> UInt8[np.ndarray, "h w"]:
+    """A mask of one part, not 0 where any channel is not: parts are stored as grey, RGB or indexed pictures."""
+    image = read_image(path, where)
+    return image[..., 0] | image[..., 1] | image[..., 2]
+
+
+def _label_map(sample: Sample, labelset: LabelSet, where: str) -> UInt8[np.ndarray, "h w"]:
+    if sample.parts[0][0] == "":
+        path = sample.parts[0][1]
+        labels = decode(path.read_bytes(), f"{where}, {path.name}").ids
+        labelset.check(labels, f"{where}, {path.name}")
+        return labels
+    labels = np.zeros((0, 0), np.uint8)
+    for name, path in sample.parts:
+        mask = _part(path, f"{where}, {path.name}")
+        if not labels.size:
+            labels = np.zeros_like(mask)
+        if mask.shape != labels.shape:
+            wanted = f"{labels.shape[1]}x{labels.shape[0]} pixels, as the other parts"
+            raise InputError(f"{where}, {path.name}", wanted=wanted, got=f"{mask.shape[1]}x{mask.shape[0]}")
+        labels[mask > 0] = labelset.id(name)
+    return labels
+
+
+def read_sample(
+    sample: Sample, listing: Listing, size: int | None = None
+) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
+    """Photograph and label map of one sample.
+
+    Args:
+        sample: one of `listing.samples`.
+        listing: of its set.
+        size: pixels per side: the longer side gets so many, the rest is black and IGNORE. None keeps the label map's
+            size (CelebAMask-HQ's photographs are twice as large as its masks).
+
+    Raises:
+        InputError: naming set, sample and file.
+    """
+    where = f"{listing.kind}: {sample.name}"
+    image = read_image(sample.image, f"{where}, {sample.image.name}")
+    labels = _label_map(sample, listing.labelset, where)
+    h, w = labels.shape
+    times = image.shape[0] // h if listing.kind == "celebamask-hq" else 1
+    if times < 1 or image.shape[:2] != (h * times, w * times):
+        got = f"{image.shape[1]}x{image.shape[0]} for a {w}x{h} label map"
+        raise InputError(f"{where}, {sample.image.name}", wanted="picture and label map of one size", got=got)
+    scale = 1.0 if size is None else size / max(h, w)
+    out = (max(round(w * scale), 1), max(round(h * scale), 1))
+    smaller = out[0] < image.shape[1]
+    image = cv2.resize(image, out, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    labels = resize_labels(labels, out)
+    if size is None:
+        return image, labels
+    top, left = (size - out[1]) // 2, (size - out[0]) // 2
+    frame = np.zeros((size, size, 3), np.uint8)
+    ids = np.full((size, size), IGNORE, np.uint8)
+    frame[top : top + out[1], left : left + out[0]] = image
+    ids[top : top + out[1], left : left + out[0]] = labels
+    return frame, ids
+
+
+def _check_sides(labels: np.ndarray, listing: Listing, config: DatasetConfig) -> None:
+    chosen = np.unique(np.linspace(0, len(labels) - 1, min(config.checked, len(labels))).astype(int))
+    seen = side_convention([labels[i] for i in chosen], listing.labelset) if config.checked else None
+    if seen is not None and seen.convention in ("viewer", "mixed"):
+        n = sum(v != 0 for v in seen.votes)
+        opposed = sum(v < 0 for v in seen.votes)
+        wanted = "left and right as the person has them (dataset.sides=swapped turns all, dataset.checked=0 goes on)"
+        raise InputError(f"{listing.kind}: sides", wanted=wanted, got=f"the opposite on {opposed} of {n} pictures")
+
+
+def _load(listing: Listing, size: int | None, config: DatasetConfig) -> AuxiliarySet:
+    n, first = len(listing.samples), read_sample(listing.samples[0], listing, size)
+    need = n * 4 * first[1].size / 1e9
+    if need > config.gigabytes:
+        wanted = f"at most {config.gigabytes} GB (a smaller size, dataset.limit, or dataset.gigabytes)"
+        raise InputError(f"{listing.kind}: {n} pictures", wanted=wanted, got=f"{need:.1f} GB")
+    images, labels = np.empty((n, *first[0].shape), np.uint8), np.empty((n, *first[1].shape), np.uint8)
+
+    def fill(i: int) -> None:
+        image, ids = read_sample(listing.samples[i], listing, size)
+        if ids.shape != labels.shape[1:]:
+            where = f"{listing.kind}: {listing.samples[i].name}"
+            wanted = f"{first[1].shape[1]}x{first[1].shape[0]} pixels as the first, or a size for all"
+            raise InputError(where, wanted=wanted, got=f"{ids.shape[1]}x{ids.shape[0]}")
+        images[i], labels[i] = image, ids
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        list(pool.map(fill, range(n)))
+    _check_sides(labels, listing, config)
+    return AuxiliarySet(
+        images=images,
+        labels=labels,
+        weights=np.ones(n, np.float32),
+        identity=tuple(s.name for s in listing.samples),
+        yaw=np.asarray([s.yaw for s in listing.samples], np.float32),
+        pitch=np.asarray([s.pitch for s in listing.samples], np.float32),
+        source=("photo",) * n,
+        labelset=listing.labelset,
+    )
+
+
+def read_training_set(path: Path, size: int | None = None, config: DatasetConfig = DatasetConfig()) -> AuxiliarySet:
+    """Reads a public set, an auxiliary set, a capture, or a folder of captures: whatever `path` holds.
+
+    Public sets say nothing of who is shown, so every picture is its own identity; yaw and pitch are NaN where unknown.
+
+    Args:
+        size: pixels of the longer side for captures, per side (padded) for public sets; None keeps the files'.
+    """
+    if (path / "samples.jsonl").is_file():
+        return read_auxiliary(path)
+    captures = (path / "transforms.json").is_file() or any(path.glob("*/transforms.json"))
+    if config.kind == "auto" and (captures or kind_of(path) is None):
+        return from_captures([read_capture(p, size) for p in capture_folders(path)])
+    if size is not None and size < 1:
+        raise InputError("read_training_set: size", wanted="at least 1 pixel", got=size)
+    data = _load(list_dataset(path, config), size, config)
+    return data if config.labels == "own" else with_labelset(data, label_set(config.labels))
+
+
+def with_labelset(data: AuxiliarySet, target: LabelSet) -> AuxiliarySet:
+    """The same pictures in another label set, by name and side, the rest as `usual_choices` says."""
+    labels = relabel(data.labels, data.labelset, target, usual_choices(data.labelset, target))
+    return dataclasses.replace(data, labels=labels, labelset=target)
