@@ -19,7 +19,8 @@ from jsplat.fitting.loss import label_loss, photo_loss
 from jsplat.labels.lift import lift
 from jsplat.labelsets.labelset import CELEBAMASK_HQ
 from jsplat.raster.camera import Camera
-from jsplat.raster.rasterizer import capacity_for, render_scene
+from jsplat.raster.capacity import capacity_for
+from jsplat.raster.rasterizer import render_scene
 from jsplat.raster.scene import SH_C0
 
 RATE = 1e-3

@@ -10,7 +10,7 @@ import numpy as np
 from jsplat.captures.capture import Capture
 from jsplat.fitting import FitConfig, fit
 from jsplat.kernels.blend.cases import Splats
-from jsplat.raster.rasterizer import project
+from jsplat.raster.projection import project
 from jsplat.raster.scene import Attributes, Gaussians, Scene
 from jsplat.synthetic import HeadsConfig, render_captures
 

@@ -2,7 +2,8 @@
 
 from jsplat.errors import InputError
 from jsplat.raster.camera import Camera
-from jsplat.raster.rasterizer import capacity_for, rasterize, render_scene
+from jsplat.raster.capacity import capacity_for
+from jsplat.raster.rasterizer import rasterize, render_scene
 from jsplat.raster.scene import Attributes, Gaussians, Render, Scene
 from jsplat.runtime.provenance import VERSION
 

@@ -12,9 +12,10 @@ from jaxtyping import Array, Bool, Float, UInt8
 from jsplat.captures.capture import Capture
 from jsplat.errors import InputError
 from jsplat.raster.camera import Camera, meeting_point, orbit
-from jsplat.raster.rasterizer import over_views, rasterize, sh_colors
+from jsplat.raster.rasterizer import rasterize
 from jsplat.raster.scene import Render, Scene
-from jsplat.runtime.view_blocks import Devices, by_view
+from jsplat.raster.spherical_harmonics import sh_colors
+from jsplat.runtime.view_blocks import Devices, by_view, over_views
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from jsplat.kernels.blend.cases import headlike
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 from jsplat.kernels.tiling import bin_tiles, tile_grid
 from jsplat.raster.camera import Camera
-from jsplat.raster.rasterizer import project
+from jsplat.raster.projection import project
 from jsplat.raster.scene import Gaussians
 
 TILES = ((16, 16), (16, 8), (8, 16), (8, 8), (8, 4))

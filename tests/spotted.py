@@ -17,7 +17,7 @@ from jsplat.fitting.scenes_on_disk import save_scenes
 from jsplat.labels import MaskConfig, SharpenConfig, VoteConfig, pose_prior, to_masks
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline.work_folder import save_arrays
-from jsplat.raster.rasterizer import project
+from jsplat.raster.projection import project
 from jsplat.raster.scene import Attributes, Scene, rgb_to_sh
 from tests import ball
 

@@ -71,7 +71,7 @@ def test_the_torch_projection_is_ours():
     import jax.numpy as jnp
 
     from jsplat.raster.camera import Camera, orbit
-    from jsplat.raster.rasterizer import project
+    from jsplat.raster.projection import project
     from jsplat.raster.scene import Gaussians
 
     random = np.random.default_rng(0)

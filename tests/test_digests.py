@@ -12,12 +12,12 @@ import pytest
 from jsplat.captures.capture import write_capture, write_png
 from jsplat.captures.index import list_captures
 from jsplat.errors import InputError, Stopped
-from jsplat.files.resume import STOP
 from jsplat.fitting import FitConfig
 from jsplat.pipeline import RunConfig, digests
 from jsplat.pipeline.digests import DIGESTS, Digests, digests_in
 from jsplat.pipeline.fingerprints import contents, of_fit, of_label, of_parse, of_render
 from jsplat.pipeline.work_folder import fingerprint
+from jsplat.runtime.stop import STOP
 from tests import ball
 
 

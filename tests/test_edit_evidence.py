@@ -10,7 +10,7 @@ from jsplat.edit.evidence import _won
 from jsplat.errors import InputError
 from jsplat.kernels import constants
 from jsplat.labels import paint
-from jsplat.raster.rasterizer import capacity_for
+from jsplat.raster.capacity import capacity_for
 from tests import spotted
 from tests.close import assert_close
 from tests.spotted import BACK, FRONT, SPOT

@@ -8,7 +8,10 @@ import pytest
 
 from jsplat.errors import InputError
 from jsplat.labelsets.labelset import IGNORE, LabelSet
-from jsplat.metrics.masks import BINS, EvaluateConfig, Tally, agreement, pose_bins, psnr, score, scores_of, ssim, tally
+from jsplat.metrics.agreement import agreement
+from jsplat.metrics.config import EvaluateConfig
+from jsplat.metrics.masks import BINS, Tally, pose_bins, score, scores_of, tally
+from jsplat.metrics.pictures import psnr, ssim
 from jsplat.raster.camera import Camera, orbit
 
 LABELS = LabelSet(

@@ -20,9 +20,11 @@ from jsplat.fitting import train as training
 from jsplat.fitting.loss import label_loss, photo_loss, ssim
 from jsplat.fitting.mcmc import MOST_COPIES, relocate, split_opacity
 from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE
+from jsplat.raster.capacity import SharedCapacity
 from jsplat.raster.pytree import replace
-from jsplat.raster.rasterizer import Room, render_scene, sh_colors
+from jsplat.raster.rasterizer import render_scene
 from jsplat.raster.scene import Attributes, Scene, rgb_to_sh
+from jsplat.raster.spherical_harmonics import sh_colors
 from tests import ball
 from tests.close import assert_close
 
@@ -267,7 +269,7 @@ def test_a_fit_lowers_the_loss_and_raises_psnr():
     after = mean_loss(jax.tree.map(lambda x: x[0], result.scene))
     assert float(after) < 0.7 * float(mean_loss(start()))
     batch = jax.tree.map(lambda x: np.asarray(x)[None], (start(), photos.photos_of(ada(), SHORT, 1)))
-    before, _ = scoring.score(*batch, [ada()], SHORT, Room())
+    before, _ = scoring.score(*batch, [ada()], SHORT, SharedCapacity())
     assert result.psnr[0] > before[0] + 2, (result.psnr, before)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jsplat.raster.camera import Camera, orbit
-from jsplat.raster.rasterizer import rasterize, rotation_matrices
+from jsplat.raster.projection import rotation_matrices
+from jsplat.raster.rasterizer import rasterize
 from jsplat.raster.scene import Gaussians
 from jsplat.raster.spherical_harmonics import sh_colors
 from tests.close import assert_close

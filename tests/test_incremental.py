@@ -14,13 +14,13 @@ import pytest
 from jsplat.captures.index import Listed
 from jsplat.errors import InputError, Stopped, Unusable
 from jsplat.files.ownership import seal
-from jsplat.files.resume import STOP
 from jsplat.fitting import FitResult, Refused
 from jsplat.fitting.scenes_on_disk import load_scenes, save_scenes, saved_scenes, take_scenes
 from jsplat.pipeline import RunConfig, stages
 from jsplat.pipeline.fingerprints import of_everybody
 from jsplat.pipeline.work_folder import finished, load_arrays, refused, stage, unfinished
 from jsplat.raster.scene import Attributes, Gaussians, Scene
+from jsplat.runtime.stop import STOP
 
 
 def listed(names) -> list[Listed]:

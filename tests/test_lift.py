@@ -11,7 +11,7 @@ import pytest
 from jsplat.errors import InputError
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.labels import SharpenConfig, VoteConfig, facing, lift, paint, sharpen, vote
-from jsplat.raster.rasterizer import project
+from jsplat.raster.projection import project
 from tests import ball
 from tests.close import assert_close
 

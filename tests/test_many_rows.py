@@ -14,7 +14,7 @@ import pytest
 from jsplat.fitting.mcmc import split_opacity
 from jsplat.fitting.start import _quats_to, _seen_from
 from jsplat.labels import VoteConfig, confidence, facing, vote
-from jsplat.raster.rasterizer import project
+from jsplat.raster.projection import project
 from jsplat.raster.scene import Gaussians
 from jsplat.raster.spherical_harmonics import sh_colors
 from jsplat.runtime.programs import YNNPACK, fuses_wrongly

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from jsplat.files.resume import load_arrays, save_arrays
+from jsplat.files.arrays import load_arrays, save_arrays
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.parser import History, Parser, ParserConfig, new_parser, train_parser
 from jsplat.parser import train as training

@@ -20,9 +20,9 @@ from jsplat.cli import group
 from jsplat.config import load
 from jsplat.errors import InputError, Stopped, Unusable
 from jsplat.files.ownership import DIGESTS, RECORDS
-from jsplat.files.resume import STOP
 from jsplat.fitting import FitConfig
-from jsplat.metrics.masks import agreement, score
+from jsplat.metrics.agreement import agreement
+from jsplat.metrics.masks import score
 from jsplat.pipeline import RunConfig, reporting, write_people
 from jsplat.pipeline.run import _taught, open_parser
 from jsplat.pipeline.work_folder import (
@@ -35,6 +35,7 @@ from jsplat.pipeline.work_folder import (
     stage,
     unfinished,
 )
+from jsplat.runtime.stop import STOP
 from jsplat.synthetic import HeadsConfig
 from jsplat.training_sets.auxiliary import concatenate, from_captures, read_auxiliary, write_auxiliary, write_parts
 from jsplat.training_sets.reading import DatasetConfig

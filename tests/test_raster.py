@@ -11,19 +11,11 @@ from scipy.special import gammaln, lpmv
 
 from jsplat.errors import InputError
 from jsplat.raster.camera import Camera, orbit
-from jsplat.raster.rasterizer import (
-    LOW_PASS,
-    NEAR,
-    Room,
-    capacity_for,
-    default_capacity,
-    project,
-    rasterize,
-    render_scene,
-    rotation_matrices,
-    sh_colors,
-)
+from jsplat.raster.capacity import SharedCapacity, capacity_for, default_capacity
+from jsplat.raster.projection import LOW_PASS, NEAR, project, rotation_matrices
+from jsplat.raster.rasterizer import rasterize, render_scene
 from jsplat.raster.scene import Attributes, Gaussians, Render, Scene, rgb_to_sh
+from jsplat.raster.spherical_harmonics import sh_colors
 from tests import ball
 from tests.close import IMAGE, IMAGE_WHY, assert_close, assert_finite_differences
 
@@ -343,7 +335,7 @@ def test_one_room_serves_heads_that_need_less_and_grows_for_more():
     cameras = ball.cameras([0.0, 90.0], size=256)
     needed = [capacity_for(head, cameras) for head in (few, many)]
     assert needed[0] < needed[1]
-    room = Room()
+    room = SharedCapacity()
     first = room.for_views(few, cameras)
     second = room.for_views(many, cameras)
     assert first >= needed[0]
@@ -369,7 +361,7 @@ def test_few_large_gaussians_need_no_capacity(count, size):
 
 
 def test_a_default_that_is_too_small_grows_where_numbers_are_at_hand(monkeypatch):
-    monkeypatch.setattr("jsplat.raster.rasterizer.default_capacity", lambda *_: 100)
+    monkeypatch.setattr("jsplat.raster.capacity.default_capacity", lambda *_: 100)
     jax.tree.map(np.testing.assert_array_equal, rasterize(gaussians(), features(), VIEWS), three_views())
     gradient = jax.grad(lambda x: (rasterize(gaussians(), x, VIEWS).channels ** 2).sum())(features())
     assert gradient.any()

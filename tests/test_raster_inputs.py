@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from jsplat.errors import InputError
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.raster.camera import Camera, orbit
-from jsplat.raster.rasterizer import FRUSTUM_MARGIN, LOW_PASS, rasterize, rotation_matrices
+from jsplat.raster.projection import FRUSTUM_MARGIN, LOW_PASS, rotation_matrices
+from jsplat.raster.rasterizer import rasterize
 from jsplat.raster.scene import Gaussians
 from tests.close import assert_close
 

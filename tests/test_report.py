@@ -16,8 +16,9 @@ from jsplat.captures.index import Listed, list_captures
 from jsplat.errors import InputError, Stopped
 from jsplat.labelsets.labelset import CELEBAMASK_HQ as LABELS
 from jsplat.labelsets.labelset import IGNORE, IGNORE_COLOR
+from jsplat.metrics.agreement import agreement
 from jsplat.metrics.masks import BINS as EVALUATED_BINS
-from jsplat.metrics.masks import agreement, score
+from jsplat.metrics.masks import score
 from jsplat.parser import Architecture, new_parser
 from jsplat.pipeline import reporting
 from jsplat.pipeline.work_folder import save_arrays

@@ -8,7 +8,7 @@ tile at a time); the benchmark uses the faster, see `bench/README.md`.
 import typing
 
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
-from jsplat.raster.rasterizer import FRUSTUM_MARGIN, LOW_PASS, NEAR
+from jsplat.raster.projection import FRUSTUM_MARGIN, LOW_PASS, NEAR
 
 try:
     import torch

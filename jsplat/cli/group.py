@@ -65,9 +65,9 @@ def prepare() -> None:
     """
     import jax
 
-    from jsplat.files.resume import STOP
     from jsplat.runtime.devices import cores
     from jsplat.runtime.programs import settle, watch
+    from jsplat.runtime.stop import STOP
 
     settle()
     watch()

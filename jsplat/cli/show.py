@@ -105,8 +105,8 @@ def view(run: Path, captures: Path | None, identity: str | None, port: int) -> N
     jsplat view out/run --captures heads/train --identity id03
     """
     prepare()
-    from jsplat.files.resume import STOP
     from jsplat.pipeline import showing
+    from jsplat.runtime.stop import STOP
 
     server, address = showing.view(run, captures=captures, identity=identity, port=port)
     click.echo(f"view: {address}  (this machine only; Ctrl+C ends it)")

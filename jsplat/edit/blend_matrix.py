@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from jsplat.raster.camera import Camera
-from jsplat.raster.rasterizer import Projection, project
+from jsplat.raster.projection import Projection, project
 from jsplat.raster.scene import Gaussians
 
 # The image's definition in `jsplat.kernels.constants`, which only the rasterizer may import; a test compares them.

@@ -22,6 +22,7 @@ from jaxtyping import Float, UInt8
 from jsplat.errors import InputError
 from jsplat.labelsets.labelset import IGNORE
 from jsplat.raster.camera import Camera
+from jsplat.raster.reprojection import Points, nearest_views, optical_axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +66,6 @@ class Looks:
     trust: Float[np.ndarray, " v"]
 
 
-def _axes(cameras: Camera) -> np.ndarray:
-    return np.asarray(cameras.camera_from_world, np.float64)[:, 2, :3]
-
-
 def expected_gains(looks: Looks, config: QueueConfig = QueueConfig()) -> Float[np.ndarray, " v"]:
     """The sum above for every view of one head; without the factor for neighbours."""
     k = looks.first.shape[-1]
@@ -98,23 +95,11 @@ def _carried(
     looks: Looks, view: int, rows: np.ndarray, columns: np.ndarray, config: QueueConfig
 ) -> tuple[np.ndarray, np.ndarray]:
     """The neighbours' first labels at these pixels, rows that sum to 1, and the trust behind them (0: nobody sees)."""
-    poses = np.asarray(looks.cameras.camera_from_world, np.float64)
-    lenses = np.asarray(looks.cameras.intrinsics, np.float64)
-    near = _axes(looks.cameras) @ _axes(looks.cameras)[view]
-    near[view] = -np.inf
-    height, width = looks.depth.shape[1:]
-    z = looks.depth[view, rows, columns].astype(np.float64)
-    rays = np.linalg.solve(lenses[view], np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))])) * z
+    points = Points(looks.cameras, looks.depth, view, rows, columns)
     total, weight = np.zeros((len(rows), looks.first.shape[-1])), np.zeros(len(rows))
-    for j in np.argsort(-near, kind="stable")[: min(config.neighbors, len(near) - 1)]:
-        moved = poses[j] @ np.linalg.inv(poses[view])
-        x = moved[:3, :3] @ rays + moved[:3, 3:]
-        front = (x[2] > 0) & (z > 0)
-        u, v, _ = np.floor(lenses[j] @ (x / np.where(front, x[2], 1))).astype(np.int64)
-        seen = np.flatnonzero(front & (u >= 0) & (u < width) & (v >= 0) & (v < height))
-        same = np.abs(looks.depth[j, v[seen], u[seen]] - x[2, seen]) <= config.depth_tolerance * x[2, seen]
-        seen = seen[same]
-        total[seen] += looks.trust[j] * looks.first[j, v[seen], u[seen]]
+    for j in nearest_views(looks.cameras, config.neighbors)[view]:
+        seen, v, u = points.seen_in(j, config.depth_tolerance)
+        total[seen] += looks.trust[j] * looks.first[j, v, u]
         weight[seen] += looks.trust[j]
     return total / np.maximum(total.sum(-1, keepdims=True), 1e-12), weight
 
@@ -132,7 +117,7 @@ def rank(
         edited: views that are done, by identity (also of others); their neighbours are worth less.
     """
     left = {name: np.asarray(g, np.float64).copy() for name, g in gains.items()}
-    axes = {name: _axes(batch) for name, batch in cameras.items()}
+    axes = {name: optical_axes(batch) for name, batch in cameras.items()}
 
     def done(name: str, view: int) -> None:
         angle = np.degrees(np.arccos(np.clip(axes[name] @ axes[name][view], -1, 1)))

@@ -26,8 +26,9 @@ import numpy as np
 
 from jsplat.edit.session import Outdated, Session
 from jsplat.errors import InputError
-from jsplat.files.resume import STOP
+from jsplat.raster.reprojection import nearest_views
 from jsplat.runtime.guard import HEADERS, Refused, admitted, new_token
+from jsplat.runtime.stop import STOP
 
 FILES = {
     "": ("index.html", "text/html"),
@@ -218,16 +219,8 @@ def _about(session: Session) -> dict:
         if seen is not None:
             about |= {"yaw": np.round(seen.yaw, 1).tolist(), "pitch": np.round(seen.pitch, 1).tolist()}
             about |= {"height": seen.labels.shape[1], "width": seen.labels.shape[2], "gain": seen.gains.tolist()}
-            about["near"] = _nearest(seen)
+            about["near"] = nearest_views(seen.cameras, 4).tolist()
         heads.append(about)
     queue = [[numbers[name], view, gain] for name, view, gain in session.queue()]
     labelset = session.labelset.to_json()
     return {"labelset": labelset, "heads": heads, "queue": queue, "changed": session.config.changed}
-
-
-def _nearest(seen) -> list[list[int]]:
-    """Each view's four neighbours, the nearest optical axis first."""
-    axes = np.asarray(seen.cameras.camera_from_world, np.float64)[:, 2, :3]
-    near = axes @ axes.T
-    np.fill_diagonal(near, -np.inf)
-    return np.argsort(-near, 1, kind="stable")[:, : min(4, len(axes) - 1)].tolist()

@@ -12,10 +12,11 @@ from jsplat.edit.evidence import edit
 from jsplat.edit.head import UNTOUCHED, Head
 from jsplat.edit.queue import Looks, QueueConfig, expected_gains, rank
 from jsplat.errors import InputError, Stopped
-from jsplat.files.resume import STOP
 from jsplat.labelsets.labelset import IGNORE, LabelSet
+from jsplat.metrics.classes import class_counts, confusion, iou_per_class, mean_known
 from jsplat.metrics.masks import Tally, pose_bins, scores_of, tally
 from jsplat.runtime.progress import Progress
+from jsplat.runtime.stop import STOP
 
 SIDES = ("side_before", "side_after", "side_after_others")
 
@@ -59,12 +60,8 @@ class Subject:
 
 def _miou(mask: np.ndarray, truth: np.ndarray, k: int) -> float:
     """Mean IoU of one mask over the classes that it or the truth holds; ignored pixels count nowhere."""
-    counted = truth != IGNORE
-    pairs = truth[counted].astype(np.int64) * 256 + mask[counted]
-    matrix = np.bincount(pairs, minlength=256 * k).reshape(-1, 256)
-    hit = np.diagonal(matrix)[:k]
-    union = matrix[:k].sum(1) + matrix[:, :k].sum(0) - hit
-    return float(np.mean(hit[union > 0] / union[union > 0]))
+    known = mean_known(iou_per_class(class_counts(confusion(mask, truth, k))))
+    return np.nan if known is None else known
 
 
 def simulate(

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jsplat.raster.projection import rotation_matrices
 from jsplat.raster.pytree import replace
-from jsplat.raster.rasterizer import rotation_matrices
 from jsplat.raster.scene import Gaussians, Scene
 
 MOST_COPIES = 16

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from jsplat.errors import InputError, Unusable
+from jsplat.files.arrays import load_arrays, save_arrays
 from jsplat.files.atomic import link_files, new_folder, write_json
-from jsplat.files.resume import load_arrays, save_arrays
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.raster.scene import Attributes, Gaussians, Scene
 

@@ -11,12 +11,14 @@ from jsplat.fitting.config import FitConfig
 from jsplat.fitting.loss import ssim_map
 from jsplat.fitting.photos import Photos, held_out
 from jsplat.raster.camera import Camera
-from jsplat.raster.rasterizer import Room, rasterize, sh_colors
+from jsplat.raster.capacity import SharedCapacity
+from jsplat.raster.rasterizer import rasterize
 from jsplat.raster.scene import Scene
+from jsplat.raster.spherical_harmonics import sh_colors
 
 
 def score(
-    scene: Scene, photos: Photos, captures: list[Capture], config: FitConfig, room: Room
+    scene: Scene, photos: Photos, captures: list[Capture], config: FitConfig, room: SharedCapacity
 ) -> tuple[np.ndarray, np.ndarray]:
     """PSNR and SSIM per identity, mean over the held-out views (over all where none is held out).
 

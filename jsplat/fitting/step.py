@@ -14,9 +14,11 @@ from jsplat.fitting.loss import label_loss, photo_loss
 from jsplat.fitting.mcmc import exploration, relocate
 from jsplat.fitting.photos import Photos, bucket, padded_size
 from jsplat.raster.camera import Camera
+from jsplat.raster.capacity import HITS_PER_GAUSSIAN
 from jsplat.raster.pytree import pytree, replace
-from jsplat.raster.rasterizer import HITS_PER_GAUSSIAN, rasterize, render_scene, sh_colors
+from jsplat.raster.rasterizer import rasterize, render_scene
 from jsplat.raster.scene import Attributes, Gaussians, Scene
+from jsplat.raster.spherical_harmonics import sh_colors
 from jsplat.runtime.precision import in_32_bits
 
 

@@ -24,7 +24,7 @@ from jsplat.fitting.score import score
 from jsplat.fitting.start import starting_scene
 from jsplat.fitting.step import advance, bytes_each, first_state, relocate_all
 from jsplat.labelsets.labelset import LabelSet
-from jsplat.raster.rasterizer import Room, rounded_capacity
+from jsplat.raster.capacity import SharedCapacity, rounded_capacity
 from jsplat.raster.scene import Scene
 from jsplat.runtime.devices import identity_mesh, split
 from jsplat.runtime.precision import in_32_bits
@@ -82,7 +82,7 @@ class _Task:
     resume: Path | None
     starts: dict[str, Scene]
     progress: Progress
-    room: Room
+    room: SharedCapacity
 
 
 def fit(
@@ -178,7 +178,7 @@ def fit_batches(
         each = config.at_once or math.ceil(max(map(len, queue)) / mesh.size)
         plans.append((mesh, each * mesh.size, queue))
     progress = Progress("fit", config.steps * sum(len(queue) for _, _, queue in plans))
-    task = _Task(config, seed, labelset, resume, starts or {}, progress, Room())
+    task = _Task(config, seed, labelset, resume, starts or {}, progress, SharedCapacity())
     for mesh, rows, queue in plans:
         capacity = 0  # what one batch was found to need the next one starts with, and needs no other program
         for read in read_ahead(queue):

@@ -13,11 +13,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jsplat.raster.camera import Camera
-from jsplat.raster.rasterizer import over_views, rasterize, rotation_matrices
+from jsplat.raster.projection import rotation_matrices
+from jsplat.raster.rasterizer import rasterize
 from jsplat.raster.scene import Gaussians, Render
 from jsplat.raster.spherical_harmonics import unit
 from jsplat.runtime.precision import in_32_bits
-from jsplat.runtime.view_blocks import Devices, by_view
+from jsplat.runtime.view_blocks import Devices, by_view, over_views
 
 
 @in_32_bits

@@ -20,10 +20,10 @@ from jaxtyping import Array, Float
 from jsplat.errors import InputError
 from jsplat.labels.votes import certainty
 from jsplat.raster.camera import Camera
-from jsplat.raster.rasterizer import over_views, rasterize
+from jsplat.raster.rasterizer import rasterize
 from jsplat.raster.scene import Gaussians
 from jsplat.runtime.precision import in_32_bits
-from jsplat.runtime.view_blocks import Devices, beside, count_of, deal, joined, real
+from jsplat.runtime.view_blocks import Devices, beside, count_of, deal, joined, over_views, real
 
 _LEAST = 1e-3  # channels below this do not divide
 _SURE = 1e-6

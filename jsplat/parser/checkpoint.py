@@ -8,8 +8,8 @@ from typing import Any
 import jax
 
 from jsplat.errors import InputError
+from jsplat.files.arrays import load_arrays, save_arrays
 from jsplat.files.atomic import new_folder, write_json
-from jsplat.files.resume import load_arrays, save_arrays
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.model import Parser, variable_shapes

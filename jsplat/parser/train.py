@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from jsplat.errors import InputError
 from jsplat.files.resume import Unfinished
 from jsplat.labelsets.labelset import IGNORE, LabelSet
+from jsplat.metrics.classes import class_counts, confusion, f1_per_class, iou_per_class
 from jsplat.parser.augment import AugmentConfig, augment
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.loss import HARD, ohem, pixel_loss
@@ -221,13 +222,9 @@ def class_weights(sets: list[AuxiliarySet], power: float) -> Float[np.ndarray, "
 
 def scores(parser: Parser, data: AuxiliarySet) -> tuple[float, float]:
     """Mean IoU and mean F1 over the foreground classes that the truth shows, from one confusion matrix."""
-    k = len(parser.labelset)
-    guess, valid = predict_labels(parser, data.images), data.labels != IGNORE
-    matrix = np.bincount(data.labels[valid].astype(int) * k + guess[valid], minlength=k * k).reshape(k, k)
-    hit, truth, guessed = np.diag(matrix)[1:], matrix.sum(1)[1:], matrix.sum(0)[1:]
-    seen = truth > 0
-    iou, f1 = hit / np.maximum(truth + guessed - hit, 1), 2 * hit / np.maximum(truth + guessed, 1)
-    return float(iou[seen].mean()), float(f1[seen].mean())
+    counts = class_counts(confusion(predict_labels(parser, data.images), data.labels, len(parser.labelset)))[:, 1:]
+    shown = counts[1] > 0
+    return float(iou_per_class(counts)[shown].mean()), float(f1_per_class(counts)[shown].mean())
 
 
 def _check(sets: dict[str, AuxiliarySet | None], labelset: LabelSet) -> None:

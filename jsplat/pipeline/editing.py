@@ -30,7 +30,6 @@ from jsplat.edit import (
     simulate,
 )
 from jsplat.errors import InputError, Stopped
-from jsplat.files.resume import STOP
 from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labels import MaskConfig, SharpenConfig, VoteConfig, pose_prior
 from jsplat.labels.masks import Rule
@@ -38,9 +37,10 @@ from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline import stages
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.work_folder import load_arrays, until_seen
-from jsplat.raster.rasterizer import sh_colors
+from jsplat.raster.spherical_harmonics import sh_colors
 from jsplat.runtime.devices import own_share, wait_for_hosts
 from jsplat.runtime.progress import Progress, log
+from jsplat.runtime.stop import STOP
 
 
 @dataclasses.dataclass(frozen=True)

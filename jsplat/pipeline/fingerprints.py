@@ -12,13 +12,13 @@ from jsplat.captures.capture import inside, read_json
 from jsplat.captures.index import Listed
 from jsplat.config import to_json
 from jsplat.errors import InputError, Stopped
-from jsplat.files.resume import STOP
 from jsplat.fitting.scenes_on_disk import shards
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.digests import Digests
 from jsplat.pipeline.work_folder import fingerprint
 from jsplat.runtime.devices import told_by_first
 from jsplat.runtime.progress import Progress
+from jsplat.runtime.stop import STOP
 
 LABEL_KEYS = ("labelset", "classes")  # of transforms.json: what its labels mean
 READERS = 16  # files on a network are waited for together

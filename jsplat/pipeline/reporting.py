@@ -9,7 +9,6 @@ import numpy as np
 from jsplat.captures.index import Listed
 from jsplat.config import to_json
 from jsplat.errors import Stopped
-from jsplat.files.resume import STOP
 from jsplat.labels import METHODS
 from jsplat.parser import Parser, load_parser, predict_labels
 from jsplat.pipeline.config import RunConfig
@@ -22,6 +21,7 @@ from jsplat.report.page import write_report
 from jsplat.runtime.programs import spent
 from jsplat.runtime.progress import Progress, log
 from jsplat.runtime.provenance import provenance
+from jsplat.runtime.stop import STOP
 
 STUDENTS = ("student", "truth_student", "control")
 MASKS = ("vote_plain", "refined", "oracle")  # scored as they lie in the stage "label"

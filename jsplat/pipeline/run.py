@@ -15,7 +15,6 @@ from jsplat.errors import InputError, Stopped
 from jsplat.files.atomic import write_json
 from jsplat.files.lock import NAME, ONE_RUN
 from jsplat.files.ownership import DIGESTS, check_untouched
-from jsplat.files.resume import STOP
 from jsplat.parser import Parser, ParserConfig, load_parser, save_parser, train_parser
 from jsplat.pipeline import editing, reporting, stages
 from jsplat.pipeline.config import RunConfig
@@ -26,6 +25,7 @@ from jsplat.pipeline.work_folder import alone, cleared, fingerprint, finished, r
 from jsplat.runtime.devices import is_first_host, told_by_first, wait_for_hosts
 from jsplat.runtime.progress import Progress, log, log_name, log_to
 from jsplat.runtime.provenance import provenance
+from jsplat.runtime.stop import STOP
 from jsplat.synthetic import render_captures
 from jsplat.training_sets.auxiliary import AuxiliarySet, read_auxiliary
 from jsplat.training_sets.reading import read_training_set, spread

@@ -8,7 +8,8 @@ import numpy as np
 from jsplat.captures.capture import Capture
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.labelsets.tables import relabel, usual_choices
-from jsplat.metrics.masks import Tally, agreement, score, scores_of, tally
+from jsplat.metrics.agreement import agreement
+from jsplat.metrics.masks import Tally, score, scores_of, tally
 from jsplat.parser import Parser, predict_labels
 from jsplat.report.gallery import PictureRow
 from jsplat.training_sets.auxiliary import AuxiliarySet

@@ -24,7 +24,8 @@ from jsplat.pipeline.editing import Run, open_run
 from jsplat.pipeline.out import claim_file
 from jsplat.pipeline.viewer import guarded_server
 from jsplat.raster.camera import Camera, meeting_point
-from jsplat.raster.rasterizer import capacity_for, rotation_matrices
+from jsplat.raster.capacity import capacity_for
+from jsplat.raster.projection import rotation_matrices
 from jsplat.raster.scene import SH_C0, Scene
 from jsplat.runtime.progress import Progress
 from jsplat.views import cameras_around, look

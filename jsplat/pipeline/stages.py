@@ -18,7 +18,6 @@ from jsplat.captures.index import Listed, list_captures
 from jsplat.edit import check_votes, voted_labels
 from jsplat.errors import InputError, Stopped, Unusable
 from jsplat.files.atomic import write_json
-from jsplat.files.resume import STOP
 from jsplat.fitting import Refused, Waiting, fit_batches, mean_curve
 from jsplat.fitting.scenes_on_disk import save_scenes, saved_scenes, scene_in, shards
 from jsplat.labels import (
@@ -48,10 +47,11 @@ from jsplat.pipeline.work_folder import (
     settled,
     unfinished,
 )
-from jsplat.raster.rasterizer import Room
+from jsplat.raster.capacity import SharedCapacity
 from jsplat.raster.scene import Gaussians, Scene
 from jsplat.runtime.devices import is_first_host, own_share, wait_for_hosts, workers
 from jsplat.runtime.progress import Progress, log
+from jsplat.runtime.stop import STOP
 from jsplat.runtime.view_blocks import Devices, on_first
 from jsplat.training_sets.auxiliary import AuxiliarySet, concatenate, from_captures, squared, write_parts
 from jsplat.views import novel_cameras, photographs
@@ -197,7 +197,7 @@ def label_capture(
     first: Float[np.ndarray, "v h w k"],
     labelset: LabelSet,
     config: RunConfig,
-    room: Room,
+    room: SharedCapacity,
     devices: Devices = (),
 ) -> dict[str, np.ndarray]:
     """Everything the label stage knows about one head; `devices` share its views.
@@ -270,7 +270,7 @@ def label_captures(
     listed: list[Listed], fitted: Path, first: Path, labelset: LabelSet, config: RunConfig, folder: Path
 ) -> None:
     """`label_capture` of all, each into its own file."""
-    scenes, room = saved_scenes(fitted), Room()
+    scenes, room = saved_scenes(fitted), SharedCapacity()
 
     def make(one: Listed, devices: Devices) -> dict[str, np.ndarray]:
         capture = one.read()
@@ -323,7 +323,7 @@ def render_novel(
     rows: dict[str, np.ndarray],
     labelset: LabelSet,
     config: RunConfig,
-    room: Room,
+    room: SharedCapacity,
     devices: Devices = (),
 ) -> Novel:
     """Novel views with the masks that each table of per-Gaussian rows gives them; unsupported views are left out.
@@ -362,7 +362,7 @@ def render_captures(
     Args:
         known: what the label stage knows about an identity.
     """
-    scenes, room = saved_scenes(fitted), Room()
+    scenes, room = saved_scenes(fitted), SharedCapacity()
 
     def make(one: Listed, devices: Devices) -> dict[str, np.ndarray]:
         arrays = known(one.identity)

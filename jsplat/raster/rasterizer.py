@@ -1,120 +1,24 @@
-"""From Gaussians and a camera to a picture: projection, then the blending kernels.
+"""From Gaussians and a camera to a picture: projection, then the blending kernels."""
 
-The only module that imports `jsplat.kernels`.
-"""
-
-import functools
 import math
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from jsplat.errors import InputError
 from jsplat.kernels.blend import BACKENDS, Blended, blend
-from jsplat.kernels.tiling import tile_grid
 from jsplat.raster.camera import Camera
-from jsplat.raster.pytree import pytree
+from jsplat.raster.capacity import default_capacity, rounded_capacity
+from jsplat.raster.projection import project
 from jsplat.raster.scene import Gaussians, Render, Scene
-from jsplat.raster.spherical_harmonics import is_direction, sh_colors, unit
+from jsplat.raster.spherical_harmonics import sh_colors
 from jsplat.runtime.precision import by_own_rules
-from jsplat.runtime.view_blocks import VIEWS, by_view
-
-NEAR = 0.01  # world units; nearer Gaussians are hidden
-LOW_PASS = 0.3  # pixel^2 added to the projected covariance (Kerbl et al. 2023)
-HITS_PER_GAUSSIAN = 8  # default capacity: a splat of a fitted head touches 3 to 4 tiles
-HITS_PER_TILE = 64  # default capacity: a thousand splats of 12 pixels lie 35 deep
-SMALLEST_TILE = (8, 8)  # of any backend
-FARTHEST = 1e30  # world units: what float32 can still multiply by a focal length
-FRUSTUM_MARGIN = 0.15  # of the image size beyond which the projection's Jacobian is held fixed, as gsplat does
 
 Background = Float[Array | np.ndarray, "*v c"] | Float[Array | np.ndarray, "*v h w c"] | list | tuple | float
-
-_einsum = functools.partial(jnp.einsum, precision="highest")  # GPUs would else round the factors to 10 bits
-
-
-@pytree
-class Projection:
-    """Gaussians on an image plane; see `jsplat.kernels.tiling.bin_tiles` for units."""
-
-    means2d: Float[Array, "*b n 2"]
-    conic_roots: Float[Array, "*b n 3"]
-    opacities: Float[Array, "*b n"]
-    depths: Float[Array, "*b n"]
-
-    @property
-    def conics(self) -> Float[Array, "*b n 3"]:
-        """(a, b, c) of the inverse covariances [[a, b], [b, c]]; a needle's lose in float32 what its roots keep."""
-        u, v, w = jnp.moveaxis(self.conic_roots, -1, 0)
-        return jnp.stack([u * u, u * v, v * v + w * w], -1)
-
-
-def rotation_matrices(quats: Float[Array, "*b 4"]) -> Float[Array, "*b 3 3"]:
-    """Rotation matrices of wxyz quaternions of any length; the identity for one that is zero or not finite."""
-    w, x, y, z = jnp.moveaxis(unit(quats, (1.0, 0.0, 0.0, 0.0)), -1, 0)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
-
-
-def project(gaussians: Gaussians, camera: Camera, *, antialiased: bool = False) -> Projection:
-    """EWA splatting (Zwicker et al. 2001) with a low-pass of 0.3 pixel^2.
-
-    A Gaussian is hidden, and sends no gradient anywhere, when it lies nearer than NEAR, is none (not finite, no
-    rotation) or is too large for its numbers (in float32 more than 1e9 pixels).
-
-    Args:
-        gaussians, camera: leading axes broadcast against each other.
-        antialiased: scale opacities by sqrt(det / det with low-pass), so that thin splats do not grow brighter
-            (Mip-Splatting, Yu et al. 2024).
-    """
-    # What a hidden Gaussian holds is replaced before the arithmetic: 0 * NaN would reach the camera's gradient.
-    sound = _sound(gaussians)
-    means, log_scales = (jnp.where(sound[..., None], x, 0.0) for x in (gaussians.means, gaussians.log_scales))
-    rotation, translation = camera.camera_from_world[..., None, :3, :3], camera.camera_from_world[..., None, :3, 3]
-    place = _einsum("...ij,...j->...i", rotation, means) + translation
-    visible = sound & (place[..., 2] > NEAR) & (jnp.abs(place) < FARTHEST).all(-1)
-    x, y, z = jnp.moveaxis(jnp.where(visible[..., None], place, jnp.asarray([0.0, 0.0, 1.0], place.dtype)), -1, 0)
-    intrinsics = camera.intrinsics[..., None, :, :]
-    fx, fy, skew, center = intrinsics[..., 0, 0], intrinsics[..., 1, 1], intrinsics[..., 0, 1], intrinsics[..., :2, 2]
-    offset = jnp.stack([(fx * x + skew * y) / z, fy * y / z], -1)
-
-    size = jnp.asarray([camera.width, camera.height], z.dtype)
-    held = jnp.clip(offset, -FRUSTUM_MARGIN * size - center, (1 + FRUSTUM_MARGIN) * size - center)
-    zero = jnp.zeros_like(z)
-    row_x = jnp.stack([fx / z + zero, skew / z + zero, -held[..., 0] / z], -1)
-    row_y = jnp.stack([zero, fy / z + zero, -held[..., 1] / z], -1)
-    axes = rotation_matrices(gaussians.quats) * jnp.exp(log_scales)[..., None, :]
-    # Rows into the world's frame: two products with a vector each instead of one of matrices.
-    u, v = (_einsum("...i,...ij->...j", _einsum("...ij,...i->...j", rotation, row), axes) for row in (row_x, row_y))
-    visible &= (jnp.maximum(jnp.abs(u), jnp.abs(v)) < jnp.finfo(z.dtype).max ** 0.24).all(-1)  # fourth powers follow
-    u, v = (jnp.where(visible[..., None], stretch, 0.0) for stretch in (u, v))
-    xx, xy, yy = (u * u).sum(-1), (u * v).sum(-1), (v * v).sum(-1)
-    # Lagrange's identity: what is xx yy - xy^2 on paper is a difference of large numbers for a needle.
-    bare = (jnp.cross(u, v) ** 2).sum(-1)
-    determinant = bare + LOW_PASS * (xx + yy + LOW_PASS)
-    xx, yy = xx + LOW_PASS, yy + LOW_PASS
-    root = jnp.sqrt(yy / determinant)
-    conic_roots = jnp.stack([root, -root * (xy / yy), 1 / jnp.sqrt(yy)], -1)
-    opacities = jax.nn.sigmoid(jnp.where(visible, gaussians.logit_opacities, -jnp.inf))
-    if antialiased:
-        opacities = opacities * jnp.sqrt(jnp.maximum(bare / determinant, 1e-12))
-    return Projection(offset + center, conic_roots, opacities, jnp.where(visible, z, jnp.inf))
-
-
-def _sound(gaussians: Gaussians) -> Bool[Array, "*b n"]:
-    """Which of them are Gaussians, of a size that can be squared."""
-    largest = 0.5 * jnp.log(jnp.finfo(gaussians.log_scales.dtype).max)
-    near, flat = (jnp.abs(gaussians.means) < FARTHEST).all(-1), (gaussians.log_scales < largest).all(-1)
-    return near & flat & is_direction(gaussians.quats) & ~jnp.isnan(gaussians.logit_opacities)
 
 
 @by_own_rules
@@ -246,67 +150,6 @@ def _most(needed: Array) -> int:
     """The most tile hits of any view, 0 where that is not known yet; a gradient that is being taken hides nothing."""
     needed = jax.lax.stop_gradient(needed)
     return int(needed.max()) if needed.size and not isinstance(needed, Tracer) else 0
-
-
-def default_capacity(count: int, size: tuple[int, int], views: int = 1) -> int:
-    """Tile hits a view may need if nobody says how many: 8 for each Gaussian, or 64 for each tile.
-
-    No view of 64 Gaussians or fewer needs more. Where there are many views the lists stay below 4 million hits, unless
-    8 for each Gaussian are more.
-    """
-    across, down = tile_grid(size, SMALLEST_TILE)
-    crowded = min(min(count, HITS_PER_TILE) * across * down, 2**22 // max(views, 1))
-    return max(HITS_PER_GAUSSIAN * count, crowded, 1)
-
-
-def capacity_for(gaussians: Gaussians, cameras: Camera) -> int:
-    """The most tile hits that any of these views needs, rounded up so that similar scenes share compiled programs."""
-    return rounded_capacity(_most_needed(gaussians, cameras))
-
-
-def _most_needed(gaussians: Gaussians, cameras: Camera) -> int:
-    return max(int(by_view(_needed, gaussians, cameras).max()), 1)  # also where no view shows anything
-
-
-class Room:
-    """One capacity for the views of many heads, one after the other; another one is another program to compile.
-
-    It grows when a head needs more, with something to spare for the next ones. What is rendered does not depend on it.
-    """
-
-    SPARE = 1.15  # heads differ by about as much
-
-    def __init__(self):
-        self._capacity, self._lock = 0, threading.Lock()
-
-    def for_views(self, gaussians: Gaussians, cameras: Camera) -> int:
-        """Tile hits that suffice for all of these views; see `capacity_for`."""
-        most = _most_needed(gaussians, cameras)
-        with self._lock:
-            if most > self._capacity:
-                self._capacity = rounded_capacity(round(self.SPARE * most))
-            return self._capacity
-
-
-def rounded_capacity(most: int) -> int:
-    """The next of few capacities, each at most a quarter above the one before or 4096 more."""
-    steps = max(math.ceil(math.log(most / 4096, 1.25)), 0)
-    return -(-max(most, round(4096 * 1.25**steps)) // 4096) * 4096
-
-
-@jax.jit
-def _needed(gaussians: Gaussians, cameras: Camera) -> jax.Array:
-    # A capacity of 1 leaves every list empty, so that only the count is paid for.
-    blank = jnp.zeros((*gaussians.logit_opacities.shape, 1))
-    return over_views(lambda camera: rasterize(gaussians, blank, camera, capacity=1).needed, cameras)
-
-
-def over_views(function: Callable[..., Any], views: Any) -> Any:
-    """`function` of each view (leading axis of every array), in one compiled loop.
-
-    On a CPU one view keeps every core busy, and memory stays small; a GPU takes several at once.
-    """
-    return jax.lax.map(function, views, batch_size=None if jax.default_backend() == "cpu" else VIEWS)
 
 
 @by_own_rules

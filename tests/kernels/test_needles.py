@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jsplat.raster.camera import Camera
-from jsplat.raster.rasterizer import Projection, project, rasterize
+from jsplat.raster.projection import Projection, project
+from jsplat.raster.rasterizer import rasterize
 from jsplat.raster.scene import Gaussians
 from tests.close import assert_close
 

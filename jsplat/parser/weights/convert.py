@@ -184,7 +184,7 @@ def read_parser(
     *,
     input_size: int | None = None,
     inside: str | None = None,
-    limits: Limits = Limits(),  # noqa: B008 (frozen)
+    limits: Limits = Limits(),
 ) -> tuple[Parser, Conversion]:
     """A BiSeNet out of a torch checkpoint, safetensors or ONNX.
 

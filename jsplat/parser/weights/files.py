@@ -50,7 +50,7 @@ _SAFETENSORS = {
 }  # fmt: skip
 
 
-def read_weights(path: Path, limits: Limits = Limits()) -> WeightFile:  # noqa: B008 (frozen)
+def read_weights(path: Path, limits: Limits = Limits()) -> WeightFile:
     """What a weight file holds, nothing in it executed and no tensor read yet.
 
     Raises:
