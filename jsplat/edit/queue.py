@@ -97,7 +97,7 @@ def _carried(
     """The neighbours' first labels at these pixels, rows that sum to 1, and the trust behind them (0: nobody sees)."""
     points = Points(looks.cameras, looks.depth, view, rows, columns)
     total, weight = np.zeros((len(rows), looks.first.shape[-1])), np.zeros(len(rows))
-    for j in nearest_views(looks.cameras, config.neighbors)[view]:
+    for j in nearest_views(looks.cameras, config.neighbors)[view].tolist():
         seen, v, u = points.seen_in(j, config.depth_tolerance)
         total[seen] += looks.trust[j] * looks.first[j, v, u]
         weight[seen] += looks.trust[j]

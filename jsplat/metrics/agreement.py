@@ -37,7 +37,7 @@ def agreement(
             "agreement: labels, depth", wanted=f"shape {size} of the cameras", got=(labels.shape, depth.shape)
         )
     compared = same = 0
-    for i, neighbors in enumerate(nearest_views(cameras, config.neighbors)):
+    for i, neighbors in enumerate(nearest_views(cameras, config.neighbors).tolist()):
         rows, columns = np.nonzero((labels[i] > 0) & (labels[i] != IGNORE) & (depth[i] > 0))
         points = Points(cameras, depth, i, rows, columns)
         for j in neighbors:
