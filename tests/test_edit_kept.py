@@ -12,7 +12,9 @@ from jsplat.edit import UNTOUCHED, EditConfig, QueueConfig, edit_all, kept, prep
 from jsplat.errors import InputError
 from jsplat.labels import pose_prior
 from jsplat.labelsets.labelset import LabelSet
-from jsplat.pipeline import RunConfig, commands, editing, exchange, showing, stages
+from jsplat.pipeline import RunConfig, commands, editing, exchange, showing
+from jsplat.pipeline.stages.label import check_edits, labels_of
+from jsplat.pipeline.work_folder import load_arrays, save_arrays
 from tests import spotted
 from tests.spotted import CLASSES, FRONT, SPOT
 
@@ -49,7 +51,7 @@ def drawings(run: Path) -> dict[str, bytes]:
 
 def fresh(run: Path, count: int) -> dict[str, np.ndarray]:
     """What is drawn, voted on by somebody who never saw another geometry than today's."""
-    capture, known = spotted.capture(), stages.load_arrays(run / "label" / "ball.npz")
+    capture, known = spotted.capture(), load_arrays(run / "label" / "ball.npz")
     trust = np.asarray(pose_prior(capture.yaw, capture.pitch, CONFIG.vote))
     head = prepare(spotted.scene(count), capture.cameras, spotted.stages()[0], known, trust, spotted.settings())
     edit_all(head, {FRONT: spotted.spot()})
@@ -63,11 +65,11 @@ def test_after_another_fit_nobody_reads_the_old_vote_until_it_is_made_again(run,
     spotted.write_fit(run, count)
     moved = dict(np.load(run / "label" / "ball.npz"))
     moved["rows_refined"] = moved["rows_refined"] * np.float32(0.999)  # a fit that hardly moved is another one too
-    stages.save_arrays(run / "label" / "ball.npz", **moved)
+    save_arrays(run / "label" / "ball.npz", **moved)
     captures = tmp_path / "captures"
     readers = {
         "voted": lambda: voted_labels(run, "ball", CLASSES),
-        "train": lambda: stages.labels_of(run / "label", "ball", CLASSES),
+        "train": lambda: labels_of(run / "label", "ball", CLASSES),
         "render": lambda: commands.render(captures, run / "fit", run / "label", tmp_path / "set", CONFIG),
         "export-masks": lambda: exchange.write_masks(run / "label", tmp_path / "masks", "indexed", CONFIG),
         "turntable": lambda: showing.turntable(run, tmp_path / "a.mp4", showing.TurntableConfig()),
@@ -94,7 +96,7 @@ def test_a_vote_that_does_not_say_what_it_was_made_on_is_made_again(run):
     """As older programs wrote them."""
     arrays = dict(np.load(run / "edits" / "ball.npz"))
     arrays["layers"] = arrays.pop("stamp")
-    stages.save_arrays(run / "edits" / "ball.npz", **arrays)
+    save_arrays(run / "edits" / "ball.npz", **arrays)
     with pytest.raises(InputError, match=STALE):
         voted_labels(run, "ball", CLASSES)
     vote_again(run)
@@ -103,14 +105,14 @@ def test_a_vote_that_does_not_say_what_it_was_made_on_is_made_again(run):
 
 def test_edits_beside_another_folder_of_labels_are_strangers(run, tmp_path, monkeypatch):
     (run / "labelled").symlink_to(run / "label")
-    plain = stages.load_arrays(run / "label" / "ball.npz")["refined"]
-    assert np.array_equal(stages.labels_of(run / "labelled", "ball", CLASSES)["refined"], plain)
+    plain = load_arrays(run / "label" / "ball.npz")["refined"]
+    assert np.array_equal(labels_of(run / "labelled", "ball", CLASSES)["refined"], plain)
     (run / "edits" / "ball.npz").unlink()
-    stages.check_edits(run / "labelled", CLASSES)
+    check_edits(run / "labelled", CLASSES)
     monkeypatch.chdir(run / "label")
     for same in (run / "label", Path(), Path("../label"), Path("../fit/../label")):
         with pytest.raises(InputError, match=r"edits: ball: wanted a vote on what was drawn .*, got none"):
-            stages.check_edits(same, CLASSES)
+            check_edits(same, CLASSES)
 
 
 def test_drawings_of_another_size_are_used_at_todays(run, capsys):

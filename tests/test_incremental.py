@@ -16,9 +16,11 @@ from jsplat.errors import InputError, Stopped, Unusable
 from jsplat.files.ownership import seal
 from jsplat.fitting import FitResult, Refused
 from jsplat.fitting.scenes_on_disk import load_scenes, save_scenes, saved_scenes, take_scenes
-from jsplat.pipeline import RunConfig, stages
+from jsplat.pipeline import RunConfig
 from jsplat.pipeline.fingerprints import of_everybody
-from jsplat.pipeline.work_folder import finished, load_arrays, refused, stage, unfinished
+from jsplat.pipeline.stages.fit import fit_captures
+from jsplat.pipeline.stages.shares import each_identity
+from jsplat.pipeline.work_folder import checkpoint_folder, finished, load_arrays, refused, stage
 from jsplat.raster.scene import Attributes, Gaussians, Scene
 from jsplat.runtime.stop import STOP
 
@@ -58,8 +60,8 @@ class Made:
     def attempt(self, make, everybody, work):
         """One after the other, so that a kill comes at the same place each time."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(stages, "workers", lambda count: [()])
-            stages.each_identity("label", everybody, work, make)
+            patch.setattr("jsplat.pipeline.stages.shares.workers", lambda count: [()])
+            each_identity("label", everybody, work, make)
 
     def holds(self) -> dict[str, str]:
         return {path.stem: str(load_arrays(path)["of"]) for path in sorted(self.folder.glob("*.npz"))}
@@ -225,8 +227,8 @@ class Fitted(Made):
                     yield FitResult(tuple(names), scene(*values), values, values / 100, [(1, values.mean())], i)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(stages, "fit_batches", fit_batches)
-            stages.fit_captures(everybody, None, None, RunConfig(), work)
+            patch.setattr("jsplat.pipeline.stages.fit.fit_batches", fit_batches)
+            fit_captures(everybody, None, None, RunConfig(), work)
 
     def holds(self) -> dict[str, str]:
         found = marks_of(self.folder)
@@ -258,8 +260,8 @@ def test_what_is_only_for_a_killed_stage_is_not_taken_over(tmp_path):
     with contextlib.suppress(Killed):
         made({"ada": "1", "bob": "2"}, dies_at="bob")
     (work,) = made.folder.parent.glob(".label.*")
-    unfinished(work).mkdir()
-    (unfinished(work) / "state").write_text("half of bob")
+    checkpoint_folder(work).mkdir()
+    (checkpoint_folder(work) / "state").write_text("half of bob")
     assert made({"ada": "1", "cyd": "3"}) == ["cyd"]
     names = [".written.json", "ada.npz", "cyd.npz", "identities.json", "run.json"]
     assert sorted(p.name for p in made.folder.iterdir()) == names

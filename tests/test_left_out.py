@@ -14,7 +14,6 @@ from jsplat.cli import group
 from jsplat.errors import InputError
 from jsplat.fitting import FitConfig, Refused, Waiting, fit_batches
 from jsplat.parser import Architecture, new_parser, save_parser
-from jsplat.pipeline import stages
 from tests import ball
 
 NAMES = {
@@ -97,7 +96,10 @@ def call(*words: object):
 @pytest.fixture
 def parser(tmp_path, monkeypatch):
     monkeypatch.setattr(group, "prepare", lambda: None)
-    monkeypatch.setattr(stages, "predict", lambda parser, images, **_: np.full((*images.shape[:3], 2), 0.5, np.float32))
+    monkeypatch.setattr(
+        "jsplat.pipeline.stages.parse.predict",
+        lambda parser, images, **_: np.full((*images.shape[:3], 2), 0.5, np.float32),
+    )
     save_parser(tmp_path / "parser", new_parser(Architecture(18, 0.05, 32), ball.SIDES, seed=0))
     return tmp_path / "parser"
 
@@ -123,7 +125,7 @@ def test_an_error_of_ours_is_no_reason_to_leave_somebody_out(people, parser, tmp
     def misused(*_, **__):
         raise InputError("rasterize: features", wanted="310 rows", got=300)
 
-    monkeypatch.setattr(stages, "predict", misused)
+    monkeypatch.setattr("jsplat.pipeline.stages.parse.predict", misused)
     result = call("parse", parser, people / "a", tmp_path / "out", "--set", "size=16", "--allow-failures", 9)
     assert result.exit_code == 1
     assert "Error: ada: rasterize: features: wanted 310 rows, got 300" in result.output

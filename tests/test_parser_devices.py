@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from jsplat.files.arrays import load_arrays, save_arrays
+from jsplat.files.arrays import read_arrays, write_arrays
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.parser import History, Parser, ParserConfig, new_parser, train_parser
 from jsplat.parser import train as training
@@ -81,8 +81,8 @@ def on_processes(folder: Path, index: int) -> None:
         result = train_parser(data(), CONFIG, 0, mesh=mesh, resume=folder / "resume")
         write(folder / f"{name}.npz", *result, steps=len(calls), compiled=len(compiled))
     if index == 1:
-        save_arrays(folder / "alone", {"index": np.asarray(index)})
-        assert int(load_arrays(folder / "alone")["index"]) == index
+        write_arrays(folder / "alone", {"index": np.asarray(index)})
+        assert int(read_arrays(folder / "alone")["index"]) == index
     else:
         # The program that ran: nothing is compiled again.
         (folder / "program.txt").write_text(step.lower(*calls[0]).compile().as_text())
@@ -146,7 +146,7 @@ def test_processes_agree_to_the_bit_and_find_what_they_finished(folder):
 
 
 def test_any_process_saves_arrays_that_another_reads(folder):
-    assert int(load_arrays(folder / "alone")["index"]) == 1
+    assert int(read_arrays(folder / "alone")["index"]) == 1
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from jsplat.metrics.masks import score
 from jsplat.pipeline import RunConfig, reporting, write_people
 from jsplat.pipeline.run import _taught, open_parser
 from jsplat.pipeline.work_folder import (
+    checkpoint_folder,
     fingerprint,
     finished,
     leaving_out,
@@ -33,7 +34,6 @@ from jsplat.pipeline.work_folder import (
     refused,
     save_arrays,
     stage,
-    unfinished,
 )
 from jsplat.runtime.stop import STOP
 from jsplat.synthetic import HeadsConfig
@@ -68,7 +68,7 @@ def test_a_stage_that_fails_keeps_what_was_there_and_what_it_has_done(tmp_path):
     def fill(wanted, text, *, fail=False):
         with stage(tmp_path / "fit", wanted, {}, 0, command="fit") as folder:
             before = sorted(p.name for p in folder.iterdir())
-            unfinished(folder).mkdir(exist_ok=True)
+            checkpoint_folder(folder).mkdir(exist_ok=True)
             (folder / text).write_text(text)
             (folder / f".{text}.1.tmp").write_text("torn")
             if fail:

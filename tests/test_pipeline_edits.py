@@ -14,7 +14,7 @@ from jsplat.exchange import import_masks
 from jsplat.files.atomic import write_json
 from jsplat.files.ownership import write_kept
 from jsplat.parser import Architecture, load_parser, new_parser, save_parser
-from jsplat.pipeline import RunConfig, editing, exchange, reporting, stages
+from jsplat.pipeline import RunConfig, editing, exchange, reporting
 from jsplat.pipeline import run as run_all
 from jsplat.pipeline.work_folder import load_arrays, save_arrays, stage_name
 from jsplat.training_sets.auxiliary import read_auxiliary
@@ -43,8 +43,8 @@ def again(tmp_path, monkeypatch):
         (folder,) = (a for a in arguments if isinstance(a, Path) and a.name.startswith("."))
         shutil.copytree(made / stage_name(folder), folder, dirs_exist_ok=True)
 
-    for name in ("parse", "fit_captures", "label_captures"):
-        monkeypatch.setattr(stages, name, copied)
+    for name in ("parse_captures", "fit_captures", "label_captures"):
+        monkeypatch.setattr(f"jsplat.pipeline.run.{name}", copied)
     (tmp_path / "config.toml").write_text(SETTINGS)
     own = [f"size={spotted.SIZE}", "unseen=0", "ablation=false", "edit.changed=5"]
     config = load(RunConfig, tmp_path / "config.toml", own)

@@ -41,7 +41,7 @@ def _writable(array: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
     return jax.make_array_from_single_device_arrays(value.shape, held, [copy])
 
 
-def save_arrays(path: Path, arrays: Mapping[str, jax.Array | np.ndarray]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, jax.Array | np.ndarray]) -> None:
     """Writes named arrays into a new folder and waits until they are there.
 
     Of several processes any may call it, alone.
@@ -53,8 +53,8 @@ def save_arrays(path: Path, arrays: Mapping[str, jax.Array | np.ndarray]) -> Non
         checkpointer.save(path.absolute(), args=ocp.args.PyTreeSave({n: _writable(x) for n, x in arrays.items()}))
 
 
-def load_arrays(path: Path, like: Mapping[str, jax.ShapeDtypeStruct] | None = None) -> dict[str, jax.Array]:
-    """Reads what `save_arrays` wrote, here or on another machine; any process may call it, alone.
+def read_arrays(path: Path, like: Mapping[str, jax.ShapeDtypeStruct] | None = None) -> dict[str, jax.Array]:
+    """Reads what `write_arrays` wrote, here or on another machine; any process may call it, alone.
 
     Args:
         like: the names, shapes and types that must be there; None takes what there is.

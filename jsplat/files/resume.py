@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jsplat.errors import InputError, Stopped
-from jsplat.files.arrays import load_arrays, save_arrays
+from jsplat.files.arrays import read_arrays, write_arrays
 from jsplat.files.atomic import new_folder, write_json
 from jsplat.runtime.devices import from_first, is_first_host
 from jsplat.runtime.progress import log
@@ -25,7 +25,7 @@ _writers: dict[Path, concurrent.futures.Future] = {}  # of each folder, also of 
 _pool = concurrent.futures.ThreadPoolExecutor(1)
 
 
-class Unfinished:
+class Checkpoints:
     """The checkpoints of one loop, `folder/<step>`, written while it goes on; at most one is kept.
 
     Args:
@@ -118,7 +118,7 @@ class Unfinished:
         for path in reversed(self._own()):
             try:
                 about = json.loads((path / "run.json").read_text())
-                arrays = load_arrays(path / "state", shapes) if about["fingerprint"] == self.fingerprint else {}
+                arrays = read_arrays(path / "state", shapes) if about["fingerprint"] == self.fingerprint else {}
                 known = about["fingerprint"], about["step"], about["curves"]
             except (InputError, OSError, ValueError, KeyError, TypeError) as error:
                 print(f"{path}: cannot be read ({error}); it is left out", file=sys.stderr, flush=True)
@@ -134,7 +134,7 @@ class Unfinished:
         if (folder / f"{step:08d}") in older:
             shutil.rmtree(folder / f"{step:08d}")  # one that could not be read
         with new_folder(folder / f"{step:08d}") as path:
-            save_arrays(path / "state", {f"{i:05d}": leaf for i, leaf in enumerate(jax.tree.leaves(state))})
+            write_arrays(path / "state", {f"{i:05d}": leaf for i, leaf in enumerate(jax.tree.leaves(state))})
             write_json(path / "run.json", {"fingerprint": self.fingerprint, "step": step, "curves": curves})
         for path in older:
             if path.name != f"{step:08d}":

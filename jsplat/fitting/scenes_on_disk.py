@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jsplat.errors import InputError, Unusable
-from jsplat.files.arrays import load_arrays, save_arrays
+from jsplat.files.arrays import read_arrays, write_arrays
 from jsplat.files.atomic import link_files, new_folder, write_json
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.raster.scene import Attributes, Gaussians, Scene
@@ -32,7 +32,7 @@ def save_scenes(
     name = hashlib.sha256(repr(list(identities)).encode()).hexdigest()[:12]
     labels = None if labelset is None else labelset.to_json()
     with new_folder(path / f"scenes-{name}") as folder:
-        save_arrays(folder / "arrays", arrays)
+        write_arrays(folder / "arrays", arrays)
         write_json(folder / "scenes.json", {"identities": list(identities), "labelset": labels, "found": found})
 
 
@@ -109,7 +109,7 @@ def scene_in(shards: Mapping[str, Path], identity: str) -> Scene:
 def _load(shard: Path) -> dict[str, Scene]:
     identities = _about(shard)["identities"]
     try:
-        arrays = load_arrays(shard / "arrays")
+        arrays = read_arrays(shard / "arrays")
         loaded = {name: arrays[name] for name in (*GAUSSIAN_FIELDS, *ATTRIBUTE_FIELDS)}
     except (InputError, OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(str(shard), wanted=WANTED, got=error) from error

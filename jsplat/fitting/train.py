@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from jsplat.captures.capture import Capture
 from jsplat.errors import InputError, Unusable, of_a_person
-from jsplat.files.resume import Unfinished
+from jsplat.files.resume import Checkpoints
 from jsplat.fitting.batches import Waiting, batches, most_at_once, read_ahead, shapes
 from jsplat.fitting.config import FitConfig
 from jsplat.fitting.photos import Photos, fitted_views, number_of, photos_of
@@ -251,7 +251,7 @@ def _attempt(ready: list[_Ready], task: _Task, mesh: Mesh, rows: int, capacity: 
     state = first_state(scene, config)
     capacity = max(capacity, int(config.hits_per_gaussian * scene.gaussians.means.shape[1]))
     losses, done = [], 0
-    checkpoints = Unfinished(folder, _fingerprint(photos, scene, program), config.save_every)
+    checkpoints = Checkpoints(folder, _fingerprint(photos, scene, program), config.save_every)
     if (found := checkpoints.load(state)) is not None:
         done, state, curves = found
         losses, capacity = [(s, value) for s, value in curves["losses"]], curves["capacity"]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from jsplat.errors import InputError
-from jsplat.files.arrays import load_arrays, save_arrays
+from jsplat.files.arrays import read_arrays, write_arrays
 from jsplat.files.atomic import new_folder, write_json
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.parser.bisenet import Architecture
@@ -40,7 +40,7 @@ def read_description(data: Any, where: str) -> tuple[Architecture, LabelSet]:
 def save_parser(path: Path, parser: Parser) -> None:
     """Writes a parser, its architecture and its label set, whole or not at all."""
     with new_folder(path) as folder:
-        save_arrays(folder / "variables", parser.variables)
+        write_arrays(folder / "variables", parser.variables)
         write_json(folder / "parser.json", describe(parser))
 
 
@@ -63,4 +63,4 @@ def load_parser(path: Path, labelset: LabelSet | None = None) -> Parser:
         raise InputError(f"{path}/parser.json: labelset", wanted=f"{labelset.names}", got=stored.names)
     shapes = variable_shapes(architecture, len(stored))
     like = {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in shapes.items()}
-    return Parser(load_arrays(path / "variables", like), architecture, stored)
+    return Parser(read_arrays(path / "variables", like), architecture, stored)

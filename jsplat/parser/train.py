@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from jsplat.errors import InputError
-from jsplat.files.resume import Unfinished
+from jsplat.files.resume import Checkpoints
 from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.metrics.classes import class_counts, confusion, f1_per_class, iou_per_class
 from jsplat.parser.augment import AugmentConfig, augment
@@ -304,7 +304,7 @@ def train_parser(
     state = State(weights, statistics, optimiser(config).init(weights))
     history, done = History(), 0
     fingerprint = _fingerprint(config, seed, start, sets) if resume is not None or mesh.is_multi_process else ""
-    checkpoints = Unfinished(resume, fingerprint, config.save_every, shared=mesh.is_multi_process)
+    checkpoints = Checkpoints(resume, fingerprint, config.save_every, shared=mesh.is_multi_process)
     if (found := checkpoints.load(state)) is not None:
         done, state, curves = found
         history = History(**curves)

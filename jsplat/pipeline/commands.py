@@ -16,7 +16,6 @@ from jsplat.files.ownership import ABOUT
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.labelsets.tables import label_set
 from jsplat.parser import weights
-from jsplat.pipeline import stages
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.digests import Digests, digests_in
 from jsplat.pipeline.fingerprints import (
@@ -34,6 +33,12 @@ from jsplat.pipeline.fingerprints import (
 from jsplat.pipeline.out import claim_file, claim_whole
 from jsplat.pipeline.run import open_parser, parser_folder
 from jsplat.pipeline.scoring import bin_lines, set_scores
+from jsplat.pipeline.stages.fit import fit_captures
+from jsplat.pipeline.stages.label import check_edits, label_captures, labels_of
+from jsplat.pipeline.stages.parse import parse_captures
+from jsplat.pipeline.stages.render import render_novel_views
+from jsplat.pipeline.stages.shares import succeeded
+from jsplat.pipeline.stages.train import write_set
 from jsplat.pipeline.work_folder import cleared, fingerprint, finished, load_arrays, refused, stage
 from jsplat.training_sets.reading import read_training_set
 
@@ -89,7 +94,7 @@ def parse(parser: Path, captures: Path, out: Path, config: RunConfig) -> dict[st
         wanted, about = of_everybody(each), {"flip": config.flip, "size": config.size}
         if finished(out, wanted) is None:
             with stage(out, wanted, about, config.seed, command="parse", each=each) as folder:
-                stages.parse(listed, open_parser(parser), folder, config.flip)
+                parse_captures(listed, open_parser(parser), folder, config.flip)
     return _left_out(listed, bad, out)
 
 
@@ -98,7 +103,7 @@ def fit(captures: Path, labels: Path | None, out: Path, config: RunConfig) -> di
     claim_whole(out, "fit", captures, labels)
     bad: dict[str, str] = {}
     listed, before = list_captures(captures, config.size, refused=bad), [] if labels is None else [labels]
-    labelset, there = None if labels is None else labelset_in(labels), stages.sound(listed, *before)
+    labelset, there = None if labels is None else labelset_in(labels), succeeded(listed, *before)
     with digests_in(out) as digests:
         first = {} if labels is None else arrays_of(labels, there, digests)
         held = contents(there, digests)
@@ -106,7 +111,7 @@ def fit(captures: Path, labels: Path | None, out: Path, config: RunConfig) -> di
         wanted = of_everybody(each)
         if finished(out, wanted) is None:
             with stage(out, wanted, config.fit, config.seed, command="fit", each=each) as folder:
-                stages.fit_captures(there, labels, labelset, config, folder)
+                fit_captures(there, labels, labelset, config, folder)
     return _left_out(listed, bad, *before, out)
 
 
@@ -116,7 +121,7 @@ def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConf
     labelset, bad = labelset_in(labels), dict[str, str]()
     listed = list_captures(captures, config.size, refused=bad)
     about = {"vote": to_json(config.vote), "sharpen": to_json(config.sharpen), "mask": to_json(config.mask)}
-    there = stages.sound(listed, labels, fitted)
+    there = succeeded(listed, labels, fitted)
     with digests_in(out) as digests:
         first, scenes = arrays_of(labels, there, digests), scenes_of(fitted, there, digests)
         held = contents(there, digests)
@@ -124,8 +129,8 @@ def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConf
         wanted = of_everybody(each)
         if finished(out, wanted) is None:
             with stage(out, wanted, about, config.seed, command="label", each=each) as folder:
-                stages.label_captures(there, fitted, labels, labelset, config, folder)
-                for one in stages.sound(there, folder):
+                label_captures(there, fitted, labels, labelset, config, folder)
+                for one in succeeded(there, folder):
                     for i, mask in enumerate(load_arrays(folder / f"{one.identity}.npz", "refined")["refined"]):
                         write_png(folder / one.identity / "labels" / f"{i:03d}.png", mask)
                         write_png(folder / one.identity / "colors" / f"{i:03d}.png", labelset.colorize(mask))
@@ -137,8 +142,8 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunC
     claim_whole(out, "render", captures, fitted, labelled)
     labelset, bad = labelset_in(labelled), dict[str, str]()
     listed = list_captures(captures, config.size, refused=bad)
-    stages.check_edits(labelled, labelset)
-    there = stages.sound(listed, fitted, labelled)
+    check_edits(labelled, labelset)
+    there = succeeded(listed, fitted, labelled)
     with digests_in(out) as digests:
         masks, scenes = arrays_of(labelled, there, digests), scenes_of(fitted, there, digests)
         held = contents(there, digests)
@@ -150,11 +155,11 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunC
         with stage(out, wanted, config.views, config.seed, command="render", each=each) as folder:
 
             def known(name: str) -> dict[str, np.ndarray]:
-                return stages.labels_of(labelled, name, labelset)
+                return labels_of(labelled, name, labelset)
 
-            stages.render_captures(there, fitted, known, labelset, config, folder)
-            left = stages.sound(there, folder)
-            stages.write_set(folder / "set", left, folder, lambda c: known(c.identity)["refined"], "student", labelset)
+            render_novel_views(there, fitted, known, labelset, config, folder)
+            left = succeeded(there, folder)
+            write_set(folder / "set", left, folder, lambda c: known(c.identity)["refined"], "student", labelset)
     return _left_out(listed, bad, fitted, labelled, out)
 
 

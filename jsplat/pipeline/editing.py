@@ -34,8 +34,8 @@ from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labels import MaskConfig, SharpenConfig, VoteConfig, pose_prior
 from jsplat.labels.masks import Rule
 from jsplat.labelsets.labelset import LabelSet
-from jsplat.pipeline import stages
 from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.stages.parse import first_labels
 from jsplat.pipeline.work_folder import load_arrays, until_seen
 from jsplat.raster.spherical_harmonics import sh_colors
 from jsplat.runtime.devices import own_share, wait_for_hosts
@@ -100,7 +100,7 @@ def read(run: Run, identity: str) -> tuple[Capture, Looks]:
     """The photographs of one head, and what the queue looks at."""
     capture = read_capture(run.captures[identity], run.size)
     known = load_arrays(run.path / "label" / f"{identity}.npz")
-    first = stages.first_labels(run.path / "parse", capture)
+    first = first_labels(run.path / "parse", capture)
     return capture, Looks(
         known["refined"], known["confidence"], first, known["depth"], capture.cameras, _trust(run, capture)
     )
@@ -110,7 +110,7 @@ def ready(run: Run, identity: str, capture: Capture) -> Ready:
     """One head, ready for edits; takes a while."""
     (scene,) = load_scenes(run.path / "fit", [capture.identity]).values()
     known = load_arrays(run.path / "label" / f"{identity}.npz")
-    first = stages.first_labels(run.path / "parse", capture)
+    first = first_labels(run.path / "parse", capture)
     head = prepare(scene, capture.cameras, first, known, _trust(run, capture), run.settings)
 
     def render(view: int) -> np.ndarray:

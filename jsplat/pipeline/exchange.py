@@ -14,10 +14,11 @@ from jsplat.exchange import export_masks, fill_folder, import_masks, masks_to_fi
 from jsplat.files.foreign import tell_passed_over
 from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labelsets.labelset import LabelSet
-from jsplat.pipeline import stages
 from jsplat.pipeline.commands import labelset_in
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.out import claim_file, claim_whole
+from jsplat.pipeline.stages.label import labels_of
+from jsplat.pipeline.stages.shares import read_captures
 from jsplat.pipeline.work_folder import stage
 from jsplat.raster.scene import Attributes, Scene
 from jsplat.training_sets.auxiliary import read_auxiliary
@@ -31,13 +32,13 @@ def _masks(path: Path, size: int) -> tuple[dict[str, np.ndarray], LabelSet]:
         return {f"{i:05d}": mask for i, mask in enumerate(data.labels)}, data.labelset
     if (path / "labelset.json").is_file():
         labelset = labelset_in(path)
-        arrays = {f.stem: stages.labels_of(path, f.stem, labelset) for f in sorted(path.glob("*.npz"))}
+        arrays = {f.stem: labels_of(path, f.stem, labelset) for f in sorted(path.glob("*.npz"))}
         plain = [name for name, known in arrays.items() if "refined" not in known]
         if plain or not arrays:
             raise InputError(str(path), wanted="refined masks from `label`", got=f"none for {plain}")
         masks = {name: known["refined"] for name, known in arrays.items()}
         return {f"{name}/{i:03d}": m for name, of in masks.items() for i, m in enumerate(of)}, labelset
-    captures = stages.read_captures(path, size)
+    captures = read_captures(path, size)
     if any(c.labels is None or c.labelset != captures[0].labelset for c in captures) or captures[0].labelset is None:
         raise InputError(str(path), wanted="captures with labels of one label set", got="some without")
     known = {c.identity: c.labels for c in captures if c.labels is not None}
@@ -69,7 +70,7 @@ def read_masks(masks: Path, captures: Path, labels: Path | None, out: Path, conf
         labels: a folder that says what classes there are (of `parse` or `label`); the captures' own if None.
     """
     claim_whole(out, "import-masks", masks, captures, labels)
-    read = stages.read_captures(captures, config.size)
+    read = read_captures(captures, config.size)
     labelset = read[0].labelset if labels is None else labelset_in(labels)
     if labelset is None:
         raise InputError("import-masks: --labels", wanted="a folder that says what classes there are", got="none")
@@ -97,7 +98,7 @@ def write_splats(fitted: Path, labelled: Path | None, out: Path, config: RunConf
             write_ply(folder / f"{name}.ply", scene)
             if labelled is not None:
                 labelset = labelset_in(labelled)
-                rows = jax.numpy.asarray(stages.labels_of(labelled, name, labelset)["rows_refined"], "float32")
+                rows = jax.numpy.asarray(labels_of(labelled, name, labelset)["rows_refined"], "float32")
                 painted = Scene(scene.gaussians, Attributes(scene.attributes.sh, rows))
                 write_label_ply(folder / f"{name}_labels.ply", painted, labelset)
 

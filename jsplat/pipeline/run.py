@@ -1,6 +1,5 @@
 """All stages in one command: captures and a parser in, a fine-tuned parser and a report out."""
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,19 +14,25 @@ from jsplat.errors import InputError, Stopped
 from jsplat.files.atomic import write_json
 from jsplat.files.lock import NAME, ONE_RUN
 from jsplat.files.ownership import DIGESTS, check_untouched
-from jsplat.parser import Parser, ParserConfig, load_parser, save_parser, train_parser
-from jsplat.pipeline import editing, reporting, stages
+from jsplat.parser import Parser, ParserConfig, load_parser
+from jsplat.pipeline import editing, reporting
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.digests import Digests, digests_in
 from jsplat.pipeline.fingerprints import contents, edits_of, of_everybody, of_fit, of_label, of_parse, of_render, of_set
 from jsplat.pipeline.out import begin, claim, claim_run, claim_whole
-from jsplat.pipeline.work_folder import alone, cleared, fingerprint, finished, refused, stage, unfinished
+from jsplat.pipeline.stages.fit import fit_captures
+from jsplat.pipeline.stages.label import label_captures, labels_of
+from jsplat.pipeline.stages.parse import parse_captures
+from jsplat.pipeline.stages.render import render_novel_views
+from jsplat.pipeline.stages.shares import succeeded
+from jsplat.pipeline.stages.train import train_student, write_set
+from jsplat.pipeline.work_folder import alone, fingerprint, finished, refused, stage
 from jsplat.runtime.devices import is_first_host, told_by_first, wait_for_hosts
 from jsplat.runtime.progress import Progress, log, log_name, log_to
 from jsplat.runtime.provenance import provenance
 from jsplat.runtime.stop import STOP
 from jsplat.synthetic import render_captures
-from jsplat.training_sets.auxiliary import AuxiliarySet, read_auxiliary
+from jsplat.training_sets.auxiliary import read_auxiliary
 from jsplat.training_sets.reading import read_training_set, spread
 
 
@@ -114,23 +119,21 @@ def _run(
         return do(name, part, of_everybody(each, *more), fill, each)
 
     seen = {one.identity: of_parse(held[one.identity], weak, config) for one in listed}
-    first = do_each("parse", {"flip": config.flip}, seen, lambda f: stages.parse(listed, teacher, f, config.flip))
-    parsed = stages.sound(listed, first)
+    first = do_each("parse", {"flip": config.flip}, seen, lambda f: parse_captures(listed, teacher, f, config.flip))
+    parsed = succeeded(listed, first)
     shape = {one.identity: of_fit(held[one.identity], seen[one.identity], config) for one in parsed}
-    fitted = do_each(
-        "fit", config.fit, shape, lambda f: stages.fit_captures(parsed, first, teacher.labelset, config, f)
-    )
-    with_scenes = stages.sound(parsed, fitted)
+    fitted = do_each("fit", config.fit, shape, lambda f: fit_captures(parsed, first, teacher.labelset, config, f))
+    with_scenes = succeeded(parsed, fitted)
     parts = (config.vote, config.sharpen, config.mask, config.palette)
     refined = {n: of_label(held[n], seen[n], shape[n], config) for n in (one.identity for one in with_scenes)}
     labelled = do_each(
         "label",
         [to_json(c) for c in parts] + [config.ablation],
         refined,
-        lambda f: stages.label_captures(with_scenes, fitted, first, teacher.labelset, config, f),
+        lambda f: label_captures(with_scenes, fitted, first, teacher.labelset, config, f),
     )
-    editing.vote_again(out, stages.sound(with_scenes, labelled), teacher.labelset, config)
-    with_labels = stages.sound(with_scenes, labelled)
+    editing.vote_again(out, succeeded(with_scenes, labelled), teacher.labelset, config)
+    with_labels = succeeded(with_scenes, labelled)
     train = [one for one in with_labels if one.identity in taught]
     said = told_by_first(lambda: {one.identity: edits_of(out, one.identity, digests) for one in with_labels})
     novel = {n: of_render(held[n], shape[n], refined[n], said[n], config) for n in said}
@@ -141,7 +144,7 @@ def _run(
         lambda f: _render(with_labels, train, out, teacher, config, f),
         [[one.identity, one.labelset is not None] for one in train],
     )
-    left = stages.sound(with_labels, rendered)
+    left = succeeded(with_labels, rendered)
     groups = {
         "fitted": [o for o in left if o.identity not in unseen],
         "unseen": [o for o in left if o.identity in unseen],
@@ -160,7 +163,7 @@ def _run(
         def teach(folder: Path, name: str = name) -> None:
             own = None if name == "control" else replay
             pictures = replay if name == "control" else read_auxiliary(sets[name])
-            _train(folder, pictures, config.finetune, config.seed, start=teacher, replay=own)
+            train_student(folder, pictures, config.finetune, config.seed, start=teacher, replay=own)
 
         do(name, about, wanted, teach)
     names = [one.identity for one in groups["fitted"] if one.labelset is not None]
@@ -212,12 +215,12 @@ def _render(
     """Novel views of everyone, and what the students learn from of those in `train`."""
 
     def known(identity: str) -> dict[str, np.ndarray]:
-        return stages.labels_of(out / "label", identity, teacher.labelset)
+        return labels_of(out / "label", identity, teacher.labelset)
 
-    stages.render_captures(listed, out / "fit", known, teacher.labelset, config, folder)
+    render_novel_views(listed, out / "fit", known, teacher.labelset, config, folder)
     if not is_first_host():
         return
-    train = stages.sound(train, folder)
+    train = succeeded(train, folder)
     if not train:
         raise InputError("render", wanted="somebody to train on", got=f"none left: {refused(folder)}")
 
@@ -229,15 +232,7 @@ def _render(
     if all(one.labelset is not None for one in train):
         masks["truth_student"] = truth
     for name, mask_of in masks.items():
-        stages.write_set(folder / name, train, folder, mask_of, name, teacher.labelset)
-
-
-def _train(folder: Path, data: AuxiliarySet, settings: ParserConfig, seed: int, **options) -> None:
-    """Trains a parser into the folder of a stage, on all hosts together."""
-    parser, history = train_parser(data, settings, seed, resume=unfinished(folder), **options)
-    if is_first_host():
-        save_parser(cleared(folder / "parser"), parser)
-        write_json(folder / "history.json", dataclasses.asdict(history))
+        write_set(folder / name, train, folder, mask_of, name, teacher.labelset)
 
 
 def _simulate(folder: Path, out: Path, captures_path: Path, names: list[str], config: RunConfig) -> None:
@@ -266,7 +261,7 @@ def train_teacher(data_path: Path, out: Path, config: RunConfig, settings: Parse
             data = read_training_set(data_path, config.size, config.dataset)
             about = to_json(settings) | {"data": str(data_path.resolve())}
             with stage(out, wanted, about, config.seed, command="train-parser") as folder:
-                _train(folder, data, settings, config.seed, start=start, **sets)
+                train_student(folder, data, settings, config.seed, start=start, **sets)
     return load_parser(out / "parser")
 
 

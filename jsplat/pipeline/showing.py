@@ -19,9 +19,9 @@ from jsplat.errors import InputError
 from jsplat.files.atomic import new_file
 from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labels import to_masks
-from jsplat.pipeline import stages
 from jsplat.pipeline.editing import Run, open_run
 from jsplat.pipeline.out import claim_file
+from jsplat.pipeline.stages.label import labels_of
 from jsplat.pipeline.viewer import guarded_server
 from jsplat.raster.camera import Camera, meeting_point
 from jsplat.raster.capacity import capacity_for
@@ -65,7 +65,7 @@ def _head(path: Path, captures: Path | None, identity: str | None) -> tuple[Run,
         raise InputError("identity", wanted=f"one of {', '.join(sorted(run.captures))}", got=identity)
     capture = read_capture(run.captures[identity], run.size)
     (scene,) = load_scenes(run.path / "fit", [capture.identity]).values()
-    return run, capture, scene, stages.labels_of(run.path / "label", identity, run.settings.labelset)
+    return run, capture, scene, labels_of(run.path / "label", identity, run.settings.labelset)
 
 
 def turning(photographed: Float[np.ndarray, " v"], frames: int) -> Float[np.ndarray, " f"]:

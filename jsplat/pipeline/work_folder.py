@@ -59,8 +59,8 @@ def stage(
 ) -> Iterator[Path]:
     """The folder of a stage to fill; what a killed attempt left of the same stage is still in it.
 
-    It appears under its name, with run.json and without `unfinished(...)`, when the block ends without an error on all
-    hosts. Until then it is called `.<name>.<wanted>`, and an older folder of its name stays as it is.
+    It appears under its name, with run.json and without `checkpoint_folder(...)`, when the block ends without an error
+    on all hosts. Until then it is called `.<name>.<wanted>`, and an older folder of its name stays as it is.
 
     Args:
         command: whose folder it is, as run.json will say.
@@ -88,7 +88,7 @@ def stage(
             yield work
             wait_for_hosts(f"{work} is filled")
             if is_first_host():
-                for rest in (unfinished(work), *work.rglob(".*.tmp*")):
+                for rest in (checkpoint_folder(work), *work.rglob(".*.tmp*")):
                     shutil.rmtree(rest) if rest.is_dir() else rest.unlink(missing_ok=True)
                 write_json(work / ABOUT, about | {"seconds": time.monotonic() - start})
                 seal(work, folder)
@@ -173,7 +173,7 @@ def stage_name(work: Path) -> str:
     return re.sub(r"^\.(.+)\.[0-9a-f]{16}$", r"\1", work.name)
 
 
-def unfinished(folder: Path) -> Path:
+def checkpoint_folder(folder: Path) -> Path:
     """Where a stage keeps what only an interrupted one needs."""
     return folder / ".unfinished"
 

@@ -1,0 +1,154 @@
+"""The stage `label`: scenes and first labels to refined label maps."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jsplat.captures.capture import Capture
+from jsplat.captures.index import Listed
+from jsplat.edit import check_votes, voted_labels
+from jsplat.files.atomic import write_json
+from jsplat.fitting.scenes_on_disk import saved_scenes, scene_in
+from jsplat.labels import (
+    METHODS,
+    VoteConfig,
+    clean,
+    facing,
+    from_colors,
+    lift,
+    paint,
+    pose_prior,
+    sharpen,
+    to_colors,
+    to_masks,
+    vote,
+)
+from jsplat.labelsets.labelset import LabelSet
+from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.stages.parse import first_labels
+from jsplat.pipeline.stages.shares import each_identity
+from jsplat.pipeline.work_folder import (
+    load_arrays,
+)
+from jsplat.raster.capacity import SharedCapacity
+from jsplat.raster.scene import Gaussians, Scene
+from jsplat.runtime.devices import is_first_host
+from jsplat.runtime.view_blocks import Devices
+
+
+def label_capture(
+    capture: Capture,
+    scene: Scene,
+    first: Float[np.ndarray, "v h w k"],
+    labelset: LabelSet,
+    config: RunConfig,
+    room: SharedCapacity,
+    devices: Devices = (),
+) -> dict[str, np.ndarray]:
+    """Everything the label stage knows about one head; `devices` share its views.
+
+    Returns:
+        masks "v h w": "refined", sharpened; "vote_plain", the plain vote as it came; "oracle", sharpened from the
+        capture's own labels where it has some; with
+        `config.ablation` every other vote as it came, "plain_sharpened", "trained" and "palette".
+        Besides: per-Gaussian tables "rows_refined" and "rows_oracle", "confidence", "alpha" and "depth" of the views,
+        and "seen" (blend weight per Gaussian over all views).
+    """
+    gaussians, cameras = scene.gaussians, capture.cameras
+    where = {"capacity": room.for_views(gaussians, cameras), "devices": devices}
+    yaw, pitch = capture.yaw.astype(np.float32), capture.pitch.astype(np.float32)
+    says = 1 if capture.valid is None else capture.valid[..., None]
+    pictures = np.asarray(first * says, np.float32)
+    evidence, weight = lift(gaussians, cameras, pictures, **where)
+    cosines = facing(gaussians, cameras)
+    out: dict[str, np.ndarray] = {"seen": np.asarray(weight.sum(0))}
+
+    def elect(method: str) -> Array:
+        return vote(evidence, weight, yaw, pitch, dataclasses.replace(config.vote, method=method), cosines)
+
+    def masks(rows: Array):
+        render = paint(gaussians, rows, cameras, **where)
+        labels, sure = to_masks(np.asarray(render.channels), np.asarray(render.alpha), labelset, config.mask)
+        return clean(labels, sure, labelset, config.mask), sure, render
+
+    def sharpened(rows: Array, seen: np.ndarray, trust: Array, confusion: bool) -> Array:
+        how = dataclasses.replace(config.sharpen, confusion=confusion)
+        return sharpen(gaussians, rows, cameras, seen, trust, config=how, **where)
+
+    alike = jnp.ones(len(yaw))
+    trust = pose_prior(yaw, pitch, config.vote)
+    rows = sharpened(elect(config.vote.method), pictures, trust, config.sharpen.confusion)
+    out["refined"], out["confidence"], render = masks(rows)
+    out |= {"rows_refined": np.asarray(rows), "alpha": np.asarray(render.alpha), "depth": np.asarray(render.depth)}
+    out["vote_plain"], *_ = masks(elect("plain"))
+    if config.ablation:
+        out |= {method: masks(elect(method))[0] for method in METHODS if method != "plain"}
+        out["plain_sharpened"], *_ = masks(sharpened(elect("plain"), pictures, alike, confusion=False))
+        out["palette"] = _palette_masks(gaussians, cameras, first, labelset, config, where)
+        if config.fit.label_weight > 0:
+            logits = scene.attributes.label_logits.at[:, 0].set(-jnp.inf)
+            out["trained"], *_ = masks(jax.nn.softmax(logits, -1))
+    if capture.labels is not None:
+        truth = (capture.labels[..., None] == np.arange(len(labelset))).astype(np.float32)
+        known, seen = lift(gaussians, cameras, truth, **where)
+        rows = vote(known, seen, yaw, pitch, VoteConfig(method="plain"))
+        rows = sharpened(rows, truth, alike, confusion=False)
+        out["oracle"], *_ = masks(rows)
+        out["rows_oracle"] = np.asarray(rows)
+    return out
+
+
+def _palette_masks(gaussians: Gaussians, cameras, first, labelset: LabelSet, config: RunConfig, where: dict):
+    """The paper's own way: masks as colours, fitted as colours (here in closed form), clustered back."""
+    # As many channels as classes, most of them empty: then the programs of the other votes serve this one too.
+    colors = np.zeros(first.shape, np.float32)
+    colors[..., :3] = to_colors(first.argmax(-1).astype(np.uint8), labelset)
+    sums, weight = lift(gaussians, cameras, colors, **where)
+    painted = sums.sum(0) / jnp.maximum(weight.sum(0), 1e-6)[:, None]
+    render = paint(gaussians, painted, cameras, **where)
+    behind = jnp.asarray(labelset.colors[0], jnp.float32) / 255
+    shown = render.channels[..., :3] + (1 - render.alpha)[..., None] * behind
+    return from_colors(np.asarray(shown), np.asarray(render.alpha), labelset, config.palette)
+
+
+def label_captures(
+    listed: list[Listed], fitted: Path, first: Path, labelset: LabelSet, config: RunConfig, folder: Path
+) -> None:
+    """`label_capture` of all, each into its own file."""
+    scenes, room = saved_scenes(fitted), SharedCapacity()
+
+    def make(one: Listed, devices: Devices) -> dict[str, np.ndarray]:
+        capture = one.read()
+        seen, scene = first_labels(first, capture), scene_in(scenes, one.identity)
+        return label_capture(capture, scene, seen, labelset, config, room, devices)
+
+    each_identity("label", listed, folder, make)
+    if is_first_host():
+        write_json(folder / "labelset.json", labelset.to_json())
+
+
+def labels_of(labelled: Path, identity: str, labelset: LabelSet) -> dict[str, np.ndarray]:
+    """What a folder of `label` knows about a head; in a run, with what people corrected since.
+
+    Raises:
+        InputError: no vote on what they drew and on this geometry is there (`jsplat.edit.check_vote`).
+    """
+    run = _run_of(labelled)
+    return load_arrays(labelled / f"{identity}.npz") | (voted_labels(run, identity, labelset) if run else {})
+
+
+def check_edits(labelled: Path, labelset: LabelSet) -> None:
+    """InputError as of `labels_of` for anybody, before anything is done."""
+    if run := _run_of(labelled):
+        check_votes(run, labelset)
+
+
+def _run_of(labelled: Path) -> Path | None:
+    """The run whose stage "label" a folder is. Edits lie beside that stage; other folders beside them are strangers."""
+    path = Path(os.path.abspath(labelled))
+    return path.parent if path.name == "label" else None

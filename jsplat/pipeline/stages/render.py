@@ -1,0 +1,108 @@
+"""The stage `render`: pictures and masks from poses that nobody photographed."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from jsplat.captures.capture import Capture
+from jsplat.captures.index import Listed
+from jsplat.errors import Unusable
+from jsplat.files.atomic import write_json
+from jsplat.fitting.scenes_on_disk import saved_scenes, scene_in
+from jsplat.labels import (
+    clean,
+    paint,
+    to_masks,
+)
+from jsplat.labelsets.labelset import LabelSet
+from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.stages.shares import each_identity, succeeded
+from jsplat.pipeline.work_folder import (
+    load_arrays,
+)
+from jsplat.raster.capacity import SharedCapacity
+from jsplat.raster.scene import Scene
+from jsplat.runtime.devices import is_first_host
+from jsplat.runtime.view_blocks import Devices
+from jsplat.views import novel_cameras, photographs
+
+STUDENT_ROWS = {"student": "refined", "truth_student": "oracle"}  # whose masks come from which per-Gaussian rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Novel:
+    """Renders of one head from poses nobody photographed."""
+
+    images: np.ndarray
+    alpha: np.ndarray
+    yaw: np.ndarray
+    pitch: np.ndarray
+    left_out: list[tuple[float, float]]
+    rows: dict[str, np.ndarray]
+
+
+def render_novel(
+    capture: Capture,
+    scene: Scene,
+    seen: np.ndarray,
+    rows: dict[str, np.ndarray],
+    labelset: LabelSet,
+    config: RunConfig,
+    room: SharedCapacity,
+    devices: Devices = (),
+) -> Novel:
+    """Novel views with the masks that each table of per-Gaussian rows gives them; unsupported views are left out.
+
+    `devices` share the views.
+    """
+    cameras = novel_cameras(capture, config.views, config.seed + sum(capture.identity.encode()))
+    where = {"capacity": room.for_views(scene.gaussians, cameras), "devices": devices}
+    known = jnp.asarray(seen >= config.views.seen_weight)
+    images, shares = photographs(scene, known, cameras, capture.behind, **where)
+    kept = np.flatnonzero(shares >= config.views.support)
+    moved = dataclasses.replace(capture, cameras=cameras)
+    left = [(float(moved.yaw[i]), float(moved.pitch[i])) for i in np.setdiff1d(np.arange(len(shares)), kept)]
+    if not len(kept):
+        raise Unusable(f"novel views of {capture.identity}", wanted=f"support {config.views.support}", got=shares.max())
+    masks, alpha = {}, np.zeros(0)
+    for name, table in rows.items():
+        # Also the views that are left out: each number of views would be a program of its own to join their blocks.
+        render = paint(scene.gaussians, jnp.asarray(table), cameras, **where)
+        alpha = np.asarray(render.alpha)[kept]
+        labels, sure = to_masks(np.asarray(render.channels)[kept], alpha, labelset, config.mask)
+        masks[name] = clean(labels, sure, labelset, config.mask)
+    return Novel(images[kept], alpha, moved.yaw[kept], moved.pitch[kept], left, masks)
+
+
+def render_novel_views(
+    listed: list[Listed],
+    fitted: Path,
+    known: Callable[[str], dict[str, np.ndarray]],
+    labelset: LabelSet,
+    config: RunConfig,
+    folder: Path,
+) -> None:
+    """`render_novel` of all, each into its own file: pictures, poses, the poses left out, and masks by student.
+
+    Args:
+        known: what the label stage knows about an identity.
+    """
+    scenes, room = saved_scenes(fitted), SharedCapacity()
+
+    def make(one: Listed, devices: Devices) -> dict[str, np.ndarray]:
+        arrays = known(one.identity)
+        rows = {n: arrays[f"rows_{k}"] for n, k in STUDENT_ROWS.items() if f"rows_{k}" in arrays}
+        scene = scene_in(scenes, one.identity)
+        novel = render_novel(one.unlabelled().read(), scene, arrays["seen"], rows, labelset, config, room, devices)
+        shown = {"yaw": novel.yaw, "pitch": novel.pitch, "images": novel.images}
+        left = np.asarray(novel.left_out, np.float64).reshape(-1, 2)
+        return {**shown, "left_out": left, **{f"labels_{name}": of for name, of in novel.rows.items()}}
+
+    each_identity("render", listed, folder, make)
+    if is_first_host():
+        names = [one.identity for one in succeeded(listed, folder)]
+        left = {name: load_arrays(folder / f"{name}.npz", "left_out")["left_out"].tolist() for name in names}
+        write_json(folder / "left_out.json", left)
