@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 
+import jsplat
 from jsplat.runtime.devices import cores
 
 VERSION = "0.1.0"  # pyproject.toml reads it here
@@ -28,7 +29,7 @@ def provenance(seed: int) -> dict:
 
 @functools.cache
 def _facts() -> dict:
-    device, commit = jax.devices()[0], commit_of(Path(__file__).resolve().parent)
+    device, commit = jax.devices()[0], commit_of(Path(jsplat.__file__).resolve().parent)
     return {
         "version": VERSION,
         **({} if commit is None else {"commit": commit}),
