@@ -1,21 +1,12 @@
-"""Label refinement for head images by Gaussian splatting, in JAX."""
+"""Label refinement for head images by Gaussian splatting, in JAX.
 
-from jsplat.errors import InputError
-from jsplat.raster.camera import Camera
-from jsplat.raster.capacity import capacity_for
-from jsplat.raster.rasterizer import rasterize, render_scene
-from jsplat.raster.scene import Attributes, Gaussians, Render, Scene
-from jsplat.runtime.provenance import VERSION
+What `__init__.pyi` names is the public interface; each name is imported when it is first used, so that a program that
+only rasterizes never waits for the parser's libraries.
+"""
 
+import lazy_loader
+
+from jsplat.version import VERSION
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = VERSION
-__all__ = [
-    "Attributes",
-    "Camera",
-    "Gaussians",
-    "InputError",
-    "Render",
-    "Scene",
-    "capacity_for",
-    "rasterize",
-    "render_scene",
-]

@@ -20,8 +20,9 @@ FOLDERS = ("jsplat", "kernels", "tests", "bench", "scripts")
 MAY_IMPORT: dict[str, set[str]] = {
     "kernels": set(),
     "errors": set(),
+    "version": set(),
     "config": {"errors"},
-    "runtime": {"errors"},
+    "runtime": {"errors", "version"},
     "files": {"errors", "runtime"},
     "labelsets": {"errors"},
     "raster": {"errors", "kernels", "runtime"},
@@ -39,15 +40,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"errors", "files", "labelsets", "metrics"},
 }
 MAY_IMPORT["pipeline"] = {*MAY_IMPORT} - {"kernels"}
-MAY_IMPORT["cli"] = {"config", "errors", "files", "pipeline", "runtime"}
+MAY_IMPORT["cli"] = {"config", "errors", "files", "pipeline", "runtime", "version"}
 MAY_IMPORT["__main__"] = {"cli"}
-MAY_IMPORT["__init__"] = {"captures", "errors", "exchange", "fitting", "labels", "parser", "raster", "runtime"}
+MAY_IMPORT["__init__"] = {"version"}  # what `__init__.pyi` names is imported when it is used
 # Package -> the only rooms that may import it.
 PICTURES = {"captures", "exchange", "pipeline", "report", "study", "training_sets"}
 RESERVED = {"flax": {"parser"}, "click": {"cli"}, "cv2": PICTURES}
 KERNELS_MAY_IMPORT = {"jax", "numpy", "jaxtyping"}
 OUTSIDE = {"tests", "bench", "scripts", "configs"}
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "orbax": "orbax-checkpoint"}
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "orbax": "orbax-checkpoint", "lazy_loader": "lazy-loader"}
 NAMELESS = {"util", "utils", "helpers", "misc", "common"}
 
 

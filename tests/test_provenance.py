@@ -98,4 +98,4 @@ def test_packages_from_elsewhere_have_versions_too(monkeypatch):
 def test_the_version_is_written_once():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["dynamic"] == ["version"]
-    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "jsplat.runtime.provenance.VERSION"}
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "jsplat.version.VERSION"}

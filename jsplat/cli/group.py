@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from jsplat.errors import InputError, Stopped
-from jsplat.runtime.provenance import VERSION
+from jsplat.version import VERSION
 
 LEFT_OUT = 3  # exit status: done, but for people who were left out
 SHOWN = 10  # of them are named

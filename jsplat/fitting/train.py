@@ -96,6 +96,8 @@ def fit(
     Args:
         captures: labels are used for the silhouettes (when the background is unknown) and, with `label_weight` > 0, as
             targets.
+        config: steps, Gaussians, rates.
+        seed: of the starting points, the order of views and the relocation.
         start: scenes to start from, leading axis: identities; carved from the silhouettes if None.
         resume: a folder for checkpoints; a fit found there is carried on.
 

@@ -33,7 +33,7 @@ def lift(
     """What each view says about each Gaussian of one head: one backward pass per view, no optimiser.
 
     Args:
-        cameras: one per picture.
+        gaussians, cameras: of the head; one camera per picture.
         pictures: class probabilities (or any channels) per pixel.
         capacity: tile hits a view may need (`capacity_for`); the result is NaN where it is too small.
         devices: share the views; where the arrays lie if none.

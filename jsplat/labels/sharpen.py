@@ -72,10 +72,12 @@ def sharpen(
     """Sharper class probabilities per Gaussian of one head.
 
     Args:
+        gaussians, cameras: of the head; one camera per picture.
         rows: votes that sum to 1; class 0 (background) stays 0 if it is 0.
         pictures: the parser's class probabilities per view.
         trust: weight of each view, any scale.
-        capacity: tile hits a view may need.
+        capacity: tile hits a view may need (`capacity_for`).
+        config: rounds, and how far a view is believed.
         devices: share the views; where the arrays lie if none.
     """
     if not config.rounds:

@@ -220,6 +220,7 @@ def vote(
         evidence: per view, Gaussian and class, the blend weight times the parser's probability, summed over pixels.
         weight: "v n", the blend weight alone, summed over pixels; 0 where the view does not see the Gaussian.
         yaw, pitch: "v", degrees in the head frame.
+        config: the method and what it depends on.
         cosines: "v n", of the viewing ray and the surface normal, for "cosine" only.
 
     Returns:

@@ -31,7 +31,12 @@ def default_capacity(count: int, size: tuple[int, int], views: int = 1) -> int:
 
 
 def capacity_for(gaussians: Gaussians, cameras: Camera) -> int:
-    """The most tile hits that any of these views needs, rounded up so that similar scenes share compiled programs."""
+    """The most tile hits that any of these views needs, rounded up so that similar scenes share compiled programs.
+
+    Args:
+        gaussians: of one scene, `n`.
+        cameras: `v`; they are rendered in blocks, so that many need no more memory than a few.
+    """
     return rounded_capacity(_most_needed(gaussians, cameras))
 
 

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import jax
 
-import jsplat
 from jsplat.runtime.devices import cores
+from jsplat.version import VERSION
 
-VERSION = "0.1.0"  # pyproject.toml reads it here
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
 _PATIENCE = 20  # seconds for git, which a network file system can hold up
 
@@ -29,7 +28,7 @@ def provenance(seed: int) -> dict:
 
 @functools.cache
 def _facts() -> dict:
-    device, commit = jax.devices()[0], commit_of(Path(jsplat.__file__).resolve().parent)
+    device, commit = jax.devices()[0], commit_of(Path(__file__).resolve().parents[1])
     return {
         "version": VERSION,
         **({} if commit is None else {"commit": commit}),
