@@ -22,7 +22,7 @@ from jsplat.fitting.start import starting_scene
 from jsplat.fitting.step import first_state, steps
 from jsplat.labels import SharpenConfig, lift, paint, sharpen
 from jsplat.parser import Architecture, new_parser, predict
-from jsplat.runtime.view_blocks import deal
+from jsplat.runtime.view_blocks import to_blocks
 from tests import ball
 
 CONFIG = FitConfig(gaussians=200, steps=8, steps_per_call=4, relocate_every=4, dead_opacity=0.5, hold_out=4, voxels=24)
@@ -75,7 +75,7 @@ def main(out: str) -> None:
         bytes=cost["bytes accessed"],
         collectives=len(COLLECTIVE.findall(program.as_text())),
         devices=len(jax.local_devices()),
-        working=len({next(iter(b.devices())) for b in deal(jnp.zeros(VIEWS), jax.local_devices())}),
+        working=len({next(iter(b.devices())) for b in to_blocks(jnp.zeros(VIEWS), jax.local_devices())}),
     )
 
 

@@ -24,8 +24,8 @@ distributed.global_state.process_id = 1  # what `jax.distributed.initialize` wou
 jax.process_index = lambda: 1
 if sys.argv[2] == "kept":
     programs.keep_in_every_process()
-programs.watch()
-print(jax.jit(lambda x: x * 3 + 1)(jax.numpy.arange(3.0)), programs.spent()["found"])
+programs.count_compiles()
+print(jax.jit(lambda x: x * 3 + 1)(jax.numpy.arange(3.0)), programs.compile_totals()["found"])
 """
 
 
@@ -59,7 +59,7 @@ def test_a_wrong_fusion_is_off_where_it_is_wrong_unless_somebody_set_it(version,
     monkeypatch.setenv("XLA_FLAGS", flags or "")  # so that what is set is taken back
     if flags is None:
         monkeypatch.delenv("XLA_FLAGS")
-    programs.settle()
+    programs.configure_xla()
     assert os.environ.get("XLA_FLAGS") == want
     assert told == {"jax_enable_x64": False}
 

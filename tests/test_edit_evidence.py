@@ -77,7 +77,7 @@ def test_the_rows_are_those_of_the_update_written_out():
     layer, settings, k = spotted.spot(), head.settings.edit, len(spotted.CLASSES)
     weights = np.concatenate([w.toarray() for w in head.weights]).astype(np.float64)  # all pixels x Gaussians
     seen = [w.toarray().sum(0) for w in head.weights]
-    spoken = np.full(head.said.shape, UNTOUCHED)
+    spoken = np.full(head.opinions.shape, UNTOUCHED)
     touched = layer != UNTOUCHED
     around = np.zeros_like(touched)
     for y, x in np.argwhere(touched):
@@ -94,7 +94,7 @@ def test_the_rows_are_those_of_the_update_written_out():
     a = share(weights[heard].sum(0))[who, None]
     one_hot = np.eye(k)[spoken[heard]]
     rest, pulls = weights[:, ~who] @ head.rows[~who], weights[:, who]
-    said = head.confusion[np.arange(len(head.said))[:, None], :, head.said].reshape(-1, k)
+    said = head.confusion[np.arange(len(head.opinions))[:, None], :, head.opinions].reshape(-1, k)
     sure = np.where(spoken == UNTOUCHED, head.sure.ravel(), 0)[:, None]
 
     def shares(x):

@@ -230,7 +230,7 @@ def test_a_second_run_or_stage_on_one_folder_begins_nothing(tmp_path):
 
 def test_a_refusal_of_the_first_process_of_a_run_is_everybodys(tmp_path, monkeypatch):
     sent = []
-    monkeypatch.setattr(work_folder, "from_first", lambda data: sent.append(data) or sent[0])
+    monkeypatch.setattr(work_folder, "broadcast_bytes", lambda data: sent.append(data) or sent[0])
     with work_folder.alone(tmp_path / "a", "one"):
         monkeypatch.setattr(work_folder, "is_first_host", lambda: False)
         with work_folder.alone(tmp_path / "a", "one"):

@@ -66,11 +66,11 @@ def prepare() -> None:
     import jax
 
     from jsplat.runtime.devices import cores
-    from jsplat.runtime.programs import settle, watch
+    from jsplat.runtime.programs import configure_xla, count_compiles
     from jsplat.runtime.stop import STOP
 
-    settle()
-    watch()
+    configure_xla()
+    count_compiles()
     signal.signal(signal.SIGTERM, lambda *_: STOP.set())
 
     with contextlib.suppress(RuntimeError):  # within a program that runs JAX already: its devices stay as they are

@@ -59,8 +59,8 @@ def _one_view(view: Projection, size: tuple[int, int], least: float) -> sp.csc_m
     ends = np.concatenate([[0], np.cumsum(np.bincount(who[kept], minlength=len(order)))])
     columns = sp.csc_matrix((alpha[kept], (row * width + column)[kept], ends), shape=(width * height, len(order)))
     by_pixel = columns.tocsr()  # a stable counting sort: within a pixel the Gaussians stay sorted by depth
-    through = np.log1p(-by_pixel.data.astype(np.float64))
-    before = np.cumsum(through) - through
+    log_transmittance = np.log1p(-by_pixel.data.astype(np.float64))
+    before = np.cumsum(log_transmittance) - log_transmittance
     before -= np.repeat(np.append(before, 0)[by_pixel.indptr[:-1]], np.diff(by_pixel.indptr))
     before = np.exp(before)
     weight = np.where(before >= TRANSMITTANCE_STOP, by_pixel.data * before, 0).astype(np.float32)

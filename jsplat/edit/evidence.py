@@ -136,13 +136,13 @@ class _Place:
 def _vote_again(head: Head, who: np.ndarray) -> None:
     """EM on the rows of a few Gaussians; the others only show through. Views side by side: each fits into the cache."""
     old, base = head.rows[who], head.parser_rows[who]
-    said = {v: _spoken(head, v) for v in head.layers}
-    spoken = np.unique(np.concatenate(list(said.values()) or [np.zeros(0, np.uint8)]))
+    spoken_labels = {v: _spoken(head, v) for v in head.layers}
+    spoken = np.unique(np.concatenate(list(spoken_labels.values()) or [np.zeros(0, np.uint8)]))
     # "Background" corrects the outline of its own view alone: no Gaussian on the head is background, and the vote
     # removes that class too.
     spoken = spoken[(spoken != UNTOUCHED) & (spoken != 0)]
     with ThreadPoolExecutor(cores()) as threads:
-        found = threads.map(lambda v: _place(head, who, v, said.get(v), spoken), range(len(head.weights)))
+        found = threads.map(lambda v: _place(head, who, v, spoken_labels.get(v), spoken), range(len(head.weights)))
         places = [place for place in found if place is not None]
         mass = sum((np.asarray(place.hears.sum(0)).ravel() for place in places), np.zeros(len(who), np.float32))
         person = _say(head, mass, who)[:, None].astype(np.float32)
@@ -163,7 +163,7 @@ def _vote_again(head: Head, who: np.ndarray) -> None:
         list(threads.map(lambda place: _show(head, place, table - old), places))
 
 
-def _place(head: Head, who: np.ndarray, v: int, said: np.ndarray | None, named: np.ndarray) -> _Place | None:
+def _place(head: Head, who: np.ndarray, v: int, spoken_labels: np.ndarray | None, named: np.ndarray) -> _Place | None:
     """One view, given what was said in it and which classes in any; None where the Gaussians reach no pixel of it."""
     part, settings = head.weights[v][:, who], head.settings.edit
     pixel = np.flatnonzero(np.bincount(part.indices, part.data, minlength=part.shape[0]) >= settings.reach)
@@ -174,7 +174,7 @@ def _place(head: Head, who: np.ndarray, v: int, said: np.ndarray | None, named: 
     kept = row[part.indices] >= 0
     ends = np.concatenate([[0], np.cumsum(kept)])[part.indptr]
     weights = sp.csc_matrix((part.data[kept], row[part.indices[kept]], ends), shape=(len(pixel), len(who)))
-    spoken = np.full(len(pixel), UNTOUCHED, np.uint8) if said is None else said[pixel]
+    spoken = np.full(len(pixel), UNTOUCHED, np.uint8) if spoken_labels is None else spoken_labels[pixel]
     heard = np.flatnonzero(np.isin(spoken, named))
     shown = head.shown[v][pixel]
     plays = shown.max(0) > settings.plays
@@ -189,7 +189,7 @@ def _place(head: Head, who: np.ndarray, v: int, said: np.ndarray | None, named: 
         classes=classes,
         rest=shown[:, classes] - weights @ head.rows[np.ix_(who, classes)],
         sure=sure,
-        likelihood=head.confusion[v][classes].T[head.said[v][pixel]],
+        likelihood=head.confusion[v][classes].T[head.opinions[v][pixel]],
         heard=heard,
         named=np.searchsorted(classes, spoken[heard]),
         hears=sp.csc_matrix(weights.tocsr()[heard]) if len(heard) else sp.csc_matrix((0, len(who)), dtype=np.float32),

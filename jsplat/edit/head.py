@@ -76,7 +76,7 @@ class Head:
     Attributes:
         weights: per view, blend weight of n Gaussians in p pixels; `best`: a Gaussian's largest sum of a view.
         alpha: of the refined render.
-        said, sure: the parser's foreground opinion, and its weight (trust in the view times certainty).
+        opinions, sure: the parser's foreground opinion, and its weight (trust in the view times certainty).
         confusion: per view, how often it says s (last axis) where the consensus is t.
         parser_rows: the label stage's table; `rows`: the table as it stands; `shown`: its render.
         refined: masks of the label stage; `start`: the same from the matrix here, to see what an edit changed.
@@ -89,7 +89,7 @@ class Head:
     weights: list[sp.csc_matrix]
     best: Float[np.ndarray, " n"]
     alpha: Float[np.ndarray, "v h w"]
-    said: UInt8[np.ndarray, "v p"]
+    opinions: UInt8[np.ndarray, "v p"]
     sure: Float[np.ndarray, "v p"]
     confusion: Float[np.ndarray, "v k k"]
     parser_rows: Float[np.ndarray, "n k"]
@@ -129,18 +129,18 @@ def prepare(
     shown = np.stack([w @ rows for w in weights])
     views, k = len(weights), rows.shape[1]
     alpha = known["alpha"].reshape(views, -1)
-    said, sure, counts = np.zeros(alpha.shape, np.uint8), np.zeros(alpha.shape, np.float32), np.zeros((views, k, k))
+    opinions, sure, counts = np.zeros(alpha.shape, np.uint8), np.zeros(alpha.shape, np.float32), np.zeros((views, k, k))
     for v in range(views):
         opinion = first[v].reshape(-1, k).astype(np.float32)
         mass = opinion[:, 1:].sum(-1)
         opinion = opinion / np.maximum(mass, 1e-12)[:, None]
         opinion[:, 0] = 0
-        said[v] = opinion.argmax(-1)
+        opinions[v] = opinion.argmax(-1)
         mass = np.where(alpha[v] >= sharpen.alpha_gate, mass, 0)
         entropy = -(opinion * np.log(np.maximum(opinion, 1e-12))).sum(-1) / np.log(k)
         sure[v] = trust[v] * np.clip(1 - entropy, 0, 1) ** sharpen.trust_power * mass
         hard = np.zeros((len(mass), k), np.float32)
-        hard[np.arange(len(mass)), said[v]] = mass
+        hard[np.arange(len(mass)), opinions[v]] = mass
         counts[v] = normalised(shown[v]).T @ hard
     pooled = normalised(counts.sum(0) + 1e-3)
     pictures = shown.reshape(*known["alpha"].shape, k)
@@ -150,7 +150,7 @@ def prepare(
         weights=weights,
         best=np.max([np.asarray(w.sum(0)).ravel() for w in weights], 0),
         alpha=known["alpha"],
-        said=said,
+        opinions=opinions,
         sure=sure,
         confusion=normalised(counts + sharpen.pseudo_counts * pooled).astype(np.float32),
         parser_rows=rows,

@@ -117,14 +117,14 @@ def simulate(
             sides[key].add(tally(of[side], *about))
 
     _each(subjects, reveal, progress)
-    told = [edits[turn] for turn in sorted(edits)]
+    outcomes = [edits[turn] for turn in sorted(edits)]
     return {
         "masks": masks,
         "revealed": len(revealed),
         "margin": config.margin,
-        "edits": told,
-        "median_corrected": float(np.median([e["corrected"] for e in told])),
-        "median_seconds": float(np.median([e["seconds"] for e in told])),
+        "edits": outcomes,
+        "median_corrected": float(np.median([e["corrected"] for e in outcomes])),
+        "median_seconds": float(np.median([e["seconds"] for e in outcomes])),
         **{key: scores_of(counted, labelset)["bins"]["side"]["miou"] for key, counted in sides.items()},
     }
 

@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from jsplat.errors import InputError
-from jsplat.runtime.devices import everywhere
+from jsplat.runtime.devices import replicated
 
 
 def _checkpointer() -> ocp.Checkpointer:
@@ -37,7 +37,7 @@ def _writable(array: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
     devices = {device.process_index: device for device in reversed(jax.devices())}
     devices[jax.process_index()] = jax.local_devices()[0]
     copy = jax.device_put(value, devices[jax.process_index()])
-    held = everywhere(Mesh(np.asarray([*devices.values()]), ("process",)))
+    held = replicated(Mesh(np.asarray([*devices.values()]), ("process",)))
     return jax.make_array_from_single_device_arrays(value.shape, held, [copy])
 
 

@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from jsplat.errors import InputError, Stopped
 from jsplat.files.arrays import read_arrays, write_arrays
 from jsplat.files.atomic import new_folder, write_json
-from jsplat.runtime.devices import from_first, is_first_host
+from jsplat.runtime.devices import broadcast_bytes, is_first_host
 from jsplat.runtime.progress import log
 from jsplat.runtime.stop import STOP
 
@@ -59,19 +59,19 @@ class Checkpoints:
                 about["found"] = found and [found[0], found[2]]
             except InputError as error:
                 about["refused"] = [error.what, error.wanted, str(error.got)]
-        told = json.loads(from_first(json.dumps(about).encode()))
+        found_by_first = json.loads(broadcast_bytes(json.dumps(about).encode()))
         # Compared by all with all, so that none goes on alone.
-        if not _all(told["fingerprint"] == self.fingerprint):
+        if not _all(found_by_first["fingerprint"] == self.fingerprint):
             wanted = "the same data, settings and seed in every process"
             raise InputError(f"process {jax.process_index()}", wanted=wanted, got="others")
-        if "refused" in told:
-            what, wanted, got = told["refused"]
+        if "refused" in found_by_first:
+            what, wanted, got = found_by_first["refused"]
             raise InputError(what, wanted=wanted, got=got)
-        if told["found"] is None:
+        if found_by_first["found"] is None:
             return None
-        step, curves = told["found"]
+        step, curves = found_by_first["found"]
         leaves, structure = jax.tree.flatten(found[1] if found else like)
-        data = from_first(b"".join(np.asarray(x).tobytes() for x in leaves))
+        data = broadcast_bytes(b"".join(np.asarray(x).tobytes() for x in leaves))
         ends = np.cumsum([x.nbytes for x in leaves])
         values = [np.frombuffer(data[end - x.nbytes : end], x.dtype).reshape(x.shape) for x, end in zip(leaves, ends)]
         return step, jax.tree.unflatten(structure, [jnp.array(value) for value in values]), curves

@@ -110,9 +110,9 @@ def _one_step(state: FitState, photos: Photos, until: Array, config: FitConfig, 
     scene = jax.tree.map(jnp.add, state.scene, updates)
     stepped = FitState(scene, moments, state.step + 1, jnp.maximum(state.needed, needed), loss, state.failed)
     active = (needed <= capacity) & (state.step < until) & ~state.failed
-    sound = _finite((scene, loss))
-    frozen = replace(state, needed=stepped.needed, failed=state.failed | (active & ~sound))
-    return _select(active & sound, stepped, frozen)
+    finite = _finite((scene, loss))
+    frozen = replace(state, needed=stepped.needed, failed=state.failed | (active & ~finite))
+    return _select(active & finite, stepped, frozen)
 
 
 def _finite(tree) -> Bool[Array, " b"]:

@@ -55,8 +55,8 @@ def _lift(gaussians: Gaussians, seen: tuple[Camera, Array], *, capacity: int) ->
         def paint(features):
             return rasterize(gaussians, features, camera, capacity=capacity, shape_channels=0).channels
 
-        _, pull = jax.vjp(paint, blank)
-        (sums,) = pull(jnp.concatenate([picture.astype(jnp.float32), jnp.ones((*picture.shape[:2], 1))], -1))
+        _, vjp = jax.vjp(paint, blank)
+        (sums,) = vjp(jnp.concatenate([picture.astype(jnp.float32), jnp.ones((*picture.shape[:2], 1))], -1))
         return sums
 
     return over_views(one, seen)

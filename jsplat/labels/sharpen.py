@@ -23,7 +23,7 @@ from jsplat.raster.camera import Camera
 from jsplat.raster.rasterizer import rasterize
 from jsplat.raster.scene import Gaussians
 from jsplat.runtime.precision import in_32_bits
-from jsplat.runtime.view_blocks import Devices, beside, count_of, deal, joined, over_views, real
+from jsplat.runtime.view_blocks import Devices, join_blocks, over_views, per_device, to_blocks, unpadded, view_count
 
 _LEAST = 1e-3  # channels below this do not divide
 _SURE = 1e-6
@@ -83,21 +83,21 @@ def sharpen(
     if not config.rounds:
         return rows
     # Whether confusion counts is an argument of the compiled program, not a part of it: the ablation asks for both.
-    count, through = count_of(cameras), itertools.repeat(np.bool_(config.confusion))
+    count, believe = view_count(cameras), itertools.repeat(np.bool_(config.confusion))
     how = {"capacity": capacity, "config": dataclasses.replace(config, rounds=0, confusion=True)}
-    seen = deal((cameras, pictures, trust), devices)
-    heads = list(itertools.islice(itertools.cycle(beside(gaussians, devices)), len(seen)))
+    seen = to_blocks((cameras, pictures, trust), devices)
+    heads = list(itertools.islice(itertools.cycle(per_device(gaussians, devices)), len(seen)))
 
     def gains(program: Callable, rows: Array, *more: Iterable) -> list:
-        tables = itertools.cycle(beside(rows, devices))
+        tables = itertools.cycle(per_device(rows, devices))
         return [program(*block, **how) for block in zip(heads, tables, seen, *more)]
 
-    counts = joined(gains(_first_counts, rows), count, devices)
+    counts = join_blocks(gains(_first_counts, rows), count, devices)
     for _ in range(config.rounds):
-        confusion = deal(_confusion(counts, config=how["config"]), devices)
-        found = gains(_gain, rows, confusion, real(count), through)
-        gained = joined([g for g, _ in found], len(found), devices)
-        counts = joined([c for _, c in found], count, devices)
+        confusion = to_blocks(_confusion(counts, config=how["config"]), devices)
+        found = gains(_gain, rows, confusion, unpadded(count), believe)
+        gained = join_blocks([g for g, _ in found], len(found), devices)
+        counts = join_blocks([c for _, c in found], count, devices)
         rows = _moved(rows, gained)
     return rows
 
@@ -114,8 +114,8 @@ def _shown(gaussians: Gaussians, table: Float[Array, "n k"], camera: Camera, cap
     return rasterize(gaussians, wide, camera, capacity=capacity, shape_channels=0).channels
 
 
-def _counts(prior: Array, said: Array, mass: Array, solid: Array) -> Float[Array, "k k"]:
-    hard = jax.nn.one_hot(said.argmax(-1), said.shape[-1]) * (mass * solid)[..., None]
+def _counts(prior: Array, opinion: Array, mass: Array, solid: Array) -> Float[Array, "k k"]:
+    hard = jax.nn.one_hot(opinion.argmax(-1), opinion.shape[-1]) * (mass * solid)[..., None]
     return jnp.einsum("hwt,hws->ts", prior, hard)
 
 
@@ -127,9 +127,9 @@ def _first_counts(
 
     def one(item):
         camera, picture, _ = item
-        said, mass = _opinion(picture)
+        opinion, mass = _opinion(picture)
         shown = _shown(gaussians, rows, camera, capacity)
-        return _counts(_normalised(shown[..., :-1]), said, mass, shown[..., -1] >= config.alpha_gate)
+        return _counts(_normalised(shown[..., :-1]), opinion, mass, shown[..., -1] >= config.alpha_gate)
 
     return over_views(one, seen)
 
@@ -146,8 +146,8 @@ def _gain(
     rows: Array,
     seen: tuple[Camera, Array, Array],
     confusion: Array,
-    real: Array,
-    through: Array,
+    unpadded: Array,
+    believe: Array,
     *,
     capacity: int,
     config: SharpenConfig,
@@ -156,18 +156,18 @@ def _gain(
 
     def one(item):
         (camera, picture, weight), matrix, there = item
-        said, mass = _opinion(picture)
-        shown, pull = jax.vjp(lambda table: _shown(gaussians, table, camera, capacity), rows)
+        opinion, mass = _opinion(picture)
+        shown, vjp = jax.vjp(lambda table: _shown(gaussians, table, camera, capacity), rows)
         solid = shown[..., -1] >= config.alpha_gate
         prior = _normalised(shown[..., :-1])
-        likelihood = jnp.moveaxis(matrix[:, said.argmax(-1)], 0, -1)
-        target = jnp.where(through, _normalised(prior * likelihood), said)
-        sure = jnp.where(solid & there, weight * certainty(said) ** config.trust_power * mass, 0.0)[..., None]
+        likelihood = jnp.moveaxis(matrix[:, opinion.argmax(-1)], 0, -1)
+        target = jnp.where(believe, _normalised(prior * likelihood), opinion)
+        sure = jnp.where(solid & there, weight * certainty(opinion) ** config.trust_power * mass, 0.0)[..., None]
         ratio = jnp.where(prior > _SURE, target / jnp.maximum(prior, _LEAST), 0.0)
-        (gained,) = pull(jnp.concatenate([sure * ratio, jnp.zeros_like(sure)], -1))
-        return gained, _counts(prior, said, mass, solid)
+        (gained,) = vjp(jnp.concatenate([sure * ratio, jnp.zeros_like(sure)], -1))
+        return gained, _counts(prior, opinion, mass, solid)
 
-    gained, counts = over_views(one, (seen, confusion, real))
+    gained, counts = over_views(one, (seen, confusion, unpadded))
     return gained.sum(0, keepdims=True), counts
 
 

@@ -64,69 +64,71 @@ class VoteConfig:
 
 @dataclasses.dataclass(frozen=True)
 class _Ballots:
-    """What the methods read: opinions `said` "v n k" (rows sum to 1, or to 0 where unseen), how much a view sees of a
-    Gaussian `sees` "v n" in [0, 1), the pose prior `pose` "v 1", and cosines "v n" if they were given."""
+    """What the methods read: `opinions` "v n k" (rows sum to 1, or to 0 where unseen), how much a view sees of a
+    Gaussian `visible_mass` "v n" in [0, 1), the pose prior `pose` "v 1", and cosines "v n" if they were given."""
 
-    said: Array
-    sees: Array
+    opinions: Array
+    visible_mass: Array
     pose: Array
     cosines: Array | None
 
 
-def certainty(said: Float[Array, "*b k"]) -> Float[Array, "*b"]:
+def certainty(opinions: Float[Array, "*b k"]) -> Float[Array, "*b"]:
     """1 - H, the entropy H scaled so that a uniform opinion has 1."""
-    return jnp.clip(1 + jnp.sum(jax.scipy.special.xlogy(said, said), -1) / jnp.log(said.shape[-1]), 0, 1)
+    return jnp.clip(1 + jnp.sum(jax.scipy.special.xlogy(opinions, opinions), -1) / jnp.log(opinions.shape[-1]), 0, 1)
 
 
-def _mean(said: Array, weights: Array) -> Array:
+def _mean(opinions: Array, weights: Array) -> Array:
     """Mean over views; rows that no view supports are 0 (`vote` fills them)."""
-    total = jnp.einsum("vnk,vn->nk", said, weights)
+    total = jnp.einsum("vnk,vn->nk", opinions, weights)
     return total / jnp.maximum(total.sum(-1, keepdims=True), _EPS)
 
 
-def _one_hot(said: Array) -> Array:
-    return jax.nn.one_hot(jnp.argmax(said, -1), said.shape[-1], dtype=said.dtype)
+def _one_hot(opinions: Array) -> Array:
+    return jax.nn.one_hot(jnp.argmax(opinions, -1), opinions.shape[-1], dtype=opinions.dtype)
 
 
 def _plain(ballots: _Ballots, config: VoteConfig) -> Array:
-    return _mean(ballots.said, ballots.sees)
+    return _mean(ballots.opinions, ballots.visible_mass)
 
 
 def _one_hot_votes(ballots: _Ballots, config: VoteConfig) -> Array:
-    return _mean(_one_hot(ballots.said), ballots.sees)
+    return _mean(_one_hot(ballots.opinions), ballots.visible_mass)
 
 
 def _cosine(ballots: _Ballots, config: VoteConfig) -> Array:
     assert ballots.cosines is not None
-    return _mean(ballots.said, ballots.sees * (jnp.clip(ballots.cosines, 0, 1) + config.cosine_floor))
+    return _mean(ballots.opinions, ballots.visible_mass * (jnp.clip(ballots.cosines, 0, 1) + config.cosine_floor))
 
 
 def _entropy(ballots: _Ballots, config: VoteConfig) -> Array:
-    trust = certainty(ballots.said) ** config.entropy_power
-    return _mean(ballots.said, ballots.sees * (trust + _EPS))
+    trust = certainty(ballots.opinions) ** config.entropy_power
+    return _mean(ballots.opinions, ballots.visible_mass * (trust + _EPS))
 
 
 def _agreement(ballots: _Ballots, config: VoteConfig) -> Array:
     def step(consensus, _):
-        alike = jnp.einsum("vnk,nk,vn->v", ballots.said, consensus, ballots.sees) / (ballots.sees.sum(-1) + _EPS)
+        alike = jnp.einsum("vnk,nk,vn->v", ballots.opinions, consensus, ballots.visible_mass) / (
+            ballots.visible_mass.sum(-1) + _EPS
+        )
         trust = (alike / (alike.max() + _EPS)) ** config.agreement_power
-        return _mean(ballots.said, ballots.sees * trust[:, None]), None
+        return _mean(ballots.opinions, ballots.visible_mass * trust[:, None]), None
 
     return jax.lax.scan(step, _plain(ballots, config), length=config.iterations)[0]
 
 
 def _pose(ballots: _Ballots, config: VoteConfig) -> Array:
-    return _mean(ballots.said, ballots.sees * ballots.pose)
+    return _mean(ballots.opinions, ballots.visible_mass * ballots.pose)
 
 
-def _confusion(said: Array, sees: Array, consensus: Array, pseudo_counts: float, pooled: bool) -> Array:
+def _confusion(opinions: Array, visible_mass: Array, consensus: Array, pseudo_counts: float, pooled: bool) -> Array:
     """`v t s`: how often a view says s where the consensus is t, each row a distribution.
 
     The prior is `pseudo_counts` draws from the matrix pooled over the views, or from the uniform distribution.
     """
-    k = said.shape[-1]
-    counts = jnp.einsum("vns,vn,nt->vts", said, sees, consensus)
-    prior = counts.sum(0) + 1 / k if pooled else jnp.ones((k, k), said.dtype)
+    k = opinions.shape[-1]
+    counts = jnp.einsum("vns,vn,nt->vts", opinions, visible_mass, consensus)
+    prior = counts.sum(0) + 1 / k if pooled else jnp.ones((k, k), opinions.dtype)
     counts = counts + pseudo_counts * prior / prior.sum(-1, keepdims=True)
     return counts / counts.sum(-1, keepdims=True)
 
@@ -142,13 +144,13 @@ def _dawid_skene(ballots: _Ballots, config: VoteConfig) -> Array:
 
     Views of one head are not independent, hence its overconfidence: kept as an ablation.
     """
-    said, sees = _one_hot(ballots.said), (ballots.sees > 0).astype(ballots.said.dtype)
+    opinions, visible_mass = _one_hot(ballots.opinions), (ballots.visible_mass > 0).astype(ballots.opinions.dtype)
 
     def step(consensus, _):
-        confusion = _confusion(said, sees, consensus, pseudo_counts=1.0, pooled=False)
-        return _posterior(jnp.einsum("vns,vn,vts->nt", said, sees, jnp.log(confusion)), consensus), None
+        confusion = _confusion(opinions, visible_mass, consensus, pseudo_counts=1.0, pooled=False)
+        return _posterior(jnp.einsum("vns,vn,vts->nt", opinions, visible_mass, jnp.log(confusion)), consensus), None
 
-    return jax.lax.scan(step, _mean(said, sees), length=config.iterations)[0]
+    return jax.lax.scan(step, _mean(opinions, visible_mass), length=config.iterations)[0]
 
 
 def _tempered(ballots: _Ballots, config: VoteConfig) -> Array:
@@ -158,16 +160,16 @@ def _tempered(ballots: _Ballots, config: VoteConfig) -> Array:
     views are the same error. Effective views: (sum w)^2 / sum w^2 (Kish).
     """
     # Sharpened: in a soft opinion the many small classes, each with a little, outvote what the view really says.
-    said = ballots.said**config.sharpness
-    said = said / jnp.maximum(said.sum(-1, keepdims=True), _EPS)
-    trust = ballots.sees * ballots.pose * certainty(ballots.said) ** config.trust_power
+    opinions = ballots.opinions**config.sharpness
+    opinions = opinions / jnp.maximum(opinions.sum(-1, keepdims=True), _EPS)
+    trust = ballots.visible_mass * ballots.pose * certainty(ballots.opinions) ** config.trust_power
     total = trust.sum(0)
     effective = total**2 / jnp.maximum((trust**2).sum(0), _EPS)
-    share = trust * (jnp.minimum(effective, config.temperature) / jnp.maximum(total, _EPS))
+    weights = trust * (jnp.minimum(effective, config.temperature) / jnp.maximum(total, _EPS))
 
     def step(consensus, _):
-        confusion = _confusion(said, ballots.sees, consensus, config.pseudo_counts, pooled=True)
-        return _posterior(jnp.einsum("vns,vn,vts->nt", said, share, jnp.log(confusion)), consensus), None
+        confusion = _confusion(opinions, ballots.visible_mass, consensus, config.pseudo_counts, pooled=True)
+        return _posterior(jnp.einsum("vns,vn,vts->nt", opinions, weights, jnp.log(confusion)), consensus), None
 
     return jax.lax.scan(step, _pose(ballots, config), length=config.iterations)[0]
 
@@ -243,10 +245,10 @@ def vote(
     evidence = evidence[..., first:]
     mass = evidence.sum(-1)
     seen = (weight >= config.min_weight) & (mass > _EPS)
-    said = jnp.where(seen, 1 / jnp.maximum(mass, _EPS), 0)[..., None] * evidence
+    opinions = jnp.where(seen, 1 / jnp.maximum(mass, _EPS), 0)[..., None] * evidence
     # A view that calls most of a Gaussian background says little about its class: it counts with the mass it has left.
-    sees = jnp.where(seen, mass / (weight + config.half_weight), 0)
-    ballots = _Ballots(said, sees, pose_prior(yaw, pitch, config)[:, None], cosines)
+    visible_mass = jnp.where(seen, mass / (weight + config.half_weight), 0)
+    ballots = _Ballots(opinions, visible_mass, pose_prior(yaw, pitch, config)[:, None], cosines)
     rows = METHODS[config.method](ballots, config)
 
     known = seen.any(0)[:, None]

@@ -15,7 +15,7 @@ from jsplat.parser.bisenet import Architecture
 from jsplat.parser.model import Parser, Variables, with_variables
 from jsplat.parser.resize import logits_to_pixels, network_size, normalise, to_network
 from jsplat.runtime.precision import in_32_bits
-from jsplat.runtime.view_blocks import Devices, beside, places
+from jsplat.runtime.view_blocks import Devices, block_indices, per_device
 
 
 @functools.partial(jax.jit, static_argnames=("architecture", "flip"))
@@ -49,9 +49,9 @@ def _batches(
         raise InputError("predict: images", wanted="uint8 of shape (n, h, w, 3)", got=f"{images.dtype} {images.shape}")
     if batch < 1:
         raise InputError("predict: batch", wanted="at least 1", got=batch)
-    copies = beside((parser.variables, jnp.asarray(parser.labelset.mirror_ids)), devices)
+    copies = per_device((parser.variables, jnp.asarray(parser.labelset.mirror_ids)), devices)
     coming = collections.deque()
-    for chosen, (variables, mirror_ids) in zip(places(len(images), batch), itertools.cycle(copies)):
+    for chosen, (variables, mirror_ids) in zip(block_indices(len(images), batch), itertools.cycle(copies)):
         # The last batch is filled up, so that one compiled program serves all.
         full = images[np.minimum(chosen, len(images) - 1)]
         seen = _probabilities(variables, full, mirror_ids, parser.architecture, flip)

@@ -23,7 +23,7 @@ from jsplat.parser.model import Parser, Variables, is_kernel, is_statistic, new_
 from jsplat.parser.predict import predict_labels
 from jsplat.parser.resize import logits_to_pixels, normalise
 from jsplat.raster.pytree import pytree
-from jsplat.runtime.devices import batch_mesh, copied, everywhere, split
+from jsplat.runtime.devices import batch_mesh, replicate, replicated, split
 from jsplat.runtime.precision import in_32_bits
 from jsplat.runtime.progress import Progress
 from jsplat.training_sets.auxiliary import AuxiliarySet, squared
@@ -177,7 +177,7 @@ def draw_batch(
     parts = [draw(k, p, n) for k, p, n in zip(jax.random.split(own, len(pools)), pools, counts)]
     # Whole on every device: a share of it would have to be gathered again, for backgrounds come from other pictures.
     return jax.lax.with_sharding_constraint(
-        (jax.tree.map(lambda *x: jnp.concatenate(x), *parts), rest), everywhere(mesh)
+        (jax.tree.map(lambda *x: jnp.concatenate(x), *parts), rest), replicated(mesh)
     )
 
 
@@ -210,7 +210,7 @@ def train_step(
     updates, moments = optimiser(config).update(gradient, state.optimiser, state.weights)
     weights = optax.apply_updates(state.weights, updates)
     after = State(weights, statistics, moments)  # type: ignore[arg-type]
-    return jax.lax.with_sharding_constraint((after, loss), everywhere(mesh))
+    return jax.lax.with_sharding_constraint((after, loss), replicated(mesh))
 
 
 def class_weights(sets: list[AuxiliarySet], power: float) -> Float[np.ndarray, " k"]:
@@ -309,10 +309,10 @@ def train_parser(
         done, state, curves = found
         history = History(**curves)
     # Copies, because every step donates its state and `start` must live on.
-    state = copied(state, mesh)
+    state = replicate(state, mesh)
     pools = tuple(Pool(*map(jnp.asarray, (s.images, s.labels, s.weights))) for s in sets)
     tables = jnp.asarray(labelset.mirror_ids), jnp.asarray(class_weights(sets, config.balance))
-    pools, key, (mirror_ids, weights_of_classes) = copied((pools, jax.random.key(seed), tables), mesh)
+    pools, key, (mirror_ids, weights_of_classes) = replicate((pools, jax.random.key(seed), tables), mesh)
 
     def parser() -> Parser:
         named = {name: jnp.array(np.array(value)) for name, value in (state.weights | state.statistics).items()}

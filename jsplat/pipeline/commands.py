@@ -147,8 +147,8 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunC
     with digests_in(out) as digests:
         masks, scenes = arrays_of(labelled, there, digests), scenes_of(fitted, there, digests)
         held = contents(there, digests)
-        said = {name: edits_of(labelled.absolute().parent, name, digests) for name in held}
-        each = {name: of_render(held[name], scenes[name], masks[name], said[name], config) for name in held}
+        edits = {name: edits_of(labelled.absolute().parent, name, digests) for name in held}
+        each = {name: of_render(held[name], scenes[name], masks[name], edits[name], config) for name in held}
         wanted = of_everybody(each)
         if finished(out, wanted) is not None:
             return _left_out(listed, bad, fitted, labelled, out)

@@ -38,7 +38,7 @@ from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.stages.parse import first_labels
 from jsplat.pipeline.work_folder import load_arrays, until_seen
 from jsplat.raster.spherical_harmonics import sh_colors
-from jsplat.runtime.devices import own_share, wait_for_hosts
+from jsplat.runtime.devices import shard_of_host, wait_for_hosts
 from jsplat.runtime.progress import Progress, log
 from jsplat.runtime.stop import STOP
 
@@ -115,8 +115,8 @@ def ready(run: Run, identity: str, capture: Capture) -> Ready:
 
     def render(view: int) -> np.ndarray:
         rgb = np.asarray(sh_colors(scene.attributes.sh, scene.gaussians.means, capture.cameras[view]))
-        through = (1 - head.alpha[view])[..., None]
-        shown = (head.weights[view] @ rgb).reshape(*through.shape[:2], 3) + through * capture.behind
+        transmittance = (1 - head.alpha[view])[..., None]
+        shown = (head.weights[view] @ rgb).reshape(*transmittance.shape[:2], 3) + transmittance * capture.behind
         return np.round(np.clip(shown, 0, 1) * 255).astype(np.uint8)
 
     return Ready(head, render)
@@ -175,7 +175,7 @@ def vote_again(out: Path, listed: list[Listed], labelset: LabelSet, config: RunC
     def waits(one: Listed) -> bool:
         return not kept.is_voted_on(out, one.identity, kept.layers_of(out, one.identity, labelset))
 
-    waiting = [one for one in own_share(listed) if waits(one)]
+    waiting = [one for one in shard_of_host(listed) if waits(one)]
     progress = Progress("votes on edits", len(waiting))
     for one in waiting:
         if STOP.is_set():

@@ -16,7 +16,7 @@ from jsplat.fitting.scenes_on_disk import shards
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.digests import Digests
 from jsplat.pipeline.work_folder import fingerprint
-from jsplat.runtime.devices import told_by_first
+from jsplat.runtime.devices import broadcast_from_first
 from jsplat.runtime.progress import Progress
 from jsplat.runtime.stop import STOP
 
@@ -52,7 +52,7 @@ def contents(listed: Sequence[Listed], digests: Digests) -> dict[str, Content]:
                 progress.advance()
         return found
 
-    found = told_by_first(read)
+    found = broadcast_from_first(read)
     return {one.identity: Content(*of) for one, of in zip(listed, found)}
 
 
@@ -115,8 +115,8 @@ def of_everybody(each: dict[str, str], *more: object) -> str:
 def edits_of(run: Path, identity: str, digests: Digests) -> str:
     """What a person corrected of an identity, and the vote on it."""
     folder = run / "edits"
-    said = {f"{identity}/{path.name}": path for path in sorted((folder / identity).glob("[0-9]*.png"))}
-    return digests.of(folder / identity, "edits", said | {f"{identity}.npz": folder / f"{identity}.npz"})
+    drawn = {f"{identity}/{path.name}": path for path in sorted((folder / identity).glob("[0-9]*.png"))}
+    return digests.of(folder / identity, "edits", drawn | {f"{identity}.npz": folder / f"{identity}.npz"})
 
 
 def arrays_of(folder: Path, listed: Sequence[Listed], digests: Digests) -> dict[str, str]:

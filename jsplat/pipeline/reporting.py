@@ -18,7 +18,7 @@ from jsplat.pipeline.work_folder import load_arrays
 from jsplat.report.findings import headline
 from jsplat.report.gallery import PictureRow, Pictures, Turntable
 from jsplat.report.page import write_report
-from jsplat.runtime.programs import spent
+from jsplat.runtime.programs import compile_totals
 from jsplat.runtime.progress import Progress, log
 from jsplat.runtime.provenance import provenance
 from jsplat.runtime.stop import STOP
@@ -74,7 +74,7 @@ def report(
     people = [one.identity for listed in groups.values() for one in listed]
     turns = [_turntable(out / "render", name) for name in dict.fromkeys(people[:SHOWN] + people[-1:])]
     write_report(out, found, Pictures(teacher.labelset, rows, turns), curves, config.goals)
-    log("run ends", report=str(out / "report.html"), compiling=spent())
+    log("run ends", report=str(out / "report.html"), compiling=compile_totals())
     for line in headline(json.loads((out / "report.json").read_text()), config.goals):
         print(line)
 

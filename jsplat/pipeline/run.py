@@ -27,7 +27,7 @@ from jsplat.pipeline.stages.render import render_novel_views
 from jsplat.pipeline.stages.shares import succeeded
 from jsplat.pipeline.stages.train import train_student, write_set
 from jsplat.pipeline.work_folder import alone, fingerprint, finished, refused, stage
-from jsplat.runtime.devices import is_first_host, told_by_first, wait_for_hosts
+from jsplat.runtime.devices import broadcast_from_first, is_first_host, wait_for_hosts
 from jsplat.runtime.progress import Progress, log, log_name, log_to
 from jsplat.runtime.provenance import provenance
 from jsplat.runtime.stop import STOP
@@ -101,7 +101,7 @@ def _run(
     digests = Digests(out / DIGESTS)
     try:
         held = contents(listed, digests)
-        weak, old = told_by_first(lambda: [digests.path(parser_folder(parser_path)), digests.path(replay_path)])
+        weak, old = broadcast_from_first(lambda: [digests.path(parser_folder(parser_path)), digests.path(replay_path)])
     finally:
         digests.save()
 
@@ -135,8 +135,8 @@ def _run(
     editing.vote_again(out, succeeded(with_scenes, labelled), teacher.labelset, config)
     with_labels = succeeded(with_scenes, labelled)
     train = [one for one in with_labels if one.identity in taught]
-    said = told_by_first(lambda: {one.identity: edits_of(out, one.identity, digests) for one in with_labels})
-    novel = {n: of_render(held[n], shape[n], refined[n], said[n], config) for n in said}
+    edits = broadcast_from_first(lambda: {one.identity: edits_of(out, one.identity, digests) for one in with_labels})
+    novel = {n: of_render(held[n], shape[n], refined[n], edits[n], config) for n in edits}
     rendered = do_each(
         "render",
         [to_json(config.views), config.unseen, config.taught],
@@ -150,7 +150,7 @@ def _run(
         "unseen": [o for o in left if o.identity in unseen],
     }
     sets = {name: rendered / name for name in reporting.STUDENTS if (rendered / name).is_dir()}
-    data = told_by_first(lambda: {name: digests.path(path) for name, path in sets.items()})
+    data = broadcast_from_first(lambda: {name: digests.path(path) for name, path in sets.items()})
     digests.save()
     practice = of_set(old, config)
     for name in reporting.STUDENTS:
@@ -253,7 +253,7 @@ def train_teacher(data_path: Path, out: Path, config: RunConfig, settings: Parse
     claim_whole(out, "train-parser", data_path, *paths.values())
     read = {"data": data_path, **paths, **({"start": parser_folder(paths["start"])} if "start" in paths else {})}
     with digests_in(out) as digests:
-        held = told_by_first(lambda: {name: of_set(digests.path(path), config) for name, path in read.items()})
+        held = broadcast_from_first(lambda: {name: of_set(digests.path(path), config) for name, path in read.items()})
         wanted = fingerprint(settings, config.seed, held)
         if finished(out, wanted) is None:
             sets = {n: read_training_set(p, config.size, config.dataset) for n, p in paths.items() if n != "start"}

@@ -85,10 +85,10 @@ class Counts:
             groups = self.counted.get(method, {})
             if not groups or {group: counted.people for group, counted in groups.items()} != self.with_truth:
                 continue
-            everybody = Tally.empty(len(self.labelset))
+            pooled = Tally.empty(len(self.labelset))
             for counted in groups.values():
-                everybody.add(counted.tally)
-            bins = scores_of(everybody, self.labelset)["bins"]
+                pooled.add(counted.tally)
+            bins = scores_of(pooled, self.labelset)["bins"]
             rows[name] = {
                 "f1_frontal": bins["0-15"]["f1"],
                 "f1_45_75": bins["45-75"]["f1"],

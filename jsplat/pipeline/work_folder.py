@@ -22,8 +22,8 @@ from jsplat.files.lock import held
 from jsplat.files.ownership import ABOUT, check_untouched, made_by, put, remove, seal
 from jsplat.pipeline.out import claim_whole
 from jsplat.pipeline.reuse import take_over
-from jsplat.runtime.devices import from_first, is_first_host, wait_for_hosts
-from jsplat.runtime.programs import spent
+from jsplat.runtime.devices import broadcast_bytes, is_first_host, wait_for_hosts
+from jsplat.runtime.programs import compile_totals
 from jsplat.runtime.progress import log
 from jsplat.runtime.provenance import provenance
 
@@ -120,7 +120,7 @@ def alone(lock: Path, wanted: str) -> Iterator[None]:
                 stack.enter_context(held(lock, wanted))
             except InputError as error:
                 refused = [error.what, error.wanted, str(error.got)]
-        refused = json.loads(from_first(json.dumps(refused).encode()))
+        refused = json.loads(broadcast_bytes(json.dumps(refused).encode()))
         if refused:
             raise InputError(refused[0], wanted=refused[1], got=refused[2])
         yield
@@ -189,7 +189,7 @@ def _logged(name: str) -> Iterator[None]:
     except BaseException as error:
         log("stage failed", stage=name, error=f"{type(error).__name__}: {error}")
         raise
-    log("stage ends", stage=name, seconds=round(time.monotonic() - start, 3), compiling=spent())
+    log("stage ends", stage=name, seconds=round(time.monotonic() - start, 3), compiling=compile_totals())
 
 
 def refuse(folder: Path, identity: str, why: str) -> None:

@@ -57,21 +57,21 @@ def project(gaussians: Gaussians, camera: Camera, *, antialiased: bool = False) 
             (Mip-Splatting, Yu et al. 2024).
     """
     # What a hidden Gaussian holds is replaced before the arithmetic: 0 * NaN would reach the camera's gradient.
-    sound = _sound(gaussians)
-    means, log_scales = (jnp.where(sound[..., None], x, 0.0) for x in (gaussians.means, gaussians.log_scales))
+    valid = _valid(gaussians)
+    means, log_scales = (jnp.where(valid[..., None], x, 0.0) for x in (gaussians.means, gaussians.log_scales))
     rotation, translation = camera.camera_from_world[..., None, :3, :3], camera.camera_from_world[..., None, :3, 3]
-    place = _einsum("...ij,...j->...i", rotation, means) + translation
-    visible = sound & (place[..., 2] > NEAR) & (jnp.abs(place) < FARTHEST).all(-1)
-    x, y, z = jnp.moveaxis(jnp.where(visible[..., None], place, jnp.asarray([0.0, 0.0, 1.0], place.dtype)), -1, 0)
+    position = _einsum("...ij,...j->...i", rotation, means) + translation
+    visible = valid & (position[..., 2] > NEAR) & (jnp.abs(position) < FARTHEST).all(-1)
+    x, y, z = jnp.moveaxis(jnp.where(visible[..., None], position, jnp.asarray([0.0, 0.0, 1.0], position.dtype)), -1, 0)
     intrinsics = camera.intrinsics[..., None, :, :]
     fx, fy, skew, center = intrinsics[..., 0, 0], intrinsics[..., 1, 1], intrinsics[..., 0, 1], intrinsics[..., :2, 2]
     offset = jnp.stack([(fx * x + skew * y) / z, fy * y / z], -1)
 
     size = jnp.asarray([camera.width, camera.height], z.dtype)
-    held = jnp.clip(offset, -FRUSTUM_MARGIN * size - center, (1 + FRUSTUM_MARGIN) * size - center)
+    clamped = jnp.clip(offset, -FRUSTUM_MARGIN * size - center, (1 + FRUSTUM_MARGIN) * size - center)
     zero = jnp.zeros_like(z)
-    row_x = jnp.stack([fx / z + zero, skew / z + zero, -held[..., 0] / z], -1)
-    row_y = jnp.stack([zero, fy / z + zero, -held[..., 1] / z], -1)
+    row_x = jnp.stack([fx / z + zero, skew / z + zero, -clamped[..., 0] / z], -1)
+    row_y = jnp.stack([zero, fy / z + zero, -clamped[..., 1] / z], -1)
     axes = rotation_matrices(gaussians.quats) * jnp.exp(log_scales)[..., None, :]
     # Rows into the world's frame: two products with a vector each instead of one of matrices.
     u, v = (_einsum("...i,...ij->...j", _einsum("...ij,...i->...j", rotation, row), axes) for row in (row_x, row_y))
@@ -79,18 +79,18 @@ def project(gaussians: Gaussians, camera: Camera, *, antialiased: bool = False) 
     u, v = (jnp.where(visible[..., None], stretch, 0.0) for stretch in (u, v))
     xx, xy, yy = (u * u).sum(-1), (u * v).sum(-1), (v * v).sum(-1)
     # Lagrange's identity: what is xx yy - xy^2 on paper is a difference of large numbers for a needle.
-    bare = (jnp.cross(u, v) ** 2).sum(-1)
-    determinant = bare + LOW_PASS * (xx + yy + LOW_PASS)
+    unfiltered = (jnp.cross(u, v) ** 2).sum(-1)
+    determinant = unfiltered + LOW_PASS * (xx + yy + LOW_PASS)
     xx, yy = xx + LOW_PASS, yy + LOW_PASS
     root = jnp.sqrt(yy / determinant)
     conic_roots = jnp.stack([root, -root * (xy / yy), 1 / jnp.sqrt(yy)], -1)
     opacities = jax.nn.sigmoid(jnp.where(visible, gaussians.logit_opacities, -jnp.inf))
     if antialiased:
-        opacities = opacities * jnp.sqrt(jnp.maximum(bare / determinant, 1e-12))
+        opacities = opacities * jnp.sqrt(jnp.maximum(unfiltered / determinant, 1e-12))
     return Projection(offset + center, conic_roots, opacities, jnp.where(visible, z, jnp.inf))
 
 
-def _sound(gaussians: Gaussians) -> Bool[Array, "*b n"]:
+def _valid(gaussians: Gaussians) -> Bool[Array, "*b n"]:
     """Which of them are Gaussians, of a size that can be squared."""
     largest = 0.5 * jnp.log(jnp.finfo(gaussians.log_scales.dtype).max)
     near, flat = (jnp.abs(gaussians.means) < FARTHEST).all(-1), (gaussians.log_scales < largest).all(-1)

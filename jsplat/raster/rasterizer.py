@@ -58,8 +58,8 @@ def rasterize(
     if not 0 <= shaping <= channels:
         raise InputError("rasterize: shape_channels", wanted=f"0 to {channels}", got=shape_channels)
     size = (camera.width, camera.height)
-    gaussians, features, camera, paper = _in_one_dtype(gaussians, features, camera, background)
-    behind = None if paper is None else _behind(paper, lead, (*size[::-1], channels))
+    gaussians, features, camera, given = _in_one_dtype(gaussians, features, camera, background)
+    backdrop = None if given is None else _backdrop(given, lead, (*size[::-1], channels))
     view = project(gaussians, camera, antialiased=antialiased)
 
     def draw(capacity: int) -> Blended:
@@ -78,16 +78,16 @@ def rasterize(
 
     at_first = default_capacity(count, size, math.prod(lead)) if capacity is None else capacity
     blended = draw(at_first)
-    if (most := _most(blended.needed)) > at_first:
+    if (most := _most_hits(blended.needed)) > at_first:
         if capacity is not None:
             raise InputError("rasterize: capacity", wanted=f"at least {most} tile hits a view", got=capacity)
         blended = draw(rounded_capacity(most))
     shown, alpha, depth, needed = blended
-    if behind is not None:
-        through = jnp.broadcast_to(1 - alpha[..., None], shown.shape)
+    if backdrop is not None:
+        transmittance = jnp.broadcast_to(1 - alpha[..., None], shown.shape)
         # A background shows through the geometry: it may move it as little as the features may.
-        through = jnp.where(jnp.arange(channels) < shaping, through, jax.lax.stop_gradient(through))
-        shown = shown + through * behind
+        transmittance = jnp.where(jnp.arange(channels) < shaping, transmittance, jax.lax.stop_gradient(transmittance))
+        shown = shown + transmittance * backdrop
     depth = jnp.where(alpha > 0, depth / jnp.where(alpha > 0, alpha, 1.0), 0.0)
     return Render(shown, alpha, depth, needed)
 
@@ -129,7 +129,7 @@ def _in_one_dtype(*arrays: Any) -> list[Any]:
     return [jax.tree.map(lambda x: jnp.asarray(x, dtype), x) for x in plain]
 
 
-def _behind(background: Array, lead: tuple[int, ...], picture: tuple[int, ...]) -> Array:
+def _backdrop(background: Array, lead: tuple[int, ...], picture: tuple[int, ...]) -> Array:
     """A background as something that broadcasts to pictures `h w c` with these leading axes."""
     shape = background.shape
     if not shape:
@@ -146,7 +146,7 @@ def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
     return len(shape) <= len(to) and all(a in (1, b) for a, b in zip(shape[::-1], to[::-1]))
 
 
-def _most(needed: Array) -> int:
+def _most_hits(needed: Array) -> int:
     """The most tile hits of any view, 0 where that is not known yet; a gradient that is being taken hides nothing."""
     needed = jax.lax.stop_gradient(needed)
     return int(needed.max()) if needed.size and not isinstance(needed, Tracer) else 0
@@ -182,10 +182,10 @@ def render_scene(
         shape_channels=None if labels_shape else 3,
         backend=backend,
     )
-    through = 1 - render.alpha
+    transmittance = 1 - render.alpha
     image = render.channels[..., :3]
     if background is not None:
-        behind = _behind(jnp.asarray(background, image.dtype), through.shape[:-2], image.shape[-3:])
-        image = image + through[..., None] * behind
-    behind = through if labels_shape else jax.lax.stop_gradient(through)
-    return render, image, render.channels[..., 3:].at[..., 0].add(behind)
+        backdrop = _backdrop(jnp.asarray(background, image.dtype), transmittance.shape[:-2], image.shape[-3:])
+        image = image + transmittance[..., None] * backdrop
+    backdrop = transmittance if labels_shape else jax.lax.stop_gradient(transmittance)
+    return render, image, render.channels[..., 3:].at[..., 0].add(backdrop)

@@ -21,8 +21,8 @@ def unit(vectors: Float[Array, "*b d"], otherwise: tuple[float, ...]) -> Float[A
 
     Neither very short nor very long ones lose theirs: the squares are of numbers of at most 1.
     """
-    sound = is_direction(vectors)[..., None]
-    vectors = jnp.where(sound, vectors, jnp.asarray(otherwise, vectors.dtype))
+    valid = is_direction(vectors)[..., None]
+    vectors = jnp.where(valid, vectors, jnp.asarray(otherwise, vectors.dtype))
     vectors = vectors / jax.lax.stop_gradient(jnp.abs(vectors).max(-1, keepdims=True))
     return vectors / jnp.linalg.norm(vectors, axis=-1, keepdims=True)
 
@@ -41,8 +41,8 @@ def sh_colors(sh: Float[Array, "*b n s 3"], means: Float[Array, "*b n 3"], camer
         rgb = jnp.broadcast_to(rgb, jnp.broadcast_shapes(rgb.shape, (*camera.centers.shape[:-1], 1, 3)))
         return jnp.maximum(rgb + 0.5, 0.0)
     # A NaN stays that row's own: as a factor of 0 it would reach the camera's gradient.
-    sound = jnp.isfinite(sh).all((-2, -1))[..., None]
-    sh = jnp.where(sound[..., None], sh, 0.0)
+    valid = jnp.isfinite(sh).all((-2, -1))[..., None]
+    sh = jnp.where(valid[..., None], sh, 0.0)
     x, y, z = jnp.moveaxis(unit(means - camera.centers[..., None, :], (0.0, 0.0, 1.0)), -1, 0)
     basis = [jnp.full_like(x, SH_C0), -0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
     if count > 4:
@@ -64,4 +64,4 @@ def sh_colors(sh: Float[Array, "*b n s 3"], means: Float[Array, "*b n 3"], camer
             -0.5900435899266435 * x * (x * x - 3 * y * y),
         ]
     rgb = jnp.einsum("...ns,...nsc->...nc", jnp.stack(basis, -1), sh, precision="highest")
-    return jnp.where(sound, jnp.maximum(rgb + 0.5, 0.0), jnp.nan)
+    return jnp.where(valid, jnp.maximum(rgb + 0.5, 0.0), jnp.nan)

@@ -19,13 +19,13 @@ def section(study: dict | None) -> str:
     rows = []
     for pair in study["pairs"]:
         for key, where in _WHERE.items():
-            said = pair[key]
-            if said["a"] + said["b"] + said["same"] == 0:
+            votes = pair[key]
+            if votes["a"] + votes["b"] + votes["same"] == 0:
                 continue
-            share = "—" if said["share"] is None else f"{100 * said['share']:.0f} %"
-            ends = said["interval"]
+            share = "—" if votes["share"] is None else f"{100 * votes['share']:.0f} %"
+            ends = votes["interval"]
             interval = "—" if ends is None else f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f} %"
-            counts = [str(said[name]) for name in ("a", "same", "b")]
+            counts = [str(votes[name]) for name in ("a", "same", "b")]
             rows.append([f"{_name(pair['a'])} or {_name(pair['b'])}, {where}", *counts, share, interval])
     head = ["", "first", "no<br>difference", "second", "first<br>preferred", "95 %<br>interval"]
     parts = [table(head, rows, [i for i, row in enumerate(rows) if "all views" in row[0]])]

@@ -64,12 +64,12 @@ def split(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(mesh.axis_names[0]))
 
 
-def everywhere(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh) -> NamedSharding:
     """Arrays that every device of the mesh holds whole."""
     return NamedSharding(mesh, P())
 
 
-def copied(tree: T, mesh: Mesh) -> T:
+def replicate(tree: T, mesh: Mesh) -> T:
     """The arrays of a tree on every device of the mesh (`everywhere`), in memory of their own.
 
     Every process fills its own devices; that all of them hold the same values is the caller's promise. `device_put`
@@ -78,12 +78,12 @@ def copied(tree: T, mesh: Mesh) -> T:
 
     def put(x: jax.Array) -> jax.Array:
         copies = [jax.device_put(x, device, may_alias=False) for device in mesh.local_devices]
-        return jax.make_array_from_single_device_arrays(x.shape, everywhere(mesh), copies)
+        return jax.make_array_from_single_device_arrays(x.shape, replicated(mesh), copies)
 
     return jax.tree.map(put, tree)
 
 
-def own_share(items: Sequence[T]) -> list[T]:
+def shard_of_host(items: Sequence[T]) -> list[T]:
     """What this host works on: every so many of them, so that neighbours in size are spread."""
     return list(items[jax.process_index() :: jax.process_count()])
 
@@ -93,7 +93,7 @@ def is_first_host() -> bool:
     return jax.process_index() == 0
 
 
-def from_first(data: bytes) -> bytes:
+def broadcast_bytes(data: bytes) -> bytes:
     """What the first host has, on every host; all of them call it."""
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
     # Of the others only the length counts.
@@ -101,14 +101,14 @@ def from_first(data: bytes) -> bytes:
     return multihost_utils.broadcast_one_to_all(mine).tobytes()
 
 
-def told_by_first(make: Callable[[], Any]) -> Any:
+def broadcast_from_first(make: Callable[[], Any]) -> Any:
     """What `make`, called on the first host alone, returns (JSON-ready), on every host; all of them call it."""
     if jax.process_count() == 1:
         return make()
     found = json.dumps(make()).encode() if is_first_host() else b""
     # It may take the first one long, and JAX's own exchange of arrays is not patient.
     wait_for_hosts(f"told by the first, {next(_tellings)}")
-    return json.loads(from_first(found))
+    return json.loads(broadcast_bytes(found))
 
 
 def wait_for_hosts(what: str) -> None:

@@ -23,7 +23,7 @@ def fuses_wrongly() -> bool:
     return importlib.metadata.version("jaxlib") in WRONG_ROWS
 
 
-def settle() -> None:
+def configure_xla() -> None:
     """Lets XLA give the right numbers; before a device is asked for, and for this process and those it starts.
 
     Switches fusion into YNNPACK off where it computes wrong rows, unless somebody set that flag: other versions may not
@@ -45,7 +45,7 @@ def missing_platform() -> str | None:
 
 
 @functools.cache
-def watch() -> None:
+def count_compiles() -> None:
     """Counts from now on."""
     jax.monitoring.register_event_duration_secs_listener(_took)
     jax.monitoring.register_event_listener(_happened)
@@ -74,7 +74,7 @@ def keep_in_every_process() -> None:
     compiler._cache_write = write
 
 
-def spent() -> dict[str, int | float]:
+def compile_totals() -> dict[str, int | float]:
     """Programs asked for, the seconds they took (of all threads together), and how many the cache had."""
     with _lock:
         return {**_spent, "seconds": round(_spent["seconds"], 2)}

@@ -20,26 +20,26 @@ Devices = Sequence[jax.Device]  # none: where the arrays lie
 VIEWS = 8  # in a block; a GPU renders those of a block at the same time
 
 
-def count_of(views: Any) -> int:
+def view_count(views: Any) -> int:
     """How many views there are: the leading axis of every array."""
     return len(jax.tree.leaves(views)[0])
 
 
-def places(count: int, size: int = VIEWS) -> list[np.ndarray]:
+def block_indices(count: int, size: int = VIEWS) -> list[np.ndarray]:
     """The numbers of the views of each block of `size` (or all, where there are fewer); the last ones may not exist."""
     size = max(min(size, count), 1)
     return [np.arange(start, start + size) for start in range(0, count, size)]
 
 
-def real(count: int) -> list[np.ndarray]:
+def unpadded(count: int) -> list[np.ndarray]:
     """Which places of each block (see `deal`) hold a view of their own."""
-    return [chosen < count for chosen in places(count)]
+    return [chosen < count for chosen in block_indices(count)]
 
 
-def deal(views: T, devices: Devices = ()) -> list[T]:
+def to_blocks(views: T, devices: Devices = ()) -> list[T]:
     """The views in blocks, the last one filled up with its last view."""
-    count, blocks = count_of(views), []
-    for chosen, device in zip(places(count), itertools.cycle(devices or (None,))):
+    count, blocks = view_count(views), []
+    for chosen, device in zip(block_indices(count), itertools.cycle(devices or (None,))):
         block = _taken(views, np.minimum(chosen, count - 1))
         blocks.append(block if device is None else jax.device_put(block, device))
     return blocks
@@ -60,12 +60,12 @@ def on_first(devices: Devices) -> contextlib.AbstractContextManager:
     return jax.default_device(devices[0]) if devices else contextlib.nullcontext()
 
 
-def beside(shared: T, devices: Devices) -> list[T]:
+def per_device(shared: T, devices: Devices) -> list[T]:
     """What all blocks need, on each of the devices."""
     return [jax.device_put(shared, device) for device in devices] if devices else [shared]
 
 
-def joined(blocks: Sequence[T], count: int, devices: Devices = ()) -> T:
+def join_blocks(blocks: Sequence[T], count: int, devices: Devices = ()) -> T:
     """The first `count` views of all blocks, on the first device."""
     if devices:
         blocks = [jax.device_put(block, devices[0]) for block in blocks]
@@ -88,9 +88,9 @@ def by_view(program: Callable[[Any, T], Any], shared: Any, views: T, devices: De
     Returns:
         what the program returns, for all views, on the first device.
     """
-    copies = itertools.cycle(beside(shared, devices))
-    parts = [program(own, block) for own, block in zip(copies, deal(views, devices))]
-    return joined(parts, count_of(views), devices)
+    copies = itertools.cycle(per_device(shared, devices))
+    parts = [program(own, block) for own, block in zip(copies, to_blocks(views, devices))]
+    return join_blocks(parts, view_count(views), devices)
 
 
 def over_views(function: Callable[..., Any], views: Any) -> Any:

@@ -87,9 +87,9 @@ def _preference(key: dict, kept: list[Answers], a: str, b: str) -> dict:
     side = {i for i, x in asked.items() if abs(x["yaw"]) >= SIDE_YAW}
     out: dict = {"a": a, "b": b}
     for name, items in (("all", set(asked)), ("side", side), ("rest", set(asked) - side)):
-        said = [asked[i].get(r.given[i], "same") for r in kept for i in items]
-        wins, losses = said.count(a), said.count(b)
+        choices = [asked[i].get(r.given[i], "same") for r in kept for i in items]
+        wins, losses = choices.count(a), choices.count(b)
         share = wins / (wins + losses) if wins + losses else None
         interval = wilson(wins, wins + losses)
-        out[name] = {"a": wins, "b": losses, "same": said.count("same"), "share": share, "interval": interval}
+        out[name] = {"a": wins, "b": losses, "same": choices.count("same"), "share": share, "interval": interval}
     return out

@@ -21,7 +21,7 @@ from jsplat.pipeline.work_folder import (
     refuse,
     refused,
 )
-from jsplat.runtime.devices import is_first_host, own_share
+from jsplat.runtime.devices import is_first_host, shard_of_host
 from jsplat.runtime.progress import log
 
 
@@ -40,7 +40,9 @@ def fit_captures(
         return capture.with_labels(first_labels(first, capture).argmax(-1).astype(np.uint8), labelset)
 
     done = {*saved_scenes(folder), *refused(folder)}
-    waiting = [Waiting(o.identity, o.shape, lambda o=o: given(o)) for o in own_share(listed) if o.identity not in done]
+    waiting = [
+        Waiting(o.identity, o.shape, lambda o=o: given(o)) for o in shard_of_host(listed) if o.identity not in done
+    ]
     checkpoints = checkpoint_folder(folder) / f"{jax.process_index()}-of-{jax.process_count()}"
     for result in fit_batches(waiting, labelset, config.fit, config.seed, checkpoints):
         if isinstance(result, Refused):

@@ -16,7 +16,7 @@ from jsplat.pipeline.work_folder import (
     save_arrays,
     settled,
 )
-from jsplat.runtime.devices import own_share, wait_for_hosts, workers
+from jsplat.runtime.devices import shard_of_host, wait_for_hosts, workers
 from jsplat.runtime.progress import Progress
 from jsplat.runtime.stop import STOP
 from jsplat.runtime.view_blocks import Devices, on_first
@@ -42,9 +42,9 @@ def each_identity(
         InputError: nobody is left.
         Stopped: the process was asked to end; who is done is kept.
     """
-    own = [at for at in own_share(listed) if not settled(folder, at.identity)]
-    everybody, idle = workers(len(own)), queue.SimpleQueue()
-    for worker in everybody:
+    own = [at for at in shard_of_host(listed) if not settled(folder, at.identity)]
+    device_groups, idle = workers(len(own)), queue.SimpleQueue()
+    for worker in device_groups:
         idle.put(worker)
 
     def one(at: Listed) -> None:
@@ -58,7 +58,7 @@ def each_identity(
             idle.put(devices)
 
     progress = Progress(what, len(own))
-    with concurrent.futures.ThreadPoolExecutor(len(everybody)) as pool:
+    with concurrent.futures.ThreadPoolExecutor(len(device_groups)) as pool:
         for _ in pool.map(one, own):
             progress.advance()
     finish_shares(what, listed, folder)
