@@ -70,7 +70,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def replicate(tree: T, mesh: Mesh) -> T:
-    """The arrays of a tree on every device of the mesh (`everywhere`), in memory of their own.
+    """The arrays of a tree on every device of the mesh (`replicated`), in memory of their own.
 
     Every process fills its own devices; that all of them hold the same values is the caller's promise. `device_put`
     would prove it by sending all arrays of all processes to all.
