@@ -12,7 +12,7 @@ from jsplat.edit import UNTOUCHED, EditConfig, QueueConfig, edit_all, kept, prep
 from jsplat.errors import InputError
 from jsplat.labels import pose_prior
 from jsplat.labelsets.labelset import LabelSet
-from jsplat.pipeline import RunConfig, commands, editing, exchange, showing
+from jsplat.pipeline import RunConfig, commands, editing, showing, transfer
 from jsplat.pipeline.stages.label import check_edits, labels_of
 from jsplat.pipeline.work_folder import load_arrays, save_arrays
 from tests import spotted
@@ -71,7 +71,7 @@ def test_after_another_fit_nobody_reads_the_old_vote_until_it_is_made_again(run,
         "voted": lambda: voted_labels(run, "ball", CLASSES),
         "train": lambda: labels_of(run / "label", "ball", CLASSES),
         "render": lambda: commands.render(captures, run / "fit", run / "label", tmp_path / "set", CONFIG),
-        "export-masks": lambda: exchange.write_masks(run / "label", tmp_path / "masks", "indexed", CONFIG),
+        "export-masks": lambda: transfer.write_masks(run / "label", tmp_path / "masks", "indexed", CONFIG),
         "turntable": lambda: showing.turntable(run, tmp_path / "a.mp4", showing.TurntableConfig()),
         "view": lambda: showing._head(run, None, "ball"),
     }

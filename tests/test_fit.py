@@ -12,9 +12,7 @@ import pytest
 from scipy import ndimage
 
 from jsplat.errors import InputError, Stopped
-from jsplat.files import resume
-from jsplat.fitting import FitConfig, fit, photos, starting_scene
-from jsplat.fitting import score as scoring
+from jsplat.fitting import FitConfig, fit, held_out, loop, photos, starting_scene
 from jsplat.fitting import step as stepping
 from jsplat.fitting import train as training
 from jsplat.fitting.loss import label_loss, photo_loss, ssim
@@ -25,6 +23,7 @@ from jsplat.raster.pytree import replace
 from jsplat.raster.rasterizer import render_scene
 from jsplat.raster.scene import Attributes, Scene, rgb_to_sh
 from jsplat.raster.spherical_harmonics import sh_colors
+from jsplat.runtime.stop import STOP
 from tests import ball
 from tests.close import assert_close
 
@@ -269,7 +268,7 @@ def test_a_fit_lowers_the_loss_and_raises_psnr():
     after = mean_loss(jax.tree.map(lambda x: x[0], result.scene))
     assert float(after) < 0.7 * float(mean_loss(start()))
     batch = jax.tree.map(lambda x: np.asarray(x)[None], (start(), photos.photos_of(ada(), SHORT, 1)))
-    before, _ = scoring.score(*batch, [ada()], SHORT, SharedCapacity())
+    before, _ = held_out.score(*batch, [ada()], SHORT, SharedCapacity())
     assert result.psnr[0] > before[0] + 2, (result.psnr, before)
 
 
@@ -313,7 +312,7 @@ def test_a_given_start_is_used_and_stays_the_callers():
 
 
 def test_a_killed_fit_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, capfd):
-    config, advance, calls = dataclasses.replace(SHORT, save_every=0.0), training.advance, []
+    config, advance, calls = dataclasses.replace(SHORT, save_every=0.0), loop.advance, []
     fitted()  # before calls are counted
 
     def killed(*args, **options):
@@ -322,7 +321,7 @@ def test_a_killed_fit_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, capf
             raise KeyboardInterrupt
         return advance(*args, **options)
 
-    monkeypatch.setattr(training, "advance", killed)
+    monkeypatch.setattr(loop, "advance", killed)
     with pytest.raises(KeyboardInterrupt):
         fit([ada()], config, seed=1, resume=tmp_path)
     while [p.name for p in tmp_path.glob("*/*")] != ["00000008"]:  # it is written while the loop goes on
@@ -341,12 +340,12 @@ def test_a_killed_fit_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, capf
 
 
 def test_a_fit_that_is_asked_to_stop_saves_and_stops(tmp_path):
-    resume.STOP.set()
+    STOP.set()
     try:
         with pytest.raises(Stopped, match="stopped at step 8"):
             fit([ada()], SHORT, seed=1, resume=tmp_path)
     finally:
-        resume.STOP.clear()
+        STOP.clear()
     assert_same(fit([ada()], SHORT, seed=1, resume=tmp_path).scene, fitted().scene)
 
 

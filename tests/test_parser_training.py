@@ -369,9 +369,9 @@ def test_scores_by_hand(monkeypatch):
     guess[0, 0, 0] = 1
     monkeypatch.setattr(training, "predict_labels", lambda parser, images: guess)
     n = int((data.labels == 1).sum())
-    miou, f1 = training.scores(new_parser(TINY.architecture, THREE, 0), data)
+    miou, f1 = training.validation_scores(new_parser(TINY.architecture, THREE, 0), data)
     assert miou == pytest.approx(n / (n + 1) / 2)
     assert f1 == pytest.approx(2 * n / (2 * n + 1) / 2)
     # Classes that no picture shows are left out; one labelled pixel is enough.
     data.labels[:], data.labels[0, 0, 0] = IGNORE, 1
-    assert training.scores(new_parser(TINY.architecture, THREE, 0), data) == (1.0, 1.0)
+    assert training.validation_scores(new_parser(TINY.architecture, THREE, 0), data) == (1.0, 1.0)

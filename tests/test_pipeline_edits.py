@@ -14,7 +14,7 @@ from jsplat.exchange import import_masks
 from jsplat.files.atomic import write_json
 from jsplat.files.ownership import write_kept
 from jsplat.parser import Architecture, load_parser, new_parser, save_parser
-from jsplat.pipeline import RunConfig, editing, exchange, reporting
+from jsplat.pipeline import RunConfig, editing, reporting, transfer
 from jsplat.pipeline import run as run_all
 from jsplat.pipeline.work_folder import load_arrays, save_arrays, stage_name
 from jsplat.training_sets.auxiliary import read_auxiliary
@@ -110,7 +110,7 @@ def test_an_edit_reaches_what_the_student_learns_from_and_the_student(again):
     assert (novel == SPOT).any(), "the novel views were labelled before the edit"
     assert any(not np.array_equal(a, b) for a, b in zip(student(again.out), weights)), "the student learnt nothing new"
     out = again.out.parent / "masks"
-    exchange.write_masks(again.out / "label", out, "indexed", load(RunConfig, None, [f"size={spotted.SIZE}"]))
+    transfer.write_masks(again.out / "label", out, "indexed", load(RunConfig, None, [f"size={spotted.SIZE}"]))
     said = import_masks(out, spotted.CLASSES)
     assert (said[f"ball/{FRONT:03d}"] == SPOT)[spot].all(), "an edit is not exported"
 

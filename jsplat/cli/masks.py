@@ -20,9 +20,9 @@ def export_masks(labelled: Path, out: Path, form: str, config) -> None:
     \b
     jsplat export-masks out/run/label out/masks.zip --format cvat
     """
-    from jsplat.pipeline import exchange
+    from jsplat.pipeline import transfer
 
-    exchange.write_masks(labelled, out, form, config)
+    transfer.write_masks(labelled, out, form, config)
 
 
 @main.command("import-masks")
@@ -37,9 +37,9 @@ def import_masks(masks: Path, captures: Path, out: Path, labels: Path | None, co
     \b
     jsplat import-masks out/masks.zip heads/train out/corrected --labels out/run/label
     """
-    from jsplat.pipeline import exchange
+    from jsplat.pipeline import transfer
 
-    exchange.read_masks(masks, captures, labels, out, config)
+    transfer.read_masks(masks, captures, labels, out, config)
 
 
 @main.command()
@@ -53,9 +53,9 @@ def ply(fitted: Path, out: Path, labelled: Path | None, config) -> None:
     \b
     jsplat ply out/run/fit out/splats --labelled out/run/label
     """
-    from jsplat.pipeline import exchange
+    from jsplat.pipeline import transfer
 
-    exchange.write_splats(fitted, labelled, out, config)
+    transfer.write_splats(fitted, labelled, out, config)
 
 
 @main.command()
@@ -67,9 +67,9 @@ def sides(data: Path, config) -> None:
     \b
     jsplat sides LaPa --set dataset.limit=500
     """
-    from jsplat.pipeline import exchange
+    from jsplat.pipeline import transfer
 
-    seen = exchange.sides(data, config)
+    seen = transfer.sides(data, config)
     told = sum(v != 0 for v in seen.votes)
     click.echo(f"{seen.convention} (confidence {seen.confidence:.2f}, {told} of {len(seen.votes)} pictures tell)")
     click.echo(f"against the others: {len(seen.against)}, parts disagree: {len(seen.torn)}")

@@ -2,7 +2,8 @@
 
 from jsplat.fitting.batches import Waiting
 from jsplat.fitting.config import FitConfig
+from jsplat.fitting.result import FitResult, Refused, mean_curve
 from jsplat.fitting.start import starting_scene
-from jsplat.fitting.train import FitResult, Refused, fit, fit_batches, mean_curve
+from jsplat.fitting.train import fit, fit_batches
 
 __all__ = ["FitConfig", "FitResult", "Refused", "Waiting", "fit", "fit_batches", "mean_curve", "starting_scene"]

@@ -1,88 +1,34 @@
-"""The fit's loop: batches of identities one after the other, each identity on one device."""
+"""Fits of any number of identities, in batches."""
 
 import dataclasses
 import functools
 import hashlib
 import math
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
 
 from jsplat.captures.capture import Capture
 from jsplat.errors import InputError, Unusable, of_a_person
-from jsplat.files.resume import Checkpoints
 from jsplat.fitting.batches import Waiting, batches, most_at_once, read_ahead, shapes
 from jsplat.fitting.config import FitConfig
-from jsplat.fitting.photos import Photos, fitted_views, number_of, photos_of
-from jsplat.fitting.score import score
+from jsplat.fitting.loop import FitLoop, Ready, Task, compiled_settings
+from jsplat.fitting.photos import fitted_views, number_of, photos_of
+from jsplat.fitting.result import FitResult, Refused, mean_curve
 from jsplat.fitting.start import starting_scene
-from jsplat.fitting.step import advance, bytes_each, first_state, relocate_all
+from jsplat.fitting.step import bytes_each
 from jsplat.labelsets.labelset import LabelSet
-from jsplat.raster.capacity import SharedCapacity, rounded_capacity
+from jsplat.raster.capacity import SharedCapacity
 from jsplat.raster.scene import Scene
-from jsplat.runtime.devices import identity_mesh, split
+from jsplat.runtime.devices import identity_mesh
 from jsplat.runtime.precision import in_32_bits
 from jsplat.runtime.progress import Progress
 
-Losses = list[tuple[int, float]]
 RETRY = 7919  # added to the seed of the second attempt
-
-
-@dataclasses.dataclass(frozen=True)
-class FitResult:
-    """Fitted scenes (leading axis: identities) and how well they show the held-out views.
-
-    Attributes:
-        identities: whose scenes these are.
-        psnr, ssim: per identity, over the held-out views (all views when none is held out).
-        losses: mean loss after each call, with its step.
-        capacity: tile hits per view that were enough.
-        failed: identities that diverged twice; their scene is the last sound one.
-    """
-
-    identities: tuple[str, ...]
-    scene: Scene
-    psnr: Float[np.ndarray, " b"]
-    ssim: Float[np.ndarray, " b"]
-    losses: Losses
-    capacity: int
-    failed: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Refused:
-    """An identity that was not fitted, because its capture could not be read or started from."""
-
-    identity: str
-    error: InputError
-
-
-@dataclasses.dataclass(frozen=True)
-class _Ready:
-    """A capture, its row of a batch, and the scene that its fit starts from (no leading axes)."""
-
-    capture: Capture
-    photos: Photos
-    scene: Scene
-
-
-@dataclasses.dataclass(frozen=True)
-class _Task:
-    """What all batches share."""
-
-    config: FitConfig
-    seed: int
-    labelset: LabelSet | None
-    resume: Path | None
-    starts: dict[str, Scene]
-    progress: Progress
-    room: SharedCapacity
 
 
 def fit(
@@ -140,15 +86,6 @@ def fit(
     )
 
 
-def mean_curve(curves: Iterable[tuple[Losses, int]]) -> Losses:
-    """The mean at each step of curves that each speak for so many identities."""
-    at: dict[int, list[float]] = {}
-    for curve, identities in curves:
-        for step, value in curve:
-            at.setdefault(step, []).extend([value] * identities)
-    return [(step, float(np.mean(values))) for step, values in sorted(at.items()) if values]
-
-
 def fit_batches(
     waiting: Sequence[Waiting],
     labelset: LabelSet | None,
@@ -173,14 +110,14 @@ def fit_batches(
     plans = []
     for alike in shapes(waiting):
         mesh = identity_mesh(len(alike))
-        measure = functools.partial(bytes_each, alike[0].shape, len(labelset or "?"), _program(config))
+        measure = functools.partial(bytes_each, alike[0].shape, len(labelset or "?"), compiled_settings(config))
         at_once = most_at_once(config, list(mesh.devices), len(alike), measure)
         queue = batches(alike, mesh.size, at_once)
         # Asked for, a number is kept to the last batch; else the batches are of one size, with little to fill up.
         each = config.at_once or math.ceil(max(map(len, queue)) / mesh.size)
         plans.append((mesh, each * mesh.size, queue))
     progress = Progress("fit", config.steps * sum(len(queue) for _, _, queue in plans))
-    task = _Task(config, seed, labelset, resume, starts or {}, progress, SharedCapacity())
+    task = Task(config, seed, labelset, resume, starts or {}, progress, SharedCapacity())
     for mesh, rows, queue in plans:
         capacity = 0  # what one batch was found to need the next one starts with, and needs no other program
         for read in read_ahead(queue):
@@ -191,9 +128,9 @@ def fit_batches(
 
 
 def _fit_batch(
-    read: list[tuple[Waiting, Capture | InputError]], task: _Task, mesh: Mesh, rows: int, capacity: int
+    read: list[tuple[Waiting, Capture | InputError]], task: Task, mesh: Mesh, rows: int, capacity: int
 ) -> Iterator[FitResult | Refused]:
-    ready: dict[str, _Ready] = {}
+    ready: dict[str, Ready] = {}
     for one, found in read:
         try:
             with of_a_person():
@@ -203,12 +140,12 @@ def _fit_batch(
     if not ready:
         return
     folder = task.resume and task.resume / hashlib.sha256(repr(list(ready)).encode()).hexdigest()[:12]
-    result = _attempt(list(ready.values()), task, mesh, rows, capacity, folder)
+    result = FitLoop(list(ready.values()), task, mesh, rows, capacity, folder).run()
     if result.failed:
         places = np.asarray([result.identities.index(name) for name in result.failed])
         task = dataclasses.replace(task, starts={}, progress=Progress("fit again", task.config.steps))
         carved = [_prepared(ready[name].capture, task, task.seed + RETRY) for name in result.failed]
-        again = _attempt(carved, task, mesh, rows, result.capacity, folder and folder / "retry")
+        again = FitLoop(carved, task, mesh, rows, result.capacity, folder and folder / "retry").run()
         for old, new in zip(_leaves(result), _leaves(again)):
             old[places] = new
         capacity = max(result.capacity, again.capacity)
@@ -221,7 +158,7 @@ def _leaves(result: FitResult) -> list[np.ndarray]:
 
 
 @in_32_bits
-def _prepared(found: Capture | InputError, task: _Task, seed: int) -> _Ready:
+def _prepared(found: Capture | InputError, task: Task, seed: int) -> Ready:
     if isinstance(found, InputError):
         raise found
     if found.labelset not in (None, task.labelset):
@@ -229,74 +166,11 @@ def _prepared(found: Capture | InputError, task: _Task, seed: int) -> _Ready:
         raise InputError(f"capture {found.identity}: label set", wanted=f"{wanted}", got=found.labelset.names)  # type: ignore[union-attr]
     photos = photos_of(found, task.config, seed)
     if found.identity in task.starts:
-        return _Ready(found, photos, task.starts[found.identity])
-    return _Ready(found, photos, _carved(found, task.config, seed, len(task.labelset or "?")))
+        return Ready(found, photos, task.starts[found.identity])
+    return Ready(found, photos, _carved(found, task.config, seed, len(task.labelset or "?")))
 
 
 def _carved(capture: Capture, config: FitConfig, seed: int, classes: int) -> Scene:
     """The starting scene from the silhouettes; what is held out takes no part in carving either."""
     key = jax.random.fold_in(jax.random.key(seed), number_of(capture.identity) ^ seed)
     return starting_scene(capture.only(fitted_views(capture, config)), config, key, classes)
-
-
-def _program(config: FitConfig) -> FitConfig:
-    """What the compiled steps depend on."""
-    return dataclasses.replace(config, save_every=0.0, hits_per_gaussian=0.0, at_once=0)
-
-
-@in_32_bits
-def _attempt(ready: list[_Ready], task: _Task, mesh: Mesh, rows: int, capacity: int, folder: Path | None) -> FitResult:
-    """One fit of a batch; rows beyond it repeat its last identity and are thrown away."""
-    config, program, real = task.config, _program(task.config), len(ready)
-    captures, filled = [one.capture for one in ready], ready + ready[-1:] * (rows - real)
-    photos, scene = jax.tree.map(lambda *x: np.stack(x), *[(one.photos, one.scene) for one in filled])
-    state = first_state(scene, config)
-    capacity = max(capacity, int(config.hits_per_gaussian * scene.gaussians.means.shape[1]))
-    losses, done = [], 0
-    checkpoints = Checkpoints(folder, _fingerprint(photos, scene, program), config.save_every)
-    if (found := checkpoints.load(state)) is not None:
-        done, state, curves = found
-        losses, capacity = [(s, value) for s, value in curves["losses"]], curves["capacity"]
-        task.progress.advance(done)
-    # The loop donates its state, so every buffer must be its own: used once, and not the caller's `starts`.
-    state = jax.device_put(state, split(mesh), may_alias=False)
-    placed = jax.device_put(photos, split(mesh))
-    known = np.asarray(state.failed)
-    while done < config.steps:
-        until = min(done + config.steps_per_call, config.steps)
-        state = advance(state, placed, until, config=program, capacity=capacity)
-        failed, steps = jax.device_get((state.failed, state.step))
-        for i in np.flatnonzero((failed & ~known)[:real]):
-            print(f"fit: {captures[i].identity} diverged at step {steps[i]} and is frozen", file=sys.stderr, flush=True)
-        known = failed
-        if (steps[~failed] < until).any():
-            capacity = rounded_capacity(int(1.25 * int(state.needed.max())))
-            print(
-                f"fit: a view needed {int(state.needed.max())} tile hits; going on with capacity {capacity}", flush=True
-            )
-            continue
-        if (
-            config.relocate_every
-            and until % config.relocate_every == 0
-            and until < config.relocate_until * config.steps
-        ):
-            state = relocate_all(state, placed, config=program)
-        if failed.all():
-            break
-        losses.append((until, float(np.asarray(state.loss)[:real][~failed[:real]].mean())))
-        task.progress.advance(until - done, loss=losses[-1][1])
-        done = until
-        checkpoints.keep(done, state, {"losses": losses, "capacity": capacity}, last=done == config.steps)
-    fitted = jax.device_get(state.scene)
-    psnr, similarity = score(fitted, photos, captures, config, task.room)
-    names = tuple(capture.identity for capture in captures)
-    scene = jax.tree.map(lambda x: np.array(x[:real]), fitted)
-    failed = tuple(name for name, bad in zip(names, known) if bad)
-    return FitResult(names, scene, psnr, similarity, losses, capacity, failed)
-
-
-def _fingerprint(photos: Photos, scene: Scene, config: FitConfig) -> str:
-    digest = hashlib.sha256(repr(config).encode())
-    for array in jax.tree.leaves((photos, scene)):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

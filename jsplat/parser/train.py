@@ -92,7 +92,7 @@ class History:
 
     Attributes:
         steps, loss: the mean loss of the steps since the entry before.
-        validation_steps, miou, f1: scores on the validation set (`scores`).
+        validation_steps, miou, f1: scores on the validation set (`validation_scores`).
     """
 
     steps: list[int] = dataclasses.field(default_factory=list)
@@ -220,7 +220,7 @@ def class_weights(sets: list[AuxiliarySet], power: float) -> Float[np.ndarray, "
     return (np.maximum(np.mean(shares, 0), 1e-5) ** -power).astype(np.float32)
 
 
-def scores(parser: Parser, data: AuxiliarySet) -> tuple[float, float]:
+def validation_scores(parser: Parser, data: AuxiliarySet) -> tuple[float, float]:
     """Mean IoU and mean F1 over the foreground classes that the truth shows, from one confusion matrix."""
     counts = class_counts(confusion(predict_labels(parser, data.images), data.labels, len(parser.labelset)))[:, 1:]
     shown = counts[1] > 0
@@ -337,7 +337,7 @@ def train_parser(
         turn = (step + 1) // config.log_every
         if validation is not None and (ends or (config.validate_every and turn % config.validate_every == 0)):
             history.validation_steps.append(step + 1)
-            for curve, score in zip((history.miou, history.f1), scores(parser(), validation)):
+            for curve, score in zip((history.miou, history.f1), validation_scores(parser(), validation)):
                 curve.append(score)
             shown["F1"] = history.f1[-1]
         progress.advance(len(losses), **shown)
