@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin
 
-from jsplat.captures.pictures import DAMAGE, PNG, check_size, whole_png
+from jsplat.captures.pictures import DAMAGE, PNG, check_size, png_chunks
 from jsplat.errors import InputError
 
 # What can be read, as Pillow names how pixels are packed, and bits of a pixel.
@@ -75,7 +75,9 @@ def read(data: bytes, where: str) -> Indices | Colors:
     if not data.startswith(PNG):
         raise InputError(where, wanted="a PNG file", got=f"{len(data)} bytes that begin with {data[:8]!r}")
     try:
-        header = whole_png(data)
+        header = PngImagePlugin.PngImageFile(io.BytesIO(data))
+        header.verify()
+        packed = b"".join(data[start:end] for kind, start, end in png_chunks(data) if kind == b"IDAT")
     except DAMAGE as error:
         got = f"{len(data)} bytes, cut off or damaged ({error})"
         raise InputError(where, wanted="a whole PNG file", got=got) from error
@@ -84,7 +86,7 @@ def read(data: bytes, where: str) -> Indices | Colors:
     if packing not in _BITS:
         got = f"{data[24]} bits, colour type {data[25]}"
         raise InputError(where, wanted="8-bit class ids (an indexed or grey PNG) or colours", got=got)
-    _check_pixels(data, header.size, _BITS[packing], bool(header.info.get("interlace")), where)
+    _check_pixels(packed, header.size, _BITS[packing], bool(header.info.get("interlace")), where)
     try:
         image = PngImagePlugin.PngImageFile(io.BytesIO(data))
         image.load()
@@ -128,20 +130,15 @@ def colors_of(stored: Indices | Colors, where: str) -> UInt8[np.ndarray, "h w 3"
     return stored.palette[stored.ids]
 
 
-def _check_pixels(data: bytes, size: tuple[int, int], bits: int, interlaced: bool, where: str) -> None:
+def _check_pixels(packed: bytes, size: tuple[int, int], bits: int, interlaced: bool, where: str) -> None:
     """InputError unless the packed pixels are exactly as many as the header says: Pillow fills up with zeros, which
     would be class 0, what a stream that ends too early lacks."""
     width, height = size
     passes = _PASSES if interlaced else ((0, 1, 0, 1),)
     sizes = [((width - x + dx - 1) // dx, (height - y + dy - 1) // dy) for x, dx, y, dy in passes]
     wanted = sum(h * (1 + (w * bits + 7) // 8) for w, h in sizes if w > 0)
-    packed, at = [], len(PNG)
-    while at < len(data):
-        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
-        packed += [data[at + 8 : end]] if data[at + 4 : at + 8] == b"IDAT" else []
-        at = end + 4
     try:
-        got = len(zlib.decompressobj().decompress(b"".join(packed), wanted + 1))
+        got = len(zlib.decompressobj().decompress(packed, wanted + 1))
     except zlib.error as error:
         raise InputError(where, wanted="a readable PNG", got=error) from error
     if got != wanted:
