@@ -1,7 +1,7 @@
 """Picture files: what headers say, checked before anything is decoded, and pixels as they are stored.
 
-Pillow reads headers. OpenCV decodes and encodes photographs: 16-bit colours, which Pillow cuts to 8, and it writes two to
-three times as fast.
+Pillow reads headers. OpenCV decodes and encodes photographs: 16-bit colours, which Pillow cuts to 8, and it writes two
+to three times as fast.
 """
 
 import io
