@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from test_capture import small_capture
 
 from jsplat.captures import label_png
-from jsplat.captures.capture import write_capture, write_png
+from jsplat.captures.capture import write_capture
+from jsplat.captures.pictures import write_png
 from jsplat.errors import InputError
 from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE
 from jsplat.labelsets.tables import FACESYNTHETICS, IBUGMASK_14, LAPA

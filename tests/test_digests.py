@@ -9,8 +9,9 @@ import shutil
 import numpy as np
 import pytest
 
-from jsplat.captures.capture import write_capture, write_png
+from jsplat.captures.capture import write_capture
 from jsplat.captures.index import list_captures
+from jsplat.captures.pictures import write_png
 from jsplat.errors import InputError, Stopped
 from jsplat.fitting import FitConfig
 from jsplat.pipeline import RunConfig, digests

@@ -32,6 +32,10 @@ def written(path: Path, name: str = "cvat", masks: dict | None = None) -> Path:
     return path
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def png_of(image: np.ndarray) -> bytes:
     return cv2.imencode(".png", image)[1].tobytes()
 
@@ -106,9 +110,6 @@ def test_packed_indices_are_read_as_stored(bits):
     ids = np.arange(12, dtype=np.uint8).reshape(3, 4) & (2**bits - 1)
     rows = b"".join(b"\0" + np.packbits(np.unpackbits(r[:, None], axis=1)[:, -bits:]).tobytes() for r in ids)
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     palette = np.arange(3 * 2**bits, dtype=np.uint16).astype(np.uint8).tobytes()
     for color, extra in ((3, chunk(b"PLTE", palette)), (0, b"")):
         head = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 3, bits, color, 0, 0, 0))
@@ -160,7 +161,7 @@ def test_cvat_files_are_laid_out_as_documented(tmp_path):
     colors = [line.split(":")[1] for line in lines[1:]]
     assert len(lines) == 5
     assert len(set(colors)) == 4
-    objects = label_png.decode_colors(files["SegmentationObject/a.png"], "o")
+    objects = label_png.colors_of(label_png.read(files["SegmentationObject/a.png"], "o"), "o")
     np.testing.assert_array_equal(objects[:, 1], [[128, 0, 0], [128, 128, 0]])  # the 1st and 3rd of Pascal VOC's table
 
 
@@ -233,7 +234,10 @@ MASK = {"label": "hair", "points": [[0, 0], [1, 1]], "shape_type": "mask"}
             r"shapes\[0\].label: wanted one of",
         ),
         (MASK | {"mask": "iVBORw0"}, r"a\.json: shapes\[0\]\.mask: wanted base64"),
-        (MASK | {"mask": "iVBORw0KGgo="}, r"shapes\[0\]\.mask: wanted a whole PNG file, got damage at byte 8 of 8"),
+        (
+            MASK | {"mask": "iVBORw0KGgo="},
+            r"shapes\[0\]\.mask: wanted a whole PNG file, got 8 bytes, cut off or damaged",
+        ),
         (MASK | {"mask": "\u0800"}, r"a\.json: shapes\[0\]\.mask: wanted base64"),
         (MASK | {"mask": 3}, r"mask: wanted a text, got 3"),
         (

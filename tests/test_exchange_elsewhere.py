@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_exchange import SMALL, THREE, coco_file, labelme_file, png_of, same, written
+from test_exchange import SMALL, THREE, chunk, coco_file, labelme_file, png_of, same, written
 
 from jsplat.captures import label_png
 from jsplat.errors import InputError
@@ -79,7 +79,7 @@ def test_colours_instead_of_a_palette_and_packed_text(tmp_path):
         import_masks(tmp_path / "x", CELEBAMASK_HQ)
     packed = b"label-set\0\0" + zlib.compress(before.text["label-set"].encode())
     plain = label_png.encode(before.ids[:, ::-1], before.palette)
-    file.write_bytes(plain[:33] + label_png._chunk(b"zTXt", packed) + plain[33:])
+    file.write_bytes(plain[:33] + chunk(b"zTXt", packed) + plain[33:])
     (tmp_path / "x/labels.json").unlink()
     same(import_masks(tmp_path / "x", CELEBAMASK_HQ), {"a": FACE[:, ::-1]})
 

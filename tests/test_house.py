@@ -27,8 +27,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "labelsets": {"errors"},
     "raster": {"errors", "kernels", "runtime"},
     "captures": {"errors", "files", "labelsets", "raster", "runtime"},
-    "training_sets": {"captures", "errors", "files", "labelsets"},
     "metrics": {"errors", "labelsets", "raster"},
+    "training_sets": {"captures", "errors", "files", "labelsets", "metrics"},
     "synthetic": {"captures", "errors", "labelsets", "raster", "runtime"},
     "fitting": {"captures", "errors", "files", "labelsets", "metrics", "raster", "runtime"},
     "labels": {"errors", "labelsets", "raster", "runtime"},
@@ -44,11 +44,16 @@ MAY_IMPORT["cli"] = {"config", "errors", "files", "pipeline", "runtime", "versio
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["__init__"] = {"version"}  # what `__init__.pyi` names is imported when it is used
 # Package -> the only rooms that may import it.
-PICTURES = {"captures", "exchange", "pipeline", "report", "study", "training_sets"}
-RESERVED = {"flax": {"parser"}, "click": {"cli"}, "cv2": PICTURES}
+PICTURES = {"captures", "pipeline", "report", "study", "training_sets"}
+RESERVED = {"flax": {"parser"}, "click": {"cli"}, "cv2": PICTURES, "PIL": {"captures"}}
 KERNELS_MAY_IMPORT = {"jax", "numpy", "jaxtyping"}
 OUTSIDE = {"tests", "bench", "scripts", "configs"}
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "orbax": "orbax-checkpoint", "lazy_loader": "lazy-loader"}
+DISTRIBUTIONS = {
+    "cv2": "opencv-python-headless",
+    "orbax": "orbax-checkpoint",
+    "lazy_loader": "lazy-loader",
+    "PIL": "pillow",
+}
 NAMELESS = {"util", "utils", "helpers", "misc", "common"}
 
 
@@ -237,6 +242,7 @@ def test_the_lock_has_versions_and_hashes_and_nothing_of_the_machine_that_made_i
         ("jsplat/fitting/a.py", "from jsplat import rasterize", "fitting imports jsplat.rasterize"),
         ("jsplat/raster/a.py", "import flax", "raster imports flax: only ['parser'] may"),
         ("jsplat/fitting/a.py", "import cv2", "fitting imports cv2: only"),
+        ("jsplat/exchange/a.py", "from PIL import Image", "exchange imports PIL.Image: only ['captures'] may"),
         ("jsplat/pipeline/a.py", "from click import echo", "pipeline imports click.echo: only ['cli'] may"),
         ("jsplat/labels/a.py", "import pandas.io", "not among the dependencies in pyproject.toml"),
         ("jsplat/labels/a.py", "import bench.run", "labels imports bench.run: nothing imports bench"),
@@ -246,7 +252,7 @@ def test_the_lock_has_versions_and_hashes_and_nothing_of_the_machine_that_made_i
     ],
 )
 def test_a_forbidden_import_is_found(path, source, complaint):
-    (found,) = import_complaints(path, source, {"opencv-python-headless", "click", "flax", "optax"})
+    (found,) = import_complaints(path, source, {"opencv-python-headless", "click", "flax", "optax", "pillow"})
     assert complaint in found
 
 

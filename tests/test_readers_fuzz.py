@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from layouts import SMALL, Rig
 
-from jsplat.captures.capture import picture_header, read_capture
+from jsplat.captures.capture import read_capture
 from jsplat.captures.importers import import_capture
+from jsplat.captures.pictures import picture_header
 from jsplat.errors import InputError
 
 RIG = Rig(width=24, height=18, views=3, distortion=(-0.1, 0.02, 0.001, 0.001))

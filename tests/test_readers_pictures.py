@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from layouts import run, save
 
-from jsplat.captures.capture import picture_header, read_capture, read_image
+from jsplat.captures.capture import read_capture
 from jsplat.captures.importers import ImportConfig
+from jsplat.captures.pictures import picture_header, read_image
 from jsplat.errors import InputError
 
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsplat.captures.capture import write_capture, write_png
+from jsplat.captures.capture import write_capture
+from jsplat.captures.pictures import write_png
 from jsplat.config import to_json
 from jsplat.errors import InputError
 from jsplat.files.atomic import write_json

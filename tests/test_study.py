@@ -11,8 +11,9 @@ import pytest
 
 from jsplat.errors import InputError
 from jsplat.labelsets.labelset import CELEBAMASK_HQ
+from jsplat.metrics.statistics import wilson
 from jsplat.report import study_section
-from jsplat.study import Photograph, StudyConfig, page, plan, read_answers, read_key, results, wilson
+from jsplat.study import Photograph, StudyConfig, page, plan, read_answers, read_key, results
 from jsplat.study.plan import spoilt
 from jsplat.study.results import mean_interval
 from tests import browser

@@ -7,7 +7,6 @@ names in the JSON. README's Conventions section shows an example.
 import dataclasses
 import json
 import os
-import struct
 from pathlib import Path
 
 import cv2
@@ -16,14 +15,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from jsplat.captures.identities import check_identity
+from jsplat.captures.pictures import read_image, read_labels, read_mask, write_png
 from jsplat.errors import InputError
 from jsplat.files.atomic import new_folder, write_json
 from jsplat.files.foreign import read_text, some_of, tell, with_slashes, without_litter
 from jsplat.files.json_fields import number, rigid
 from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
 from jsplat.raster.camera import OPENGL_FROM_OPENCV, Camera, pose_angles
-
-MOST_PIXELS = 100_000_000  # what a header may claim; a hostile one costs memory before its data is looked at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,121 +103,10 @@ def inside(root: Path, name: object, where: str) -> Path:
     return root.joinpath(*parts)
 
 
-def read_image(path: Path, where: str) -> UInt8[np.ndarray, "h w 3"]:
-    """Reads an 8-bit photograph as sRGB; InputError (`where`: file and field) if it cannot be used as it is."""
-    image = read_pixels(path, where)
-    if image.dtype != np.uint8 or (image.ndim != 2 and image.shape[2] != 3):
-        wanted = "an 8-bit picture, RGB or grey, without transparency"
-        raise InputError(where, wanted=wanted, got=f"{path.name}, {image.dtype} {image.shape}")
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
-
-
-def read_labels(path: Path, where: str, labelset: LabelSet, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
-    """Reads a label map of (width, height); InputError (`where`: file and field) unless every pixel has a class."""
-    labels = read_pixels(path, where)
-    if labels.shape != size[::-1] or labels.dtype != np.uint8:
-        wanted = f"one 8-bit channel of {size[0]}x{size[1]} pixels"
-        raise InputError(where, wanted=wanted, got=f"{path.name}, {labels.dtype} {labels.shape}")
-    labelset.check(labels, where)
-    return labels
-
-
-def read_mask(path: Path, where: str, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """Reads a mask of (width, height): 0 = the pixel says nothing, as nerfstudio's `mask_path`."""
-    mask = read_pixels(path, where)
-    if mask.ndim == 3 and mask.shape[2] == 3 and np.array_equal(mask, np.repeat(mask[..., :1], 3, -1)):
-        mask = mask[..., 0]  # colour copies of one grey channel occur
-    if mask.shape != size[::-1] or mask.dtype != np.uint8:
-        wanted = f"one 8-bit channel of {size[0]}x{size[1]} pixels"
-        raise InputError(where, wanted=wanted, got=f"{path.name}, {mask.dtype} {mask.shape}")
-    return mask > 0
-
-
 def resize_mask(mask: Bool[np.ndarray, "h w"], size: tuple[int, int]) -> Bool[np.ndarray, "h2 w2"]:
     """Resizes a mask to (width, height): a pixel is valid when everything under it is."""
     share = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     return share > 1 - 1e-4  # sums of float32 weights; a whole source pixel weighs more up to a reduction of 100
-
-
-def picture_header(data: bytes) -> tuple[int, int, int, int] | None:
-    """Width, height, channels and Exif orientation (1 = upright) of a whole PNG or JPEG; None for anything else.
-
-    JPEG: ITU-T T.81, annex B; Exif 2.32, tag 0x0112; PNG specification, 11.2.2. A palette counts as three channels.
-    """
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR" and len(data) > 32:
-        channels, at = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(data[25], 0), 8
-        # Decoders make room for what a chunk claims to hold, so the chunks are counted first.
-        while at + 12 <= len(data) and data[at + 4 : at + 8] != b"IEND":
-            at += 12 + int.from_bytes(data[at : at + 4], "big")
-        return (*struct.unpack_from(">II", data, 16), channels, 1) if at + 12 <= len(data) else None
-    size, orientation, at = None, 1, 2
-    while data[:2] == b"\xff\xd8" and at + 10 <= len(data) and data[at] == 0xFF:
-        kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if kind == 0xFF:  # padding
-            at += 1
-            continue
-        if kind == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
-            orientation = _orientation(data[at + 10 : at + 2 + length])
-        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
-            height, width, channels = struct.unpack_from(">HHB", data, at + 5)
-            size = (width, height, channels)
-        if kind == 0xDA:
-            # An end marker cannot occur inside entropy-coded data; cameras append more pictures behind it.
-            return (*size, orientation) if size and data.find(b"\xff\xd9", at) >= 0 else None
-        at += 2 + length
-    return None
-
-
-def _orientation(tiff: bytes) -> int:
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    try:
-        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (entries,) = struct.unpack_from(f"{order}H", tiff, start)
-        for i in range(entries):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * i)
-            if tag == 0x0112:
-                return value if 1 <= value <= 8 else 1
-    except struct.error:  # no such byte order, or an entry beyond the end: a broken tag says nothing
-        pass
-    return 1
-
-
-def picture_file(path: Path, where: str) -> tuple[bytes, tuple[int, int, int, int]]:
-    """A PNG or JPEG as bytes, and its header (see `picture_header`); nothing is decoded.
-
-    Raises:
-        InputError: (`where`: file and field) for what is cut off, too large, a CMYK JPEG, or something else.
-    """
-    try:
-        data = path.read_bytes() if path.is_file() else None
-    except OSError as error:
-        raise InputError(where, wanted="an image", got=f"{path.name[:80]}: {error.strerror}") from error
-    if data is None:
-        raise InputError(where, wanted="an image", got=f"no file {path.name}")
-    header = picture_header(data)
-    if header is None:
-        known = data[:8] == b"\x89PNG\r\n\x1a\n" or data[:3] == b"\xff\xd8\xff"
-        why = "cut off" if known else "neither PNG nor JPEG"
-        raise InputError(where, wanted="a readable image", got=f"{path.name}, {len(data)} bytes, {why}")
-    width, height, channels, _ = header
-    if width * height > MOST_PIXELS:
-        raise InputError(where, wanted=f"at most {MOST_PIXELS:,} pixels", got=f"{path.name}, {width}x{height}")
-    if channels == 4 and data[:2] == b"\xff\xd8":
-        raise InputError(where, wanted="an RGB or grey picture", got=f"{path.name}, a CMYK JPEG")
-    return data, header
-
-
-def read_pixels(path: Path, where: str) -> np.ndarray:
-    """Decodes a PNG or JPEG as it is stored: channels in OpenCV's order, Exif rotation not applied (calibrations are
-    made on stored pixels); InputError (`where`: file and field) as of `picture_file`, and for damage inside."""
-    data, _ = picture_file(path, where)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:  # OpenCV's own limits
-        image = None
-    if image is None:
-        raise InputError(where, wanted="a readable image", got=f"{path.name}, {len(data)} bytes, damaged")
-    return image
 
 
 def read_json(path: Path) -> dict:
@@ -422,10 +309,3 @@ def fill_capture(folder: Path, capture: Capture) -> None:
     if capture.labelset is not None:
         data |= {"classes": list(capture.labelset.names), "labelset": capture.labelset.to_json()}
     write_json(folder / "transforms.json", data | {"frames": frames})
-
-
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Writes RGB or one-channel 8-bit pictures."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    path.write_bytes(cv2.imencode(".png", bgr)[1].tobytes())

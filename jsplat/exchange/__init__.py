@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import UInt8
 
-from jsplat.captures.label_png import check_size
+from jsplat.captures.pictures import check_size
 from jsplat.errors import InputError
 from jsplat.exchange import coco, cvat, indexed, labelme, panoptic
 from jsplat.exchange.kinds import format_of

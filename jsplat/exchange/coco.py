@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from jsplat.captures.label_png import check_size
+from jsplat.captures.pictures import check_size
 from jsplat.errors import InputError
 from jsplat.exchange import rle
 from jsplat.exchange.shapes import Budget, id_of, name_of, objects, polygon, present, text, whole

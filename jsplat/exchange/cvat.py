@@ -7,11 +7,11 @@ black for background.
 
 from collections.abc import Mapping
 
-import cv2
 import numpy as np
 from jaxtyping import Int16, UInt8
 
 from jsplat.captures import label_png
+from jsplat.captures.pictures import encode_png
 from jsplat.errors import InputError
 from jsplat.exchange.colors import distinct
 from jsplat.exchange.shapes import IGNORE_NAME, Budget, id_of, present
@@ -35,10 +35,6 @@ def _voc() -> UInt8[np.ndarray, "256 3"]:
     return color.astype(np.uint8)
 
 
-def _png(rgb: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    return cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
-
-
 def write(masks: Mapping[str, UInt8[np.ndarray, "h w"]], labelset: LabelSet) -> dict[str, bytes]:
     """Files of the format. Every class of a picture is one object.
 
@@ -55,7 +51,8 @@ def write(masks: Mapping[str, UInt8[np.ndarray, "h w"]], labelset: LabelSet) -> 
     for name, mask in masks.items():
         number = np.zeros(256, np.uint8)
         number[present(mask)] = 1 + np.arange(len(present(mask)))
-        files |= {f"{_CLASSES}{name}.png": _png(table[mask]), f"{_OBJECTS}{name}.png": _png(_voc()[number[mask]])}
+        files |= {f"{_CLASSES}{name}.png": encode_png(table[mask])}
+        files |= {f"{_OBJECTS}{name}.png": encode_png(_voc()[number[mask]])}
     return files
 
 
@@ -101,13 +98,14 @@ def read(bundle: Bundle, labelset: LabelSet) -> tuple[dict[str, UInt8[np.ndarray
             )
     masks, budget = {}, Budget()
     for name, file in sorted(names.items()):
-        if label_png.kind_of(files[file], file) == "grey":
-            lines = label_png.decode(files[file], file).ids
+        stored = label_png.read(files[file], file)
+        if isinstance(stored, label_png.Indices) and stored.palette is None:
+            lines = stored.ids
             if lines.max() >= len(order):
                 raise InputError(file, wanted=f"numbers below the {len(order)} lines of {MAP}", got=lines.max())
             masks[name] = np.asarray(order, np.uint8)[lines]
         else:
-            masks[name] = _by_color(label_png.decode_colors(files[file], file), id_of_color, file)
+            masks[name] = _by_color(label_png.colors_of(stored, file), id_of_color, file)
         budget.take(masks[name].size, file)
     lists = {n for n in files if n.startswith(f"{root}ImageSets/")}
     return masks, {root + MAP, *lists, *inside, *bundle.named_like(masks)}

@@ -36,11 +36,11 @@ def read(bundle: Bundle, labelset: LabelSet) -> tuple[dict[str, UInt8[np.ndarray
     masks, budget = {}, Budget()
     pictures = {n: data for n, data in bundle.files.items() if n.lower().endswith(".png")}
     for name, data in sorted(pictures.items()):
-        text = label_png.text_of(data, name)
-        own = _meaning(text[_KEY].encode(), name) if _KEY in text else _beside(name, sidecars)
+        stored = label_png.read(data, name)
+        own = _meaning(stored.text[_KEY].encode(), name) if _KEY in stored.text else _beside(name, sidecars)
         if own is None:
             raise InputError(name, wanted=f"class names in its text or in {SIDECAR}", got="none")
-        ids = _ids(data, own, name)
+        ids = _ids(stored, own, name)
         used = [own.labelset.names[i] for i in np.unique(ids) if i != IGNORE]
         strange = [n for n in used if n not in labelset.names]
         if strange:
@@ -63,14 +63,13 @@ def _beside(name: str, sidecars: Mapping[str, Painted]) -> Painted | None:
     return near[0] if near else next(iter(sidecars.values())) if len(sidecars) == 1 else None
 
 
-def _ids(data: bytes, own: Painted, where: str) -> UInt8[np.ndarray, "h w"]:
+def _ids(stored: label_png.Indices | label_png.Colors, own: Painted, where: str) -> UInt8[np.ndarray, "h w"]:
     """Class ids of a mask, by the colours that people see, where it has colours."""
-    if label_png.kind_of(data, where) == "colors":
-        rgb = label_png.decode_colors(data, where).astype(np.int32)
+    if isinstance(stored, label_png.Colors):
+        rgb = stored.rgb.astype(np.int32)
         packed, at = np.unique(rgb @ np.array([1 << 16, 1 << 8, 1]), return_inverse=True)
         colors = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], -1)
         return own.ids_of(colors, where)[at].reshape(rgb.shape[:2])
-    stored = label_png.decode(data, where)
     if stored.palette is None:
         return _grey(stored.ids, own, where)
     if np.array_equal(stored.palette, own.table):  # as it was written, where older files have white for two meanings

@@ -9,11 +9,11 @@ import json
 import posixpath
 from collections.abc import Mapping
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
 from jsplat.captures import label_png
+from jsplat.captures.pictures import check_size, encode_png
 from jsplat.errors import InputError
 from jsplat.exchange.shapes import Budget, id_of, name_of, objects, polygon, present, text, whole
 from jsplat.exchange.store import Bundle, stem
@@ -36,7 +36,7 @@ def _shape(mask: Bool[np.ndarray, "h w"], name: str) -> dict:
         "description": "",
         "shape_type": "mask",
         "flags": {},
-        "mask": base64.b64encode(cv2.imencode(".png", box)[1].tobytes()).decode(),
+        "mask": base64.b64encode(encode_png(box)).decode(),
     }
 
 
@@ -108,7 +108,7 @@ def read(bundle: Bundle, labelset: LabelSet) -> tuple[dict[str, UInt8[np.ndarray
     masks, budget, pictures = {}, Budget(), set()
     for file, data in sorted(bundle.documents.items()):
         h, w = whole(data, "imageHeight", file), whole(data, "imageWidth", file)
-        label_png.check_size(w, h, f"{file}: imageWidth, imageHeight")
+        check_size(w, h, f"{file}: imageWidth, imageHeight")
         budget.take(w * h, file)
         mask = np.zeros((h, w), np.uint8)
         for i, shape in enumerate(objects(data, "shapes", file)):

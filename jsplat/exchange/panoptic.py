@@ -36,7 +36,7 @@ def read(bundle: Bundle, labelset: LabelSet) -> tuple[dict[str, UInt8[np.ndarray
             where = f"{file}: annotations[{i}]"
             mask = named(annotation, "image_id", drawn_on, where)
             source = _segments(bundle, file, with_slashes(text(annotation, "file_name", where)), where)
-            rgb = label_png.decode_colors(bundle.files[source], source).astype(np.int32)
+            rgb = label_png.colors_of(label_png.read(bundle.files[source], source), source).astype(np.int32)
             if rgb.shape[:2] != mask.shape:
                 got = f"{rgb.shape[1]}x{rgb.shape[0]}"
                 raise InputError(source, wanted=f"{mask.shape[1]}x{mask.shape[0]} pixels, as the picture", got=got)

@@ -8,7 +8,7 @@ lowest first, bit 6 set while more follow and the last group's bit 5 the sign; e
 import numpy as np
 from jaxtyping import Bool
 
-from jsplat.captures.label_png import check_size
+from jsplat.captures.pictures import check_size
 from jsplat.errors import InputError
 
 

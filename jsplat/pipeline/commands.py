@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from jsplat.captures.capture import write_png
 from jsplat.captures.importers import read_import, read_source, used_files, write_import
 from jsplat.captures.index import Listed, list_captures
+from jsplat.captures.pictures import write_png
 from jsplat.config import to_json
 from jsplat.errors import InputError
 from jsplat.files.atomic import write_json

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jsplat.captures.capture import read_capture, read_json, read_labels
+from jsplat.captures.capture import read_capture, read_json
+from jsplat.captures.pictures import read_labels
 from jsplat.edit import EditConfig
 from jsplat.errors import InputError
 from jsplat.files.atomic import as_json

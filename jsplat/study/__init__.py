@@ -3,7 +3,7 @@
 from jsplat.study.answers import Answers, read_answers, read_key
 from jsplat.study.page import page
 from jsplat.study.plan import Item, Photograph, Plan, StudyConfig, plan
-from jsplat.study.results import results, wilson
+from jsplat.study.results import results
 
 __all__ = [
     "Answers",
@@ -16,5 +16,4 @@ __all__ = [
     "read_answers",
     "read_key",
     "results",
-    "wilson",
 ]

@@ -6,21 +6,9 @@ import numpy as np
 from scipy import stats
 
 from jsplat.errors import InputError
+from jsplat.metrics.statistics import CONFIDENCE, wilson
 from jsplat.study.answers import Answers
 from jsplat.study.plan import SIDE_YAW
-
-CONFIDENCE = 0.95
-
-
-def wilson(wins: int, n: int) -> tuple[float, float] | None:
-    """The score interval of a share (Wilson 1927), at 95 %; None without trials.
-
-    (p + z^2/2n +- z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n) with p = wins / n; the trials count as independent.
-    """
-    if n == 0:
-        return None
-    found = stats.binomtest(wins, n).proportion_ci(CONFIDENCE, method="wilson")
-    return float(found.low), float(found.high)
 
 
 def mean_interval(values: Sequence[float | int]) -> tuple[float, float] | None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jsplat.captures.capture import Capture, inside, read_image, read_labels, write_png
+from jsplat.captures.capture import Capture, inside
+from jsplat.captures.pictures import read_image, read_labels, write_png
 from jsplat.errors import InputError
 from jsplat.files.atomic import new_folder, write_bytes, write_json
 from jsplat.labelsets.labelset import IGNORE, LabelSet

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from jsplat.captures.capture import capture_folders, read_capture, read_image, resize_labels
+from jsplat.captures.capture import capture_folders, read_capture, resize_labels
 from jsplat.captures.label_png import decode
+from jsplat.captures.pictures import read_image
 from jsplat.errors import InputError
 from jsplat.files.foreign import check_missing, tell_missing, tell_passed_over
 from jsplat.labelsets.labelset import IGNORE, LabelSet

@@ -5,7 +5,6 @@ from the viewer's side, and data that were mirrored without exchanging the names
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ from jaxtyping import Float, UInt8
 
 from jsplat.errors import InputError
 from jsplat.labelsets.labelset import LabelSet
+from jsplat.metrics.statistics import wilson
 
 _SPECK = 4  # pieces of fewer pixels say nothing
 _UPPER, _LOWER = ("brow", "eye"), ("nose", "mouth", "u_lip", "l_lip")
@@ -27,13 +27,11 @@ class SidesConfig:
         mixed: share of pictures against the majority above which a set is called mixed.
         enough: pictures that must have an opinion; with fewer the verdict is "unknown".
         doubled: share of a part's pixels that its second piece must have for it to be both sides under one name.
-        certainty: z of the Wilson interval behind `confidence` (1.96: 95 %).
     """
 
     mixed: float = 0.05
     enough: int = 3
     doubled: float = 0.25
-    certainty: float = 1.96
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,11 +147,11 @@ def side_convention(labels: Sequence[np.ndarray], labelset: LabelSet, config: Si
     votes = np.asarray([v for v, _ in answers], int)
     torn = tuple(i for i, (_, t) in enumerate(answers) if t)
     n, subject = int((votes != 0).sum()), int((votes > 0).sum())
-    if n < config.enough:
+    most = max(subject, n - subject)
+    interval = wilson(most, n)
+    if n < config.enough or interval is None:
         return Sides("unknown", 0.0, tuple(votes.tolist()), (), torn, tuple(twice))
     main = 1 if 2 * subject >= n else -1
-    share, z = max(subject, n - subject) / n, config.certainty
-    low = (share + z * z / (2 * n) - z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))) / (1 + z * z / n)
-    convention = "mixed" if 1 - share > config.mixed else "subject" if main > 0 else "viewer"
+    convention = "mixed" if n - most > config.mixed * n else "subject" if main > 0 else "viewer"
     against = tuple(np.flatnonzero(votes == -main).tolist())
-    return Sides(convention, low, tuple(votes.tolist()), against, torn, tuple(twice))
+    return Sides(convention, interval[0], tuple(votes.tolist()), against, torn, tuple(twice))

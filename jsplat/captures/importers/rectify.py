@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from jsplat.captures.capture import read_labels, resize_labels
+from jsplat.captures.capture import resize_labels
 from jsplat.captures.importers.headframe import turn_matrix
 from jsplat.captures.importers.lens import Lens
 from jsplat.captures.importers.source import ImportConfig, Photo, read_photo
+from jsplat.captures.pictures import read_labels
 from jsplat.errors import InputError
 from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.raster.camera import Camera

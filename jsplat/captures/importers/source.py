@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from jsplat.captures.capture import inside, picture_file, read_mask, read_pixels
+from jsplat.captures.capture import inside
 from jsplat.captures.importers.lens import Lens
 from jsplat.captures.importers.tiff import decode_tiff, is_tiff, open_tiff
+from jsplat.captures.pictures import picture_file, read_mask, read_pixels
 from jsplat.errors import InputError
 from jsplat.files.foreign import with_slashes, without_litter
 from jsplat.labelsets.labelset import LabelSet

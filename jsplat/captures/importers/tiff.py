@@ -1,21 +1,22 @@
 """Photographs in TIFF: what the header says, checked before OpenCV decodes, which turns such pictures as they say and
 fills up or guesses what is missing.
 
+Pillow reads the fields. It cuts 16-bit colours to 8, and tifffile needs imagecodecs for LZW: OpenCV decodes.
 Facts: TIFF 6.0, sections 2 (header and directory), 8 (baseline fields), 15 (tiles).
 """
 
 import dataclasses
-import struct
+import io
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from jsplat.captures.capture import MOST_PIXELS
+from jsplat.captures.pictures import DAMAGE, MOST_PIXELS, file_bytes
 from jsplat.errors import InputError
 
-_SIZES = {1: 1, 3: 2, 4: 4}  # bytes of the field types that matter here: BYTE, SHORT, LONG
-_FORMS = {1: "B", 3: "H", 4: "I"}
+_WHOLE_NUMBERS = (1, 3, 4)  # the field types BYTE, SHORT, LONG
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COLOURS, _ORIENTATION, _SAMPLES, _PLANAR = 254, 256, 257, 258, 262, 274, 277, 284
 _TILE_WIDTH, _TILE_HEIGHT, _FORMAT = 322, 323, 339
 _STRIPS, _TILES = (273, 279), (324, 325)  # where each lies, and how many bytes it has
@@ -28,14 +29,12 @@ class Tiff:
 
     Attributes:
         orientation: as Exif counts, 1 = upright.
-        orientation_at: where the file says so (byte), and how; None where it does not.
     """
 
     data: bytes
     width: int
     height: int
     orientation: int
-    orientation_at: tuple[int, str] | None
 
 
 def is_tiff(path: Path) -> bool:
@@ -54,14 +53,13 @@ def open_tiff(path: Path, where: str) -> Tiff:
         InputError: (`where`: file and field) for what is cut off, damaged, too large, or no single picture of 8 or 16
             bits in grey or RGB.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(where, wanted="an image", got=f"{path.name[:80]}: {error.strerror}") from error
+    data = file_bytes(path, where)
     try:
         return _opened(data, path.name, where)
-    except (struct.error, IndexError) as error:
-        got = f"{path.name}, {len(data)} bytes, cut off"
+    except InputError:  # a ValueError too
+        raise
+    except DAMAGE as error:
+        got = f"{path.name}, {len(data)} bytes, cut off or damaged"
         raise InputError(where, wanted="a readable image", got=got) from error
 
 
@@ -71,17 +69,17 @@ def decode_tiff(tiff: Tiff, name: str, where: str) -> np.ndarray:
     Raises:
         InputError: (`where`: file and field) for damage inside.
     """
-    data = bytearray(tiff.data)
-    if tiff.orientation_at is not None:
-        # OpenCV turns a TIFF whatever it is asked; calibrations are made on stored pixels.
-        at, form = tiff.orientation_at
-        struct.pack_into(form, data, at, 1)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        image = cv2.imdecode(np.frombuffer(tiff.data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:  # OpenCV's own limits
         image = None
+    if image is not None:
+        # OpenCV turns a TIFF whatever it is asked; calibrations are made on stored pixels.
+        down, right = -1 if tiff.orientation in (3, 4, 7, 8) else 1, -1 if tiff.orientation in (2, 3, 6, 7) else 1
+        image = image[::down, ::right]
+        image = np.ascontiguousarray(image.swapaxes(0, 1) if tiff.orientation > 4 else image)
     if image is None or image.shape[:2] != (tiff.height, tiff.width):
-        raise InputError(where, wanted="a readable image", got=f"{name}, {len(data)} bytes, damaged")
+        raise InputError(where, wanted="a readable image", got=f"{name}, {len(tiff.data)} bytes, damaged")
     return image
 
 
@@ -89,15 +87,14 @@ def _opened(data: bytes, name: str, where: str) -> Tiff:
     def refused(wanted: str, got: str) -> InputError:
         return InputError(where, wanted=wanted, got=f"{name}, {got}")
 
-    order = "<" if data[:2] == b"II" else ">"
     if 43 in data[2:4]:
         raise refused("a classic TIFF", "a BigTIFF")
-    fields, (following,) = _directory(data, order, struct.unpack_from(f"{order}I", data, 4)[0])
-    if following and not _values(data, order, _directory(data, order, following)[0], _SUBFILE, (0,))[0] & 0b101:
+    fields = _directory(data, ImageFileDirectory_v2(data[:8]).next)
+    if fields.next and not _numbers(_directory(data, fields.next), _SUBFILE, (0,))[0] & 0b101:
         raise refused("one picture in the file", "a TIFF of several pages")
 
     def value(tag: int, default: int | None = None) -> int:
-        found = _values(data, order, fields, tag, () if default is None else (default,))
+        found = _numbers(fields, tag, () if default is None else (default,))
         if not found:
             raise refused("a readable image", f"a TIFF without field {tag}")
         return found[0]
@@ -113,37 +110,33 @@ def _opened(data: bytes, name: str, where: str) -> Tiff:
         raise refused("an RGB or grey picture without transparency", f"a TIFF of {samples} channels")
     if samples > 1 and value(_PLANAR, 1) != 1:
         raise refused("a TIFF whose channels lie pixel by pixel", "one plane after the other")
-    bits, formats = (set(_values(data, order, fields, tag, (1,))) for tag in (_BITS, _FORMAT))
+    bits, formats = (set(_numbers(fields, tag, (1,))) for tag in (_BITS, _FORMAT))
     if len(bits) != 1 or not bits <= {8, 16} or formats != {1} or (colours == 6 and bits != {8}):
         kind = {1: "whole", 2: "signed", 3: "floating point"}.get(max(formats), "unknown")
         raise refused("8 or 16 bits a channel", f"a TIFF of {kind} numbers of {', '.join(map(str, sorted(bits)))} bits")
-    starts, sizes = (_values(data, order, fields, tag, ()) for tag in (_TILES if _TILES[0] in fields else _STRIPS))
+    starts, sizes = (_numbers(fields, tag, ()) for tag in (_TILES if _TILES[0] in fields else _STRIPS))
     if not starts or len(starts) != len(sizes):
-        raise refused("a readable image", f"a TIFF of {len(starts)} strips with {len(sizes)} sizes")
+        got = f"a TIFF of {len(starts)} strips with {len(sizes)} sizes, cut off or damaged"
+        raise refused("a readable image", got)
     if max(start + size for start, size in zip(starts, sizes)) > len(data) or min(width, height, *sizes) < 1:
         raise refused("a readable image", f"{len(data)} bytes, cut off")
     orientation = value(_ORIENTATION, 1)
-    where_said = None
-    if _ORIENTATION in fields:
-        kind, _, at = fields[_ORIENTATION]
-        where_said = (at, f"{order}{_FORMS[kind]}")
-    return Tiff(data, width, height, orientation if 1 <= orientation <= 8 else 1, where_said)
+    return Tiff(data, width, height, orientation if 1 <= orientation <= 8 else 1)
 
 
-def _directory(data: bytes, order: str, start: int) -> tuple[dict[int, tuple[int, int, int]], tuple[int]]:
-    """Tag -> (type, count, where its value lies) of the types that matter, and where the next directory starts."""
-    (entries,) = struct.unpack_from(f"{order}H", data, start)
-    fields = {}
-    for at in range(start + 2, start + 2 + 12 * entries, 12):
-        tag, kind, count = struct.unpack_from(f"{order}HHI", data, at)
-        if kind in _SIZES and count:
-            near = _SIZES[kind] * count <= 4
-            fields[tag] = (kind, count, at + 8 if near else struct.unpack_from(f"{order}I", data, at + 8)[0])
-    return fields, struct.unpack_from(f"{order}I", data, start + 2 + 12 * entries)
+def _directory(data: bytes, start: int) -> ImageFileDirectory_v2:
+    """The fields that lie there, whose `next` says where the next directory starts, 0 for nowhere."""
+    fields, stream = ImageFileDirectory_v2(data[:8]), io.BytesIO(data)
+    fields.next = -1
+    stream.seek(start)
+    fields.load(stream)
+    if fields.next < 0:  # Pillow warns, and keeps what it has found
+        raise EOFError("the directory is cut off")
+    return fields
 
 
-def _values(data: bytes, order: str, fields: dict, tag: int, default: tuple[int, ...]) -> tuple[int, ...]:
-    if tag not in fields:
+def _numbers(fields: ImageFileDirectory_v2, tag: int, default: tuple[int, ...]) -> tuple[int, ...]:
+    if fields.tagtype.get(tag) not in _WHOLE_NUMBERS:
         return default
-    kind, count, at = fields[tag]
-    return struct.unpack_from(f"{order}{count}{_FORMS[kind]}", data, at)
+    found = fields[tag]
+    return tuple(found) if isinstance(found, (bytes, tuple)) else (found,)
