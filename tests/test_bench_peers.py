@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.floor import count_pairs, floor_of
-from bench.peers import dual_fit, gsplat, losses, torch_bisenet, torch_raster, two_models
+from bench.peers import gsplat, losses, torch_bisenet, torch_raster, two_models
 from bench.raster import with_conics
 from jsplat.kernels.blend.cases import CASES, SIZE, Splats, headlike
 from jsplat.kernels.blend.reference import blend_reference
@@ -170,22 +170,6 @@ def test_two_models_learn_a_head():
         for n in (1, 30)
     ]
     assert scores[1] > scores[0] + 1  # dB
-
-
-@needs_torch
-def test_the_dual_fit_learns_a_head_batched_and_in_a_loop():
-    from bench.scenes import captures
-    from jsplat.fitting import FitConfig
-
-    people = list(captures(2, 6, 24))
-    for mode in ("batched", "loop"):
-        scores = [
-            dual_fit.fit_dual(
-                people, FitConfig(gaussians=200, steps=n, voxels=24, hold_out=3), dual_fit.torch_render, "cpu", mode
-            )
-            for n in (1, 20)
-        ]
-        assert scores[1] > scores[0] + 1  # dB
 
 
 def test_channels_are_split_into_sizes_that_gsplat_was_built_for():
