@@ -86,8 +86,9 @@ def test_the_torch_projection_is_ours():
     for name, got in zip(("means2d", "conics", "opacities", "depths"), theirs):
         want = np.array(getattr(ours, name))
         # float32, another order of sums; conics of needles lose digits in both
-        np.testing.assert_allclose(got.numpy(), want, rtol=2e-4, atol=1e-4)
-    assert torch.isinf(theirs[3][0])
+        np.testing.assert_allclose(got.numpy()[1:], want[1:], rtol=2e-4, atol=1e-4)
+    assert torch.isinf(theirs[3][0])  # hidden in both; what else it holds is nobody's business
+    assert np.isinf(ours.depths[0])
 
 
 @needs_torch

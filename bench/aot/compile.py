@@ -5,7 +5,6 @@
 the architecture does not appear.
 """
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -13,7 +12,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -77,8 +76,7 @@ def measure(architecture: str, kernel: Kernel) -> dict[str, Measured]:
     with tempfile.TemporaryDirectory() as folder:
         xla, mosaic = Path(folder, "xla"), Path(folder, "mosaic")
         mosaic.mkdir()
-        dumped = mock.patch.dict(os.environ, MOSAIC_GPU_DUMP_TO=str(mosaic))
-        with dumped, _overheard(Path(folder, "said")):
+        with mock.patch.dict(os.environ, MOSAIC_GPU_DUMP_TO=str(mosaic)):
             compile_for(device(architecture), kernel.run, kernel.args, xla)
         dynamic = mosaic_shared(mosaic) or triton_shared(xla)
         found = {}
@@ -119,26 +117,6 @@ def triton_shared(folder: Path) -> dict[str, int]:
     """Kernel -> dynamic shared memory in bytes, from XLA's list of launches."""
     texts = [path.read_text() for path in folder.glob("*.thunk_sequence.txt")]
     return {match["name"]: int(match["shared"]) for text in texts for match in _CUSTOM_KERNEL.finditer(text)}
-
-
-@contextlib.contextmanager
-def _overheard(path: Path) -> Iterator[None]:
-    """Compilers write past Python to the process's own output: kept from the terminal, and an error is named."""
-    kept = [os.dup(stream) for stream in (1, 2)]
-    with path.open("w") as sink:
-        for stream in (1, 2):
-            os.dup2(sink.fileno(), stream)
-    try:
-        yield
-    except Exception as error:
-        said = [line.strip() for line in path.read_text(errors="replace").splitlines() if "error:" in line.lower()]
-        if said:
-            raise RuntimeError(f"{str(error).splitlines()[0]}: {said[0]}") from error
-        raise
-    finally:
-        for stream, copy in zip((1, 2), kept):
-            os.dup2(copy, stream)
-            os.close(copy)
 
 
 def _kernels(entry: Entry, measured: dict[str, dict[str, Measured]]) -> dict[str, Any]:
