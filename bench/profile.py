@@ -33,7 +33,9 @@ from jsplat.fitting.step import first_state, optimizer, steps
 from jsplat.kernels.blend import blend
 from jsplat.kernels.blend.xla import TILE
 from jsplat.kernels.tiling import bin_tiles
-from jsplat.raster.rasterizer import capacity_for, project, sh_colors
+from jsplat.raster.capacity import capacity_for
+from jsplat.raster.projection import project
+from jsplat.raster.spherical_harmonics import sh_colors
 
 STEPS = 10  # of the fit in one call
 STEP, BINNING, BLEND = "the whole step", "binning", "blend"
