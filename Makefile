@@ -14,7 +14,7 @@ help:
 	@echo "make demo    the whole loop on procedural heads; the report lands in $(OUT)"
 	@echo "make test    the tests (pass more with ARGS='-k camera')"
 	@echo "make check   style and types"
-	@echo "make check-kernels  compiles the GPU kernels without a GPU: spills, registers, loops; runs their PTX in numpy (Linux, x86_64)"
+	@echo "make check-kernels  compiles the GPU kernels without a GPU: spills, registers, barriers; runs their PTX in numpy (Linux, x86_64)"
 	@echo "make bench   the benchmarks of this machine"
 	@echo "make lock    new versions and hashes in requirements.lock"
 	@echo "make clean   removes everything that was built, and out/"
@@ -61,7 +61,7 @@ lock: $(READY)
 	$(BIN)/uv --no-config --quiet pip compile pyproject.toml --extra test --universal --upgrade --python-version 3.11 \
 	  --generate-hashes --no-annotate --custom-compile-command "make lock" --output-file requirements.lock
 	{ for name in pjrt plugin; do sed -n "s/^jax\(==.*\) .$$/jax-cuda13-$$name\1/p" requirements.lock; done; \
-	  printf '%s\n' nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-nvdisasm; } | \
+	  printf '%s\n' nvidia-cuda-nvcc nvidia-nvvm; } | \
 	  $(BIN)/uv --no-config --quiet pip compile - --no-deps --universal --upgrade --python-version 3.11 \
 	  --generate-hashes --no-annotate --custom-compile-command "make lock" --output-file requirements-kernels.lock
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 
-from bench.plots import line_plot
 from bench.scaling import AXES, axis_points, cost, laws
 from bench.workloads import LIMITS, PEAK_BYTES, PEAK_OPERATIONS, SUITES
+from jsplat.report.figures import line_file
 
 NOT_MEASURED = "not measured"
 OURS, PEER = "jsplat", "plain PyTorch"
+COLOURS = ("#1f6feb", "#d1242f", "#1a7f37")
 QUIET = 0.75  # load per core above which a machine has other work to do
 MANY = (1_000, 100_000)  # identities
 
@@ -180,12 +181,12 @@ def drawings(devices: Devices) -> dict[str, str]:
                     series[label] = [(p["work"][axis], p["fastest"]) for p in points]
             if series:
                 x_name = "edge of the image, pixels" if axis == "edge" else name
-                title = f"forward and backward against {name}"
-                found[f"{device}-{axis}.svg"] = line_plot(title, x_name, "ms, best round", series)
+                title = f"ms forward and backward (best round) against {name}"
+                found[f"{device}-{axis}.svg"] = line_file(title, x_name, series, COLOURS, log=True)
         curves = psnr_curves(lines.values())
         if curves:
-            title = "quality against time, all identities"
-            found[f"{device}-psnr.svg"] = line_plot(title, "seconds", "PSNR, dB", curves, log_y=False)
+            title = "PSNR in dB against time, all identities"
+            found[f"{device}-psnr.svg"] = line_file(title, "seconds", curves, COLOURS)
     return found
 
 

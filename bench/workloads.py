@@ -50,8 +50,8 @@ class Fit:
     """Whole fits of procedural heads, starting points included; PSNR is measured on held-out views.
 
     Attributes:
-        implementation: "jsplat" (all identities at once), "two_models" (one after the other, colours and colour-coded
-            labels apart, see `bench/peers/two_models.py`) or "gsplat" (see `bench/peers/dual_fit.py`).
+        implementation: "jsplat" (all identities at once) or "two_models" (one after the other, colours and colour-coded
+            labels apart, see `bench/peers/two_models.py`).
     """
 
     name: str
@@ -175,19 +175,12 @@ _GPU_MODES = ("cuda, channels_last, bf16", "cuda, channels_last, bf16, compiled"
 TWO_MODELS = "batched, 1 threads"
 
 
-def _peers_of(fit: Fit) -> tuple[Fit, ...]:
-    """The same fit by every peer that its kind of device has."""
-    if not fit.name.startswith("gpu"):
-        return (dataclasses.replace(fit, name=f"{fit.name}/two models", implementation="two_models", mode=TWO_MODELS),)
-    return tuple(
-        dataclasses.replace(fit, name=f"{fit.name}/gsplat {mode}", implementation="gsplat", mode=mode)
-        for mode in ("batched", "loop")
-    )
-
-
 def _fits(*fits: Fit) -> Suite:
     """Whole fits once each, ours first; `bench.run` adds the ratios to the same PSNR."""
-    return Suite((*fits, *(peer for fit in fits for peer in _peers_of(fit))), rounds=1)
+    peers = (
+        dataclasses.replace(f, name=f"{f.name}/two models", implementation="two_models", mode=TWO_MODELS) for f in fits
+    )
+    return Suite((*fits, *peers), rounds=1)
 
 
 SUITES = {
@@ -305,12 +298,6 @@ SUITES = {
         ),
     ),
     "gpu-lift": Suite((Lift("gpu lift of 55 views", count=50_000, edge=512, views=55),)),
-    "gpu-fit": _fits(
-        *(
-            Fit(f"gpu fit of 32, {n} steps", identities=32, count=30_000, size=256, views=56, steps=n)
-            for n in (250, 500)
-        )
-    ),
     "gpu-parser": _networks(64, 512, False, _GPU_MODES),
     "gpu-parser-1": _networks(1, 512, False, _GPU_MODES),
     "gpu-parser-training": _networks(64, 512, True, _GPU_MODES),

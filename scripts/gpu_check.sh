@@ -116,6 +116,19 @@ for name, implementation in IMPLEMENTATIONS.items():
     print(name, "ran")
 '
 
+# The sorts of the binning are handed to CUB: XLA's own are slow.
+SORTS='
+import jax
+from bench.aot.entries import CAPACITY, SIZE, gaussians
+from jsplat.kernels.tiling import bin_tiles
+
+binning = jax.jit(lambda *args: bin_tiles(*args, size=SIZE, tile=(16, 8), capacity=CAPACITY))
+text = binning.lower(*gaussians()).compile().as_text()
+cub, own = text.count("custom_call_target=\"__cub$"), text.count(" sort(")
+print(cub, "sorts by CUB,", own, "by XLA")
+raise SystemExit(own > 0 or cub == 0)
+'
+
 # A benchmark that crashes is a line with an error; a peer that is not installed is none.
 CRASHED='
 import json, sys
@@ -130,23 +143,27 @@ nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total --format=csv
 git describe --always --dirty --abbrev=12 '--exclude=*' 2>/dev/null
 step about 60 "$python" -c "$ABOUT"
 
-# The shape checks of the tests on CPUs (pyproject.toml: addopts) are left out: they need a package more.
-# shellcheck disable=SC2086  # ARGS is a list of words
-step tests 240 env JSPLAT_DEVICE_TESTS=1 "$python" -m pytest tests/kernels -q --strict-markers -p no:cacheprovider \
-  --override-ini addopts= ${ARGS:-}
+step sorts 60 "$python" -c "$SORTS"
 
+# The smallest kernels first: barriers under divergence and rows that nobody wrote spoil all that follows.
 if command -v compute-sanitizer >/dev/null; then
-  for check in memcheck racecheck; do
-    step "$check" 75 env XLA_PYTHON_CLIENT_ALLOCATOR=platform \
+  for check in synccheck initcheck memcheck racecheck; do
+    step "$check" 45 env XLA_PYTHON_CLIENT_ALLOCATOR=platform \
       compute-sanitizer --tool "$check" --error-exitcode 9 "$python" -c "$SMALLEST"
   done
 else
   skip sanitizer "compute-sanitizer is not on the path"
 fi
 
+# The shape checks of the tests on CPUs (pyproject.toml: addopts) are left out: they need a package more.
+# shellcheck disable=SC2086  # ARGS is a list of words
+step tests 240 env JSPLAT_DEVICE_TESTS=1 "$python" -m pytest tests/kernels -q --strict-markers -p no:cacheprovider \
+  --override-ini addopts= ${ARGS:-}
+
 rm -f "$OUT/bench.jsonl"
 for suite in ${SUITES:-gpu-own gpu-raster gpu-step gpu-lift}; do
   step "bench $suite" 120 "$python" -m bench.run --device gpu --suite "$suite" --out "$OUT/bench.jsonl"
 done
 step "bench values" 10 "$python" -c "$CRASHED" "$OUT/bench.jsonl"
+step profile 60 "$python" -m bench.profile --count 50000 --edge 512 --out "$OUT/profile.json"
 summary

@@ -12,9 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # bench is no installed package
 
-from bench import whole  # noqa: E402
-from bench.history import latest  # noqa: E402
-from bench.plan import PLAN, section  # noqa: E402
+from bench.history import HERE, latest  # noqa: E402
+from bench.profile import section  # noqa: E402
 from bench.tables import NOT_MEASURED, drawings, markdown, performance, scaling, workloads  # noqa: E402
 from jsplat.report.findings import BINS, METHODS, Goals, headline  # noqa: E402
 
@@ -78,9 +77,9 @@ def sections() -> dict[Path, dict[str, str]]:
     readme = {"bench": performance(devices, PLOTS.relative_to(ROOT).as_posix())}
     for name, path in RUNS.items():
         readme[name] = run_section(json.loads(path.read_text())) if path.is_file() else f"{NOT_MEASURED}."
-    plan = section(json.loads(PLAN.read_text())) if PLAN.is_file() else f"{NOT_MEASURED}."
-    processes = whole.section(json.loads(whole.WHOLE.read_text())) if whole.WHOLE.is_file() else f"{NOT_MEASURED}."
-    page = {"workloads": workloads(devices), "scaling": scaling(devices), "plan": plan, "whole": processes}
+    profiles = [section(json.loads(path.read_text())) for path in sorted((HERE / "history").glob("*.profile.json"))]
+    page = {"workloads": workloads(devices), "scaling": scaling(devices)}
+    page["profile"] = "\n\n".join(profiles) or f"{NOT_MEASURED}."
     return {ROOT / "README.md": readme, ROOT / "bench/README.md": page}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.floor import count_pairs, floor_of
-from bench.peers import dual_fit, gsplat, losses, torch_bisenet, torch_raster, two_models
+from bench.peers import gsplat, losses, torch_bisenet, torch_raster, two_models
 from bench.raster import with_conics
 from jsplat.kernels.blend.cases import CASES, SIZE, Splats, headlike
 from jsplat.kernels.blend.reference import blend_reference
@@ -86,8 +86,9 @@ def test_the_torch_projection_is_ours():
     for name, got in zip(("means2d", "conics", "opacities", "depths"), theirs):
         want = np.array(getattr(ours, name))
         # float32, another order of sums; conics of needles lose digits in both
-        np.testing.assert_allclose(got.numpy(), want, rtol=2e-4, atol=1e-4)
-    assert torch.isinf(theirs[3][0])
+        np.testing.assert_allclose(got.numpy()[1:], want[1:], rtol=2e-4, atol=1e-4)
+    assert torch.isinf(theirs[3][0])  # hidden in both; what else it holds is nobody's business
+    assert np.isinf(ours.depths[0])
 
 
 @needs_torch
@@ -170,22 +171,6 @@ def test_two_models_learn_a_head():
         for n in (1, 30)
     ]
     assert scores[1] > scores[0] + 1  # dB
-
-
-@needs_torch
-def test_the_dual_fit_learns_a_head_batched_and_in_a_loop():
-    from bench.scenes import captures
-    from jsplat.fitting import FitConfig
-
-    people = list(captures(2, 6, 24))
-    for mode in ("batched", "loop"):
-        scores = [
-            dual_fit.fit_dual(
-                people, FitConfig(gaussians=200, steps=n, voxels=24, hold_out=3), dual_fit.torch_render, "cpu", mode
-            )
-            for n in (1, 20)
-        ]
-        assert scores[1] > scores[0] + 1  # dB
 
 
 def test_channels_are_split_into_sizes_that_gsplat_was_built_for():

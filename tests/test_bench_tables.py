@@ -7,11 +7,10 @@ import pytest
 
 from bench.history import latest
 from bench.metric import Metric
-from bench.plots import line_plot
+from bench.profile import parts_of, section
 from bench.scaling import axis_points, cost, exponent, laws
 from bench.tables import drawings, goals, limits, performance, scaling, times
-from bench.whole import section, shared_part
-from jsplat.runtime.progress import log_name
+from jsplat.report.figures import line_file
 
 ABOUT = {"commit": "abc", "versions": {"jax": "1"}, "load": 0.5, "when": "2026-01-02T00:00:00+00:00", "device": "d"}
 
@@ -66,15 +65,16 @@ def test_cost_is_linear_in_batches():
 
 
 def test_a_plot_is_xml_that_shows_every_point():
-    text = line_plot("a < b", "x", "y", {"one": [(1, 2), (10, 20), (100, 50)], "two": [(5, 5)]})
+    text = line_file("a < b", "x", {"one": [(1, 2), (10, 20), (100, 50)], "two": [(10, 5)]}, ["#000", "#111"], log=True)
     root = ElementTree.fromstring(text)
-    circles = root.findall("{http://www.w3.org/2000/svg}circle")
-    assert len(circles) == 4
-    assert all(0 < float(c.get("cx")) < 460 and 0 < float(c.get("cy")) < 300 for c in circles)
-    higher, lower = circles[2], circles[0]
-    assert float(higher.get("cy")) < float(lower.get("cy"))  # 50 is above 2
-    with pytest.raises(ValueError, match="no points"):
-        line_plot("t", "x", "y", {"empty": []})
+    one, two = (line.get("points").split() for line in root.iter("{http://www.w3.org/2000/svg}polyline"))
+    assert (len(one), len(two)) == (3, 1)
+    places = [tuple(map(float, point.split(","))) for point in one]
+    assert places[1][0] - places[0][0] == pytest.approx(places[2][0] - places[1][0], abs=0.2)  # decades
+    assert places[0][1] > places[1][1] > places[2][1]  # up the page
+    ElementTree.fromstring(line_file("flat", "x", {"one": [(1, 30.0), (2, 30.0)]}, ["#000"]))
+    with pytest.raises(ValueError, match="two or more x"):
+        line_file("t", "x", {"one": [(1, 1)]}, ["#000"])
 
 
 def test_a_limit_is_judged_by_its_own_share_of_the_time():
@@ -84,10 +84,6 @@ def test_a_limit_is_judged_by_its_own_share_of_the_time():
     assert "| training step of 32 identities, ms each | d | 1 | 0.8 | **no** |" in text
     assert "| share of the floor, 32 identities | d | 0.2 | 0.1 | yes |" in text
     assert "| forward + backward, one view, ms | GPU | not measured | 0.6 | - |" in text
-
-
-def test_a_flat_series_can_be_drawn():
-    ElementTree.fromstring(line_plot("t", "x", "y", {"one": [(1, 30.0), (2, 30.0)]}, log_y=False))
 
 
 def test_what_nobody_measured_is_said():
@@ -162,32 +158,20 @@ def test_the_latest_line_with_a_value_counts(tmp_path):
     assert list(found) == ["d"]
 
 
-def test_what_whole_runs_cost_is_told_by_their_ratio_turn_by_turn():
-    about = ABOUT | {"cores": 2, "people": 8, "views": 20, "settings": {"fit.gaussians": 6000, "fit.steps": 250}}
-
-    def turns(*seconds):
-        return [{"seconds": s, "compiling": [1.0, s / 10]} for s in seconds]
-
-    sharing = {
-        "cold": {"apart": turns(100.0, 90.0), "shared": turns(100.0, 100.0)},
-        "warm": {"apart": turns(60.0, 60.0), "shared": turns(80.0, 120.0)},
+def test_a_step_is_the_sum_of_its_parts_and_the_rest():
+    times = {
+        "the whole step": 40.0,
+        "binning, forward": 2.0,
+        "blend, forward": 5.0,
+        "blend, forward and backward": 12.0,
     }
-    row = {"programs": 1000, "found": 3, "seconds": 57.36, "whole": 131.8}
-    compiling = {"cold": row, "warm": row | {"found": 999}}
-    text = section({"compiling": about | {"compiling": compiling}, "sharing": about | {"sharing": sharing}})
-    assert "| warm | 1,000 | 999 | 57.4 | 131.8 |" in text
-    assert "| cold | 95 | 100 | **0.95** (0.90 to 1.00) | 1, 10 | 1, 10 |" in text
-    assert "| warm | 60 | 100 | **0.62** (0.50 to 0.75) | 1, 6 | 1, 10 |" in text
-    assert "busy" not in text
-
-
-def test_a_run_shared_by_processes_lasts_from_the_first_beginning_to_the_last_end(tmp_path):
-    for number, (begun, ended) in enumerate([("00:00:05", "00:01:00"), ("00:00:02", "00:01:30")]):
-        lines = [
-            {"time": f"2026-01-02T{begun}+00:00", "event": "run begins"},
-            {"time": "2026-01-02T00:00:30+00:00", "event": "stage ends", "stage": "fit", "compiling": {"seconds": 9}},
-            {"time": f"2026-01-02T{ended}+00:00", "event": "stage ends", "stage": "render"}
-            | {"compiling": {"seconds": 10 + number}},
-        ]
-        (tmp_path / log_name(number)).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert shared_part([tmp_path], 2) == {"seconds": 88.0, "compiling": [10, 11]}
+    times |= {"photo loss, forward": 1.0, "photo loss, forward and backward": 4.0, "optimizer, forward": 3.0}
+    parts = parts_of(times)
+    assert parts["blend"] == {"forward": 3.0, "backward": 5.0}  # 7 of the gradient alone, of which 2 bin again
+    assert parts["binning"] == {"forward": 2.0, "backward": 2.0}
+    assert parts["photo loss"] == {"forward": 1.0, "backward": 3.0}
+    assert parts["rest"] == {"forward": 40.0 - (3 + 5 + 2 + 2 + 1 + 3 + 3), "backward": None}
+    sizes = {"identities": 1, "gaussians": 8000, "edge": 128, "channels": 22, "unit": "core-ms"}
+    text = section(ABOUT | sizes | {"step": 40.0, "parts": parts})
+    assert "| blend | 3.00 | 5.00 | 20% |" in text
+    assert "| optimizer | 3.00 | - | 8% |" in text

@@ -2,9 +2,10 @@
 
 python -m bench.aot.check                     # exit status 1, one line for each reason, when a kernel may not pass
 python -m bench.aot.check --write             # these numbers become the baseline
-python -m bench.aot.check --only mosaic_gpu   # one implementation, in BACKENDS or not yet, and no sorts
+python -m bench.aot.check --only mosaic_gpu   # one implementation, in BACKENDS or not yet
 
-Needs the wheels of requirements-kernels.lock on the path: `make check-kernels`.
+A kernel may not spill, nor take more registers or shared memory than in the baseline, nor hold another number of
+barriers. Needs the wheels of requirements-kernels.lock on the path: `make check-kernels`.
 """
 
 import argparse
@@ -14,43 +15,33 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from bench.aot.compare import blocks, faults, part, regressions, turn
 from bench.aot.entries import ARCHITECTURES
 from bench.aot.ptx import tool
-from bench.aot.target import TARGETS
 from jsplat.kernels.blend import BACKENDS
 
 ROOT = Path(__file__).resolve().parents[2]
 BASELINE = ROOT / "bench" / "baseline" / "aot.json"
 PROCESSES = 2
 LIMIT = 600  # seconds for one process
-COLUMNS = ("registers", "spills", "shared", "blocks", "threads", "instructions a pair")
+SPILLED = ("stack", "spill_stores", "spill_loads")
+WATCHED = {"registers": "registers", "shared": "bytes of shared memory"}
+
+Run = Mapping[str, Mapping[str, Any]]  # entry -> kernel -> numbers, or {"error": text} for what could not be had
 
 
-def shares(only: str | None) -> list[tuple[str, str]]:
-    """(implementation or "sorts", architecture) of each process.
-
-    Raises:
-        KeyError: an implementation that `bench.aot.entries` does not know.
-    """
-    names = (only,) if only else BACKENDS
-    kernels = [(name, architecture) for name in names for architecture in ARCHITECTURES[name]]
-    return kernels if only else kernels + [("sorts", architecture) for architecture in TARGETS]
-
-
-def _share(what: str, architecture: str) -> dict[str, Any]:
+def _compiled(implementation: str, architecture: str) -> dict[str, Any]:
     """Runs one process; its results, or why there are none.
 
     The process sees the wheels' assembler and no other: a toolkit of this machine would hide a missing wheel.
     """
-    home = tool("ptxas").parents[1]
+    home, name = tool("ptxas").parents[1], f"{implementation} {architecture}"
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("CUDA", "XLA_", "MOSAIC_"))}
     environment = inherited | {
         "PATH": f"{home / 'bin'}:/usr/bin:/bin",
@@ -60,61 +51,90 @@ def _share(what: str, architecture: str) -> dict[str, Any]:
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "share.json")
-        command = [sys.executable, "-m", "bench.aot.unit", what, architecture, str(out)]
+        out = Path(folder, "found.json")
+        command = [sys.executable, "-m", "bench.aot.compile", implementation, architecture, str(out)]
         try:
             done = subprocess.run(
                 command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
             )
         except subprocess.TimeoutExpired:
-            return {f"{what} {architecture}": {"error": f"not done after {LIMIT} s"}}
+            return {name: {"error": f"not done after {LIMIT} s"}}
         if out.is_file():
             return json.loads(out.read_text(encoding="utf-8"))
         last = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
-        return {f"{what} {architecture}": {"error": f"exit status {done.returncode}: {last}"}}
+        return {name: {"error": f"exit status {done.returncode}: {last}"}}
 
 
-def check(only: str | None = None) -> dict[str, dict[str, Any]]:
-    """Compiles everything: {"kernels": entry -> kernel -> numbers, "sorts": what -> numbers}."""
-    found: dict[str, dict[str, Any]] = {"kernels": {}, "sorts": {}}
-    todo = shares(only)
+def check(implementations: Sequence[str]) -> dict[str, Any]:
+    """Compiles all entries of these implementations.
+
+    Raises:
+        KeyError: an implementation that `bench.aot.entries` does not know.
+    """
+    found: dict[str, Any] = {}
+    todo = [(name, architecture) for name in implementations for architecture in ARCHITECTURES[name]]
     with ThreadPoolExecutor(PROCESSES) as pool:
-        for (what, architecture), share in zip(todo, pool.map(lambda share: _share(*share), todo)):
-            print(f"compiled: {what} for {architecture}", flush=True)
-            found["sorts" if what == "sorts" else "kernels"] |= share
+        for (name, architecture), part in zip(todo, pool.map(_compiled, *zip(*todo))):
+            print(f"compiled: {name} for {architecture}", flush=True)
+            found |= part
     return found
 
 
-def table(run: dict[str, dict[str, Any]]) -> str:
-    """What was found, a line for each kernel and each set of sorts."""
-    rows: list[tuple[str, ...]] = [("entry", "kernel", *COLUMNS)]
-    for entry, kernels in run["kernels"].items():
+def faults(run: Run) -> Iterator[str]:
+    """What is wrong whatever the baseline says."""
+    for entry, kernels in run.items():
         if "error" in kernels:
-            rows.append((entry, kernels["error"], *[""] * len(COLUMNS)))
+            yield f"{entry}: {kernels['error']}"
+            continue
+        for name, kernel in kernels.items():
+            spilled = [f"{kernel[key]} bytes of {key}" for key in SPILLED if kernel[key]]
+            if spilled:
+                yield f"{entry}: {name}: {', '.join(spilled)}"
+
+
+def regressions(run: Run, baseline: Run) -> Iterator[str]:
+    """What is missing, new, or worse than the baseline."""
+    for entry in baseline.keys() - run.keys():
+        yield f"{entry}: in the baseline, but was not checked"
+    for entry, found in run.items():
+        if "error" in found:
+            continue
+        if entry not in baseline:
+            yield f"{entry}: not in the baseline; add it with --write"
+            continue
+        old = baseline[entry]
+        for name in sorted(old.keys() ^ found.keys()):
+            yield f"{entry}: {name}: {'a new kernel; add it with --write' if name in found else 'the kernel is gone'}"
+        for name in sorted(old.keys() & found.keys()):
+            for key, unit in WATCHED.items():
+                if found[name][key] > old[name][key]:
+                    yield f"{entry}: {name}: {found[name][key]} {unit}, was {old[name][key]}"
+            if found[name]["barriers"] != old[name]["barriers"]:
+                yield f"{entry}: {name}: {found[name]['barriers']} barriers, was {old[name]['barriers']}"
+
+
+def table(run: Run) -> str:
+    """What was found, a line for each kernel."""
+    rows = [("entry", "kernel", "registers", "spills", "shared", "threads", "barriers")]
+    for entry, kernels in run.items():
+        if "error" in kernels:
+            rows.append((entry, kernels["error"], *[""] * 5))
             continue
         for name, kernel in kernels.items():
             spills = kernel["spill_stores"] + kernel["spill_loads"]
-            pair = f"{turn(kernel):.4g}" if kernel["pairs"] else f"({kernel['loop']} a turn)" if kernel["loop"] else "-"
-            numbers = (kernel["registers"], spills, kernel["shared"], blocks(kernel), kernel["threads"], pair)
+            numbers = (kernel["registers"], spills, kernel["shared"], kernel["threads"], kernel["barriers"])
             rows.append((entry, name, *map(str, numbers)))
     widths = [max(len(row[k]) for row in rows if k != 1 or row[2]) for k in range(len(rows[0]))]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
-    for what, sorts in run["sorts"].items():
-        lines.append(f"sorts of {what}: {sorts.get('error') or '{cub} by CUB, {generic} generic'.format(**sorts)}")
-    return "\n".join(lines)
+    return "\n".join("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows)
 
 
-def baseline_text(baselines: dict[str, Any]) -> str:
-    """The file's text: version of JAX -> section -> entry, one line each, so that a change is read line by line."""
-
-    def lines(level: dict[str, Any], depth: int) -> str:
-        if depth == 3:
-            return json.dumps(level, sort_keys=True)
-        pad = " " * (depth + 1)
-        inside = (f"{pad}{json.dumps(key)}: {lines(level[key], depth + 1)}" for key in sorted(level))
-        return "{\n" + ",\n".join(inside) + f"\n{pad[1:]}}}" if level else "{}"
-
-    return lines(baselines, 0) + "\n"
+def baseline_text(baselines: Mapping[str, Run]) -> str:
+    """The file's text: version of JAX -> entry, one line each, so that a change is read line by line."""
+    versions = []
+    for version in sorted(baselines):
+        entries = [f"  {json.dumps(e)}: {json.dumps(k, sort_keys=True)}" for e, k in sorted(baselines[version].items())]
+        versions.append(f" {json.dumps(version)}: {{\n" + ",\n".join(entries) + "\n }")
+    return "{\n" + ",\n".join(versions) + "\n}\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -127,30 +147,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.only and given.write:
         parser.error("--write wants everything, not --only one implementation")
     try:
-        for name in ("ptxas", "nvdisasm"):
-            tool(name)
+        tool("ptxas")
     except FileNotFoundError as error:
         parser.error(str(error))
     unknown = [name for name in BACKENDS if name not in ARCHITECTURES]
     if unknown:
         parser.error(f"bench/aot/entries.py does not say for which architectures {', '.join(unknown)} is compiled")
     begin = time.monotonic()
-    run = check(given.only)
+    run = check([given.only] if given.only else BACKENDS)
     print(table(run))
-    print(f"{len(run['kernels'])} entries, {time.monotonic() - begin:.0f} s, jax {jax.__version__}")
+    print(f"{len(run)} entries, {time.monotonic() - begin:.0f} s, jax {jax.__version__}")
 
     # Another version of JAX compiles to other code: each has a table of its own.
     version = ".".join(jax.__version__.split(".")[:2])
     baselines = json.loads(BASELINE.read_text(encoding="utf-8")) if BASELINE.is_file() else {}
     wrong = list(faults(run))
-    if given.write and any("error" in found for section in run.values() for found in section.values()):
+    if given.write and any("error" in found for found in run.values()):
         wrong.append("the baseline was not written: not everything could be compiled")
     elif given.write:
         BASELINE.write_text(baseline_text(baselines | {version: run}), encoding="utf-8")
     elif version in baselines:
-        wrong += regressions(run, part(baselines[version], given.only))
+        held = {e: k for e, k in baselines[version].items() if given.only in (None, e.split()[0])}
+        wrong += regressions(run, held)
     elif baselines:
-        print(f"no baseline for jax {version}: only spills, blocks and sorts were judged")
+        print(f"no baseline for jax {version}: only spills were judged")
     else:
         wrong.append(f"no {BASELINE.relative_to(ROOT)}; make one with --write")
     for line in wrong:

@@ -1,24 +1,29 @@
-"""Compiles for a GPU that is not there, and reads what came out. A process serves one architecture:
-Mosaic keeps compiled kernels by their text, in which the architecture does not appear.
+"""Compiles for a GPU that is not there, and reads what came out.
+
+`python -m bench.aot.compile IMPLEMENTATION ARCHITECTURE OUT.json` writes entry -> kernel -> numbers, or
+{"error": why there are none}. A process serves one architecture: Mosaic keeps compiled kernels by their text, in which
+the architecture does not appear.
 """
 
-import contextlib
 import dataclasses
 import functools
+import json
 import os
 import re
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from bench.aot.kernels import Kernel
-from bench.aot.ptx import assemble, threads_of, usage_of
-from bench.aot.sass import hot_loop, kernels_of
+from bench.aot.entries import Entry, call, entries
+from bench.aot.kernels import Kernel, kernels_in
+from bench.aot.ptx import assemble, barriers_of, bodies_of, threads_of, usage_of
 from bench.aot.target import TARGETS, lowering_for
 
 _MOSAIC_SHARED = re.compile(r"dynamic_shared_memory_size (%[\w$.]+)")
@@ -27,33 +32,21 @@ _CUSTOM_KERNEL = re.compile(r"kCustomKernel\b.*?(?P<name>[\w$.]+) grid: .*?share
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """One kernel.
-
-    Attributes:
-        threads: of a block.
-        registers: of a thread.
-        stack, spill_stores, spill_loads, shared: bytes.
-        blocks_by_registers, blocks_by_shared: how many fit on a multiprocessor.
-        loop: instructions of the hot loop (see `bench.aot.sass.hot_loop`), 0 without a loop.
-        exponentials: how many of them are exponentials.
-    """
+    """One kernel: threads of a block, registers of a thread, barriers in its PTX; all else in bytes."""
 
     threads: int
     registers: int
+    barriers: int
     stack: int
     spill_stores: int
     spill_loads: int
     shared: int
-    blocks_by_registers: int
-    blocks_by_shared: int
-    loop: int
-    exponentials: int
 
 
 @functools.cache
-def device(architecture: str, *, cub: bool = False) -> SingleDeviceSharding:
+def device(architecture: str) -> SingleDeviceSharding:
     """A device of this architecture to compile for."""
-    config = TARGETS[architecture].config(cub=cub)
+    config = TARGETS[architecture].config
     topology = topologies.get_topology_desc("x", "cuda", topology="1x1x1", target_config=config)
     return SingleDeviceSharding(topology.devices[0])
 
@@ -61,7 +54,7 @@ def device(architecture: str, *, cub: bool = False) -> SingleDeviceSharding:
 def compile_for(
     where: SingleDeviceSharding, function: Callable[..., Any], args: Sequence[jax.ShapeDtypeStruct], dump: Path
 ) -> None:
-    """Compiles; XLA's texts (HLO, PTX, the list of launches) go to `dump`, also when it fails on the way.
+    """Compiles; XLA's texts (PTX, the list of launches) go to `dump`, also when it fails on the way.
 
     Raises:
         what XLA raises when it cannot.
@@ -83,40 +76,26 @@ def measure(architecture: str, kernel: Kernel) -> dict[str, Measured]:
     with tempfile.TemporaryDirectory() as folder:
         xla, mosaic = Path(folder, "xla"), Path(folder, "mosaic")
         mosaic.mkdir()
-        with _environment("MOSAIC_GPU_DUMP_TO", str(mosaic)), _overheard(Path(folder, "said")):
+        with mock.patch.dict(os.environ, MOSAIC_GPU_DUMP_TO=str(mosaic)):
             compile_for(device(architecture), kernel.run, kernel.args, xla)
-        shared = mosaic_shared(mosaic) or triton_shared(xla)
+        dynamic = mosaic_shared(mosaic) or triton_shared(xla)
         found = {}
         for path in sorted([*mosaic.glob("*.ptx"), *xla.glob("*.ptx")]):
             if path.stat().st_size:
-                found |= _costs(architecture, path, shared)
+                found |= _costs(path, dynamic)
     if not found:
         raise RuntimeError(f"{kernel.name}: compiled, but no PTX of it was found")
     return found
 
 
-def _costs(architecture: str, path: Path, dynamic: dict[str, int]) -> dict[str, Measured]:
+def _costs(path: Path, dynamic: dict[str, int]) -> dict[str, Measured]:
     """The kernels of one PTX file of which `dynamic` knows the shared memory; the others are XLA's own."""
-    report, listing = assemble(path)
-    target, threads, code = TARGETS[architecture], threads_of(path.read_text()), kernels_of(listing)
-    found = {}
-    for name, usage in usage_of(report).items():
-        if name not in dynamic:
-            continue
-        shared = dynamic[name] + usage.static_shared
-        loop = hot_loop(code[name])
-        found[name] = Measured(
-            threads[name],
-            usage.registers,
-            usage.stack,
-            usage.spill_stores,
-            usage.spill_loads,
-            shared,
-            target.blocks_by_registers(usage.registers, threads[name]),
-            target.blocks_by_shared(shared),
-            loop.instructions if loop else 0,
-            loop.exponentials if loop else 0,
-        )
+    bodies, found = bodies_of(path.read_text()), {}
+    for name, usage in usage_of(assemble(path)).items():
+        if name in dynamic:
+            body, spilled = bodies[name], (usage.stack, usage.spill_stores, usage.spill_loads)
+            shared = dynamic[name] + usage.static_shared
+            found[name] = Measured(threads_of(body), usage.registers, barriers_of(body), *spilled, shared)
     return found
 
 
@@ -130,7 +109,7 @@ def mosaic_shared(folder: Path) -> dict[str, int]:
         if not value:
             raise RuntimeError(f"{log.name}: no size of the dynamic shared memory")
         for ptx in folder.glob("*.ptx"):
-            found |= dict.fromkeys(threads_of(ptx.read_text()), int(value.group(1)))
+            found |= dict.fromkeys(bodies_of(ptx.read_text()), int(value.group(1)))
     return found
 
 
@@ -140,34 +119,38 @@ def triton_shared(folder: Path) -> dict[str, int]:
     return {match["name"]: int(match["shared"]) for text in texts for match in _CUSTOM_KERNEL.finditer(text)}
 
 
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+def _kernels(entry: Entry, measured: dict[str, dict[str, Measured]]) -> dict[str, Any]:
+    """A kernel that was met before is not compiled again: Mosaic would not even leave a dump."""
+    function, args = call(entry)
+    found: dict[str, Any] = {}
+    for kernel in kernels_in(function, *args):
+        text = str(jax.make_jaxpr(kernel.run)(*kernel.args))
+        if text not in measured:
+            measured[text] = measure(entry.architecture, kernel)
+        for name, numbers in measured[text].items():
+            others = sum(other.split()[0] == name for other in found)
+            found[f"{name} {others + 1}" if others else name] = dataclasses.asdict(numbers)
+    if not found:
+        raise RuntimeError("calls no kernel")
+    return found
 
 
-@contextlib.contextmanager
-def _overheard(path: Path) -> Iterator[None]:
-    """Compilers write past Python to the process's own output: kept from the terminal, and an error is named."""
-    kept = [os.dup(stream) for stream in (1, 2)]
-    with path.open("w") as sink:
-        for stream in (1, 2):
-            os.dup2(sink.fileno(), stream)
+def _attempt(entry: Entry, measured: dict[str, dict[str, Measured]]) -> dict[str, Any]:
     try:
-        yield
-    except Exception as error:
-        said = [line.strip() for line in path.read_text(errors="replace").splitlines() if "error:" in line.lower()]
-        if said:
-            raise RuntimeError(f"{str(error).splitlines()[0]}: {said[0]}") from error
-        raise
-    finally:
-        for stream, copy in zip((1, 2), kept):
-            os.dup2(copy, stream)
-            os.close(copy)
+        with jax.enable_x64(entry.of == "x64"):
+            return _kernels(entry, measured)
+    except Exception as error:  # whatever it is, the other entries are still worth compiling
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        return {"error": f"{type(error).__name__}: {lines[0].strip() if lines else ''}"}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Writes the numbers of one implementation on one architecture."""
+    implementation, architecture, path = arguments
+    mine = [entry for entry in entries([implementation]) if entry.architecture == architecture]
+    measured: dict[str, dict[str, Measured]] = {}
+    Path(path).write_text(json.dumps({entry.name: _attempt(entry, measured) for entry in mine}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

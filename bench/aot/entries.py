@@ -81,15 +81,3 @@ def call(entry: Entry) -> tuple[Callable[..., Any], tuple[jax.ShapeDtypeStruct, 
     image = jax.ShapeDtypeStruct((IMAGES, SIZE[1], SIZE[0], entry.channels + 2), jnp.float32)
     backward = functools.partial(module.backward, size=SIZE, capacity=CAPACITY, shape_channels=entry.channels)
     return backward, (*args, image, image)
-
-
-def pairs(implementation: str, *, threads: int, exponentials: int) -> float:
-    """Gaussian-pixel pairs that a thread blends in one turn of a kernel's hot loop; 0 where the loop does not blend.
-
-    Mosaic's take one exponential a pair, however the loop is unrolled. A block of Triton's takes so many hits a turn to
-    all its pixels; its exponentials tell nothing, as Triton computes some of them again.
-    """
-    if not exponentials or implementation == "mosaic_gpu":
-        return float(exponentials)
-    module = importlib.import_module(f"jsplat.kernels.blend.{implementation}")
-    return module.CHUNK * module.PIXELS / threads

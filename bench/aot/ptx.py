@@ -1,7 +1,8 @@
-"""PTX through the assembler of the installed wheels: registers, spills, shared memory, and the machine code."""
+"""PTX, and what the assembler of the installed wheels says about it: registers, spills, shared memory, barriers."""
 
 import dataclasses
 import importlib.util
+import math
 import re
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 _BLOCK = re.compile(r"\.(?:reqntid|maxntid)\s+(\d+)(?:,\s*(\d+))?(?:,\s*(\d+))?")
 _ENTRY = re.compile(r"\.entry\s+([\w$.]+)\s*\(")
 _TARGET = re.compile(r"^\.target\s+(\w+)", re.MULTILINE)
+_BARRIER = re.compile(r"(?<![\w.%$])(?:bar|barrier|mbarrier)\.\w")
 _REPORT = re.compile(
     r"Compiling entry function '(?P<name>[^']+)' for '\w+'.*?"
     r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
@@ -38,16 +40,25 @@ def usage_of(report: str) -> dict[str, Usage]:
     return found
 
 
-def threads_of(ptx: str) -> dict[str, int]:
-    """Kernel -> threads of a block, from PTX; 0 where it does not say."""
+def bodies_of(ptx: str) -> dict[str, str]:
+    """Kernel -> its PTX, from the name on."""
     entries = list(_ENTRY.finditer(ptx))
     ends = [entry.start() for entry in entries[1:]] + [len(ptx)]
-    found = {}
-    for entry, end in zip(entries, ends):
-        block = _BLOCK.search(ptx, entry.end(), end)
-        x, y, z = (int(n or 1) for n in block.groups()) if block else (0, 0, 0)
-        found[entry.group(1)] = x * y * z
-    return found
+    return {entry.group(1): ptx[entry.end() : end] for entry, end in zip(entries, ends)}
+
+
+def threads_of(body: str) -> int:
+    """Threads of a block; 0 where a kernel's PTX does not say."""
+    block = _BLOCK.search(body)
+    return math.prod(int(n or 1) for n in block.groups()) if block else 0
+
+
+def barriers_of(body: str) -> int:
+    """Instructions of the families bar, barrier and mbarrier in a kernel's PTX.
+
+    Ours are inline assembly, which a compiler may copy or move because nothing tells it that threads meet there.
+    """
+    return sum(len(_BARRIER.findall(line.partition("//")[0])) for line in body.splitlines())
 
 
 def tool(name: str) -> Path:
@@ -63,17 +74,13 @@ def tool(name: str) -> Path:
     raise FileNotFoundError(f"{name}: wanted the wheels of requirements-kernels.lock (make check-kernels), found none")
 
 
-def assemble(ptx: Path) -> tuple[str, str]:
-    """The assembler's report and the machine code of a PTX file, whose own target it is assembled for."""
-    cubin, target = ptx.with_suffix(".cubin"), _TARGET.search(ptx.read_text())
+def assemble(ptx: Path) -> str:
+    """The assembler's report on a PTX file, whose own target it is assembled for."""
+    target = _TARGET.search(ptx.read_text())
     if target is None:
         raise ValueError(f"{ptx.name}: no .target line")
-    done = _run(tool("ptxas"), "-v", "-O3", f"-arch={target.group(1)}", "-o", cubin, ptx)
-    return done.stdout + done.stderr, _run(tool("nvdisasm"), "-c", cubin).stdout
-
-
-def _run(*command: str | Path) -> subprocess.CompletedProcess:
+    command = [tool("ptxas"), "-v", "-O3", f"-arch={target.group(1)}", "-o", ptx.with_suffix(".cubin"), ptx]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{Path(command[0]).name} failed: {(done.stderr or done.stdout).strip()}")
-    return done
+        raise RuntimeError(f"ptxas failed: {(done.stderr or done.stdout).strip()}")
+    return done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""The GPUs that kernels are compiled for, as data, and how many blocks of a kernel fit on one of their multiprocessors.
+"""The GPUs that kernels are compiled for, as XLA wants them described.
 
 Sizes: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
 """
@@ -8,49 +8,38 @@ import dataclasses
 
 from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
-RESERVED_SHARED = 1024  # bytes of shared memory that the system takes from every block
-REGISTER_UNIT = 256  # registers are given to a warp in multiples of this
-WARP = 32
-
-# What XLA wants to know of a device that is not there (its GpuTargetConfig as text).
+# A GpuTargetConfig as text. Without a version of CUB every sort becomes one that can be compiled without a device.
 _CONFIG = """
 gpu_device_info {{
   threads_per_block_limit: 1024
   threads_per_warp: 32
   shared_memory_per_block: 49152
-  shared_memory_per_core: {target.shared}
-  threads_per_core_limit: {target.threads}
-  core_count: {target.multiprocessors}
-  fpus_per_core: {target.fpus}
+  shared_memory_per_core: {0.shared}
+  threads_per_core_limit: 2048
+  core_count: {0.multiprocessors}
+  fpus_per_core: {0.fpus}
   block_dim_limit_x: 2147483647
   block_dim_limit_y: 65535
   block_dim_limit_z: 65535
-  memory_bandwidth: {target.bandwidth}
-  l2_cache_size: {target.cache}
-  clock_rate_ghz: {target.clock}
-  device_memory_size: {target.memory}
-  shared_memory_per_block_optin: {shared_optin}
-  cuda_compute_capability {{ major: {target.major} minor: {target.minor} }}
-  registers_per_core_limit: {target.registers}
-  registers_per_block_limit: {target.registers}
-{cub}}}
+  memory_bandwidth: {0.bandwidth}
+  l2_cache_size: {0.cache}
+  clock_rate_ghz: {0.clock}
+  device_memory_size: {0.memory}
+  shared_memory_per_block_optin: {1}
+  cuda_compute_capability {{ major: {0.major} minor: {0.minor} }}
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+}}
 platform_name: "CUDA"
 dnn_version_info {{ major: 9 minor: 28 patch: 0 }}
 runtime_version {{ major: 13 }}
-device_description_str: "{target.device}"
+device_description_str: "{0.device}"
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """One GPU.
-
-    Attributes:
-        device: as XLA's table of CUB scratch sizes spells it.
-        shared: bytes of shared memory of a multiprocessor.
-        threads, registers, blocks: most of a multiprocessor.
-        bandwidth, cache, memory: in bytes (a second); clock in GHz.
-    """
+    """One GPU; shared, cache, memory and bandwidth in bytes (a second), shared of a multiprocessor, clock in GHz."""
 
     device: str
     major: int
@@ -62,28 +51,11 @@ class Target:
     cache: int
     clock: float
     memory: int
-    threads: int = 2048
-    registers: int = 65536
-    blocks: int = 32
 
-    def config(self, *, cub: bool) -> str:
-        """XLA's description of the device.
-
-        Without CUB every sort becomes a generic one, and all of a program can be compiled. With CUB the sorts that
-        qualify are handed to that library, whose scratch size only a real device tells: the compilation stops there.
-        """
-        version = '  cub_version: "3.1.2"\n' if cub else ""
-        return _CONFIG.format(target=self, shared_optin=self.shared - RESERVED_SHARED, cub=version)
-
-    def blocks_by_registers(self, registers: int, threads: int) -> int:
-        """Blocks of `threads` threads with `registers` each that a multiprocessor's registers hold."""
-        of_warp = -(-registers * WARP // REGISTER_UNIT) * REGISTER_UNIT
-        quarter = self.registers // 4 // max(of_warp, 1)  # each of the four schedulers has its own registers
-        return min(4 * quarter // -(-threads // WARP), self.blocks)
-
-    def blocks_by_shared(self, shared: int) -> int:
-        """Blocks with `shared` bytes each that a multiprocessor's shared memory holds."""
-        return min(self.shared // (-(-shared // 128) * 128 + RESERVED_SHARED), self.blocks)
+    @property
+    def config(self) -> str:
+        """XLA's description of the device; the system takes 1 KB of shared memory from every block."""
+        return _CONFIG.format(self, self.shared - 1024)
 
 
 TARGETS = {

@@ -67,7 +67,7 @@ def blend(means2d, conics, opacities, depths, features, *, size: tuple[int, int]
 
 
 def render(means, quats, scales, opacities, features, views, lenses, size: tuple[int, int]):
-    """A renderer for `dual_fit`: one camera `4 4` and `3 3` an identity, all identities in one call."""
+    """Image `b h w c` and alpha `b h w`: one camera `4 4` and `3 3` an identity, all identities in one call."""
     from gsplat import rasterization
 
     image, alpha, _ = rasterization(

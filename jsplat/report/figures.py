@@ -77,7 +77,7 @@ def meter(share: float | int) -> str:
 
 def _svg(width: int, height: int, title: str, parts: Sequence[str]) -> str:
     label = html.escape(title)
-    return f'<svg viewBox="0 0 {width} {height}" width={width} role=img aria-label="{label}">{"".join(parts)}</svg>'
+    return f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
 def _text(x: float | int, y: float | int, text: str, anchor: str = "middle", extra: str = "") -> str:
@@ -143,15 +143,28 @@ def _ticks(low: float | int, high: float | int) -> list[float]:
 
 
 def lines(
-    title: str, x: Sequence[float | int], series: Mapping[str, Sequence[float | int]], colors: Sequence[str]
+    title: str,
+    x: Sequence[float | int],
+    series: Mapping[str, Sequence[float | int]],
+    colors: Sequence[str],
+    log: bool | None = None,
 ) -> str:
-    """A line chart; the y axis is logarithmic when positive values span more than a factor of 50."""
+    """A line chart; what is not finite is left out.
+
+    Args:
+        title: what is shown, for screen readers.
+        x: ascending, the same for all series.
+        series: name -> a value for each x.
+        colors: CSS colours of the series, repeated.
+        log: both axes logarithmic, or neither; if None, y alone where its values span more than a factor of 50.
+    """
     width, high, left, top = 380, 170, 50, 8
     finite = [v for values in series.values() for v in values if math.isfinite(v)]
     if not finite or len(x) < 2:
         return "<p class=note>Fewer than two finite values.</p>"
     low, peak = min(finite), max(finite)
-    logarithmic = low > 0 and peak > 50 * low
+    logarithmic = (low > 0 and peak > 50 * low) if log is None else log
+    along = math.log10 if log else float
     if logarithmic:
         low, peak = math.log10(low), math.log10(peak)
     if peak - low < 1e-12 * max(abs(peak), 1):
@@ -159,14 +172,17 @@ def lines(
 
     def place(a: float | int, b: float | int) -> tuple[float, float]:
         b = math.log10(b) if logarithmic else b
-        return left + (a - x[0]) / (x[-1] - x[0]) * (width - left - 10), top + high * (1 - (b - low) / (peak - low))
+        share = (along(a) - along(x[0])) / (along(x[-1]) - along(x[0]))
+        return left + share * (width - left - 10), top + high * (1 - (b - low) / (peak - low))
 
     parts = []
     ticks = [10.0**e for e in range(math.ceil(low), math.floor(peak) + 1)] if logarithmic else _ticks(low, peak)
+    if len(ticks) < 2 and logarithmic:
+        ticks = [10.0**low, 10.0**peak]
     for tick in ticks:
         y = place(x[0], tick)[1]
         parts.append(
-            f'<line class=grid x1="{left}" x2="{width - 10}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<line class="grid" x1="{left}" x2="{width - 10}" y1="{y:.1f}" y2="{y:.1f}"/>'
             + _text(left - 6, y + 4, f"{tick:.3g}", "end")
         )
     parts += [
@@ -178,6 +194,31 @@ def lines(
         style = f"fill:none;stroke:{colors[i % len(colors)]};stroke-width:1.8;stroke-linejoin:round"
         parts.append(f'<polyline points="{points}" style="{style}"><title>{html.escape(name)}</title></polyline>')
     return _svg(width, top + high + 26, title, parts)
+
+
+def line_file(
+    title: str,
+    x_name: str,
+    series: Mapping[str, Sequence[tuple[float | int, float | int]]],
+    colors: Sequence[str],
+    log: bool | None = None,
+) -> str:
+    """An SVG file of its own: `lines` of points (x, y), with title and legend, on white.
+
+    Raises:
+        ValueError: fewer than two different x.
+    """
+    x = sorted({point[0] for own in series.values() for point in own})
+    if len(x) < 2:
+        raise ValueError(f"line_file {title!r}: wanted points at two or more x, got {x}")
+    values = {name: [dict(own).get(a, math.nan) for a in x] for name, own in series.items()}
+    top, style = 28 + 16 * len(series), "text{fill:#5c5b57;font:12px sans-serif}.grid{stroke:#e2e1dc}"
+    chart, paint = lines(title, x, values, colors, log), 'style="fill:{}"'
+    names = [_text(12, 34 + 16 * i, n, "start", paint.format(colors[i % len(colors)])) for i, n in enumerate(series)]
+    parts = [f'<rect width="380" height="{top + 226}" fill="#fff"/>', _text(190, 18, title), *names]
+    parts += [chart.replace("<svg ", f'<svg y="{top}" ', 1), _text(190, top + 218, x_name)]
+    opened = f'<svg xmlns="http://www.w3.org/2000/svg" width="380" height="{top + 226}"><style>{style}</style>'
+    return "\n".join([opened, *parts, "</svg>"]) + "\n"
 
 
 def heatmap(title: str, names: Sequence[str], rows: Sequence[Sequence[float | int | None]]) -> str:

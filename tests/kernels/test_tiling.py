@@ -197,7 +197,7 @@ def test_what_gpus_run_gives_the_same_list(monkeypatch):
 
 @pytest.mark.parametrize(("edge", "narrow"), [(512, "ui16"), (4096, "ui32")])
 def test_gpus_sort_flat_arrays_by_one_key_with_one_value_and_never_loop(edge, narrow):
-    """Whatever else, a batch or a second key, XLA would sort by itself and slowly, see bench/aot/sorts.py."""
+    """Whatever else, a batch or a second key, XLA would sort by itself and slowly."""
     shapes = [jax.ShapeDtypeStruct((3, 1000, *rest), jnp.float32) for rest in ((2,), (3,), (), ())]
     traced = jax.jit(lambda *args: bin_tiles(*args, size=(edge, edge), tile=TILE, capacity=9000)).trace(*shapes)
     text = traced.lower(lowering_platforms=("cuda",)).as_text()

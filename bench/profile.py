@@ -1,0 +1,192 @@
+"""Where a training step of the fit spends its time, part by part, each timed apart on the same heads.
+
+python -m bench.profile                             # prints the table, writes bench/history/<device>.profile.json
+python -m bench.profile --count 50000 --edge 512 --identities 8 --out profile.json
+
+A part's time on a processor is that of the whole process, all threads together (core-ms); on a GPU it is wall time.
+Forward is a call of the part alone, backward what its gradient takes beyond that. "rest" is what the step takes beyond
+all parts: random numbers, the pull towards few and small Gaussians, the check that all is finite.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bench.history import HERE
+from bench.metric import slug
+from bench.run import about, device_name
+from bench.scenes import VIEWS, captures, fitted
+from bench.tables import markdown
+from bench.timing import Job, Suite, measure
+from jsplat.fitting import FitConfig
+from jsplat.fitting.loss import label_loss, photo_loss
+from jsplat.fitting.photos import photos_of
+from jsplat.fitting.step import first_state, optimizer, steps
+from jsplat.kernels.blend import blend
+from jsplat.kernels.blend.xla import TILE
+from jsplat.kernels.tiling import bin_tiles
+from jsplat.raster.capacity import capacity_for
+from jsplat.raster.projection import project
+from jsplat.raster.spherical_harmonics import sh_colors
+
+STEPS = 10  # of the fit in one call
+STEP, BINNING, BLEND = "the whole step", "binning", "blend"
+FORWARD, BOTH = "forward", "forward and backward"
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """Something to time: its name, and a call that returns when it is done."""
+
+    name: str
+    call: Callable[[], Any]
+
+
+def _pieces(name: str, function: Callable[..., Any], *args: Any, gradient: bool = True) -> list[Piece]:
+    """A function alone, and together with the gradient of a weighted sum with respect to all of its arguments."""
+    random = np.random.default_rng(0)
+    shapes = jax.eval_shape(function, *args)
+    weights = jax.tree.map(lambda s: jnp.asarray(random.normal(size=s.shape), s.dtype), shapes) if gradient else None
+
+    def with_gradient(weights, *args):
+        value, back = jax.vjp(function, *args)
+        return value, back(weights)
+
+    alone, both = jax.jit(function), jax.jit(with_gradient)
+    found = [Piece(f"{name}, {FORWARD}", lambda: jax.block_until_ready(alone(*args)))]
+    if gradient:
+        found.append(Piece(f"{name}, {BOTH}", lambda: jax.block_until_ready(both(weights, *args))))
+    return found
+
+
+def pieces(identities: int, count: int, edge: int) -> list[Piece]:
+    """The step as the fit runs it, and its parts on the first view of the same scenes."""
+    config = FitConfig(gaussians=count, steps=1 << 20, steps_per_call=STEPS, relocate_every=0)
+    scene, people = fitted(identities, count), captures(identities, VIEWS, edge)
+    photos = [photos_of(person, config, k) for k, person in enumerate(people)]
+    photos = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *photos)
+    scenes = [jax.tree.map(lambda x, k=k: x[k], scene) for k in range(identities)]
+    needed = [capacity_for(own.gaussians, person.cameras) for own, person in zip(scenes, people)]
+    capacity = max(int(config.hits_per_gaussian * count), *needed)  # as the fit has it
+    state = [jax.tree.map(jnp.array, first_state(scene, config))]
+
+    def step():
+        state[0] = steps(state[0], photos, np.int32(config.steps), config=config, capacity=capacity)
+        return jax.block_until_ready(state[0].loss)
+
+    camera = jax.tree.map(lambda x: x[:, 0], photos.cameras)
+    lens = {"size": (camera.width, camera.height), "capacity": capacity}
+
+    def colours(sh, logits, means):
+        return sh_colors(sh, means, camera), jax.nn.softmax(logits, -1)
+
+    def projection(gaussians):
+        seen = project(gaussians, camera)
+        return seen.means2d, seen.conic_roots, seen.opacities
+
+    rgb, classes = colours(scene.attributes.sh, scene.attributes.label_logits, scene.gaussians.means)
+    features = jnp.concatenate([rgb, classes], -1)
+    rows, depths = projection(scene.gaussians), project(scene.gaussians, camera).depths
+
+    def binning(means2d, conic_roots, opacities):
+        return bin_tiles(means2d, conic_roots, opacities, depths, tile=TILE, **lens)
+
+    def blending(means2d, conic_roots, opacities, features):
+        return blend(means2d, conic_roots, opacities, depths, features, shape_channels=3, **lens).channels
+
+    image = jax.jit(blending)(*rows, features)
+    photo, labels = photos.images[:, 0].astype(jnp.float32) / 255, photos.labels[:, 0]
+    adam = optimizer(config)
+
+    def update(gradients, moments):
+        updates, moments = jax.vmap(adam.update)(gradients, moments)
+        return optax.apply_updates(gradients, updates), moments
+
+    return [
+        Piece(STEP, step),
+        *_pieces("colours", colours, scene.attributes.sh, scene.attributes.label_logits, scene.gaussians.means),
+        *_pieces("projection", projection, scene.gaussians),
+        *_pieces(BINNING, binning, *rows, gradient=False),
+        *_pieces(BLEND, blending, *rows, features),
+        *_pieces("photo loss", lambda x: photo_loss(x, photo, config.ssim_weight), image[..., :3]),
+        *_pieces("label loss", lambda x: label_loss(x, labels), image[..., 3:]),
+        *_pieces("optimizer", update, scene, jax.vmap(adam.init)(scene), gradient=False),
+    ]
+
+
+def parts_of(times: dict[str, float]) -> dict[str, dict[str, float | None]]:
+    """Part -> milliseconds forward and backward, from those of the pieces; the blend's without the binning in it.
+
+    Each pass of the blend bins for itself, so binning is counted in both.
+    """
+    found: dict[str, dict[str, float | None]] = {}
+    for name, milliseconds in times.items():
+        part, _, way = name.rpartition(", ")
+        if way == FORWARD:
+            found[part] = {"forward": milliseconds, "backward": None}
+        elif way == BOTH:
+            found[part]["backward"] = milliseconds - times[f"{part}, {FORWARD}"]
+    found[BINNING]["backward"] = found[BINNING]["forward"]
+    found[BLEND] = {way: x - found[BINNING][way] for way, x in found[BLEND].items()}
+    parts = sum(x or 0.0 for part in found.values() for x in part.values())
+    return found | {"rest": {"forward": times[STEP] - parts, "backward": None}}
+
+
+def profile(identities: int, count: int, edge: int, rounds: int) -> dict[str, Any]:
+    """The record of one run: where and with what, "parts" as `parts_of`, and "step" in milliseconds."""
+    record = {k: v for k, v in about("profile").items() if k != "suite"}
+    suite = Suite(tuple(pieces(identities, count, edge)), rounds=rounds)
+    measured = measure(suite, lambda piece: Job(piece.call))
+    if broken := [metric for metric in measured if metric.error]:
+        raise RuntimeError(f"{broken[0].name}: {broken[0].error}")
+    core = jax.devices()[0].platform == "cpu"
+    times = {metric.name: metric.processor if core else metric.value for metric in measured}
+    times[STEP] /= STEPS
+    sizes = {"identities": identities, "gaussians": count, "edge": edge, "channels": 22}
+    return record | sizes | {"unit": "core-ms" if core else "ms", "step": times[STEP], "parts": parts_of(times)}
+
+
+def section(record: dict[str, Any]) -> str:
+    """The record as a page shows it."""
+
+    def shown(milliseconds: float | None) -> str:
+        return "-" if milliseconds is None else f"{milliseconds:.2f}"
+
+    rows = []
+    for name, part in record["parts"].items():
+        share = sum(x or 0.0 for x in part.values()) / record["step"]
+        rows.append([name, shown(part["forward"]), shown(part["backward"]), f"{share:.0%}"])
+    rows.append([STEP, shown(record["step"]), "", "100%"])
+    unit = record["unit"]
+    return (
+        f"Measured on {record['device']}, commit {record['commit']}, jax {record['versions']['jax']}, load"
+        f" {record['load']:.1f}: identities: {record['identities']}, {record['gaussians']:,} Gaussians each,"
+        f" {record['edge']}x{record['edge']} pixels, {record['channels']} channels.\n\n"
+        + markdown(["part of a training step", f"forward, {unit}", f"backward, {unit}", "of the step"], rows)
+    )
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--identities", type=int, default=1)
+    parser.add_argument("--count", type=int, default=8000)
+    parser.add_argument("--edge", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--out", type=Path, default=HERE / "history" / f"{slug(device_name())}.profile.json")
+    given = parser.parse_args()
+    record = profile(given.identities, given.count, given.edge, given.rounds)
+    given.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(section(record))
+
+
+if __name__ == "__main__":
+    main()
