@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 KERNELS := $(VENV)/kernels
+TORCH := torch==2.13.0+cpu
 OUT ?= out/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check check-kernels bench lock clean
+.PHONY: help demo test peers check check-kernels bench lock clean
 
 help:
 	@echo "make demo    the whole loop on procedural heads; the report lands in $(OUT)"
@@ -16,13 +17,13 @@ help:
 	@echo "make check   style and types"
 	@echo "make check-kernels  compiles the GPU kernels without a GPU: spills, registers, barriers; runs their PTX in numpy (Linux, x86_64)"
 	@echo "make bench   the benchmarks of this machine"
-	@echo "make lock    new versions and hashes in requirements.lock"
+	@echo "make lock    new versions and hashes in requirements*.lock"
 	@echo "make clean   removes everything that was built, and out/"
 
 demo: $(READY)
 	$(BIN)/jsplat demo $(OUT) --config configs/demo.toml
 
-test: $(READY)
+test: $(READY) peers
 	$(BIN)/python -m pytest -rs --numprocesses $$(nproc) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY)
@@ -56,6 +57,14 @@ $(KERNELS)/.ready: $(READY) requirements-kernels.lock
 	$(PIP) install --no-deps --require-hashes --target $(KERNELS) --requirement requirements-kernels.lock
 	@touch $@
 
+# PyTorch's build for processors, with which the peers in bench/ are held to the truth. Registries that have only the
+# build for GPUs, of gigabytes, do not match the lock: then these tests are skipped.
+peers: $(READY)
+	@cmp -s requirements-peers.lock $(VENV)/.peers || \
+	  { $(PIP) install --no-deps --require-hashes --requirement requirements-peers.lock >$(VENV)/peers.log 2>&1 && \
+	    cp requirements-peers.lock $(VENV)/.peers; } || \
+	  echo "the peers are not tested: pip finds no PyTorch of requirements-peers.lock ($(VENV)/peers.log says why)"
+
 lock: $(READY)
 	$(PIP) install uv
 	$(BIN)/uv --no-config --quiet pip compile pyproject.toml --extra test --universal --upgrade --python-version 3.11 \
@@ -64,6 +73,12 @@ lock: $(READY)
 	  printf '%s\n' nvidia-cuda-nvcc nvidia-nvvm; } | \
 	  $(BIN)/uv --no-config --quiet pip compile - --no-deps --universal --upgrade --python-version 3.11 \
 	  --generate-hashes --no-annotate --custom-compile-command "make lock" --output-file requirements-kernels.lock
+	rm -rf $(VENV)/wheels && $(PIP) download --no-deps --dest $(VENV)/wheels '$(TORCH)'
+	printf '%s\n' filelock jinja2 markupsafe mpmath networkx sympy | \
+	  $(BIN)/uv --no-config --quiet pip compile - --no-deps --universal --upgrade --python-version 3.11 \
+	  --generate-hashes --no-annotate --no-header --output-file $(VENV)/peers.lock
+	{ head -n 2 requirements.lock; echo '$(TORCH) \'; $(PIP) hash $(VENV)/wheels/torch-*.whl | sed -n 's/^--/    --/p'; \
+	  cat $(VENV)/peers.lock; } >requirements-peers.lock
 
 clean:
 	rm -rf $(VENV) out build dist *.egg-info .ruff_cache .hypothesis

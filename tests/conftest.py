@@ -2,7 +2,7 @@
 
 import functools
 import os
-from pathlib import Path
+import tempfile
 
 import jax
 import pytest
@@ -16,6 +16,19 @@ settings.register_profile("jsplat", deadline=None, derandomize=True, max_example
 settings.load_profile("jsplat")
 
 
+def pytest_configure(config):
+    """One cache of compiled programs for both workers and all programs that tests start; the user's is left alone."""
+    if hasattr(config, "workerinput"):
+        return  # its environment says where
+    folder = tempfile.TemporaryDirectory(prefix="jsplat-tests-")
+    config.add_cleanup(folder.cleanup)
+    cache = os.path.join(folder.name, "jsplat")  # where our commands would put it
+    os.environ |= {"XDG_CACHE_HOME": folder.name, "JAX_COMPILATION_CACHE_DIR": cache}
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # most programs are small, and many
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
 def pytest_addoption(parser):
     parser.addoption("--thorough", action="store_true", help="test_survival.py: 20 kills for one, and 4 hosts too.")
 
@@ -24,15 +37,6 @@ def pytest_collection_modifyitems(items):
     """What starts processes takes longest in one file: first, or one core would wait for it at the end."""
     first = ("test_survival", "devices", "test_sharded")
     items.sort(key=lambda item: not any(name in item.nodeid for name in first))
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder `shared` beside the repository: head captures too large to commit."""
-    path = Path(__file__).resolve().parents[2] / "shared"
-    if not (path / "heads").is_dir():
-        pytest.skip(f"no {path.name}/heads beside the repository")
-    return path
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tests import browser, spotted
 from tests.spotted import FRONT, SPOT
 from tests.test_edit_server import finished, labels, run, save, served  # noqa: F401 (fixtures)
 
-pytestmark = pytest.mark.skipif(bool(browser.MISSING), reason=browser.MISSING)
+pytestmark = browser.needed
 
 IDLE = "window.jsplat && !jsplat.state.saving && document.getElementById('state').textContent === ''"
 

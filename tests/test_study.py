@@ -189,7 +189,7 @@ def test_the_pictures_of_the_page_are_the_masks(made, text):
         np.testing.assert_array_equal(layer[mask > 0][:, 2::-1], CELEBAMASK_HQ.colorize(mask)[mask > 0])
 
 
-@pytest.mark.skipif(bool(browser.MISSING), reason=browser.MISSING)
+@browser.needed
 def test_a_rater_answers_in_a_real_browser(tmp_path):
     few = plan(photographs(), PAIRS[:1], CELEBAMASK_HQ, StudyConfig(pairs=2, ratings=1, checks=1), 0)
     path = tmp_path / "study.html"

@@ -26,7 +26,6 @@ from jsplat.parser.weights.stored import Stored
 from tests.torch_bytes import archive, checkpoint, dense, mapping, number, pickled, storage, tensor
 
 GOLDEN = Path(__file__).parent / "golden"
-REFERENCE = Path(__file__).parents[2] / "shared/reference"
 FILES = ("zllrunning.pth", "legacy.pth", "lightning.ckpt", "yakhyo.onnx")
 TWO = LabelSet(("background", "face"), ((0, 0, 0), (9, 9, 9)), ("background", "face"))
 
@@ -147,11 +146,8 @@ def test_the_state_dict_comes_back_bit_for_bit(golden, name, family):
     [("zllrunning_resnet18", 191, 18), ("yakhyo_resnet18", 193, 18), ("yakhyo_resnet34", 289, 34)],
 )
 def test_the_public_key_lists_are_covered(name, count, depth):
-    path = REFERENCE / f"bisenet_{name}_keys.txt"
-    if not path.is_file():
-        pytest.skip(f"the reference's list of keys is not beside the repository ({path.name})")
-    entries = {}
-    for key, sizes in re.findall(r"^(\S+) \((.*)\)$", path.read_text(), re.MULTILINE):
+    entries, listed = {}, (GOLDEN / f"bisenet_{name}_keys.txt").read_text()
+    for key, sizes in re.findall(r"^(\S+) \((.*)\)$", listed, re.MULTILINE):
         shape = tuple(int(s) for s in sizes.split(",") if s.strip())
         entries[key] = Stored(shape, np.dtype(np.float32), lambda: np.zeros(()))
     assert len(entries) == count
