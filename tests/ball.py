@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsplat.captures.capture import Capture
+from jsplat.fitting import FitConfig
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.raster.camera import Camera, orbit
 from jsplat.raster.scene import Gaussians
@@ -14,6 +15,17 @@ ACROSS = 0.3  # what a picture spans at the ball, in world units
 BEHIND = (40, 40, 40)
 SIDES = LabelSet(
     ("background", "left", "right"), ((0, 0, 0), (255, 0, 0), (0, 0, 255)), ("background", "right", "left")
+)
+# One for all tests that fit the ball: what is compiled for one serves the others.
+FIT = FitConfig(
+    gaussians=300,
+    steps=24,
+    steps_per_call=8,
+    relocate_every=8,
+    dead_opacity=0.5,  # in so few steps none would fall below the usual one
+    hold_out=4,
+    voxels=24,
+    hits_per_gaussian=8.0,
 )
 
 

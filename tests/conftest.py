@@ -17,9 +17,12 @@ settings.load_profile("jsplat")
 
 
 def pytest_configure(config):
-    """One cache of compiled programs for both workers and all programs that tests start; the user's is left alone."""
-    if hasattr(config, "workerinput"):
-        return  # its environment says where
+    """One cache of compiled programs for both workers and all programs that tests start; the user's is left alone.
+
+    Who names a folder (JAX_COMPILATION_CACHE_DIR) keeps them from run to run.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
     folder = tempfile.TemporaryDirectory(prefix="jsplat-tests-")
     config.add_cleanup(folder.cleanup)
     cache = os.path.join(folder.name, "jsplat")  # where our commands would put it
@@ -30,7 +33,7 @@ def pytest_configure(config):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--thorough", action="store_true", help="test_survival.py: 20 kills for one, and 4 hosts too.")
+    parser.addoption("--thorough", action="store_true", help="More kills, more hosts, more without the wrong fusion.")
 
 
 def pytest_collection_modifyitems(items):

@@ -27,16 +27,7 @@ from jsplat.runtime.stop import STOP
 from tests import ball
 from tests.close import assert_close
 
-SHORT = FitConfig(
-    gaussians=300,
-    steps=24,
-    steps_per_call=8,
-    relocate_every=8,
-    dead_opacity=0.5,  # in so few steps none would fall below the usual one
-    hold_out=4,
-    voxels=24,
-    hits_per_gaussian=8.0,
-)
+SHORT = ball.FIT
 similarity = jax.jit(ssim)
 cross_entropy = jax.jit(label_loss)
 relocated = jax.jit(relocate, static_argnames="dead_opacity")
@@ -303,6 +294,18 @@ def test_held_out_views_are_not_trained_on():
     got = fit([spoiled], SHORT, seed=1)
     assert_same(got.scene, fitted().scene)
     assert got.psnr[0] < fitted().psnr[0] - 3, "the held-out views are not what is scored"
+
+
+def test_invalid_pixels_teach_nothing():
+    def painted(value: int, marked: bool) -> np.ndarray:
+        """Scores of the ball with a block of this value in the middle of some views, held-out ones among them."""
+        images, valid = ada().images.copy(), np.ones(ada().images.shape[:3], bool)
+        images[::2, 12:20, 12:20], valid[::2, 12:20, 12:20] = value, False
+        return fit([dataclasses.replace(ada(), images=images, valid=valid if marked else None)], SHORT).psnr
+
+    black, white = painted(0, True), painted(255, True)
+    assert black == white
+    assert painted(0, False)[0] < black[0] - 1
 
 
 def test_a_given_start_is_used_and_stays_the_callers():

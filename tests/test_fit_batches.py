@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 
 from jsplat.errors import InputError
-from jsplat.fitting import FitConfig, Refused, Waiting, fit_batches
+from jsplat.fitting import Refused, Waiting, fit_batches
 from jsplat.fitting import batches as queue
 from jsplat.fitting.photos import bucket, padded_size, photos_of
 from jsplat.fitting.step import bytes_each, steps
 from jsplat.labelsets.labelset import IGNORE
 from tests import ball
-
-QUICK = FitConfig(gaussians=120, steps=2, steps_per_call=1, relocate_every=0, hold_out=4, voxels=16)
 
 
 def programs() -> int:
@@ -38,7 +36,7 @@ def test_few_numbers_of_views_and_sizes_cover_all():
 
 def test_padding_says_nothing():
     capture = ball.capture("ada", yaw=np.arange(9) * 40.0, size=40)
-    photos = photos_of(capture, QUICK, 0)
+    photos = photos_of(capture, ball.FIT, 0)
     assert photos.images.shape == (12, 48, 48, 3)
     assert (photos.cameras.width, photos.cameras.height) == (48, 48)
     assert photos.valid[:, :40, :40].all()
@@ -71,7 +69,7 @@ def test_batches_are_the_fewest_and_nearly_equal():
 )
 def test_memory_says_how_many_fit_at_once(monkeypatch, limit, at_once, alike, most):
     monkeypatch.setattr(queue, "memory_of", lambda device: limit)
-    config = dataclasses.replace(QUICK, at_once=at_once)
+    config = dataclasses.replace(ball.FIT, at_once=at_once)
     assert queue.most_at_once(config, ["first", "second"], alike, lambda: 100) == most
 
 
@@ -79,13 +77,13 @@ def test_a_device_too_small_for_what_is_asked_says_so(monkeypatch):
     monkeypatch.setattr(queue, "memory_of", lambda device: 2**30)
     wanted = r"fit: memory: wanted 4 identities in 90% of the device's 1.0 GiB, got 0.50 GiB each"
     with pytest.raises(InputError, match=wanted):
-        queue.most_at_once(dataclasses.replace(QUICK, at_once=4), ["one"], 9, lambda: 2**29)
+        queue.most_at_once(dataclasses.replace(ball.FIT, at_once=4), ["one"], 9, lambda: 2**29)
 
 
 def test_what_an_identity_needs_is_measured():
-    small = bytes_each((8, 32, 32), 3, QUICK)
+    small = bytes_each((8, 32, 32), 3, ball.FIT)
     assert small > 12 * 32 * 32 * 3  # its pictures alone
-    assert bytes_each((96, 32, 32), 3, QUICK) - small >= (96 - 8) * 32 * 32 * (3 + 1 + 1)
+    assert bytes_each((96, 32, 32), 3, ball.FIT) - small >= (96 - 8) * 32 * 32 * (3 + 1 + 1)
 
 
 def test_the_next_batch_is_read_while_one_is_worked_on():
@@ -114,7 +112,7 @@ def test_neither_memory_nor_programs_grow_over_ten_batches():
     lost = dataclasses.replace(everyone[4], read=lambda: (_ for _ in ()).throw(InputError("p4", wanted="a", got="b")))
     everyone[4] = lost
     known, held, found = [], [], []
-    for result in fit_batches(everyone, ball.SIDES, QUICK):
+    for result in fit_batches(everyone, ball.SIDES, ball.FIT):
         held.append(sum(x.nbytes for x in jax.live_arrays()))
         known.append(programs())
         found.append(result.identity if isinstance(result, Refused) else result.identities[0])
