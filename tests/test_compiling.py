@@ -81,7 +81,7 @@ def test_a_platform_that_is_not_here_is_one_line(tmp_path):
 
 def test_every_verb_works_in_a_program_with_64_bits(tmp_path):
     told = tmp_path / "told"
-    run_here("-W", "ignore", "tests/program_in_64_bits.py", str(told), JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    run_here("-W", "ignore", "tests/program_in_64_bits.py", str(told), **processes.QUICK)
     verbs = "fit lift paint predict predict_labels rasterize sharpen train_parser vote"
     assert told.read_text() == verbs
 

@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.processes import finish, programs
+from tests.processes import QUICK, finish, programs
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNTS = 1, 4
-# XLA divides and fuses as ever; the machine code, which every device has compiled for itself, takes half the time.
-QUICK = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +19,7 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("devices")
     with programs() as start:
         command = [sys.executable, "-m", "tests.fit_on_devices"]
-        finish(*(start([*command, str(n), str(folder / f"{n}.npz")], cwd=ROOT, env=QUICK) for n in COUNTS))
+        finish(*(start([*command, str(n), str(folder / f"{n}.npz")], cwd=ROOT, env=os.environ | QUICK) for n in COUNTS))
     return {count: dict(np.load(folder / f"{count}.npz")) for count in COUNTS}
 
 
