@@ -20,7 +20,7 @@ from jsplat.files.ownership import DIGESTS, WRITTEN
 from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labelsets.labelset import IGNORE
 from jsplat.training_sets.auxiliary import read_auxiliary
-from tests.processes import finish, programs, work
+from tests.processes import QUICK, finish, programs, work
 from tests.tiny import SETTINGS
 
 # A few steps to be killed between, and a batch that four hosts can share.
@@ -38,8 +38,7 @@ class Place:
         self.root, self.done, self.begin = root, root / "demo" / "run", start
         (root / "config.toml").write_text(SETTINGS)
         # Compiled programs are kept from run to run, and compiled quickly: these tests are about everything else.
-        quick = {"XDG_CACHE_HOME": str(root / "cache"), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-        self.environment = os.environ | quick
+        self.environment = os.environ | QUICK | {"XDG_CACHE_HOME": str(root / "cache")}
 
     def start(self, *words, **options) -> subprocess.Popen:
         command = [sys.executable, "-m", "jsplat", *map(str, words), "--config", str(self.root / "config.toml")]
