@@ -3,11 +3,11 @@
 Left alone, XLA would gather the images of all devices for the one list of tiles, and it cannot divide a kernel of our
 own. How the images are divided is known at one of two times, and each has its own tool:
 
-- while JAX traces, where the mesh is in the types of arrays (explicit axes): `shard_map`. Such a program can be exported
-  and found again in JAX's cache on disk.
-- after that, under a plain `jit` of arrays that lie on several devices, as the fit compiles: only XLA knows, once it has
-  propagated the shardings through the whole program. It asks back, through `custom_partitioning`. `shard_map` cannot
-  take its place, for it wants to know the mesh, and what it divides, while JAX traces.
+- while JAX traces, where the mesh is in the types of arrays (explicit axes): `shard_map`. Such a program can be
+  exported.
+- after that, under a plain `jit` of arrays that lie on several devices, as the fit compiles: only XLA knows, once it
+  has propagated the shardings through the whole program. It asks back, through `custom_partitioning`. `shard_map`
+  cannot take its place, for it wants to know the mesh, and what it divides, while JAX traces.
 
 In a program for one device nothing of this is left.
 """

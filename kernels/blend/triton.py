@@ -252,7 +252,7 @@ def _call(kernel, shapes, tiles, g, args):
 def forward(
     splats: Splats, set_ids: Int[Array, " i"], *, size: tuple[int, int], capacity: int, interpret: bool = False
 ) -> tuple[Float[Array, "i h w k"], Int[Array, " i"]]:
-    """The blend of features, depth and 1 (k = c + 2), and the tile hits each image needed; see `jsplat.kernels.blend`."""
+    """The blend of features, depth and 1 (k = c + 2), and the tile hits each image needed; see `kernels.blend`."""
     (images, count), channels = splats.opacities.shape, splats.features.shape[-1]
     g = _Static(images, count, channels, size, interpret)
     hits = bin_tiles(*splats[:4], size=size, tile=TILE, capacity=capacity)

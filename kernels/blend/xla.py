@@ -168,7 +168,7 @@ def _shaping(x, shape_channels):
 def forward(
     splats: Splats, set_ids: Int[Array, " i"], *, size: tuple[int, int], capacity: int
 ) -> tuple[Float[Array, "i h w k"], Int[Array, " i"]]:
-    """The blend of features, depth and 1 (k = c + 2), and the tile hits each image needed; see `jsplat.kernels.blend`."""
+    """The blend of features, depth and 1 (k = c + 2), and the tile hits each image needed; see `kernels.blend`."""
     grid = tile_grid(size, TILE)
     # Under one jit XLA merges this binning with the backward pass's own.
     hits = bin_tiles(*splats[:4], size=size, tile=TILE, capacity=capacity)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, blend
-from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, VISIBLE, SIZE, Splats, splats
+from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, SIZE, VISIBLE, Splats, splats
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 from jsplat.kernels.select import Facts, default_device

@@ -10,7 +10,7 @@ import pytest
 
 from bench.aot.target import lowering_for
 from jsplat.kernels.blend import blend, blend_function
-from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, VISIBLE, SIZE
+from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, SIZE, VISIBLE
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.kernels.blend.splats import Splats
 from tests.close import assert_close
