@@ -237,8 +237,8 @@ def backward(
         behind = whole_here[:, None] - (start[:, None] + in_chunk)
 
         # Where alpha is clipped neither opacity nor shape matters.
-        clipped = (alphas.unclipped < ALPHA_FLOOR) | (alphas.unclipped >= ALPHA_CEILING)
-        live = (alphas.transmittance >= TRANSMITTANCE_STOP) & ~clipped
+        in_range = (alphas.unclipped >= ALPHA_FLOOR) & (alphas.unclipped < ALPHA_CEILING)
+        live = in_range & (alphas.transmittance >= TRANSMITTANCE_STOP)
         grad_alpha = alphas.transmittance * grad_weight - behind / (1 - alphas.alpha)
         grad_power = jnp.where(live, -alphas.alpha * grad_alpha, 0.0)
         roots = gaussians[..., ROOTS]
