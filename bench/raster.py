@@ -131,7 +131,7 @@ def _scattering() -> Iterator[None]:
     """Within the block the kernels' gradients are summed by a scatter, for which a GPU has atomics."""
 
     def scatter(rows, hits, count):
-        return jax.ops.segment_sum(rows, hits.ids, num_segments=count)
+        return jax.ops.segment_sum(rows, hits.gaussian_ids, num_segments=count)
 
     jax.clear_caches()  # what was traced holds the other sum
     with mock.patch.object(mosaic_gpu, "collect", scatter), mock.patch.object(triton, "collect", scatter):

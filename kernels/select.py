@@ -35,10 +35,13 @@ class Implementation(typing.NamedTuple):
     Attributes:
         load: imports and returns it; what it needs may be missing where it cannot run anyway.
         declines: why it cannot run ("wanted ..., got ..."), or None.
+        calls_host: its programs call back to the host, as Pallas' interpreter of Mosaic kernels does: JAX cannot
+            divide them among devices.
     """
 
     load: Callable[[], Any]
     declines: Callable[[Facts], str | None]
+    calls_host: bool = False
 
 
 def module(name: str) -> Callable[[], types.ModuleType]:

@@ -51,26 +51,26 @@ def counts(size: tuple[int, int], rows: list[np.ndarray], tile: tuple[int, int])
     args = [jnp.asarray(x)[None] for x in rows]
     needed = int(bin_tiles(*args, size=size, tile=tile, capacity=1).needed[0])
     hits = bin_tiles(*args, size=size, tile=tile, capacity=needed)
-    ids, starts, across = np.asarray(hits.ids), np.asarray(hits.starts), tile_grid(size, tile)[0]
+    ids, offsets, across = np.asarray(hits.gaussian_ids), np.asarray(hits.tile_offsets), tile_grid(size, tile)[0]
     means2d, conic_roots, opacities, _ = rows
     y, x = np.divmod(np.arange(tile[0] * tile[1]), tile[0])
     evaluated = contributing = 0
-    for index in np.flatnonzero(np.diff(starts)):
-        which = ids[starts[index] : starts[index + 1], None]
+    for index in np.flatnonzero(np.diff(offsets)):
+        which = ids[offsets[index] : offsets[index + 1], None]
         px, py = index % across * tile[0] + x + 0.5, index // across * tile[1] + y + 0.5
         dx, dy = means2d[which, 0] - px, means2d[which, 1] - py
         u, v, w = (conic_roots[which, k] for k in range(3))
         alpha = opacities[which] * np.exp(-0.5 * ((u * dx + v * dy) ** 2 + (w * dy) ** 2))
         alpha = np.where((alpha >= ALPHA_FLOOR) & (px < size[0]) & (py < size[1]), np.minimum(alpha, ALPHA_CEILING), 0)
-        through = np.cumprod(1 - alpha, 0)
-        before = np.concatenate([np.ones_like(through[:1]), through[:-1]])
-        open_ = before >= TRANSMITTANCE_STOP
-        evaluated += open_.any(1).sum() * len(x)
-        contributing += ((alpha > 0) & open_).sum()
-    total = int(starts[-1])
+        after = np.cumprod(1 - alpha, 0)
+        transmittance = np.concatenate([np.ones_like(after[:1]), after[:-1]])
+        alive = transmittance >= TRANSMITTANCE_STOP
+        evaluated += alive.any(1).sum() * len(x)
+        contributing += ((alpha > 0) & alive).sum()
+    total = int(offsets[-1])
     return {
         "hits": total,
-        "longest": int(np.diff(starts).max()),
+        "longest": int(np.diff(offsets).max()),
         "listed": total * len(x),
         "evaluated": int(evaluated),
         "contributing": int(contributing),

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jsplat.kernels.blend import blend_function
+from jsplat.kernels.blend.splats import Splats
 
 CHANNELS = (1, 3, 8, 22, 32, 64)
 PASSES = ("forward", "backward")
@@ -68,14 +69,14 @@ def gaussians(images: int = IMAGES, count: int = COUNT) -> tuple[jax.ShapeDtypeS
     return tuple(jax.ShapeDtypeStruct((images, count, *rest), jnp.float32) for rest in ((2,), (3,), (), ()))
 
 
-def call(entry: Entry) -> tuple[Callable[..., Any], tuple[jax.ShapeDtypeStruct, ...]]:
+def call(entry: Entry) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """The function of an entry, and the shapes of its arguments."""
     module = importlib.import_module(f"jsplat.kernels.blend.{entry.implementation}")
     features = jax.ShapeDtypeStruct((IMAGES, COUNT, entry.channels), jnp.float32)
     if entry.of == "x64":
         blending = blend_function(SIZE, CAPACITY, entry.channels, entry.implementation)
-        return jax.grad(lambda *args: blending(*args)[0].sum(), range(5)), (*gaussians(), features)
-    args = (*gaussians(), features, jax.ShapeDtypeStruct((IMAGES,), jnp.int32))
+        return jax.grad(lambda splats: blending(splats)[0].sum()), (Splats(*gaussians(), features),)
+    args = (Splats(*gaussians(), features), jax.ShapeDtypeStruct((IMAGES,), jnp.int32))
     if entry.of == "forward":
         return functools.partial(module.forward, size=SIZE, capacity=CAPACITY), args
     image = jax.ShapeDtypeStruct((IMAGES, SIZE[1], SIZE[0], entry.channels + 2), jnp.float32)

@@ -1,14 +1,15 @@
 """Alpha blending of projected Gaussians: one differentiable function, one contract, several implementations.
 
-The contract is `reference.blend_reference`. `custom_vjp` stands outside and `custom_vmap` inside, so that any nesting
-of `vmap` and `grad` folds into one flat list of images, never a lockstep over the longest tile. An implementation is a
-module with `forward` and `backward` like those of `xla`: i images, f sets of features, `owner` the set of each image.
+The contract is `reference.blend_reference`. `custom_vjp` stands outside and `custom_vmap` inside (`batching`), so that
+any nesting of `vmap` and `grad` calls the same function with more images. An implementation is a module with `forward`
+and `backward` like those of `xla`: i images, f sets of features, `set_ids` the set of each image.
 """
 
 import contextlib
 import functools
 import operator
 import typing
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +18,11 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from jsplat.kernels import select
-from jsplat.kernels.blend.images import over_images
+from jsplat.kernels.blend.batching import folded, with_vmap
+from jsplat.kernels.blend.sharding import over_devices
+from jsplat.kernels.blend.splats import Splats, map_images
 from jsplat.kernels.select import Facts, Implementation
-from jsplat.kernels.tiling import MOST
+from jsplat.kernels.tiling import INT32_MAX
 
 _HOPPER_OR_BLACKWELL = "an NVIDIA GPU of compute capability 9.0 or 10.x"
 _AMPERE_OR_LATER = "an NVIDIA GPU of compute capability 8.0 or later"
@@ -59,43 +62,58 @@ class Blended(typing.NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def blend_function(size: tuple[int, int], capacity: int, shape_channels: int, backend: str):
-    """The differentiable blend for one image size and capacity: image and need of arrays of one dtype."""
-    implementation = IMPLEMENTATIONS[backend].load()
+def blend_function(
+    size: tuple[int, int], capacity: int, shape_channels: int, backend: str
+) -> Callable[[Splats], tuple[Float[Array, "*b h w k"], Int[Array, "*b"]]]:
+    """The differentiable blend for one image size and capacity, of arrays of one dtype.
 
-    def forward(*args):
-        images = args[-1].shape[0]
-        if images * capacity > MOST:
-            raise ValueError(f"blend: capacity: wanted at most {MOST // images} for {images} images, got {capacity}")
-        with _as_written(args[0].dtype):
-            image, needed = implementation.forward(*args, size=size, capacity=capacity)
+    Returns:
+        a function of `Splats` that gives the blend of features, depth and 1 (k = c + 2), and the tile hits needed.
+    """
+    chosen = IMPLEMENTATIONS[backend]
+    implementation = chosen.load()
+
+    def forward(splats, set_ids):
+        images = set_ids.shape[0]
+        if images * capacity > INT32_MAX:
+            most = INT32_MAX // images
+            raise ValueError(f"blend: capacity: wanted at most {most} for {images} images, got {capacity}")
+        with _as_written(splats.means2d.dtype):
+            image, needed = implementation.forward(splats, set_ids, size=size, capacity=capacity)
             return _nan_where(needed > capacity, image), needed
 
-    def backward(*args):
-        *args, image, grad, needed, owner = args
-        with _as_written(args[0].dtype):
-            *own, features = implementation.backward(
-                *args, owner, image, grad, size=size, capacity=capacity, shape_channels=shape_channels
+    def backward(splats, set_ids, image, grad_image, needed):
+        with _as_written(splats.means2d.dtype):
+            grads = implementation.backward(
+                splats, set_ids, image, grad_image, size=size, capacity=capacity, shape_channels=shape_channels
             )
             # An image that is NaN has no gradients, its features among them; zeros would look like a minimum.
-            over = needed > capacity
-            of_sets = jnp.zeros(features.shape[0], bool).at[owner].max(over)
-            return *(_nan_where(over, x) for x in own), _nan_where(of_sets, features)
+            images_over = needed > capacity
+            sets_over = jnp.zeros(grads.features.shape[0], bool).at[set_ids].max(images_over)
+            return map_images(
+                functools.partial(_nan_where, images_over), functools.partial(_nan_where, sets_over), grads
+            )
+
+    def over_images(function, *, gradients):
+        function = folded(function)
+        if not chosen.calls_host:
+            function = over_devices(function, gradients=gradients)
+        return with_vmap(function, gradients=gradients)
 
     run = over_images(forward, gradients=False)
-    pull = over_images(backward, gradients=True)
+    vjp = over_images(backward, gradients=True)
 
     @jax.custom_vjp
-    def blend_images(*args):
-        return run(*args)
+    def blend_images(splats):
+        return run(splats)
 
-    def blend_fwd(*args):
-        image, needed = _once(run)(*args)
-        return (image, needed), (args, image, needed)
+    def blend_fwd(splats):
+        image, needed = _once(run)(splats)
+        return (image, needed), (splats, image, needed)
 
     def blend_bwd(residuals, cotangents):
-        args, image, needed = residuals
-        return _once(pull)(*args, image, cotangents[0], needed)
+        splats, image, needed = residuals
+        return (_once(vjp)(splats, image, cotangents[0], needed),)
 
     blend_images.defvjp(blend_fwd, blend_bwd)
     return blend_images
@@ -128,11 +146,11 @@ def _device(x):
     return select.default_device() if isinstance(x, Tracer) else next(iter(x.devices()))
 
 
-def _in_one_dtype(arrays):
-    """Arrays in float64 if one of them is, else in float32: what sums and exponentials need."""
-    arrays = [jnp.asarray(x) for x in arrays]
+def _in_one_dtype(splats: Splats) -> Splats:
+    """In float64 if one array is, else in float32: what sums and exponentials need."""
+    arrays = [jnp.asarray(x) for x in splats]
     common = jnp.float64 if any(x.dtype == jnp.float64 for x in arrays) else jnp.float32
-    return [x.astype(common) for x in arrays]
+    return Splats(*(x.astype(common) for x in arrays))
 
 
 def blend(
@@ -167,21 +185,22 @@ def blend(
     Raises:
         ValueError: shapes that do not fit, an impossible capacity, or a backend that cannot run here.
     """
-    args = _in_one_dtype((means2d, conic_roots, opacities, depths, features))
-    lead, sets, channels = args[2].shape[:-1], args[4].shape[:-2], args[4].shape[-1]
+    splats = _in_one_dtype(Splats(means2d, conic_roots, opacities, depths, features))
+    lead, sets, channels = splats.opacities.shape[:-1], splats.features.shape[:-2], splats.features.shape[-1]
     _check(lead, sets, channels, shape_channels, capacity)
     if channels == 0:  # every implementation blends at least one
-        args[4] = jnp.zeros((*args[4].shape[:-1], 1), args[4].dtype)
-    facts = Facts(_device(args[0]), args[0].dtype, args[4].shape[-1])
+        splats = splats._replace(features=jnp.zeros((*splats.features.shape[:-1], 1), splats.features.dtype))
+    facts = Facts(_device(splats.means2d), splats.means2d.dtype, splats.features.shape[-1])
     backend = select.choose("blend", IMPLEMENTATIONS, backend, facts)
-    if args[2].size == 0:  # no images, or nothing to draw
+    if splats.opacities.size == 0:  # no images, or nothing to draw
         empty = jnp.zeros((*lead, size[1], size[0], channels + 2), facts.dtype)
         return Blended(empty[..., :-2], empty[..., -1], empty[..., -2], jnp.zeros(lead, jnp.int32))
     shaping = channels if shape_channels is None else shape_channels
     function = blend_function(size, operator.index(capacity), shaping, backend)
     sets = (1,) * (len(lead) - len(sets)) + sets
-    out, needed = function(*args[:4], args[4].reshape(*sets, *args[4].shape[-2:]))
-    return Blended(out[..., :channels], out[..., -1], out[..., -2], needed)
+    features = splats.features.reshape(*sets, *splats.features.shape[-2:])
+    image, needed = function(splats._replace(features=features))
+    return Blended(image[..., :channels], image[..., -1], image[..., -2], needed)
 
 
 def _check(lead, sets, channels, shape_channels, capacity):

@@ -4,45 +4,20 @@ All named cases share one shape, so that one compilation serves them; unused row
 rounded to float32 once, so that float32 and float64 code starts from the same numbers.
 """
 
-import dataclasses
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jsplat.kernels.blend.splats import Splats
 from jsplat.kernels.blend.xla import CHUNK
 
-ROWS = 64  # what most cases hold
+VISIBLE = 64  # Gaussians of most cases
 COUNT = 72  # filled up to with hidden Gaussians
 CHANNELS = 3
 SIZE = (37, 29)  # no multiple of any tile edge
-CAPACITY = ROWS * 5 * 4  # every one of them in every tile of 8 x 8
+CAPACITY = VISIBLE * 5 * 4  # every one of them in every tile of 8 x 8
 LOW_PASS = 0.3  # pixel^2; what the projection adds to every covariance
-
-Rows = Float[np.ndarray, "n"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Splats:
-    """Projected Gaussians of i images; see `jsplat.kernels.tiling.bin_tiles` for units."""
-
-    means2d: Float[np.ndarray, "i n 2"]
-    conic_roots: Float[np.ndarray, "i n 3"]
-    opacities: Float[np.ndarray, "i n"]
-    depths: Float[np.ndarray, "i n"]
-    features: Float[np.ndarray, "i n c"]
-
-    @property
-    def conics(self) -> Float[np.ndarray, "i n 3"]:
-        """(a, b, c) of the inverse covariances [[a, b], [b, c]]."""
-        u, v, w = np.moveaxis(self.conic_roots, -1, 0)
-        return np.stack([u * u, u * v, v * v + w * w], -1)
-
-    def arrays(self, dtype: type = np.float32) -> tuple[jax.Array, ...]:
-        """The arguments of `blend`, in order."""
-        return tuple(jnp.asarray(getattr(self, f.name), dtype) for f in dataclasses.fields(self))
 
 
 def conic_root(long: np.ndarray, short: np.ndarray, angle: np.ndarray) -> Float[np.ndarray, "*b 3"]:
@@ -69,7 +44,7 @@ def splats(means2d, conic_roots, opacities, depths, features) -> Splats:
     return Splats(*(x.astype(np.float32).astype(np.float64)[None] for x in joined))
 
 
-def _random(count: int = ROWS, seed: int = 0, **changes) -> Splats:
+def _random(count: int = VISIBLE, seed: int = 0, **changes) -> Splats:
     """Gaussians of a few pixels all over the image; `changes` replace rows."""
     random = np.random.default_rng(seed)
     rows = {
@@ -97,18 +72,18 @@ def _needles(length: float, count: int = 12) -> Splats:
     """Needles of so many pixels that cross the image, their means within 500 pixels of it."""
     random = np.random.default_rng(3)
     angle, along = random.uniform(0, np.pi, count), random.uniform(-500, 500, (count, 1))
-    through = random.uniform(0, 1, (count, 2)) * SIZE
+    crossing = random.uniform(0, 1, (count, 2)) * SIZE
     return _random(
         count,
-        means2d=through + along * np.stack([np.cos(angle), np.sin(angle)], -1),
+        means2d=crossing + along * np.stack([np.cos(angle), np.sin(angle)], -1),
         conic_roots=conic_root(np.full(count, length), np.zeros(count), angle),
     )
 
 
 def _layers(opacity: float) -> Splats:
     """Each of them over most of the image."""
-    roots = conic_root(np.full(ROWS, 30.0), np.full(ROWS, 20.0), np.zeros(ROWS))
-    return _random(conic_roots=roots, opacities=np.full(ROWS, opacity))
+    roots = conic_root(np.full(VISIBLE, 30.0), np.full(VISIBLE, 20.0), np.zeros(VISIBLE))
+    return _random(conic_roots=roots, opacities=np.full(VISIBLE, opacity))
 
 
 def _over_one_tile(count: int) -> Splats:
@@ -122,8 +97,8 @@ def _over_one_tile(count: int) -> Splats:
 CASES: dict[str, Callable[[], Splats]] = {
     "random": _random,
     "nothing_visible": lambda: _random(0),
-    "all_behind": lambda: _random(depths=np.full(ROWS, np.inf)),
-    "all_outside": lambda: _random(means2d=np.full((ROWS, 2), -500.0)),
+    "all_behind": lambda: _random(depths=np.full(VISIBLE, np.inf)),
+    "all_outside": lambda: _random(means2d=np.full((VISIBLE, 2), -500.0)),
     "one": lambda: _one(3.0, 2.0),
     "one_at_the_corner": lambda: _one(3.0, 2.0, mean=(0.0, 0.0)),
     "needle": lambda: _one(25.0, 1e-4, angle=0.7),
@@ -131,17 +106,17 @@ CASES: dict[str, Callable[[], Splats]] = {
     "needles_of_20000": lambda: _needles(20_000.0),
     "huge": lambda: _one(1e4, 1e3),
     "point": lambda: _one(0.0, 0.0),
-    "opacity_zero": lambda: _random(opacities=np.zeros(ROWS)),
-    "opacity_one": lambda: _random(opacities=np.ones(ROWS)),
-    "just_below_the_floor": lambda: _random(opacities=np.full(ROWS, 0.999 / 255)),
+    "opacity_zero": lambda: _random(opacities=np.zeros(VISIBLE)),
+    "opacity_one": lambda: _random(opacities=np.ones(VISIBLE)),
+    "just_below_the_floor": lambda: _random(opacities=np.full(VISIBLE, 0.999 / 255)),
     "one_chunk": lambda: _over_one_tile(CHUNK),
     "one_chunk_and_one": lambda: _over_one_tile(CHUNK + 1),
     "two_chunks": lambda: _over_one_tile(2 * CHUNK),
     "two_chunks_and_one": lambda: _over_one_tile(2 * CHUNK + 1),
     "opaque_layers": lambda: _layers(0.6),
     "nearly_opaque_layers": lambda: _layers(0.9985),
-    "equal_depths": lambda: _random(depths=np.full(ROWS, 1.5)),
-    "far_apart_depths": lambda: _random(depths=np.geomspace(1e-6, 1e30, ROWS)[::-1]),
+    "equal_depths": lambda: _random(depths=np.full(VISIBLE, 1.5)),
+    "far_apart_depths": lambda: _random(depths=np.geomspace(1e-6, 1e30, VISIBLE)[::-1]),
 }
 
 

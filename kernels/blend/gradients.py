@@ -9,16 +9,16 @@ from jaxtyping import Array, Float
 from jsplat.kernels.constants import ALPHA_FLOOR
 
 
-def whole_sum(
-    image: Float[Array, "..."], grad: Float[Array, "..."], shape_channels: int, *, axis: int = -1
+def image_dot_grad(
+    image: Float[Array, "..."], grad_image: Float[Array, "..."], shape_channels: int, *, axis: int = -1
 ) -> Float[Array, "..."]:
-    """image . grad over the channels that may move the geometry: the first ones, depth and alpha; keeps the axis.
+    """image . gradient over the channels that may move the geometry: the first ones, depth and alpha; keeps the axis.
 
     One channel after the other: how a reduction groups its sums may depend on the size of the batch.
     """
     channels = image.shape[axis] - 2
     parts = [
-        lax.index_in_dim(image, k, axis) * lax.index_in_dim(grad, k, axis)
+        lax.index_in_dim(image, k, axis) * lax.index_in_dim(grad_image, k, axis)
         for k in (*range(shape_channels), channels, channels + 1)
     ]
     return functools.reduce(jnp.add, parts)
@@ -49,13 +49,13 @@ def root_moments(
 def shape_gradients(
     moments: Float[Array, "*b 6"], roots: Float[Array, "*b 3"], opacities: Float[Array, "*b"]
 ) -> Float[Array, "*b 6"]:
-    """Gradients of (x, y, u, v, w, opacity) from the `root_moments` of the power's gradient."""
-    m, mp, mq, *own = jnp.moveaxis(moments, -1, 0)
+    """Gradients of (x, y, u, v, w, opacity) from the `root_moments` of the powers' gradients."""
+    m, mp, mq, *grad_roots = jnp.moveaxis(moments, -1, 0)
     u, v, w = jnp.moveaxis(roots, -1, 0)
-    light = jnp.where(opacities > 0, -m / jnp.maximum(opacities, ALPHA_FLOOR), 0.0)
-    return jnp.stack([-_times(u, mp), -_times(v, mp) - _times(w, mq), *own, light], -1)
+    grad_opacity = jnp.where(opacities > 0, -m / jnp.maximum(opacities, ALPHA_FLOOR), 0.0)
+    return jnp.stack([-_times(u, mp), -_times(v, mp) - _times(w, mq), *grad_roots, grad_opacity], -1)
 
 
 def _times(factor, sums):
-    """Zero where there is no sum, whatever a hidden Gaussian's factor is."""
+    """Zero where the sum is zero, whatever a hidden Gaussian's factor is."""
     return jnp.where(sums == 0, 0.0, factor * sums)

@@ -39,12 +39,12 @@ def blend_reference(
         power = 0.5 * (jnp.square(u * dx + v * dy) + jnp.square(w * dy))
         alpha = jnp.minimum(ALPHA_CEILING, opacities[:, None] * jnp.exp(-power))
         alpha = jnp.where((alpha >= ALPHA_FLOOR) & ~hidden[:, None], alpha, 0.0)
-        through = jnp.cumprod(1 - alpha, axis=0)
-        before = jnp.concatenate([jnp.ones_like(through[:1]), through[:-1]])
-        weight = jnp.where(before >= TRANSMITTANCE_STOP, alpha * before, 0.0)
-        near = jnp.where(hidden, 0.0, depths[order])
-        return weight.T @ features, weight.sum(0), weight.T @ near
+        after = jnp.cumprod(1 - alpha, axis=0)
+        transmittance = jnp.concatenate([jnp.ones_like(after[:1]), after[:-1]])
+        weight = jnp.where(transmittance >= TRANSMITTANCE_STOP, alpha * transmittance, 0.0)
+        finite_depths = jnp.where(hidden, 0.0, depths[order])
+        return weight.T @ features, weight.sum(0), weight.T @ finite_depths
 
-    out, alpha, depth = jax.vmap(one)(means2d, conic_roots, opacities, depths, features)
-    picture = (-1, height, width)
-    return out.reshape(*picture, features.shape[-1]), alpha.reshape(picture), depth.reshape(picture)
+    channels, alpha, depth = jax.vmap(one)(means2d, conic_roots, opacities, depths, features)
+    shape = (-1, height, width)
+    return channels.reshape(*shape, features.shape[-1]), alpha.reshape(shape), depth.reshape(shape)

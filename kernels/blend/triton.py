@@ -1,8 +1,8 @@
 """`blend` in Pallas Triton, for GPUs on which the Mosaic kernels do not run: one program a tile, CHUNK hits a turn.
 
 Everything about a turn is an array of pixels x hits, and everything that sums over hits or pixels is a product of
-matrices: the logarithm of the transmittance (by a triangle of ones), the colours, what a pixel's gradient says of each
-hit, and the gradients' sums over the pixels. Triton offers no sum along an axis that would be cheaper.
+matrices: the logarithm of the transmittance (by a triangle of ones), the colours, the weights' gradients, and the
+gradients' sums over the pixels. Triton offers no sum along an axis that would be cheaper.
 
 Products take factors of 8 bits. A float32 is cut into two such parts, which leaves errors of 1e-5 of the largest term:
 a tenth of what an image may be off, for half the instructions of three parts.
@@ -21,7 +21,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 from jaxtyping import Array, Float, Int
 
-from jsplat.kernels.blend.gradients import root_moments, shape_gradients, whole_sum
+from jsplat.kernels.blend.gradients import image_dot_grad, root_moments, shape_gradients
+from jsplat.kernels.blend.splats import Splats
 from jsplat.kernels.collect import collect, sum_over_images
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 from jsplat.kernels.tiling import bin_tiles, tile_grid, to_tiles
@@ -32,15 +33,15 @@ WARPS = 2
 CHUNK = 16  # hits a turn: the least that a product of matrices sums over
 NARROW = 16  # columns of a product, the least that Triton takes: channels are padded to multiples of it, by masks
 MOMENTS = 6
-OWN = 5  # columns for the Gaussian itself, with which its moments are moved to its mean
-PEAK_PARTS = 3  # log2 of an opacity, exact
+FORM = 5  # columns for the Gaussian's mean and roots, with which its moments are moved to its mean
+OPACITY_PARTS = 3  # of log2 of an opacity, which is exact then
 ONE = 0x3F800000  # 1.0, packed
 EMPTY = -100.0  # log2 of the opacity of nothing
 
-_SCALE = math.sqrt(0.5 / math.log(2.0))  # a square times log2(e) / 2
-X, Y, U, V, W, PEAK, DEPTH, COLUMNS = range(8)  # of the table of Gaussians
+_SCALE = math.sqrt(0.5 / math.log(2.0))  # of the roots: their squares then hold log2(e) / 2
+X, Y, U, V, W, LOG2_OPACITY, DEPTH, COLUMNS = range(8)  # of the table of Gaussians
 
-_FORM = """{
+_NEGATIVE_POWER = """{
 .reg .f32 y, p, q, n;
 sub.f32 p, $1, $3;
 sub.f32 y, $2, $4;
@@ -57,7 +58,7 @@ _INVERSE = "rcp.approx.ftz.f32 $0, $1;"
 _LOG2 = "lg2.approx.ftz.f32 $0, $1;"
 
 
-class _Geometry(typing.NamedTuple):
+class _Static(typing.NamedTuple):
     """What is known when a kernel is built."""
 
     images: int
@@ -68,11 +69,11 @@ class _Geometry(typing.NamedTuple):
 
 
 class _Turn(typing.NamedTuple):
-    """Pixels x hits of one turn: alpha where it counts, and weight; and log2 of what is left at its end, by pixel."""
+    """Pixels x hits of one turn: alpha where it counts, and weight; and by pixel what is carried to the next turn."""
 
     alpha: jax.Array
     weight: jax.Array
-    through: jax.Array
+    log2_transmittance: jax.Array
 
 
 # Arithmetic
@@ -93,7 +94,7 @@ def _inline(text, otherwise, args, interpret):
     return out
 
 
-def _form(px, py, x, y, u, v, w):
+def _negative_power(px, py, x, y, u, v, w):
     dx, dy = px - x, py - y
     across, down = u * dx + v * dy, w * dy
     return -(across * across) - down * down
@@ -148,30 +149,32 @@ def _blocks(width):
 def _pixels(tile, g):
     """Image, centre of the tile, and x and y of its pixels."""
     across, down = tile_grid(g.size, TILE)
-    image, place = tile // (across * down), tile % (across * down)
-    left, top = place % across * TILE[0], place // across * TILE[1]
+    image, within = tile // (across * down), tile % (across * down)
+    left, top = within % across * TILE[0], within // across * TILE[1]
     pixel = jnp.arange(PIXELS, dtype=jnp.int32)
     center = [(edge + length // 2).astype(jnp.float32) for edge, length in zip((left, top), TILE)]
     return image, center, left + pixel % TILE[0], top + pixel // TILE[0]
 
 
-def _turn(row, x, y, through, g):
-    """Alphas and weights of all pixels and hits; `through` is log2 of what is left at the turn's start."""
+def _turn(gaussians, x, y, log2_transmittance, g):
+    """Alphas and weights of all pixels and hits; log2 of the transmittance at the turn's start is given."""
     px, py = x.astype(jnp.float32)[:, None] + 0.5, y.astype(jnp.float32)[:, None] + 0.5
-    form = _inline(_FORM, _form, [px, py, *(row[k][None, :] for k in range(X, PEAK))], g.interpret)
+    form = [gaussians[k][None, :] for k in range(X, LOG2_OPACITY)]
+    negative_power = _inline(_NEGATIVE_POWER, _negative_power, [px, py, *form], g.interpret)
     # The opacity comes in as a product: its result pins the arrays of a turn to the layout that the next ones take.
     sixteen = jnp.arange(NARROW, dtype=jnp.int32)
-    peak = jnp.zeros((NARROW, CHUNK), jnp.bfloat16)
-    for k, part in enumerate(_parts(row[PEAK], PEAK_PARTS)):
-        peak = jnp.where((sixteen == k)[:, None], part[None, :], peak)
-    ones = jnp.where((sixteen < PEAK_PARTS)[None, :], jnp.ones((PIXELS, NARROW), jnp.bfloat16), 0)
-    raw = _inline(_EXP2, jnp.exp2, [form + _product([ones], [peak])], g.interpret)
-    alpha = jnp.where(raw >= ALPHA_FLOOR, jnp.minimum(raw, ALPHA_CEILING), 0.0)
-    logs = _inline(_LOG2, jnp.log2, [1 - alpha], g.interpret)
-    before = through[:, None] + _product(_parts(logs), [_triangle(strict=True)])
-    left = _inline(_EXP2, jnp.exp2, [before], g.interpret)
-    alpha = jnp.where(left >= TRANSMITTANCE_STOP, alpha, 0.0)
-    return _Turn(alpha, alpha * left, (before + logs).min(1))
+    log2_opacity = jnp.zeros((NARROW, CHUNK), jnp.bfloat16)
+    for k, part in enumerate(_parts(gaussians[LOG2_OPACITY], OPACITY_PARTS)):
+        log2_opacity = jnp.where((sixteen == k)[:, None], part[None, :], log2_opacity)
+    ones = jnp.where((sixteen < OPACITY_PARTS)[None, :], jnp.ones((PIXELS, NARROW), jnp.bfloat16), 0)
+    log2_alpha = negative_power + _product([ones], [log2_opacity])
+    unclipped = _inline(_EXP2, jnp.exp2, [log2_alpha], g.interpret)
+    alpha = jnp.where(unclipped >= ALPHA_FLOOR, jnp.minimum(unclipped, ALPHA_CEILING), 0.0)
+    log2_rest = _inline(_LOG2, jnp.log2, [1 - alpha], g.interpret)
+    log2_before = log2_transmittance[:, None] + _product(_parts(log2_rest), [_triangle(strict=True)])
+    transmittance = _inline(_EXP2, jnp.exp2, [log2_before], g.interpret)
+    alpha = jnp.where(transmittance >= TRANSMITTANCE_STOP, alpha, 0.0)
+    return _Turn(alpha, alpha * transmittance, (log2_before + log2_rest).min(1))
 
 
 def _pinned(parts):
@@ -189,23 +192,25 @@ def _triangle(*, strict):
     return jnp.where(before, 1.0, 0.0).astype(jnp.bfloat16)
 
 
-def _open(through):
+def _any_alive(log2_transmittance):
     """Whether any pixel of the tile still counts."""
-    return jnp.max(through) >= math.log2(TRANSMITTANCE_STOP)
+    return jnp.max(log2_transmittance) >= math.log2(TRANSMITTANCE_STOP)
 
 
-def _rows(ids_ref, table_ref, first, end, g):
-    """Which hits of a turn there are, their Gaussians, and the Gaussians' rows."""
-    slot = first + jnp.arange(CHUNK, dtype=jnp.int32)
-    live = slot < end
-    gaussian = plt.load(ids_ref.at[slot], mask=live, other=g.images * g.count)
-    return slot, live, gaussian, [plt.load(table_ref.at[gaussian, k]) for k in range(COLUMNS)]
+def _hits(ids_ref, table_ref, first, end, g):
+    """Where in the list a turn's hits are, which of them exist, their Gaussians, and what the table says of these."""
+    hit = first + jnp.arange(CHUNK, dtype=jnp.int32)
+    live = hit < end
+    ids = plt.load(ids_ref.at[hit], mask=live, other=g.images * g.count)
+    return hit, live, ids, [plt.load(table_ref.at[ids, k]) for k in range(COLUMNS)]
 
 
 def _values(features_ref, row, depth, live, column, g, shaping=None):
     """What hits blend in these columns: features, then depth, then 1; `column` and the rest shaped to broadcast.
 
-    The channels from `shaping` on are left out where that is given.
+    Args:
+        row: of the table of features.
+        shaping: leave out the channels from here on.
     """
     known = column < (g.channels if shaping is None else shaping)
     value = plt.load(features_ref.at[row, column], mask=live & known, other=0)
@@ -218,15 +223,15 @@ def _at(ref, image, x, y, column, g):
     return ref.at[image, y[:, None], x[:, None], column[None, :]], inside
 
 
-def _table(means2d, conic_roots, opacities, depths):
-    """Rows of all images and one of nothing; the form is that of a power of two."""
-    form = _SCALE * conic_roots
-    depths = jnp.where(jnp.isfinite(depths), depths, 0.0)
+def _table(splats):
+    """The Gaussians of all images, and one of nothing; the roots are scaled to make exp(-power) a power of two."""
+    roots = _SCALE * splats.conic_roots
+    depths = jnp.where(jnp.isfinite(splats.depths), splats.depths, 0.0)
     depths = lax.bitcast_convert_type(_packed(depths), jnp.float32)
-    rest = jnp.stack([jnp.maximum(jnp.log2(opacities), EMPTY), depths], -1)
-    rows = jnp.concatenate([means2d, form, rest], -1).reshape(-1, COLUMNS)
-    nothing = jnp.asarray([[EMPTY if k == PEAK else 0.0 for k in range(COLUMNS)]], jnp.float32)
-    return jnp.concatenate([rows, nothing])
+    rest = jnp.stack([jnp.maximum(jnp.log2(splats.opacities), EMPTY), depths], -1)
+    table = jnp.concatenate([splats.means2d, roots, rest], -1).reshape(-1, COLUMNS)
+    nothing = jnp.asarray([[EMPTY if k == LOG2_OPACITY else 0.0 for k in range(COLUMNS)]], jnp.float32)
+    return jnp.concatenate([table, nothing])
 
 
 def _call(kernel, shapes, tiles, g, args):
@@ -245,46 +250,38 @@ def _call(kernel, shapes, tiles, g, args):
 
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "interpret"))
 def forward(
-    means2d: Float[Array, "i n 2"],
-    conic_roots: Float[Array, "i n 3"],
-    opacities: Float[Array, "i n"],
-    depths: Float[Array, "i n"],
-    features: Float[Array, "f n c"],
-    owner: Int[Array, " i"],
-    *,
-    size: tuple[int, int],
-    capacity: int,
-    interpret: bool = False,
-) -> tuple[Float[Array, "i h w c+2"], Int[Array, " i"]]:
-    """The blend of features, depth and 1, and the tile hits each image needed; see `jsplat.kernels.blend`."""
-    (images, count), channels = opacities.shape, features.shape[-1]
-    g = _Geometry(images, count, channels, size, interpret)
-    hits = bin_tiles(means2d, conic_roots, opacities, depths, size=size, tile=TILE, capacity=capacity)
+    splats: Splats, set_ids: Int[Array, " i"], *, size: tuple[int, int], capacity: int, interpret: bool = False
+) -> tuple[Float[Array, "i h w k"], Int[Array, " i"]]:
+    """The blend of features, depth and 1 (k = c + 2), and the tile hits each image needed; see `kernels.blend`."""
+    (images, count), channels = splats.opacities.shape, splats.features.shape[-1]
+    g = _Static(images, count, channels, size, interpret)
+    hits = bin_tiles(*splats[:4], size=size, tile=TILE, capacity=capacity)
 
-    def blend_forward(ids_ref, starts_ref, owner_ref, table_ref, features_ref, out_ref):
+    def blend_forward(ids_ref, offsets_ref, set_ids_ref, table_ref, features_ref, out_ref):
         tile = pl.program_id(0)
         image, _, x, y = _pixels(tile, g)
-        begin, end = starts_ref[tile], starts_ref[tile + 1]
-        shift = (owner_ref[image] - image) * count
+        begin, end = offsets_ref[tile], offsets_ref[tile + 1]
+        shift = (set_ids_ref[image] - image) * count
 
         def chunk(index, carry):
             def blend(carry):
-                _, live, gaussian, row = _rows(ids_ref, table_ref, begin + index * CHUNK, end, g)
-                turn = _turn(row, x, y, carry[0], g)
+                log2_transmittance, totals = carry
+                _, live, ids, gaussians = _hits(ids_ref, table_ref, begin + index * CHUNK, end, g)
+                turn = _turn(gaussians, x, y, log2_transmittance, g)
                 weight, sums = _parts(turn.weight), []
-                for column, total in zip(_blocks(channels + 2), carry[1]):
+                for column, total in zip(_blocks(channels + 2), totals):
                     value = _values(
                         features_ref,
-                        (gaussian + shift)[:, None],
-                        lax.bitcast_convert_type(row[DEPTH], jnp.int32)[:, None],
+                        (ids + shift)[:, None],
+                        lax.bitcast_convert_type(gaussians[DEPTH], jnp.int32)[:, None],
                         live[:, None],
                         column[None, :],
                         g,
                     )
                     sums.append(total + _product(weight, value))
-                return turn.through, tuple(sums)
+                return turn.log2_transmittance, tuple(sums)
 
-            return lax.cond(_open(carry[0]), blend, lambda carry: carry, carry)
+            return lax.cond(_any_alive(carry[0]), blend, lambda carry: carry, carry)
 
         sums = tuple(jnp.zeros((PIXELS, NARROW), jnp.float32) for _ in _blocks(channels + 2))
         _, sums = lax.fori_loop(0, pl.cdiv(end - begin, CHUNK), chunk, (jnp.zeros(PIXELS, jnp.float32), sums))
@@ -292,114 +289,112 @@ def forward(
             at, inside = _at(out_ref, image, x, y, column, g)
             plt.store(at, total, mask=inside)
 
-    table = _table(means2d, conic_roots, opacities, depths)
-    args = (hits.ids, hits.starts, owner, table, _packed(features).reshape(-1, channels))
+    features = _packed(splats.features).reshape(-1, channels)
+    args = (hits.gaussian_ids, hits.tile_offsets, set_ids, _table(splats), features)
     shape = (images, size[1], size[0], channels + 2)
-    (image,) = _call(blend_forward, [shape], hits.starts.shape[0] - 1, g, args)
+    (image,) = _call(blend_forward, [shape], hits.tile_offsets.shape[0] - 1, g, args)
     return image, hits.needed
 
 
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "shape_channels", "interpret"))
 def backward(
-    means2d: Float[Array, "i n 2"],
-    conic_roots: Float[Array, "i n 3"],
-    opacities: Float[Array, "i n"],
-    depths: Float[Array, "i n"],
-    features: Float[Array, "f n c"],
-    owner: Int[Array, " i"],
-    image: Float[Array, "i h w c+2"],
-    grad: Float[Array, "i h w c+2"],
+    splats: Splats,
+    set_ids: Int[Array, " i"],
+    image: Float[Array, "i h w k"],
+    grad_image: Float[Array, "i h w k"],
     *,
     size: tuple[int, int],
     capacity: int,
     shape_channels: int,
     interpret: bool = False,
-) -> tuple[
-    Float[Array, "i n 2"], Float[Array, "i n 3"], Float[Array, "i n"], Float[Array, "i n"], Float[Array, "f n c"]
-]:
-    """Gradients of sum(image * grad) for all but `owner`, as `xla.backward` explains them; the same bits every time."""
-    (images, count), channels = opacities.shape, features.shape[-1]
-    g = _Geometry(images, count, channels, size, interpret)
-    hits = bin_tiles(means2d, conic_roots, opacities, depths, size=size, tile=TILE, capacity=capacity)
+) -> Splats:
+    """Gradients of sum(image * grad_image), as `xla.backward` explains them; the same bits every time."""
+    (images, count), channels = splats.opacities.shape, splats.features.shape[-1]
+    g = _Static(images, count, channels, size, interpret)
+    hits = bin_tiles(*splats[:4], size=size, tile=TILE, capacity=capacity)
 
     def blend_backward(
-        ids_ref, starts_ref, owner_ref, table_ref, features_ref, whole_ref, grad_ref, moments_ref, painted_ref
+        ids_ref, offsets_ref, set_ids_ref, table_ref, features_ref, whole_ref, grad_ref, moments_ref, grad_values_ref
     ):
         tile = pl.program_id(0)
         index_of_image, center, x, y = _pixels(tile, g)
-        begin, end = starts_ref[tile], starts_ref[tile + 1]
-        shift = (owner_ref[index_of_image] - index_of_image) * count
+        begin, end = offsets_ref[tile], offsets_ref[tile + 1]
+        shift = (set_ids_ref[index_of_image] - index_of_image) * count
         pixel = jnp.arange(PIXELS, dtype=jnp.int32)
 
         def chunk(index, carry):
             first = begin + index * CHUNK
 
-            def pull(carry):
-                through, rest = carry
-                slot, live, gaussian, row = _rows(ids_ref, table_ref, first, end, g)
-                turn = _turn(row, x, y, through, g)
+            def vjp(carry):
+                log2_transmittance, behind = carry
+                hit, live, ids, gaussians = _hits(ids_ref, table_ref, first, end, g)
+                turn = _turn(gaussians, x, y, log2_transmittance, g)
                 weight = _pinned(_parts(turn.weight))
 
-                def block(k, said):
+                def block(k, grad_weight):
                     column = k * NARROW + jnp.arange(NARROW, dtype=jnp.int32)
                     value = _values(
                         features_ref,
-                        (gaussian + shift)[None, :],
-                        lax.bitcast_convert_type(row[DEPTH], jnp.int32)[None, :],
+                        (ids + shift)[None, :],
+                        lax.bitcast_convert_type(gaussians[DEPTH], jnp.int32)[None, :],
                         live[None, :],
                         column[:, None],
                         g,
                         shape_channels,
                     )
-                    over = _unpacked(grad_ref[tile, pixel[:, None], column[None, :]])
-                    painted = _product(weight, over, "ki,kj")
+                    upstream = _unpacked(grad_ref[tile, pixel[:, None], column[None, :]])
+                    grad_values = _product(weight, upstream, "ki,kj")
                     mask = live[:, None] & (column <= channels)[None, :]
-                    plt.store(painted_ref.at[slot[:, None], column[None, :]], painted, mask=mask)
-                    return said + _product(over, value)
+                    plt.store(grad_values_ref.at[hit[:, None], column[None, :]], grad_values, mask=mask)
+                    return grad_weight + _product(upstream, value)
 
                 # A loop, not a sequence: whatever the number of channels, the registers are those of one block.
-                said = lax.fori_loop(0, grad_ref.shape[-1] // NARROW, block, jnp.zeros((PIXELS, CHUNK), jnp.float32))
-                share = turn.weight * said
-                behind = rest[:, None] - _product(_parts(share), [_triangle(strict=False)])
-                fade = _inline(_INVERSE, jnp.reciprocal, [1 - turn.alpha], g.interpret)
-                power = jnp.where(turn.alpha < ALPHA_CEILING, turn.alpha * fade * behind - share, 0.0)
+                grad_weight = jnp.zeros((PIXELS, CHUNK), jnp.float32)
+                grad_weight = lax.fori_loop(0, grad_ref.shape[-1] // NARROW, block, grad_weight)
+                terms = turn.weight * grad_weight
+                behind_each = behind[:, None] - _product(_parts(terms), [_triangle(strict=False)])
+                inverse = _inline(_INVERSE, jnp.reciprocal, [1 - turn.alpha], g.interpret)
+                grad_power = jnp.where(turn.alpha < ALPHA_CEILING, turn.alpha * inverse * behind_each - terms, 0.0)
                 column = jnp.arange(NARROW, dtype=jnp.int32)[None, :]
-                moments = _product(_pinned(_parts(power)), [_monomials()], "ki,kj")
-                form = [row[X] - center[0], row[Y] - center[1], row[U], row[V], row[W]]  # about the tile's centre, too
-                for k, value in enumerate(form):
+                moments = _product(_pinned(_parts(grad_power)), [_monomials()], "ki,kj")
+                mean = [gaussians[X] - center[0], gaussians[Y] - center[1]]  # about the tile's centre, too
+                for k, value in enumerate([*mean, gaussians[U], gaussians[V], gaussians[W]]):
                     moments = jnp.where(column == MOMENTS + k, value[:, None], moments)
-                mask = live[:, None] & (column < MOMENTS + OWN)
-                plt.store(moments_ref.at[slot[:, None], column], moments, mask=mask)
-                return turn.through, rest - share.sum(1)
+                mask = live[:, None] & (column < MOMENTS + FORM)
+                plt.store(moments_ref.at[hit[:, None], column], moments, mask=mask)
+                return turn.log2_transmittance, behind - terms.sum(1)
 
             def skip(carry):
-                slot = first + jnp.arange(CHUNK, dtype=jnp.int32)
-                for out_ref, width in ((moments_ref, MOMENTS + OWN), (painted_ref, channels + 1)):
+                hit = first + jnp.arange(CHUNK, dtype=jnp.int32)
+                for out_ref, width in ((moments_ref, MOMENTS + FORM), (grad_values_ref, channels + 1)):
                     for column in _blocks(width):
-                        mask = (slot < end)[:, None] & (column < width)[None, :]
-                        at = out_ref.at[slot[:, None], column[None, :]]
+                        mask = (hit < end)[:, None] & (column < width)[None, :]
+                        at = out_ref.at[hit[:, None], column[None, :]]
                         plt.store(at, jnp.zeros((CHUNK, NARROW), jnp.float32), mask=mask)
                 return carry
 
-            return lax.cond(_open(carry[0]), pull, skip, carry)
+            return lax.cond(_any_alive(carry[0]), vjp, skip, carry)
 
         lax.fori_loop(
             0, pl.cdiv(end - begin, CHUNK), chunk, (jnp.zeros(PIXELS, jnp.float32), whole_ref[tile, pixel, 0])
         )
 
-    table = _table(means2d, conic_roots, opacities, depths)
-    whole = whole_sum(image, grad, shape_channels)
-    grad = jnp.pad(_packed(grad), ((0, 0), (0, 0), (0, 0), (0, _covered(channels + 2) - channels - 2)))
-    whole, grad = (to_tiles(x, tile=TILE) for x in (whole, grad))
-    args = (hits.ids, hits.starts, owner, table, _packed(features).reshape(-1, channels), whole, grad)
-    shapes = [(hits.ids.shape[0], MOMENTS + OWN), (hits.ids.shape[0], channels + 1)]
-    moments, painted = _call(blend_backward, shapes, hits.starts.shape[0] - 1, g, args)
+    table = _table(splats)
+    whole = image_dot_grad(image, grad_image, shape_channels)
+    padding = _covered(channels + 2) - channels - 2
+    packed_grad = jnp.pad(_packed(grad_image), ((0, 0), (0, 0), (0, 0), (0, padding)))
+    whole, packed_grad = (to_tiles(x, tile=TILE) for x in (whole, packed_grad))
+    features = _packed(splats.features).reshape(-1, channels)
+    args = (hits.gaussian_ids, hits.tile_offsets, set_ids, table, features, whole, packed_grad)
+    slots = hits.gaussian_ids.shape[0]
+    shapes = [(slots, MOMENTS + FORM), (slots, channels + 1)]
+    moments, grad_values = _call(blend_backward, shapes, hits.tile_offsets.shape[0] - 1, g, args)
     moments, means, roots = jnp.split(moments, (MOMENTS, MOMENTS + 2), 1)
     moments = root_moments(moments, means, roots / _SCALE)
-    moments, painted = (collect(x, hits, images * count).reshape(images, count, -1) for x in (moments, painted))
-    shape = shape_gradients(moments, conic_roots, opacities)
-    features = sum_over_images(painted[..., :-1], owner, features.shape[0])
-    return shape[..., :2], shape[..., 2:5], shape[..., 5], painted[..., -1], features
+    moments, grad_values = (collect(x, hits, images * count).reshape(images, count, -1) for x in (moments, grad_values))
+    shape = shape_gradients(moments, splats.conic_roots, splats.opacities)
+    grad_features = sum_over_images(grad_values[..., :-1], set_ids, splats.features.shape[0])
+    return Splats(shape[..., :2], shape[..., 2:5], shape[..., 5], grad_values[..., -1], grad_features)
 
 
 def _monomials():

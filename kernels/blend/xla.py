@@ -1,9 +1,9 @@
 """`blend` in XLA: chunks of a tile's depth-sorted list, processed in blocks of one flat list over all images.
 
-A chunk is K consecutive hits of one tile; a block is B consecutive chunks. The loop over blocks runs exactly as often
-as there are used blocks, so neither capacity nor the longest tile costs time. A tile's chunks follow one another, so
-the transmittance (forward) and the running sum (backward) at a chunk's start come from a scan within the block and one
-carried row across blocks.
+A chunk is CHUNK consecutive hits of one tile; a block is BLOCK consecutive chunks. The loop over blocks runs exactly as
+often as there are used blocks, so neither capacity nor the longest tile costs time. A tile's chunks follow one another,
+so the transmittance (forward) and the running sum (backward) at a chunk's start come from a scan within the block and
+one carried row of pixels across blocks.
 """
 
 import functools
@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jsplat.kernels.blend.gradients import root_moments, shape_gradients, whole_sum
+from jsplat.kernels.blend.gradients import image_dot_grad, root_moments, shape_gradients
+from jsplat.kernels.blend.splats import Splats
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 from jsplat.kernels.tiling import TileHits, bin_tiles, from_tiles, tile_grid, to_tiles
 
@@ -24,69 +25,81 @@ CHUNK = 32
 BLOCK = 64  # with 32 hits and 64 pixels: 512 KiB an array, so that work for every core is in each operation
 OPAQUE = 1e-30  # transmittance of a chunk below which its logarithm is not needed: the stop came long before
 
+# Columns of the table of Gaussians.
+MEAN, ROOTS, OPACITY, DEPTH_AND_ONE, COLUMNS = slice(0, 2), slice(2, 5), 5, slice(6, 8), 8
+
 _einsum = functools.partial(jnp.einsum, precision="highest")  # GPUs would else round the factors to 10 bits
 
 
 class Chunks(typing.NamedTuple):
     """Which hits each chunk covers; s slots for chunks, a multiple of BLOCK."""
 
-    tile: Int[Array, " s"]
-    start: Int[Array, " s"]
-    length: Int[Array, " s"]
+    tile_ids: Int[Array, " s"]
+    offsets: Int[Array, " s"]
+    lengths: Int[Array, " s"]
     used: Int[Array, ""]
 
 
+class _Alphas(typing.NamedTuple):
+    """Of a block's chunks, hits and pixels, `b k p`: opacity * exp(-power), alpha, T before each hit, and weight."""
+
+    unclipped: Array
+    alpha: Array
+    transmittance: Array
+    weight: Array
+
+
 def _chunks(hits: TileHits) -> Chunks:
-    tiles, images = hits.starts.shape[0] - 1, hits.needed.shape[0]
-    lengths = hits.starts[1:] - hits.starts[:-1]
-    counts = -(-lengths // CHUNK)
+    tiles, images = hits.tile_offsets.shape[0] - 1, hits.needed.shape[0]
+    tile_lengths = hits.tile_offsets[1:] - hits.tile_offsets[:-1]
+    counts = -(-tile_lengths // CHUNK)
     # Empty chunks in an image's last tile fill its last block up: then no sum depends on what else is in the batch.
     counts = counts.reshape(images, -1)
     counts = counts.at[:, -1].add((-counts.sum(1) % BLOCK).astype(counts.dtype)).reshape(-1)
-    slots = (-(-(hits.ids.shape[0] // CHUNK + tiles) // BLOCK) + images) * BLOCK
+    slots = (-(-(hits.gaussian_ids.shape[0] // CHUNK + tiles) // BLOCK) + images) * BLOCK
     first = jnp.cumsum(counts) - counts
     used = counts.sum()
-    tile = jnp.repeat(jnp.arange(tiles, dtype=jnp.int32), counts, total_repeat_length=slots)
-    within = (jnp.arange(slots, dtype=jnp.int32) - first[tile]) * CHUNK
+    tile_ids = jnp.repeat(jnp.arange(tiles, dtype=jnp.int32), counts, total_repeat_length=slots)
+    within = (jnp.arange(slots, dtype=jnp.int32) - first[tile_ids]) * CHUNK
     live = jnp.arange(slots) < used
-    length = jnp.where(live, jnp.clip(lengths[tile] - within, 0, CHUNK), 0)
-    return Chunks(jnp.where(live, tile, tiles), hits.starts[tile] + within, length, used)
+    lengths = jnp.where(live, jnp.clip(tile_lengths[tile_ids] - within, 0, CHUNK), 0)
+    return Chunks(jnp.where(live, tile_ids, tiles), hits.tile_offsets[tile_ids] + within, lengths, used)
 
 
-def _table(means2d, conic_roots, opacities, depths):
-    """Rows (x, y, u, v, w, opacity, depth, 1) of all images, and a row of nothing for empty slots."""
-    depths = jnp.where(jnp.isfinite(depths), depths, 0.0).astype(opacities.dtype)
-    rest = jnp.stack([opacities, depths, jnp.ones_like(opacities)], -1)
-    rows = jnp.concatenate([means2d, conic_roots, rest], -1)
-    return jnp.concatenate([rows.reshape(-1, 8), jnp.zeros((1, 8), rows.dtype)])
+def _table(splats: Splats) -> Float[Array, "r 8"]:
+    """(x, y, u, v, w, opacity, depth, 1) of the Gaussians of all images, and of nothing for empty slots."""
+    depths = jnp.where(jnp.isfinite(splats.depths), splats.depths, 0.0).astype(splats.opacities.dtype)
+    rest = jnp.stack([splats.opacities, depths, jnp.ones_like(splats.opacities)], -1)
+    table = jnp.concatenate([splats.means2d, splats.conic_roots, rest], -1)
+    return jnp.concatenate([table.reshape(-1, COLUMNS), jnp.zeros((1, COLUMNS), table.dtype)])
 
 
-def _values(features, owner, count, rows, ids):
+def _values(features, set_ids, count, gaussians, ids):
     """What the hits blend: the features of their image's set, depth, and 1 (its blend is alpha).
 
-    An empty slot blends zeros, not some other row: 0 * NaN is NaN.
+    An empty slot blends zeros, not the features of some Gaussian: 0 * NaN is NaN.
     """
-    painted = features.reshape(-1, features.shape[-1])
-    whose = owner.at[ids // count].get(mode="fill", fill_value=features.shape[0]) * count + ids % count
-    painted = painted.at[whose].get(mode="fill", fill_value=0)
-    return jnp.concatenate([painted, rows[..., 6:8]], -1)
+    flat = features.reshape(-1, features.shape[-1])
+    sets = set_ids.at[ids // count].get(mode="fill", fill_value=features.shape[0])
+    values = flat.at[sets * count + ids % count].get(mode="fill", fill_value=0)
+    return jnp.concatenate([values, gaussians[..., DEPTH_AND_ONE]], -1)
 
 
-def _block_rows(index, chunks, hits, nobody):
-    """Tile and Gaussian ids of one block's chunks; `nobody` in empty slots."""
-    tile, start, length = (lax.dynamic_slice_in_dim(x, index * BLOCK, BLOCK) for x in chunks[:3])
-    lane = jnp.arange(CHUNK, dtype=jnp.int32)
-    ids = hits.ids.at[start[:, None] + lane].get(mode="fill", fill_value=nobody)
-    return tile, jnp.where(lane < length[:, None], ids, nobody)
+def _block(index, chunks, hits, absent):
+    """Tiles and Gaussians of one block's chunks, `b` and `b k`; `absent` in empty slots."""
+    tile_ids, offsets, lengths = (lax.dynamic_slice_in_dim(x, index * BLOCK, BLOCK) for x in chunks[:3])
+    within = jnp.arange(CHUNK, dtype=jnp.int32)
+    ids = hits.gaussian_ids.at[offsets[:, None] + within].get(mode="fill", fill_value=absent)
+    return tile_ids, jnp.where(within < lengths[:, None], ids, absent)
 
 
-def _local(rows, tile, grid):
+def _means_in_tiles(gaussians, tile_ids, grid):
     """Means relative to the tile's centre: small numbers keep float32 exact."""
     across, down = grid
-    within = tile % (across * down)
+    within = tile_ids % (across * down)
     edges = jnp.asarray(TILE)
     center = jnp.stack([within % across, within // across], -1) * edges + edges // 2
-    return rows[..., :2] - center[:, None, :].astype(rows.dtype)
+    return gaussians[..., MEAN] - center[:, None, :].astype(gaussians.dtype)
 
 
 def _pixels(dtype):
@@ -95,16 +108,13 @@ def _pixels(dtype):
     return (x + 0.5 - TILE[0] // 2).astype(dtype), (y + 0.5 - TILE[1] // 2).astype(dtype)
 
 
-def _offsets(local):
-    """Mean minus pixel centre."""
-    x, y = _pixels(local.dtype)
-    return local[..., 0, None] - x, local[..., 1, None] - y
-
-
-def _alphas(rows, dx, dy):
-    u, v, w, opacity = (rows[..., k, None] for k in range(2, 6))
+def _unclipped_alphas(gaussians, means):
+    """opacity * exp(-power); `means` relative to the tile's centre."""
+    x, y = _pixels(means.dtype)
+    dx, dy = means[..., 0, None] - x, means[..., 1, None] - y
+    u, v, w = (root[..., None] for root in jnp.moveaxis(gaussians[..., ROOTS], -1, 0))
     across, down = u * dx + v * dy, w * dy
-    return opacity * jnp.exp(-0.5 * (across * across + down * down))
+    return gaussians[..., OPACITY, None] * jnp.exp(-0.5 * (across * across + down * down))
 
 
 def _running_product(x):
@@ -113,37 +123,38 @@ def _running_product(x):
     return jnp.concatenate([jnp.ones_like(x[:, :1]), inclusive[:, :-1]], 1), inclusive[:, -1]
 
 
-def _across_chunks(totals, tile, last, carried):
+def _across_chunks(totals, tile_ids, last_tile, carried):
     """Sum at each chunk's start over the chunks of the same tile before it, and the sum after the last chunk.
 
     Args:
         totals: sum of each chunk, `b p`.
-        tile: of each chunk, `b`; chunks of a tile follow one another.
-        last, carried: tile of the chunk before the block, and the sum after that chunk.
+        tile_ids: of each chunk, `b`; chunks of a tile follow one another.
+        last_tile, carried: tile of the chunk before the block, and the sum after that chunk.
     """
-    place = jnp.arange(tile.shape[0])
-    before = (tile[:, None] == tile) & (place[:, None] > place)
+    chunk = jnp.arange(tile_ids.shape[0])
+    before = (tile_ids[:, None] == tile_ids) & (chunk[:, None] > chunk)
     totals = jnp.where(jnp.isfinite(totals), totals, 0.0)  # 0 * NaN: one image's NaN would reach its neighbours
     start = _einsum("jk,kp->jp", before.astype(totals.dtype), totals)
-    start = start + jnp.where((tile == last)[:, None], carried, 0.0)
+    start = start + jnp.where((tile_ids == last_tile)[:, None], carried, 0.0)
     return start, start[-1] + totals[-1]
 
 
-def _weights(rows, dx, dy, tile, last, carried):
-    """Blend weights and what the backward pass needs with them; the logarithm of the transmittance is carried."""
-    raw = _alphas(rows, dx, dy)
-    alpha = jnp.where(raw >= ALPHA_FLOOR, jnp.minimum(raw, ALPHA_CEILING), 0.0)
-    inner, total = _running_product(1 - alpha)
-    start, carried = _across_chunks(jnp.log(jnp.maximum(total, OPAQUE)), tile, last, carried)
-    before = jnp.exp(start)[:, None, :] * inner
-    kept = before >= TRANSMITTANCE_STOP
-    return raw, alpha, before, jnp.where(kept, alpha * before, 0.0), kept, carried
+def _alphas(gaussians, means, tile_ids, last_tile, log_transmittance) -> tuple[_Alphas, Array]:
+    """Of a block; what is carried from block to block is the logarithm of the transmittance."""
+    unclipped = _unclipped_alphas(gaussians, means)
+    alpha = jnp.where(unclipped >= ALPHA_FLOOR, jnp.minimum(unclipped, ALPHA_CEILING), 0.0)
+    in_chunk, total = _running_product(1 - alpha)
+    log_total = jnp.log(jnp.maximum(total, OPAQUE))
+    start, log_transmittance = _across_chunks(log_total, tile_ids, last_tile, log_transmittance)
+    transmittance = jnp.exp(start)[:, None, :] * in_chunk
+    weight = jnp.where(transmittance >= TRANSMITTANCE_STOP, alpha * transmittance, 0.0)
+    return _Alphas(unclipped, alpha, transmittance, weight), log_transmittance
 
 
-def _moments(power):
-    """Sums over the pixels of each pair's `power` times 1, x, y, xx, xy, yy about the tile's centre."""
-    x, y = _pixels(power.dtype)
-    return _einsum("bkp,pm->bkm", power, jnp.stack([jnp.ones_like(x), x, y, x * x, x * y, y * y], -1))
+def _moments(grad_power):
+    """Sums over the pixels of the gradients of powers times 1, x, y, xx, xy, yy about the tile's centre."""
+    x, y = _pixels(grad_power.dtype)
+    return _einsum("bkp,pm->bkm", grad_power, jnp.stack([jnp.ones_like(x), x, y, x * x, x * y, y * y], -1))
 
 
 def _shaping(x, shape_channels):
@@ -155,94 +166,91 @@ def _shaping(x, shape_channels):
 
 @functools.partial(jax.jit, static_argnames=("size", "capacity"))
 def forward(
-    means2d: Float[Array, "i n 2"],
-    conic_roots: Float[Array, "i n 3"],
-    opacities: Float[Array, "i n"],
-    depths: Float[Array, "i n"],
-    features: Float[Array, "f n c"],
-    owner: Int[Array, " i"],
-    *,
-    size: tuple[int, int],
-    capacity: int,
-) -> tuple[Float[Array, "i h w c+2"], Int[Array, " i"]]:
-    """The blend of features, depth and 1, and the tile hits each image needed; see `jsplat.kernels.blend`."""
+    splats: Splats, set_ids: Int[Array, " i"], *, size: tuple[int, int], capacity: int
+) -> tuple[Float[Array, "i h w k"], Int[Array, " i"]]:
+    """The blend of features, depth and 1 (k = c + 2), and the tile hits each image needed; see `kernels.blend`."""
     grid = tile_grid(size, TILE)
-    hits = bin_tiles(means2d, conic_roots, opacities, depths, size=size, tile=TILE, capacity=capacity)
+    # Under one jit XLA merges this binning with the backward pass's own.
+    hits = bin_tiles(*splats[:4], size=size, tile=TILE, capacity=capacity)
     chunks = _chunks(hits)
-    table, (images, count) = _table(means2d, conic_roots, opacities, depths), opacities.shape
-    tiles = hits.starts.shape[0] - 1
+    table, (images, count) = _table(splats), splats.opacities.shape
+    tiles = hits.tile_offsets.shape[0] - 1
 
     def block(index, state):
-        out, carried, last = state
-        tile, ids = _block_rows(index, chunks, hits, images * count)
-        rows = table[ids]
-        *_, weight, _, carried = _weights(rows, *_offsets(_local(rows, tile, grid)), tile, last, carried)
+        image, log_transmittance, last_tile = state
+        tile_ids, ids = _block(index, chunks, hits, images * count)
+        gaussians = table[ids]
+        means = _means_in_tiles(gaussians, tile_ids, grid)
+        alphas, log_transmittance = _alphas(gaussians, means, tile_ids, last_tile, log_transmittance)
         # Channels first, and behind a barrier, or XLA would take the transpose into a product that is slow on CPUs.
-        values = lax.optimization_barrier(jnp.swapaxes(_values(features, owner, count, rows, ids), 1, 2))
-        return out.at[tile].add(_einsum("bck,bkp->bcp", values, weight), mode="drop"), carried, tile[-1]
+        values = _values(splats.features, set_ids, count, gaussians, ids)
+        values = lax.optimization_barrier(jnp.swapaxes(values, 1, 2))
+        image = image.at[tile_ids].add(_einsum("bck,bkp->bcp", values, alphas.weight), mode="drop")
+        return image, log_transmittance, tile_ids[-1]
 
-    pixels, channels = PIXELS, features.shape[-1] + 2
-    start = (jnp.zeros((tiles, channels, pixels), table.dtype), jnp.zeros(pixels, table.dtype), jnp.int32(-1))
-    out, *_ = lax.fori_loop(0, -(-chunks.used // BLOCK), block, start)
-    return from_tiles(jnp.swapaxes(out, 1, 2), size=size, tile=TILE), hits.needed
+    channels = splats.features.shape[-1] + 2
+    start = (jnp.zeros((tiles, channels, PIXELS), table.dtype), jnp.zeros(PIXELS, table.dtype), jnp.int32(-1))
+    image, *_ = lax.fori_loop(0, -(-chunks.used // BLOCK), block, start)
+    return from_tiles(jnp.swapaxes(image, 1, 2), size=size, tile=TILE), hits.needed
 
 
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "shape_channels"))
 def backward(
-    means2d: Float[Array, "i n 2"],
-    conic_roots: Float[Array, "i n 3"],
-    opacities: Float[Array, "i n"],
-    depths: Float[Array, "i n"],
-    features: Float[Array, "f n c"],
-    owner: Int[Array, " i"],
-    image: Float[Array, "i h w c+2"],
-    grad: Float[Array, "i h w c+2"],
+    splats: Splats,
+    set_ids: Int[Array, " i"],
+    image: Float[Array, "i h w k"],
+    grad_image: Float[Array, "i h w k"],
     *,
     size: tuple[int, int],
     capacity: int,
     shape_channels: int,
-) -> tuple[
-    Float[Array, "i n 2"], Float[Array, "i n 3"], Float[Array, "i n"], Float[Array, "i n"], Float[Array, "f n c"]
-]:
-    """Gradients of sum(image * grad) for all but `owner`, recomputed front to back; `image` is what `forward` gave.
+) -> Splats:
+    """Gradients of sum(image * grad_image), recomputed front to back; `image` is what `forward` gave.
 
-    With v = grad . feature and the sum of weight * v over a pixel's whole list, which is image . grad, the gradient
-    of a Gaussian's alpha is T v - (whole sum - running sum) / (1 - alpha).
+    The gradient of a weight is grad_image . feature. The sum of weight * that over a pixel's whole list is
+    image . grad_image, so that what lies behind a Gaussian is the whole less the running sum. With T for the
+    transmittance, the gradient of an alpha is T * (gradient of the weight) - (sum behind) / (1 - alpha).
     """
     grid = tile_grid(size, TILE)
-    # Under one jit XLA merges this binning with the forward pass's own.
-    hits = bin_tiles(means2d, conic_roots, opacities, depths, size=size, tile=TILE, capacity=capacity)
+    hits = bin_tiles(*splats[:4], size=size, tile=TILE, capacity=capacity)
     chunks = _chunks(hits)
-    whole, grad = (to_tiles(x, tile=TILE) for x in (whole_sum(image, grad, shape_channels), grad))
-    across = jnp.swapaxes(_shaping(grad, shape_channels), 1, 2)
-    table, (images, count) = _table(means2d, conic_roots, opacities, depths), opacities.shape
+    whole = to_tiles(image_dot_grad(image, grad_image, shape_channels), tile=TILE)
+    grad_tiles = to_tiles(grad_image, tile=TILE)
+    shaping_tiles = jnp.swapaxes(_shaping(grad_tiles, shape_channels), 1, 2)
+    table, (images, count) = _table(splats), splats.opacities.shape
 
     def block(index, state):
-        sums, through, running, last = state
-        tile, ids = _block_rows(index, chunks, hits, images * count)
-        rows = table[ids]
-        local = _local(rows, tile, grid)
-        dx, dy = _offsets(local)
-        raw, alpha, before, weight, kept, through = _weights(rows, dx, dy, tile, last, through)
-        upstream = grad.at[tile].get(mode="fill", fill_value=0.0)
-        values = _shaping(_values(features, owner, count, rows, ids), shape_channels)
-        v = _einsum("bkc,bcp->bkp", values, across.at[tile].get(mode="fill", fill_value=0.0))
-        share = weight * v
-        inner = _einsum("kj,bjp->bkp", jnp.tri(CHUNK, dtype=share.dtype), share)  # inclusive running sum
-        start, running = _across_chunks(inner[:, -1], tile, last, running)
-        rest = whole.at[tile, :, 0].get(mode="fill", fill_value=0.0)[:, None] - (start[:, None] + inner)
-        live = kept & (raw >= ALPHA_FLOOR) & (raw < ALPHA_CEILING)
-        # d loss / d power = -alpha * d loss / d alpha; where alpha is clipped neither opacity nor shape matters.
-        power = jnp.where(live, -alpha * (before * v - rest / (1 - alpha)), 0.0)
-        shape = shape_gradients(root_moments(_moments(power), local, rows[..., 2:5]), rows[..., 2:5], rows[..., 5])
-        painted = _einsum("bkp,bpc->bkc", weight, upstream[..., :-1])  # features and depth
-        update = jnp.concatenate([shape, painted], -1)
-        return sums.at[ids].add(update, mode="drop"), through, running, tile[-1]
+        grads, log_transmittance, running, last_tile = state
+        tile_ids, ids = _block(index, chunks, hits, images * count)
+        gaussians = table[ids]
+        means = _means_in_tiles(gaussians, tile_ids, grid)
+        alphas, log_transmittance = _alphas(gaussians, means, tile_ids, last_tile, log_transmittance)
+        upstream = grad_tiles.at[tile_ids].get(mode="fill", fill_value=0.0)
+        values = _shaping(_values(splats.features, set_ids, count, gaussians, ids), shape_channels)
+        shaping = shaping_tiles.at[tile_ids].get(mode="fill", fill_value=0.0)
+        grad_weight = _einsum("bkc,bcp->bkp", values, shaping)
+
+        terms = alphas.weight * grad_weight
+        in_chunk = _einsum("kj,bjp->bkp", jnp.tri(CHUNK, dtype=terms.dtype), terms)  # inclusive running sum
+        start, running = _across_chunks(in_chunk[:, -1], tile_ids, last_tile, running)
+        whole_here = whole.at[tile_ids, :, 0].get(mode="fill", fill_value=0.0)
+        behind = whole_here[:, None] - (start[:, None] + in_chunk)
+
+        # Where alpha is clipped neither opacity nor shape matters.
+        in_range = (alphas.unclipped >= ALPHA_FLOOR) & (alphas.unclipped < ALPHA_CEILING)
+        live = in_range & (alphas.transmittance >= TRANSMITTANCE_STOP)
+        grad_alpha = alphas.transmittance * grad_weight - behind / (1 - alphas.alpha)
+        grad_power = jnp.where(live, -alphas.alpha * grad_alpha, 0.0)
+        roots = gaussians[..., ROOTS]
+        grad_shape = shape_gradients(root_moments(_moments(grad_power), means, roots), roots, gaussians[..., OPACITY])
+        grad_values = _einsum("bkp,bpc->bkc", alphas.weight, upstream[..., :-1])  # of features and depth
+        grads = grads.at[ids].add(jnp.concatenate([grad_shape, grad_values], -1), mode="drop")
+        return grads, log_transmittance, running, tile_ids[-1]
 
     zeros = jnp.zeros(PIXELS, table.dtype)
-    width = 6 + features.shape[-1] + 1
+    width = 6 + splats.features.shape[-1] + 1  # means, roots and opacity; features; depth
     start = (jnp.zeros((images * count + 1, width), table.dtype), zeros, zeros, jnp.int32(-1))
-    sums, *_ = lax.fori_loop(0, -(-chunks.used // BLOCK), block, start)
-    sums = sums[:-1].reshape(images, count, width)
-    painted = jnp.zeros(features.shape, sums.dtype).at[owner].add(sums[..., 6:-1])
-    return sums[..., :2], sums[..., 2:5], sums[..., 5], sums[..., -1], painted
+    grads, *_ = lax.fori_loop(0, -(-chunks.used // BLOCK), block, start)
+    grads = grads[:-1].reshape(images, count, width)
+    grad_features = jnp.zeros(splats.features.shape, grads.dtype).at[set_ids].add(grads[..., 6:-1])
+    return Splats(grads[..., :2], grads[..., 2:5], grads[..., 5], grads[..., -1], grad_features)

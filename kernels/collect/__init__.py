@@ -1,7 +1,7 @@
 """Sums over each Gaussian's tile hits, bitwise the same on every run.
 
 On a GPU a scatter-add would use atomics, whose order changes from run to run. Here the hits of a Gaussian are visited
-in the order of `TileHits.places` instead, which is its own: the sum depends on nothing else in the batch.
+in the order of its own run of `tiling.Slots` instead: the sum depends on nothing else in the batch.
 """
 
 import functools
@@ -21,42 +21,42 @@ SUMS = 512  # of a block of threads: as many runs as its columns leave room for
 AHEAD = 4  # rows in flight for each run
 
 
-def collect(rows: Float[Array, "m f"], hits: TileHits, count: int) -> Float[Array, "g f"]:
-    """The sum of the rows of each Gaussian's hits, zero where it has none; `count` Gaussians of all images.
+def collect(hit_grads: Float[Array, "m f"], hits: TileHits, count: int) -> Float[Array, "g f"]:
+    """The sum of the gradients of each Gaussian's hits, zero where it has none; `count` Gaussians of all images.
 
     Args:
-        rows: one for each hit, in the order of `hits.ids`. The rows past the last hit are not read; all others must
-            hold numbers, also those of hits behind a tile's early stop: whoever skips a hit writes zeros for it.
+        hit_grads: in the order of `hits.gaussian_ids`. Those past the last hit are not read; all others must hold
+            numbers, also those of hits behind a tile's early stop: whoever skips a hit writes zeros for it.
     """
     return lax.platform_dependent(
-        rows, hits, cuda=by_runs, rocm=by_runs, default=functools.partial(_by_ids, count=count)
+        hit_grads, hits, cuda=by_runs, rocm=by_runs, default=functools.partial(_by_ids, count=count)
     )
 
 
-def _by_ids(rows, hits, *, count):
-    return jax.ops.segment_sum(rows, hits.ids, num_segments=count)
+def _by_ids(hit_grads, hits, *, count):
+    return jax.ops.segment_sum(hit_grads, hits.gaussian_ids, num_segments=count)
 
 
-def by_runs(rows: Float[Array, "m f"], hits: TileHits, *, interpret: bool = False) -> Float[Array, "g f"]:
+def by_runs(hit_grads: Float[Array, "m f"], hits: TileHits, *, interpret: bool = False) -> Float[Array, "g f"]:
     """`collect` by kernels without atomics, first over the pieces of long runs, then over what starts each run.
 
     A piece begins at every multiple of PIECE slots after a run's first slot but the first itself. No two pieces begin
     in the same PIECE slots of the list, so that the slot of its beginning, divided, says where its sum is kept.
     """
-    slots = rows.shape[0]
-    windows = -(-slots // PIECE)
+    slots = hits.slots
+    windows = -(-hit_grads.shape[0] // PIECE)
     window = jnp.arange(windows, dtype=jnp.int32) * PIECE
-    over = hits.owners[::PIECE]  # only the run that covers a window's first slot can have a piece that begins in it
-    first, stop = hits.firsts[over], hits.firsts[over] + hits.counts[over]
+    over = slots.gaussian_ids[::PIECE]  # only the run over a window's first slot can have a piece that begins in it
+    first, stop = slots.offsets[over], slots.offsets[over] + slots.counts[over]
     begin = first + jnp.maximum(-(-(window - first) // PIECE), 1) * PIECE
     length = jnp.where(begin < window + PIECE, jnp.clip(stop - begin, 0, PIECE), 0)
-    pieces = _sum_runs(begin, length, hits.places, rows, None, interpret)
-    return _sum_runs(hits.firsts, hits.counts, hits.places, rows, pieces, interpret)
+    pieces = _sum_runs(begin, length, slots.hits, hit_grads, None, interpret)
+    return _sum_runs(slots.offsets, slots.counts, slots.hits, hit_grads, pieces, interpret)
 
 
-def _sum_runs(firsts: Int[Array, " g"], counts: Int[Array, " g"], places: Int[Array, " m"], rows, pieces, interpret):
-    """The sum of the first PIECE rows of each run and, where given, of its pieces."""
-    (slots, width), runs = rows.shape, firsts.shape[0]
+def _sum_runs(offsets: Int[Array, " g"], counts: Int[Array, " g"], hits: Int[Array, " m"], grads, pieces, interpret):
+    """The sum of the first PIECE gradients of each run and, where given, of its pieces."""
+    (slots, width), runs = grads.shape, offsets.shape[0]
     block = min(pl.next_power_of_2(width), COLUMNS)  # Triton's blocks are powers of two; what is too much is masked
     together = SUMS // block
 
@@ -75,21 +75,21 @@ def _sum_runs(firsts: Int[Array, " g"], counts: Int[Array, " g"], places: Int[Ar
 
         return lax.fori_loop(0, (most + AHEAD - 1) // AHEAD, step, total)
 
-    def kernel(firsts_ref, counts_ref, places_ref, rows_ref, *rest):
+    def kernel(offsets_ref, counts_ref, hits_ref, grads_ref, *rest):
         run = pl.program_id(0) * together + jnp.arange(together, dtype=jnp.int32)
         columns = pl.program_id(1) * block + jnp.arange(block, dtype=jnp.int32)
-        first = plt.load(firsts_ref.at[run], mask=run < runs, other=0)
+        first = plt.load(offsets_ref.at[run], mask=run < runs, other=0)
         count = plt.load(counts_ref.at[run], mask=run < runs, other=0)
         start = jnp.minimum(count, PIECE)
 
         def of_hits(index):
-            place = plt.load(places_ref.at[first + index], mask=index < start, other=slots)
-            return place, place < slots
+            hit = plt.load(hits_ref.at[first + index], mask=index < start, other=slots)
+            return hit, hit < slots
 
         def of_pieces(index):
             return (first + (index + 1) * PIECE) // PIECE, index + 1 < (count + PIECE - 1) // PIECE
 
-        total = add(rows_ref, of_hits, jnp.max(start), columns, jnp.zeros((together, block), jnp.float32))
+        total = add(grads_ref, of_hits, jnp.max(start), columns, jnp.zeros((together, block), jnp.float32))
         if pieces is not None:
             total = add(rest[0], of_pieces, (jnp.max(count) + PIECE - 1) // PIECE - 1, columns, total)
         out_ref = rest[-1]
@@ -98,53 +98,53 @@ def _sum_runs(firsts: Int[Array, " g"], counts: Int[Array, " g"], places: Int[Ar
 
     return pl.pallas_call(
         kernel,
-        out_shape=jax.ShapeDtypeStruct((runs, width), rows.dtype),
+        out_shape=jax.ShapeDtypeStruct((runs, width), grads.dtype),
         grid=(pl.cdiv(runs, together), pl.cdiv(width, block)),
         compiler_params=plt.CompilerParams(num_warps=4),
         interpret=interpret,
         name="collect",
-    )(firsts, counts, places, rows, *(() if pieces is None else (pieces,)))
+    )(offsets, counts, hits, grads, *(() if pieces is None else (pieces,)))
 
 
 def sum_over_images(
-    rows: Float[Array, "i n c"], owner: Int[Array, " i"], sets: int, *, interpret: bool | None = None
+    grads: Float[Array, "i n c"], set_ids: Int[Array, " i"], sets: int, *, interpret: bool | None = None
 ) -> Float[Array, "f n c"]:
-    """The sum of the images that belong to each set, in their order; the same bits every time.
+    """The sum of the gradients of the images that show each set of features, in their order; the same bits every time.
 
     Args:
-        owner: the set of each image.
+        set_ids: the set that each image shows.
         sets: f.
         interpret: run the GPU's kernel, interpreted or not; None = on GPUs the kernel, elsewhere a scatter.
     """
     if interpret is not None:
-        return _sum_owned(rows, owner, sets=sets, interpret=interpret)
-    kernel = functools.partial(_sum_owned, sets=sets, interpret=False)
+        return _sum_sets(grads, set_ids, sets=sets, interpret=interpret)
+    kernel = functools.partial(_sum_sets, sets=sets, interpret=False)
 
-    def scatter(rows, owner):
-        return jnp.zeros((sets, *rows.shape[1:]), rows.dtype).at[owner].add(rows)
+    def scatter(grads, set_ids):
+        return jnp.zeros((sets, *grads.shape[1:]), grads.dtype).at[set_ids].add(grads)
 
-    return lax.platform_dependent(rows, owner, cuda=kernel, rocm=kernel, default=scatter)
+    return lax.platform_dependent(grads, set_ids, cuda=kernel, rocm=kernel, default=scatter)
 
 
-def _sum_owned(rows, owner, *, sets, interpret):
-    images, length = rows.shape[0], rows[0].size
+def _sum_sets(grads, set_ids, *, sets, interpret):
+    images, length = grads.shape[0], grads[0].size
 
-    def kernel(rows_ref, owner_ref, out_ref):
+    def kernel(grads_ref, set_ids_ref, out_ref):
         wanted, index = pl.program_id(0), pl.program_id(1) * SUMS + jnp.arange(SUMS, dtype=jnp.int32)
 
         def add(image, total):
-            mask = (index < length) & (owner_ref[image] == wanted)
-            return total + plt.load(rows_ref.at[image, index], mask=mask, other=0.0)
+            mask = (index < length) & (set_ids_ref[image] == wanted)
+            return total + plt.load(grads_ref.at[image, index], mask=mask, other=0.0)
 
         total = lax.fori_loop(0, images, add, jnp.zeros(SUMS, jnp.float32))
         plt.store(out_ref.at[wanted, index], total, mask=index < length)
 
     out = pl.pallas_call(
         kernel,
-        out_shape=jax.ShapeDtypeStruct((sets, length), rows.dtype),
+        out_shape=jax.ShapeDtypeStruct((sets, length), grads.dtype),
         grid=(sets, pl.cdiv(length, SUMS)),
         compiler_params=plt.CompilerParams(num_warps=4),
         interpret=interpret,
         name="sum_over_images",
-    )(rows.reshape(images, length), owner)
-    return out.reshape(sets, *rows.shape[1:])
+    )(grads.reshape(images, length), set_ids)
+    return out.reshape(sets, *grads.shape[1:])

@@ -36,6 +36,7 @@ def _with(module: Any, interpret: Any) -> types.SimpleNamespace:
 
 _ALL = {"mosaic_gpu": _with(mosaic_gpu, gpu_interpreter()), "triton": _with(triton, True)}
 INTERPRETED = {
-    f"{name} interpreted": Implementation(lambda one=one: one, lambda facts: None) for name, one in _ALL.items()
+    f"{name} interpreted": Implementation(lambda one=one: one, lambda facts: None, calls_host=name == "mosaic_gpu")
+    for name, one in _ALL.items()
 }
 IMPLEMENTATIONS.update(INTERPRETED)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, blend
-from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, ROWS, SIZE, Splats, splats
+from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, SIZE, VISIBLE, Splats, splats
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 from jsplat.kernels.select import Facts, default_device
@@ -126,9 +126,9 @@ def cutoff_band(case: Splats) -> np.ndarray:
         dx, dy = np.moveaxis(means2d - pixels[:, :, None], -1, 0)
         alpha = opacities * np.exp(-0.5 * ((u * dx + v * dy) ** 2 + (w * dy) ** 2)) * np.isfinite(depths)
         alpha = alpha[..., order]
-        through = np.cumprod(1 - np.where(alpha >= ALPHA_FLOOR, np.minimum(alpha, ALPHA_CEILING), 0), -1)
+        transmittance = np.cumprod(1 - np.where(alpha >= ALPHA_FLOOR, np.minimum(alpha, ALPHA_CEILING), 0), -1)
         floors.append(near(alpha, ALPHA_FLOOR, FLOOR_WIDTH))
-        stops.append(near(through, TRANSMITTANCE_STOP, STOP_WIDTH))
+        stops.append(near(transmittance, TRANSMITTANCE_STOP, STOP_WIDTH))
     return np.stack(floors) | np.stack(stops)
 
 
@@ -167,7 +167,7 @@ def test_image_and_gradients_are_the_references(backend, name):
 @pytest.mark.parametrize("backend", sorted({name for name, _ in RUNS}))
 def test_nan_in_hidden_rows_changes_no_bit_of_anything(backend):
     args = CASES["random"]().arrays()
-    hidden = np.arange(COUNT) >= ROWS
+    hidden = np.arange(COUNT) >= VISIBLE
     depths = args[3].at[0, -1].set(jnp.nan)  # the last one by NaN, the others by an infinite depth
     poisoned = [jnp.where(hidden.reshape(-1, *[1] * (x.ndim - 2)), jnp.nan, x) for x in args]
     clean_image, clean = jax.block_until_ready(implementation(backend)(*args))  # two at once stop the interpreter
@@ -403,7 +403,7 @@ def test_gradients_have_the_types_of_their_arguments(promotion):
 def test_a_view_above_capacity_is_nan_and_its_neighbours_do_not_notice():
     capacity = 400  # above the 20 tiles of one Gaussian, below the 1280 of the layers
 
-    def beside(middle):
+    def with_neighbours(middle):
         cases = [CASES[name]().arrays() for name in ("one", middle, "one_at_the_corner")]
         return [jnp.concatenate(rows) for rows in zip(*cases)]
 
@@ -415,12 +415,12 @@ def test_a_view_above_capacity_is_nan_and_its_neighbours_do_not_notice():
 
         return jax.grad(loss, (0, 1, 2, 4), has_aux=True)(*args)
 
-    gradients, (out, alpha, needed) = run(*beside("opaque_layers"))
+    gradients, (out, alpha, needed) = run(*with_neighbours("opaque_layers"))
     assert needed[1] == CAPACITY
     assert max(needed[0], needed[2]) <= 20
     assert np.isnan(out[1]).all()
     assert np.isnan(alpha[1]).all()
-    want, (clean, over, _) = run(*beside("nothing_visible"))  # the same program beside an empty view
+    want, (clean, over, _) = run(*with_neighbours("nothing_visible"))  # the same program beside an empty view
     equal((out[::2], alpha[::2], [g[::2] for g in gradients]), (clean[::2], over[::2], [g[::2] for g in want]))
     assert clean[0].any()
 

@@ -8,7 +8,7 @@ import pytest
 from bench.aot.target import lowering_for
 from jsplat.kernels.blend.cases import conic_root
 from jsplat.kernels.collect import PIECE, by_runs, collect
-from jsplat.kernels.tiling import TileHits, bin_tiles
+from jsplat.kernels.tiling import Slots, TileHits, bin_tiles
 
 SIZE, TILE, COUNT, CAPACITY = (128, 128), (8, 8), 40, 2500
 TILES = 16 * 16
@@ -32,14 +32,14 @@ def binned(*args: jax.Array) -> TileHits:
 
 def integers(hits: TileHits, width: int) -> np.ndarray:
     """A row for each hit, and nothing that may be read past the last one."""
-    rows = np.random.default_rng(width).integers(-1000, 1000, (len(hits.ids), width)).astype(np.float32)
-    rows[int(hits.starts[-1]) :] = np.nan
+    rows = np.random.default_rng(width).integers(-1000, 1000, (len(hits.gaussian_ids), width)).astype(np.float32)
+    rows[int(hits.tile_offsets[-1]) :] = np.nan
     return rows
 
 
 def sums(rows: np.ndarray, hits: TileHits, count: int) -> np.ndarray:
-    used, table = int(hits.starts[-1]), np.zeros((count, rows.shape[1]))
-    np.add.at(table, np.asarray(hits.ids)[:used], rows[:used])
+    used, table = int(hits.tile_offsets[-1]), np.zeros((count, rows.shape[1]))
+    np.add.at(table, np.asarray(hits.gaussian_ids)[:used], rows[:used])
     return table
 
 
@@ -47,7 +47,7 @@ def sums(rows: np.ndarray, hits: TileHits, count: int) -> np.ndarray:
 def test_the_kernels_sum_every_hit_once(width):
     hits = binned(*(jnp.concatenate(pair) for pair in zip(gaussians(0), gaussians(1))))
     assert (np.asarray(hits.needed) <= CAPACITY).all()
-    lengths = np.asarray(hits.counts)
+    lengths = np.asarray(hits.slots.counts)
     assert lengths.max() == TILES > 2 * PIECE
     assert lengths.min() == 0
     rows = integers(hits, width)
@@ -59,15 +59,16 @@ def test_the_kernels_sum_every_hit_once(width):
 def test_runs_as_long_as_pieces_are(length):
     """By hand: runs of this length and of 1 in turn, every third slot no hit."""
     counts = np.array([length, 1, length, 0, length, length], np.int32)
-    firsts, slots = np.cumsum(counts) - counts, counts.sum() + 5
-    owners = np.append(np.repeat(np.arange(6), counts), [5] * 5)
+    offsets, slots = np.cumsum(counts) - counts, counts.sum() + 5
+    slot_ids = np.append(np.repeat(np.arange(6), counts), [5] * 5)
     hit = (np.arange(slots) % 3 > 0) & (np.arange(slots) < counts.sum())
     order = np.random.default_rng(length).permutation(np.flatnonzero(hit))
-    places = np.full(slots, slots)
-    places[order] = np.arange(len(order))
-    ids = np.append(owners[order], [6] * (slots - len(order)))
-    starts = np.array([0, len(order)])
-    hits = TileHits(*(jnp.asarray(x, jnp.int32) for x in (ids, starts, [slots], firsts, counts, owners, places)))
+    slot_hits = np.full(slots, slots)
+    slot_hits[order] = np.arange(len(order))
+    ids = np.append(slot_ids[order], [6] * (slots - len(order)))
+    tile_offsets = np.array([0, len(order)])
+    parts = (ids, tile_offsets, [slots], Slots(offsets, counts, slot_ids, slot_hits))
+    hits = TileHits(*jax.tree.map(lambda x: jnp.asarray(x, jnp.int32), parts, is_leaf=lambda x: isinstance(x, list)))
     rows = integers(hits, 3)
     np.testing.assert_array_equal(interpreted(jnp.asarray(rows), hits), sums(rows, hits, 6))
 
@@ -79,14 +80,14 @@ def test_on_this_device_the_same_comes_out():
 
 
 def test_a_sum_does_not_depend_on_what_else_is_in_the_batch():
-    alone, beside = binned(*gaussians(0)), binned(*(jnp.concatenate(x) for x in zip(gaussians(1), gaussians(0))))
+    alone, batched = binned(*gaussians(0)), binned(*(jnp.concatenate(x) for x in zip(gaussians(1), gaussians(0))))
     random = np.random.default_rng(0)
     rows = random.normal(size=(2 * CAPACITY, 4)).astype(np.float32)  # rounding differs with the order of summing
-    used, start = int(alone.starts[-1]), int(beside.starts[TILES])
-    assert int(beside.starts[-1]) - start == used
+    used, start = int(alone.tile_offsets[-1]), int(batched.tile_offsets[TILES])
+    assert int(batched.tile_offsets[-1]) - start == used
     moved = np.zeros_like(rows)
     moved[start : start + used] = rows[:used]
-    got = interpreted(jnp.asarray(moved), beside)[COUNT:]
+    got = interpreted(jnp.asarray(moved), batched)[COUNT:]
     np.testing.assert_array_equal(got, interpreted(jnp.asarray(rows[:CAPACITY]), alone))
 
 

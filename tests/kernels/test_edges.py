@@ -10,8 +10,9 @@ import pytest
 
 from bench.aot.target import lowering_for
 from jsplat.kernels.blend import blend, blend_function
-from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, ROWS, SIZE
+from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, SIZE, VISIBLE
 from jsplat.kernels.blend.reference import blend_reference
+from jsplat.kernels.blend.splats import Splats
 from tests.close import assert_close
 from tests.kernels.interpreted import ON_DEVICE
 from tests.kernels.test_blend import equal, loss_of, stacked
@@ -85,8 +86,8 @@ def test_one_array_in_float64_makes_the_image_float64():
 def test_float64_depths_are_ordered_in_float64():
     with jax.enable_x64(True):
         args = list(CASES["random"]().arrays(np.float64))
-        nearness = np.random.default_rng(0).permutation(ROWS)
-        args[3] = args[3].at[0, :ROWS].set(1 + 1e-8 * nearness)  # in float32 they are one
+        nearness = np.random.default_rng(0).permutation(VISIBLE)
+        args[3] = args[3].at[0, :VISIBLE].set(1 + 1e-8 * nearness)  # in float32 they are one
         want = blend_reference(*args, size=SIZE)[0]
         assert_close(draw(*args).channels, want, 1e-9, "float64, the same formulas")
         assert np.abs(draw(*args[:3], args[3].astype(jnp.float32), args[4]).channels - want).max() > 0.1
@@ -117,7 +118,7 @@ def test_kernels_are_lowered_where_jax_enable_x64_is_set(backend):
     blending = blend_function(SIZE, CAPACITY, CHANNELS, backend)
     with jax.enable_x64(True), lowering_for("NVIDIA H100 80GB HBM3"):
         args = [jax.ShapeDtypeStruct((1, COUNT, *rest), jnp.float32) for rest in ((2,), (3,), (), (), (CHANNELS,))]
-        traced = jax.jit(jax.grad(lambda *args: blending(*args)[0].sum(), range(5))).trace(*args)
+        traced = jax.jit(jax.grad(lambda splats: blending(splats)[0].sum())).trace(Splats(*args))
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert "f64" not in text
 

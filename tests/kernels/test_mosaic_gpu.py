@@ -10,8 +10,9 @@ import pytest
 from jsplat.kernels.blend import IMPLEMENTATIONS, blend, mosaic_gpu, xla
 from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, SIZE
 from jsplat.kernels.blend.mosaic_gpu import layout
-from jsplat.kernels.blend.mosaic_gpu.table import _SCALE, table, unscaled
-from jsplat.kernels.blend.mosaic_gpu.walk import LOG_FLOOR
+from jsplat.kernels.blend.mosaic_gpu.table import SCALE, gaussian_table, unscaled
+from jsplat.kernels.blend.mosaic_gpu.walk import LOG2_FLOOR
+from jsplat.kernels.blend.splats import Splats
 from jsplat.kernels.constants import ALPHA_FLOOR
 from jsplat.kernels.select import Facts, default_device
 from jsplat.kernels.tiling import tile_grid
@@ -37,9 +38,9 @@ def compiled_quickly():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-def same_kernels(case, features, owner, *, shape_channels):
+def same_kernels(case, features, set_ids, *, shape_channels):
     """Images and gradients of the kernels and of XLA's implementation, for a random gradient of the image."""
-    args = (*case, features, owner)
+    args = (Splats(*case, features), set_ids)
     image, needed = mosaic_gpu.forward(*args, size=SIZE, capacity=CAPACITY, interpret=INTERPRET)
     want, _ = xla.forward(*args, size=SIZE, capacity=CAPACITY)
     grad = jnp.asarray(np.random.default_rng(3).normal(size=image.shape), jnp.float32)
@@ -118,15 +119,17 @@ def test_an_image_has_the_same_bits_alone_and_in_a_batch_however_it_is_nested():
 def test_the_table_holds_the_roots_in_other_units():
     roots = jnp.asarray(np.random.default_rng(0).normal(size=(1, 9, 3)), jnp.float32)
     zeros = jnp.zeros((1, 9))
-    rows = np.asarray(table(jnp.zeros((1, 9, 2)), roots, zeros + 0.5, zeros), np.float64)
+    rows = np.asarray(
+        gaussian_table(Splats(jnp.zeros((1, 9, 2)), roots, zeros + 0.5, zeros, zeros[..., None])), np.float64
+    )
     squares = np.square(np.asarray(roots[0], np.float64)) / np.log(4)  # of a half, as a power of two
     assert_close(np.square(rows[:, :3]), squares, 1e-6, "float32: the scale and the product")
-    moments = jnp.concatenate([jnp.ones((1, 1)), _SCALE * jnp.ones((1, 5))], 1)
+    moments = jnp.concatenate([jnp.ones((1, 1)), SCALE * jnp.ones((1, 5))], 1)
     assert_close(unscaled(moments), np.ones((1, 6)), 1e-6, "float32")
 
 
 def test_log_of_the_floor():
-    assert np.float32(LOG_FLOOR) == np.float32(np.log2(ALPHA_FLOOR))
+    assert np.float32(LOG2_FLOOR) == np.float32(np.log2(ALPHA_FLOOR))
 
 
 def test_planes_and_back():
@@ -138,7 +141,7 @@ def test_planes_and_back():
 
 
 def test_a_warp_holds_a_compact_part_of_its_tile():
-    x, y = layout.pixel_places()
+    x, y = layout.pixel_centers()
     rows, columns = jnp.meshgrid(jnp.arange(layout.TILE[1]), jnp.arange(layout.TILE[0]), indexing="ij")
     image = jnp.stack([columns, rows], -1)[None] + 0.5 - jnp.asarray(layout.TILE) / 2
     assert_close(layout.to_planes(image)[0], np.stack([x, y]), 0, "the same order of pixels")
@@ -168,15 +171,15 @@ def test_matrix_tiles_hold_what_lanes_read():
 
 @pytest.mark.parametrize("channels", [0, 65])
 def test_channels_outside_1_to_64_are_refused(channels):
-    case = CASES["one"]().arrays()
+    splats = CASES["one"]().arrays()._replace(features=jnp.ones((1, COUNT, channels)))
     with pytest.raises(ValueError, match=f"mosaic_gpu: features: wanted 1 to 64 channels, got {channels}"):
-        mosaic_gpu.forward(*case[:4], jnp.ones((1, COUNT, channels)), jnp.zeros(1, int), size=SIZE, capacity=1)
+        mosaic_gpu.forward(splats, jnp.zeros(1, int), size=SIZE, capacity=1)
 
 
 def test_float64_is_refused_and_left_to_xla():
     with jax.enable_x64(True):
         case = CASES["one"]().arrays(np.float64)
         with pytest.raises(ValueError, match="mosaic_gpu: means2d: wanted float32, got float64; backend='xla' takes"):
-            mosaic_gpu.forward(*case, jnp.zeros(1, jnp.int32), size=SIZE, capacity=CAPACITY)
+            mosaic_gpu.forward(case, jnp.zeros(1, jnp.int32), size=SIZE, capacity=CAPACITY)
         with pytest.raises(ValueError, match="blend: backend: mosaic_gpu: wanted float32 arrays, got float64"):
             blend(*case, size=SIZE, capacity=CAPACITY, backend="mosaic_gpu")

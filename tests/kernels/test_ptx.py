@@ -16,10 +16,11 @@ import pytest
 from bench.aot.ptx import tool
 from jsplat.kernels.blend import mosaic_gpu
 from jsplat.kernels.blend.cases import SIZE, conic_root
-from jsplat.kernels.blend.mosaic_gpu.backward import gradient_rows
+from jsplat.kernels.blend.mosaic_gpu.backward import hit_gradients
 from jsplat.kernels.blend.mosaic_gpu.forward import blend_tiles
 from jsplat.kernels.blend.mosaic_gpu.layout import CHUNK, PIXELS, TILE, column_tiles, matrix_tiles, monomials
 from jsplat.kernels.blend.mosaic_gpu.walk import Lists
+from jsplat.kernels.blend.splats import Splats
 from jsplat.kernels.tiling import tile_grid
 from tests.close import assert_close
 from tests.kernels.interpreted import ON_DEVICE, gpu_interpreter
@@ -30,8 +31,18 @@ COUNT = 150
 SHARED = 228 << 10
 GRID = tile_grid(SIZE, TILE)
 # In which order a kernel's parameters come: that of their first use.
-FORWARD = ("starts", "shifts", "image", "ids", "table", "features")
-BACKWARD = ("starts", "shifts", "sides", "constant", "factors", "ids", "table", "features", "rows")
+FORWARD = ("tile_offsets", "shifts", "image", "gaussian_ids", "table", "features")
+BACKWARD = (
+    "tile_offsets",
+    "shifts",
+    "pixel_grads",
+    "monomials",
+    "factors",
+    "gaussian_ids",
+    "table",
+    "features",
+    "hit_grads",
+)
 SAME = 3e-5
 SAME_WHY = "float32 and products in 16 bits: the power is contracted to multiply-adds in one and not in the other"
 
@@ -58,8 +69,7 @@ def scene():
     opacities = np.stack([random.uniform(0.01, 0.08, COUNT), random.uniform(0.02, 0.9, COUNT)])
     depths, features = random.uniform(1, 2, (2, COUNT)), random.uniform(size=(1, COUNT, CHANNELS))
     case = [jnp.asarray(x, jnp.float32) for x in (means, conic_root(long, short, angle), opacities, depths, features)]
-    owner = jnp.zeros(2, jnp.int32)
-    lists, _ = mosaic_gpu._lists(*case, owner, SIZE, 16 * COUNT)
+    lists, _ = mosaic_gpu.listed(Splats(*case), jnp.zeros(2, jnp.int32), SIZE, 16 * COUNT)
     return lists
 
 
@@ -67,11 +77,11 @@ def forward(*lists, interpret=None):
     return blend_tiles(Lists(*lists), channels=CHANNELS, grid=GRID, interpret=interpret)
 
 
-def backward(table, features, ids, starts, shifts, factors, sides, interpret=None):
-    return gradient_rows(
-        Lists(table, features, ids, starts, shifts),
+def backward(table, features, gaussian_ids, tile_offsets, shifts, factors, pixel_grads, interpret=None):
+    return hit_gradients(
+        Lists(table, features, gaussian_ids, tile_offsets, shifts),
         factors,
-        sides,
+        pixel_grads,
         channels=CHANNELS,
         shape_channels=CHANNELS,
         grid=GRID,
@@ -89,12 +99,12 @@ def interpreted():
     low = (grad - high.astype(jnp.float32)).astype(jnp.bfloat16)
     whole = (image * (high.astype(jnp.float32) + low.astype(jnp.float32))).sum(1)
     factors = jnp.concatenate([matrix_tiles(part[:, : CHANNELS + 1]) for part in (high, low)], 1)
-    sides = jnp.stack([high[:, -1].astype(jnp.float32) + low[:, -1].astype(jnp.float32), whole], 1)
-    rows = backward(*lists, factors, sides, interpret=interpret)
-    constant = matrix_tiles(jnp.asarray(monomials()[None], jnp.bfloat16))[0]
+    pixel_grads = jnp.stack([high[:, -1].astype(jnp.float32) + low[:, -1].astype(jnp.float32), whole], 1)
+    hit_grads = backward(*lists, factors, pixel_grads, interpret=interpret)
+    right = matrix_tiles(jnp.asarray(monomials()[None], jnp.bfloat16))[0]
     assert factors.shape[1:] == (2 * column_tiles(CHANNELS), 8 * PIXELS)
-    memory = {**lists._asdict(), "constant": constant, "factors": factors, "sides": sides}
-    return {key: np.asarray(x) for key, x in memory.items()}, np.asarray(image), np.asarray(rows)
+    memory = {**lists._asdict(), "monomials": right, "factors": factors, "pixel_grads": pixel_grads}
+    return {key: np.asarray(x) for key, x in memory.items()}, np.asarray(image), np.asarray(hit_grads)
 
 
 @functools.cache
@@ -103,7 +113,7 @@ def compiled(of: str) -> str:
     from bench.aot.compile import compile_for, device
 
     memory, _, _ = interpreted()
-    names = (*Lists._fields, *(("factors", "sides") if of == "backward" else ()))
+    names = (*Lists._fields, *(("factors", "pixel_grads") if of == "backward" else ()))
     args = [jax.ShapeDtypeStruct(memory[name].shape, memory[name].dtype) for name in names]
     with tempfile.TemporaryDirectory() as folder:
         xla, mosaic = Path(folder, "xla"), Path(folder, "mosaic")
@@ -117,9 +127,9 @@ def compiled(of: str) -> str:
 
 def run(of: str, tile: int, text: str) -> tuple[np.ndarray, list[str]]:
     """What a block writes, all else NaN, and the races it had."""
-    inputs, image, rows = interpreted()
-    names, out = (FORWARD, "image") if of == "forward" else (BACKWARD, "rows")
-    blank = np.full({"image": image, "rows": rows}[out].shape, np.float32(np.nan))
+    inputs, image, hit_grads = interpreted()
+    names, out = (FORWARD, "image") if of == "forward" else (BACKWARD, "hit_grads")
+    blank = np.full({"image": image, "hit_grads": hit_grads}[out].shape, np.float32(np.nan))
     memory = GlobalMemory()
     places = {name: memory.add(blank if name == out else inputs[name]) for name in names}
     races = Block(parse(text), [places[name] for name in names], tile, memory, SHARED).run()
@@ -129,7 +139,7 @@ def run(of: str, tile: int, text: str) -> tuple[np.ndarray, list[str]]:
 @functools.cache
 def tiles() -> list[int]:
     """The longest list, which comes back to the first half of its buffer, and one with part of a chunk left."""
-    lengths = np.diff(np.asarray(scene().starts))
+    lengths = np.diff(np.asarray(scene().tile_offsets))
     assert lengths.max() > 3 * CHUNK
     return [int(lengths.argmax()), len(lengths) - 1]
 
@@ -146,8 +156,8 @@ def test_forward(which):
 @pytest.mark.parametrize("which", [0, 1])
 def test_backward(which):
     tile = tiles()[which]
-    starts = np.asarray(scene().starts)
-    own = slice(starts[tile], starts[tile + 1])
+    offsets = np.asarray(scene().tile_offsets)
+    own = slice(offsets[tile], offsets[tile + 1])
     got, races = run("backward", tile, compiled("backward"))
     assert races == []
     for column, want in enumerate(interpreted()[2][own].T):

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -143,6 +144,17 @@ def interpreted():
     return observed(run, images(), [NamedSharding(mesh(DEVICES), OWN)] * 5, want)
 
 
+def exported():
+    """Written down and read back, which needs the mesh in the types; and without `jit`."""
+    where = jax.make_mesh((DEVICES,), ("identity",))
+    args = [jax.device_put(x, NamedSharding(where, OWN)) for x in images()]
+    program = jax.export.deserialize(jax.export.export(jax.jit(of_images))(*args).serialize())
+    seen = observed(program.call, images(), [NamedSharding(where, OWN)] * 5, on_one())
+    with jax.set_mesh(where), jax.disable_jit():
+        channels = np.asarray(plain(*args).channels)
+    return seen | {"without_jit": float(np.abs(channels - on_one()["image"][..., :CHANNELS]).max())}
+
+
 def rasterized():
     """Four identities seen by two cameras each, one `vmap` over the cameras outside."""
     random = np.random.default_rng(1)
@@ -178,6 +190,7 @@ CASES = {
     "uneven": uneven,
     "in a loop": in_a_loop,
     "interpreted": interpreted,
+    "exported": exported,
     "rasterized": rasterized,
 }
 
@@ -219,6 +232,14 @@ def test_only_the_gradients_of_shared_features_are_summed_over_devices(report, n
     assert set(seen["errors"].values()) == {0}
     assert seen["divided"].pop("features") == (name != "features of all")
     assert all(seen["divided"].values())
+
+
+def test_a_program_for_a_mesh_in_the_types_can_be_exported_and_run_without_jit(report):
+    seen = report["exported"]
+    assert set(seen["errors"].values()) == {0}
+    assert all(seen["divided"].values())
+    assert seen["collectives"] == []
+    assert seen["without_jit"] < REGROUPED
 
 
 def test_images_that_do_not_come_out_even_are_right(report):

@@ -60,9 +60,9 @@ def touched(means2d, conic_roots, opacities, depths) -> np.ndarray:
 def listed(hits: TileHits, images: int, count: int) -> np.ndarray:
     """`i n tile`: what the list says."""
     table = np.zeros((images, count, TILES), bool)
-    ids, starts = np.asarray(hits.ids), np.asarray(hits.starts)
+    ids, offsets = np.asarray(hits.gaussian_ids), np.asarray(hits.tile_offsets)
     for tile in range(images * TILES):
-        rows = ids[starts[tile] : starts[tile + 1]]
+        rows = ids[offsets[tile] : offsets[tile + 1]]
         assert (rows // count == tile // TILES).all(), "a tile lists a Gaussian of another image"
         table[tile // TILES, rows % count, tile % TILES] = True
     return table
@@ -94,11 +94,11 @@ def test_no_tile_of_a_long_needle_is_dropped():
 def test_the_list_is_grouped_by_tile_nearest_first_without_repeats():
     args = gaussians(0)
     hits = run(*map(jnp.asarray, args))
-    ids, starts, depths = np.asarray(hits.ids), np.asarray(hits.starts), args[3].ravel()
-    assert (starts[0], len(starts)) == (0, 2 * TILES + 1)
-    assert (np.diff(starts) >= 0).all()
-    assert (ids[starts[-1] :] == 2 * COUNT).all()
-    for begin, end in itertools.pairwise(starts):
+    ids, offsets, depths = np.asarray(hits.gaussian_ids), np.asarray(hits.tile_offsets), args[3].ravel()
+    assert (offsets[0], len(offsets)) == (0, 2 * TILES + 1)
+    assert (np.diff(offsets) >= 0).all()
+    assert (ids[offsets[-1] :] == 2 * COUNT).all()
+    for begin, end in itertools.pairwise(offsets):
         rows = ids[begin:end]
         assert len(set(rows)) == len(rows)
         assert (np.diff(depths[rows]) >= 0).all()
@@ -107,9 +107,9 @@ def test_the_list_is_grouped_by_tile_nearest_first_without_repeats():
 def test_equal_depths_keep_the_order_of_the_rows():
     means2d, conic_roots, opacities, depths = gaussians(0)
     hits = run(*map(jnp.asarray, (means2d, conic_roots, opacities, np.ones_like(depths))))
-    ids, starts = np.asarray(hits.ids), np.asarray(hits.starts)
-    assert max(np.diff(starts)) > 10
-    assert all((np.diff(ids[a:b]) > 0).all() for a, b in itertools.pairwise(starts))
+    ids, offsets = np.asarray(hits.gaussian_ids), np.asarray(hits.tile_offsets)
+    assert max(np.diff(offsets)) > 10
+    assert all((np.diff(ids[a:b]) > 0).all() for a, b in itertools.pairwise(offsets))
 
 
 def test_needed_is_what_suffices():
@@ -117,8 +117,10 @@ def test_needed_is_what_suffices():
     full = run(*args)
     most = int(full.needed.max())
     exact = run(*args, capacity=most)
-    np.testing.assert_array_equal(exact.starts, full.starts)
-    np.testing.assert_array_equal(exact.ids[: exact.starts[-1]], full.ids[: full.starts[-1]])
+    np.testing.assert_array_equal(exact.tile_offsets, full.tile_offsets)
+    np.testing.assert_array_equal(
+        exact.gaussian_ids[: exact.tile_offsets[-1]], full.gaussian_ids[: full.tile_offsets[-1]]
+    )
     assert (np.asarray(full.needed) >= listed(full, 2, COUNT).sum((1, 2))).all()
 
 
@@ -131,7 +133,7 @@ def test_an_image_above_capacity_has_no_hits_and_says_what_it_needed():
     assert few < many
     hits = run(*map(jnp.asarray, halved), capacity=few)
     np.testing.assert_array_equal(hits.needed, full.needed)
-    np.testing.assert_array_equal(hits.starts[: TILES + 1], 0)
+    np.testing.assert_array_equal(hits.tile_offsets[: TILES + 1], 0)
     np.testing.assert_array_equal(listed(hits, 2, COUNT)[1], listed(full, 2, COUNT)[1])
 
 
@@ -141,7 +143,7 @@ def test_a_need_beyond_32_bits_is_not_mistaken_for_a_small_one():
     jitted = jax.jit(functools.partial(bin_tiles, size=size, tile=TILE, capacity=10))
     hits = jitted(*flat, jnp.ones((1, count)), jnp.ones((1, count)))
     assert hits.needed[0] == 2**31 - 1
-    assert hits.starts[-1] == 0
+    assert hits.tile_offsets[-1] == 0
 
 
 @pytest.mark.parametrize(
@@ -158,20 +160,18 @@ def test_what_is_not_a_gaussian_is_not_listed(row, value):
     np.testing.assert_array_equal(table[:, 1::2], listed(run(*map(jnp.asarray, gaussians(0))), 2, COUNT)[:, 1::2])
 
 
-def test_the_way_back_leads_from_each_gaussian_to_its_hits():
-    hits = run(*map(jnp.asarray, gaussians(0)))
-    ids, firsts, counts, owners, places = (
-        np.asarray(x) for x in (hits.ids, hits.firsts, hits.counts, hits.owners, hits.places)
-    )
-    used, total = int(hits.starts[-1]), counts.sum()
-    assert counts.max() == TILES
-    assert (np.sort(places)[:used] == np.arange(used)).all(), "a hit has no slot, or two"
-    assert (places[total:] == len(ids)).all()
-    listed_slots = np.flatnonzero(places < len(ids))
-    np.testing.assert_array_equal(ids[places[listed_slots]], owners[listed_slots])
-    runs = [np.arange(first, first + count) for first, count in zip(firsts, counts)]
+def test_the_slots_lead_from_each_gaussian_to_its_hits():
+    found = run(*map(jnp.asarray, gaussians(0)))
+    ids, slots = np.asarray(found.gaussian_ids), jax.tree.map(np.asarray, found.slots)
+    used, total = int(found.tile_offsets[-1]), slots.counts.sum()
+    assert slots.counts.max() == TILES
+    assert (np.sort(slots.hits)[:used] == np.arange(used)).all(), "a hit has no slot, or two"
+    assert (slots.hits[total:] == len(ids)).all()
+    listed_slots = np.flatnonzero(slots.hits < len(ids))
+    np.testing.assert_array_equal(ids[slots.hits[listed_slots]], slots.gaussian_ids[listed_slots])
+    runs = [np.arange(first, first + count) for first, count in zip(slots.offsets, slots.counts)]
     assert (np.sort(np.concatenate(runs)) == np.arange(total)).all(), "runs that overlap, or slots in none"
-    assert all((owners[run] == gaussian).all() for gaussian, run in enumerate(runs))
+    assert all((slots.gaussian_ids[run] == gaussian).all() for gaussian, run in enumerate(runs))
 
 
 # On other devices
@@ -181,7 +181,7 @@ def test_the_way_back_leads_from_each_gaussian_to_its_hits():
 def test_both_sorts_give_the_same(most):
     random = np.random.default_rng(most)
     keys = np.append(random.integers(0, most, 2000, endpoint=True), [most, 0, most]).astype(np.int32)
-    packed, stably = sorted_packed(jnp.asarray(keys)), sorted_stably(jnp.asarray(keys), most=most)
+    packed, stably = sorted_packed(jnp.asarray(keys)), sorted_stably(jnp.asarray(keys), largest=most)
     for got, want in zip(packed, (np.sort(keys), np.argsort(keys, kind="stable"))):
         np.testing.assert_array_equal(got, want)
     jax.tree.map(np.testing.assert_array_equal, stably, packed)

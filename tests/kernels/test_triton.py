@@ -11,6 +11,7 @@ import pytest
 from bench.aot.target import lowering_for
 from jsplat.kernels.blend import triton, xla
 from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, SIZE
+from jsplat.kernels.blend.splats import Splats
 from jsplat.kernels.collect import sum_over_images
 from tests.close import assert_close, assert_gradient_close, assert_image_close
 from tests.kernels.test_blend import ATTRIBUTES, LOSS, truth, unit_depth
@@ -20,15 +21,15 @@ SPLIT_WHY = "factors of products keep 16 bits: 2^-17 of each, and sums of terms 
 PART = 2.0**-17
 PART_WHY = "two numbers of 8 bits, both rounded"
 RESERVED = {"size": SIZE, "capacity": CAPACITY}
-OWNER = jnp.zeros(1, jnp.int32)
+ONE_SET = jnp.zeros(1, jnp.int32)
 
 
 @functools.cache
 def drawn(name: str):
     """Image of a case with depths of at most 1, and the gradients of the tests' linear loss."""
-    *rows, depths, features = CASES[name]().arrays()
-    scale = unit_depth(depths)
-    args = (*rows, depths, features, OWNER)
+    splats = CASES[name]().arrays()
+    scale = unit_depth(splats.depths)
+    args = (splats, ONE_SET)
     image, _ = triton.forward(*args, **RESERVED, interpret=True)
     to_unit = jnp.ones(CHANNELS + 2).at[CHANNELS].set(scale)
     grad = jnp.asarray(LOSS, jnp.float32)[None] * to_unit
@@ -55,7 +56,7 @@ def views(module, **options):
     names, random = ("random", "opaque_layers", "random"), np.random.default_rng(5)
     rows = [jnp.concatenate(x) for x in zip(*(CASES[name]().arrays()[:4] for name in names))]
     features = jnp.asarray(random.uniform(size=(2, COUNT, 15)), jnp.float32)
-    args = (*rows, features, jnp.asarray([1, 0, 1], jnp.int32))
+    args = (Splats(*rows, features), jnp.asarray([1, 0, 1], jnp.int32))
     image, needed = module.forward(*args, **RESERVED, **options)
     grad = jnp.asarray(random.normal(size=image.shape), jnp.float32)
     grad = grad.at[2].set(grad[0])
@@ -100,10 +101,11 @@ def test_two_parts_hold_sixteen_bits_however_they_are_made():
 def test_no_sum_on_a_gpu_is_a_scatter_of_floats_or_a_loop():
     """A scatter-add of floats is what would make gradients differ from run to run."""
     shapes = [(2, COUNT, 2), (2, COUNT, 3), (2, COUNT), (2, COUNT), (2, COUNT, 22)]
-    args = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes] + [jax.ShapeDtypeStruct((2,), jnp.int32)]
+    splats = Splats(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
+    set_ids = jax.ShapeDtypeStruct((2,), jnp.int32)
     image = jax.ShapeDtypeStruct((2, SIZE[1], SIZE[0], 24), jnp.float32)
     with lowering_for("NVIDIA A100"):
-        traced = triton.backward.trace(*args, image, image, **RESERVED, shape_channels=22)
+        traced = triton.backward.trace(splats, set_ids, image, image, **RESERVED, shape_channels=22)
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
     scattered = re.findall(r'"stablehlo\.scatter"\(.*?\}\) : \((.*?)\) ->', text, re.DOTALL)
     assert scattered

@@ -10,99 +10,103 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, BFloat16, Float
 
-from jsplat.kernels.blend.mosaic_gpu.forward import DEPTH, settings
+from jsplat.kernels.blend.mosaic_gpu.forward import settings
 from jsplat.kernels.blend.mosaic_gpu.layout import (
     CHUNK,
     COLUMNS,
-    HEAD,
+    DEPTH,
+    FEATURES,
     PIXELS,
     STAGE_PITCH,
     column_tiles,
+    hit_grads_width,
     matrix_tiles,
     monomials,
-    row_width,
 )
-from jsplat.kernels.blend.mosaic_gpu.walk import Lists, Walk, opacity_at, scratch, spent
+from jsplat.kernels.blend.mosaic_gpu.walk import Lists, Walk, alpha_of, scratch, threshold_after
 from jsplat.kernels.constants import ALPHA_CEILING
 
 HELD = 62  # channels whose gradients a thread keeps in registers; of more, the last ones are read for every hit
 CHAINS = 4  # sums of a product over channels that run side by side: one is as long as its channels
 
 
-def gradient_rows(
+def hit_gradients(
     lists: Lists,
     factors: BFloat16[Array, "t s k"],
-    sides: Float[Array, "t 2 p"],
+    pixel_grads: Float[Array, "t 2 p"],
     *,
     channels: int,
     shape_channels: int,
     grid: tuple[int, int],
     interpret: Any = None,
 ) -> Float[Array, "m w"]:
-    """One row for each hit: `root_moments` of the power's gradient, gradients of features and of depth.
+    """For each hit: `root_moments` of the powers' gradients, gradients of features and of depth.
 
     Args:
         factors: high, then low parts of the image's gradient, as `matrix_tiles` lays them out.
-        sides: gradient of alpha, and the whole sum of image * gradient over the shaping channels.
+        pixel_grads: gradient of alpha, and the sum of image * gradient over the channels that move the geometry.
     """
-    places = lists.ids.shape[0]
     column_count = column_tiles(channels)
-    constant = matrix_tiles(jnp.asarray(monomials()[None], jnp.bfloat16))
+    columns = [DEPTH, *range(FEATURES, FEATURES + shape_channels)]  # of a hit: what moves the geometry, but for alpha
+    factor_columns = [channels, *range(shape_channels)]  # their gradients
 
     def backward_kernel(*refs):
-        *lists, constant, factors, sides, out, rows, ids, stage, shared = refs
+        *lists, monomials, factors, pixel_grads, hit_grads, hits, gaussian_ids, stage, tile_factors = refs
         tile = lax.axis_index("tile")
-        walk = Walk(Lists(*lists), rows, ids, tile, grid, interpret)
+        walk = Walk(Lists(*lists), hits, gaussian_ids, tile, grid, interpret)
+        ops = walk.ops
 
-        @pl.when(walk.chunks > 0)
-        def _():
-            _walk_back(walk, constant, factors, sides, out, stage, shared)
+        def with_hits():
+            # What a pixel knows from the start: the gradients of its channels, and its sum of image * gradient.
+            ops.load_factors(tile_factors, monomials, factors, tile)
+            ops.clear_stage(stage)
+            ops.copies_then_barrier()
+            grad_channels = [functools.partial(ops.factor, tile_factors, c, column_count) for c in factor_columns]
+            held = [read() for read in grad_channels[:HELD]]
+            grad_alpha_channel, whole = ops.load(pixel_grads.at[tile, 0]), ops.load(pixel_grads.at[tile, 1])
 
-    def _walk_back(walk, constant, factors, sides, out, stage, shared):
-        on, tile = walk.on, lax.axis_index("tile")
-        on.load_tiles(shared, constant, factors, tile)
-        on.clear_stage(stage)
-        on.settle()
-        read = [functools.partial(on.channel, shared, c, column_count) for c in (channels, *range(shape_channels))]
-        held = [channel() for channel in read[:HELD]]
-        columns = [DEPTH] + [HEAD + c for c in range(shape_channels)]
-        alpha_upstream, whole = on.load(sides.at[tile, 0]), on.load(sides.at[tile, 1])
+            # Hit by hit, front to back: `behind` is what is left of the whole sum.
+            def blend(hit, k, log2_alpha, threshold, transmittance, state):
+                (behind,) = state
+                taken, unclipped, alpha = alpha_of(log2_alpha, threshold)
+                weight = alpha * transmittance
+                grads = held + [read() for read in grad_channels[HELD:]]
+                grad_weight = _dot(grad_alpha_channel, grads, [hit(column) for column in columns])
+                behind = behind - weight * grad_weight
+                rest = 1 - alpha
+                grad_alpha = transmittance * grad_weight - behind * ops.reciprocal(rest)
+                # Where alpha is clipped neither opacity nor shape matters.
+                grad_power = jnp.where(taken & (unclipped < ALPHA_CEILING), -alpha * grad_alpha, 0.0)
+                stage[k, pl.ds(0, PIXELS)] = _parts(weight)
+                stage[k + CHUNK, pl.ds(0, PIXELS)] = _parts(grad_power)
+                transmittance = transmittance * rest
+                return threshold_after(transmittance, threshold), transmittance, (behind,)
 
-        def blend(row, k, power, threshold, through, state):
-            (rest,) = state
-            kept, raw, alpha = opacity_at(power, threshold)
-            weight = alpha * through
-            upstream = held + [channel() for channel in read[HELD:]]
-            value = _dot(alpha_upstream, upstream, [row(column) for column in columns])
-            rest = rest - weight * value
-            left = 1 - alpha
-            slope = through * value - rest * on.reciprocal(left)  # of the loss over alpha
-            # Where alpha is clipped neither opacity nor shape matters.
-            pull = jnp.where(kept & (raw < ALPHA_CEILING), -alpha * slope, 0.0)
-            stage[k, pl.ds(0, PIXELS)] = _parts(weight)
-            stage[k + CHUNK, pl.ds(0, PIXELS)] = _parts(pull)
-            through = through * left
-            return spent(through, threshold), through, (rest,)
+            # Chunk by chunk: sums over the pixels.
+            def reduce(index, half):
+                ops.barrier()
+                first, count = walk.first + index * CHUNK, walk.count(index)
+                ops.reduce(stage, tile_factors, walk.hits, hit_grads, half, index, first, count)
 
-        def finish(index, slot):
-            on.meet()
-            on.reduce(stage, shared, walk.rows, out, slot, index, walk.first + index * CHUNK, walk.count(index))
+            walked, _, _ = walk.run(blend, (whole,), reduce)
 
-        walked, _, _ = walk.run(blend, (whole,), finish)
-        on.clear_rows(out, jnp.minimum(walk.first + walked * CHUNK, walk.end), walk.end)
+            # Behind the early stop.
+            ops.clear_hits(hit_grads, jnp.minimum(walk.first + walked * CHUNK, walk.end), walk.end)
+
+        pl.when(walk.chunks > 0)(with_hits)
 
     return plgpu.kernel(
         backward_kernel,
-        out_type=jax.ShapeDtypeStruct((places, row_width(channels)), jnp.float32),
+        out_type=jax.ShapeDtypeStruct((lists.gaussian_ids.shape[0], hit_grads_width(channels)), jnp.float32),
         scratch_types=[
             *scratch(channels),
             plgpu.SMEM((2 * CHUNK, STAGE_PITCH), jnp.uint32),
             plgpu.SMEM((1 + 2 * column_count, COLUMNS * PIXELS), jnp.bfloat16),
         ],
-        grid=(lists.starts.shape[0] - 1,),
+        grid=(lists.tile_offsets.shape[0] - 1,),
         grid_names=("tile",),
         **settings(interpret),
-    )(*lists, constant[0], factors, sides)
+    )(*lists, matrix_tiles(jnp.asarray(monomials()[None], jnp.bfloat16))[0], factors, pixel_grads)
 
 
 def _dot(start, xs, ys):
@@ -120,5 +124,5 @@ def _parts(x):
     """A float32 as two bf16 parts in one word, each the cut-off head of what is left: 16 bits of mantissa."""
     bits = lax.bitcast_convert_type(x, jnp.uint32)
     high = bits & jnp.uint32(0xFFFF0000)
-    rest = lax.bitcast_convert_type(x - lax.bitcast_convert_type(high, jnp.float32), jnp.uint32)
-    return high | (rest >> 16)
+    low = lax.bitcast_convert_type(x - lax.bitcast_convert_type(high, jnp.float32), jnp.uint32)
+    return high | (low >> 16)

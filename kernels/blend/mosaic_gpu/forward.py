@@ -9,41 +9,39 @@ from jax import lax
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float
 
-from jsplat.kernels.blend.mosaic_gpu.layout import HEAD, PIXELS
-from jsplat.kernels.blend.mosaic_gpu.walk import Lists, Walk, opacity_at, scratch, spent
-
-DEPTH = 6  # column of a row in shared memory
+from jsplat.kernels.blend.mosaic_gpu.layout import DEPTH, FEATURES, PIXELS
+from jsplat.kernels.blend.mosaic_gpu.walk import Lists, Walk, alpha_of, scratch, threshold_after
 
 
 def blend_tiles(lists: Lists, *, channels: int, grid: tuple[int, int], interpret: Any = None) -> Float[Array, "t k p"]:
     """Features, depth and alpha of each tile; pixels in the order of the threads."""
-    tiles = lists.starts.shape[0] - 1
+    tiles = lists.tile_offsets.shape[0] - 1
+    columns = [*range(FEATURES, FEATURES + channels), DEPTH]  # of a hit: what is blended
 
     def forward_kernel(*refs):
-        *lists, image, rows, ids = refs
+        *lists, image, hits, gaussian_ids = refs
         tile = lax.axis_index("tile")
-        walk = Walk(Lists(*lists), rows, ids, tile, grid, interpret)
+        walk = Walk(Lists(*lists), hits, gaussian_ids, tile, grid, interpret)
 
-        def blend(row, k, power, threshold, through, sums):
-            _, _, alpha = opacity_at(power, threshold)
-            weight = alpha * through
-            columns = [HEAD + c for c in range(channels)] + [DEPTH]
-            sums = tuple(s + weight * row(column) for s, column in zip(sums, columns))
-            through = through * (1 - alpha)
-            return spent(through, threshold), through, sums
+        def blend(hit, k, log2_alpha, threshold, transmittance, sums):
+            _, _, alpha = alpha_of(log2_alpha, threshold)
+            weight = alpha * transmittance
+            sums = tuple(total + weight * hit(column) for total, column in zip(sums, columns))
+            transmittance = transmittance * (1 - alpha)
+            return threshold_after(transmittance, threshold), transmittance, sums
 
-        zeros = tuple(walk.on.full(0.0) for _ in range(channels + 1))
+        zeros = tuple(walk.ops.full(0.0) for _ in columns)
 
-        def empty():
-            return walk.on.full(1.0), zeros
+        def with_hits():
+            _, transmittance, sums = walk.run(blend, zeros)
+            return transmittance, sums
 
-        def full():
-            _, through, sums = walk.run(blend, zeros)
-            return through, sums
+        def without_hits():
+            return walk.ops.full(1.0), zeros
 
-        through, sums = lax.cond(walk.chunks > 0, full, empty)
-        for c, value in enumerate((*sums, 1 - through)):
-            image[tile, c] = value
+        transmittance, sums = lax.cond(walk.chunks > 0, with_hits, without_hits)
+        for channel, value in enumerate((*sums, 1 - transmittance)):
+            image[tile, channel] = value
 
     return plgpu.kernel(
         forward_kernel,
@@ -57,7 +55,7 @@ def blend_tiles(lists: Lists, *, channels: int, grid: tuple[int, int], interpret
 
 @functools.cache
 def settings(interpret: Any) -> dict[str, Any]:
-    """How Mosaic compiles: threads meet where the kernels say so, and nowhere else."""
+    """How Mosaic compiles: threads wait for each other where the kernels say so, and nowhere else."""
     if interpret is not None:
         return {"interpret": interpret}
     semantics = plgpu.LoweringSemantics.Lane  # what a warp does on its own has no other form

@@ -1,4 +1,4 @@
-"""Tiles, warps and memory: what the kernels, their device code and their simulation agree on.
+"""Tiles, warps and memory: what the kernels, their device code and its simulation agree on.
 
 A tile of 16 x 8 pixels is a block of 128 threads, one pixel each. A warp holds 8 x 4 of them, so that a splat which
 touches one corner of the tile keeps the other warps out of its blending.
@@ -15,21 +15,22 @@ WARP = (8, 4)  # the part of a tile that one warp holds
 PIXELS = TILE[0] * TILE[1]
 LANES = WARP[0] * WARP[1]
 CHUNK = 32  # hits that lie in shared memory together
-GROUP = 4  # hits whose powers are computed together, before the first is blended: it hides latency
+GROUP = 4  # hits whose alphas are computed together, before the first is blended: it hides latency
 MOST_CHANNELS = 64
-GEOMETRY = 8  # floats of a Gaussian in the table: u, v, w, log2 of opacity, x, y, depth, 0
-HEAD = (
-    12  # floats before the features of a row in shared memory: u, v, p, w | q, log2 of opacity, depth, x | y, 0, 0, 0
-)
-MOMENTS = 8  # columns of a gradient row before the features': six moments and two zeros
+TABLE_COLUMNS = 8  # floats of a Gaussian in the table: u, v, w, log2 of opacity, x, y, depth, 0
+# Columns of a hit in shared memory, in three copies of 16 bytes; 3 are left over, then come the features.
+# (p, q) = -(u x + v y, w y) is the form at the tile's centre, (x, y) the mean about it.
+U, V, P, W, Q, LOG2_OPACITY, DEPTH, X, Y = range(9)
+FEATURES = 12
+MOMENTS = 8  # columns of a hit's gradients before the features': six moments and two zeros
 COLUMNS = 8  # channels of one tile of a matrix product
 STAGE_PITCH = PIXELS + 4  # words: rows of the staging area start 4 banks apart, so that 8 lanes read 8 x 4 banks
 ABSENT = -1e30  # log2 of an opacity that is none
-DEAD = 1e30  # threshold of a pixel whose transmittance is spent
+STOPPED = 1e30  # threshold of a pixel whose transmittance is used up: no alpha reaches it
 
 
 def padded(channels: int) -> int:
-    """Floats of a feature row: copies into shared memory go by 16 bytes."""
+    """Floats of a Gaussian's features: copies into shared memory go by 16 bytes."""
     return -(-channels // 4) * 4
 
 
@@ -38,12 +39,12 @@ def column_tiles(channels: int) -> int:
     return -(-(channels + 1) // COLUMNS)
 
 
-def row_width(channels: int) -> int:
-    """Floats of a gradient row: moments, features, depth, zeros."""
+def hit_grads_width(channels: int) -> int:
+    """Floats of a hit's gradients: moments, features, depth, zeros."""
     return MOMENTS + column_tiles(channels) * COLUMNS
 
 
-def pixel_places() -> tuple[np.ndarray, np.ndarray]:
+def pixel_centers() -> tuple[np.ndarray, np.ndarray]:
     """Each thread's pixel centre relative to its tile's centre, x and y."""
     thread = np.arange(PIXELS)
     warp, lane = np.divmod(thread, LANES)
@@ -84,6 +85,6 @@ def matrix_tiles(planes: BFloat16[Array, "t c p"]) -> BFloat16[Array, "t s k"]:
 
 def monomials() -> np.ndarray:
     """1, x, y, xx, xy, yy, 0, 0 of the pixels, `8 p`; half-integers up to 7.5 and their products are exact in bf16."""
-    x, y = pixel_places()
+    x, y = pixel_centers()
     nothing = np.zeros_like(x)
     return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y, nothing, nothing])

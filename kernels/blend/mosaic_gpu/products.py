@@ -1,19 +1,31 @@
-"""The sums over a tile's pixels as products of matrices, 16 Gaussians a warp (mma.sync.m16n8k16, bf16 into f32).
+"""The sums over a tile's pixels as products of matrices, 16 hits a warp (mma.sync.m16n8k16, bf16 into f32).
 
 Every f32 number is split into two bf16 parts: 16 bits of mantissa, a relative error of 2^-16 at most. The instruction
 exists on every architecture since 8.0, unlike wgmma (9.0) and tcgen05 (10.0).
 
-Which pixel is which index of the sum is free as long as both factors agree. Lane t of a row's four takes the pixels
+Which pixel is which index of the sum is free as long as both factors agree. Lane t of a hit's four takes the pixels
 8t to 8t + 7 of a warp's 32: the first four are its entries (2t, 2t+1, 2t+8, 2t+9) of the first product, the others of
 the second. So both factors arrive by loads of 16 bytes.
 """
 
 from jsplat.kernels.blend.mosaic_gpu import ptx
-from jsplat.kernels.blend.mosaic_gpu.layout import CHUNK, COLUMNS, HEAD, LANES, MOMENTS, PIXELS, STAGE_PITCH
+from jsplat.kernels.blend.mosaic_gpu.layout import (
+    CHUNK,
+    COLUMNS,
+    FEATURES,
+    LANES,
+    MOMENTS,
+    PIXELS,
+    STAGE_PITCH,
+    Q,
+    X,
+    Y,
+)
+from jsplat.kernels.blend.mosaic_gpu.ptx import F32, I32, PerThread, Ref
 
 _TILE_BYTES = COLUMNS * PIXELS * 2
 _PART_BYTES = COLUMNS * LANES * 2  # of a column tile, the pixels of one warp
-_ROWS = 16  # Gaussians of one product
+_HITS = 16  # of one product
 _HIGH, _LOW = "0x7632", "0x5410"  # which halves of two words make a pair
 _MMA = (
     "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
@@ -21,83 +33,94 @@ _MMA = (
 )
 
 
-def reduce(stage, shared, rows, out, slot, chunk, first, count) -> None:
-    """Sums the staged numbers of a chunk against the right factors, stores the rows, clears the stage.
+def reduce(stage, tile_factors, hits, hit_grads, half, chunk, first, count) -> None:
+    """Sums the staged numbers of a chunk against the right factors, stores the hits' gradients, clears the stage.
 
     Needs a barrier before and after. Two of the block's warps take the weights against the gradient of the image, two
     the powers' gradients against the monomials; chunk by chunk they change places, as the first is more work.
 
     Args:
         stage: shared, "2*CHUNK STAGE_PITCH" u32: the weights, then the powers' gradients; two bf16 parts in a word.
-        shared: shared, right factors: monomials, then high and low parts of the image's gradient.
-        rows: shared, the chunk's rows.
-        out: global, "m row_width" f32.
-        slot, chunk: of the chunk.
+        tile_factors: shared, right factors: monomials, then high and low parts of the image's gradient.
+        hits: shared, the chunk's hits.
+        hit_grads: global, "m hit_grads_width" f32.
+        half, chunk: of the chunk.
         first: its first place in the list of hits.
-        count: its hits; no more rows are written.
+        count: its hits; nothing is written for more.
     """
-    tiles = (out.shape[-1] - MOMENTS) // COLUMNS
+    tiles = (hit_grads.shape[-1] - MOMENTS) // COLUMNS
 
-    @ptx.inline("mmmmssss")
-    def run(stage, shared, rows, out, slot, chunk, first, count):
-        pitch, width = rows.type.shape[-1] * 4, out.type.shape[-1] * 4
+    @ptx.inline
+    def run(
+        stage: Ref,
+        tile_factors: Ref,
+        hits: Ref,
+        hit_grads: Ref,
+        half: PerThread,
+        chunk: PerThread,
+        first: PerThread,
+        count: PerThread,
+    ) -> None:
+        pitch, width = hits.type.shape[-1] * 4, hit_grads.type.shape[-1] * 4
         thread = ptx.thread()
         lane = thread % LANES
-        place = (ptx.warp() + chunk) % 4
-        row = place % 2 * _ROWS + lane // 4  # and the one 8 below
+        part = (ptx.warp() + chunk) % 4
+        k = part % 2 * _HITS + lane // 4  # this lane's hit, and the one 8 below
         across = lane % 4
-        factors = ptx.shared_address(shared) + lane * 16
-        left = ptx.shared_address(stage) + row * (STAGE_PITCH * 4) + across * 32
-        target = ptx.offset(ptx.offset(ptx.global_address(out), first + row, width), across, 8)
+        right = ptx.shared_address(tile_factors) + lane * 16
+        left = ptx.shared_address(stage) + k * (STAGE_PITCH * 4) + across * 32
+        target = ptx.offset(ptx.offset(ptx.global_address(hit_grads), first + k, width), across, 8)
 
         def write(sums, at):
             for below in (0, 8):
                 pair = sums[below // 4 : below // 4 + 2]
+                ptx.emit_if(
+                    k + below < count,
+                    lambda below=below, pair=pair: ptx.store_global(target, pair, below * width + at),
+                )
 
-                @ptx.when(row + below < count)
-                def _(below=below, pair=pair):
-                    ptx.store_global(target, pair, below * width + at)
-
-        @ptx.when(place < 2)
-        def _():
-            high, low = (factors + (1 + part * tiles) * _TILE_BYTES for part in (0, 1))
+        def reduce_weights():
+            high, low = (right + (1 + index * tiles) * _TILE_BYTES for index in (0, 1))
             for index, sums in enumerate(_products(left, high, low, tiles)):
                 write(sums, (MOMENTS + index * COLUMNS) * 4)
 
-        @ptx.when(place >= 2)
-        def _():
-            (sums,) = _products(left + CHUNK * STAGE_PITCH * 4, factors, None, 1)
-            here = ptx.shared_address(rows) + (slot * CHUNK + row) * pitch
+        def reduce_power_gradients():
+            (sums,) = _products(left + CHUNK * STAGE_PITCH * 4, right, None, 1)
+            here = ptx.shared_address(hits) + (half * CHUNK + k) * pitch
             moved = []
             for below in (0, 8):
-                form = ptx.load_shared(here, "ffff", below * pitch)
-                form += [ptx.load_shared(here, "f", below * pitch + at) for at in (16, 28, 32)]
-                moved += _about(form, sums[below // 4 : below // 4 + 2], lane, across)
+                form = ptx.load_shared(here, 4 * F32, below * pitch)
+                form += [ptx.load_shared(here, F32, below * pitch + 4 * column) for column in (Q, X, Y)]
+                moved += _root_moments(form, sums[below // 4 : below // 4 + 2], lane, across)
             write(moved, 0)
 
-    run(stage, shared, rows, out, slot, chunk, first, count)
+        ptx.emit_if(part < 2, reduce_weights)
+        ptx.emit_if(part >= 2, reduce_power_gradients)
+
+    run(stage, tile_factors, hits, hit_grads, half, chunk, first, count)
 
 
-def clear_rows(out, first, end) -> None:
+def clear_hits(hit_grads, first, end) -> None:
     """Writes zeros for the hits from `first` to `end`."""
 
-    @ptx.inline("mss")
-    def run(out, first, end):
-        width = out.type.shape[-1]
-        base = ptx.offset(ptx.global_address(out), first, width * 4)
+    @ptx.inline
+    def run(hit_grads: Ref, first: PerThread, end: PerThread) -> None:
+        width = hit_grads.type.shape[-1]
+        base = ptx.offset(ptx.global_address(hit_grads), first, width * 4)
 
-        @ptx.loop(ptx.thread(), (end - first) * (width // 4), PIXELS)
-        def _(index):
+        def clear(index):
             ptx.store_global(ptx.offset(base, index, 16), [ptx.number(0.0)] * 4)
 
-    run(out, first, end)
+        ptx.emit_for(ptx.thread(), (end - first) * (width // 4), PIXELS, clear)
+
+    run(hit_grads, first, end)
 
 
 def clear_stage(stage) -> None:
     """Zeros in all of the stage."""
 
-    @ptx.inline("m")
-    def run(stage):
+    @ptx.inline
+    def run(stage: Ref) -> None:
         base = ptx.shared_address(stage) + ptx.thread() * 4
         words = stage.type.shape[0] * stage.type.shape[1]
         for at in range(0, words, PIXELS):
@@ -107,21 +130,21 @@ def clear_stage(stage) -> None:
 
 
 def _products(left, high, low, tiles):
-    """Four sums a lane for each column tile: (row, 2t), (row, 2t + 1), and the same 8 rows below."""
+    """Four sums a lane for each column tile: (hit, 2t), (hit, 2t + 1), and the same 8 hits below."""
     zero = ptx.number(0.0)
     sums = [[zero] * 4 for _ in range(tiles)]
     for part in range(PIXELS // LANES):
-        heads, tails = _left(left, part * LANES * 4)
+        left_high, left_low = _left(left, part * LANES * 4)
         for index in range(tiles):
             at = index * _TILE_BYTES + part * _PART_BYTES
-            right = ptx.load_shared(high, "rrrr", at)
-            rest = None if low is None else ptx.load_shared(low, "rrrr", at)
+            right = ptx.load_shared(high, 4 * I32, at)
+            right_low = None if low is None else ptx.load_shared(low, 4 * I32, at)
             for half in (0, 1):
                 pick = slice(2 * half, 2 * half + 2)
-                sums[index] = _mma(heads[half], right[pick], sums[index])
-                sums[index] = _mma(tails[half], right[pick], sums[index])
-                if rest is not None:
-                    sums[index] = _mma(heads[half], rest[pick], sums[index])
+                sums[index] = _mma(left_high[half], right[pick], sums[index])
+                sums[index] = _mma(left_low[half], right[pick], sums[index])
+                if right_low is not None:
+                    sums[index] = _mma(left_high[half], right_low[pick], sums[index])
     return sums
 
 
@@ -131,27 +154,27 @@ def _left(address, at):
     for below in (0, 8 * STAGE_PITCH * 4):
         read = []
         for begin in (0, 16):
-            read += ptx.load_shared(address, "rrrr", at + below + begin)
+            read += ptx.load_shared(address, 4 * I32, at + below + begin)
             ptx.store_shared(address, [ptx.integer(0)] * 4, at + below + begin)
         words.append(read)
     parts = []
     for halves in (_HIGH, _LOW):
-        pairs = [[_pair(row[k], row[k + 1], halves) for k in (0, 2, 4, 6)] for row in words]
-        # In the instruction's order: row, row 8 below, then both again for the later columns.
+        pairs = [[_pair(read[k], read[k + 1], halves) for k in (0, 2, 4, 6)] for read in words]
+        # In the instruction's order: hit, hit 8 below, then both again for the later columns.
         parts.append([[pairs[0][k], pairs[1][k], pairs[0][k + 1], pairs[1][k + 1]] for k in (0, 2)])
     return parts
 
 
 def _pair(first, second, halves):
-    return ptx.asm(f"prmt.b32 $0, $1, $2, {halves};", first, second, out="r")
+    return ptx.asm(f"prmt.b32 $0, $1, $2, {halves};", first, second, out=I32)
 
 
 def _mma(left, right, sums):
-    return ptx.asm(_MMA, *left, *right, *sums, out="ffff", fixed=True)
+    return ptx.asm(_MMA, *left, *right, *sums, out=4 * F32, fixed=True)
 
 
-def _about(form, pair, lane, across):
-    """Moments about the tile's centre -> `root_moments`; a row's four lanes hold (1, x), (y, xx), (xy, yy), -."""
+def _root_moments(form, pair, lane, across):
+    """Moments about the tile's centre -> `root_moments`; a hit's four lanes hold (1, x), (y, xx), (xy, yy), -."""
     u, v, p, w, q, x, y = form
     base = lane - across
     total, mx, my, mxx, mxy, myy = (_from(pair[k % 2], base + k // 2) for k in range(6))
@@ -167,7 +190,7 @@ def _about(form, pair, lane, across):
 
 
 def _from(x, lane):
-    return ptx.asm("shfl.sync.idx.b32 $0, $1, $2, 0x1f, 0xffffffff;", x, lane, out="f", fixed=True)
+    return ptx.asm("shfl.sync.idx.b32 $0, $1, $2, 0x1f, 0xffffffff;", x, lane, out=F32, fixed=True)
 
 
-assert HEAD == 12 and CHUNK == 2 * _ROWS  # noqa: PT018
+assert FEATURES == 12 and CHUNK == 2 * _HITS  # noqa: PT018

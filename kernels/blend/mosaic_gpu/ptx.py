@@ -4,8 +4,9 @@ Pallas takes a block of threads for one that computes on arrays, and has no word
 here are fragmented arrays of shape (): Pallas sees a scalar, the hardware one register a thread.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +23,22 @@ Scalar = fragmented_array.FragmentedArray
 
 PER_THREAD = plgpu.Layout.WG_SPLAT(())
 VECTOR = plgpu.Layout.WG_STRIDED((PIXELS,), vec_size=1)
-_LETTERS = {"i32": "r", "f32": "f", "i64": "l", "i1": "b"}  # of LLVM's constraints
+
+# What a function for `inline` takes and returns.
+Ref = Annotated[Any, "an array in shared or global memory"]
+PerThread = Annotated[Scalar, "a number of each thread, for Pallas a scalar"]
+Vector = Annotated[Scalar, "one entry a thread, for Pallas an array"]
+Flag = Annotated[Scalar, "a truth value of each thread, for Pallas a scalar"]
+_ARGUMENTS = {Ref: plgpu.RefType(), PerThread: PER_THREAD, Vector: VECTOR}
+_RESULTS = {
+    None: None,
+    Flag: plgpu.ShapeDtypeStruct((), jnp.bool_, layout=PER_THREAD),
+    Vector: plgpu.ShapeDtypeStruct((PIXELS,), jnp.float32, layout=VECTOR),
+}
+
+# Registers, by LLVM's letters: `4 * F32` are four of them.
+I32, F32, PREDICATE = "r", "f", "b"
+_LETTERS = {"i32": I32, "f32": F32, "i64": "l", "i1": PREDICATE}
 
 
 def scalar(value: Any) -> Scalar:
@@ -60,14 +76,14 @@ def asm(text: str, *args: Scalar, out: str = "", memory: bool = False, fixed: bo
     """One PTX text; `$0`, `$1` ... are the outputs, then the arguments.
 
     Args:
-        out: a letter for each output: r for i32, f for f32, b for a truth value.
+        out: a register for each output: `I32`, `F32`, `PREDICATE`, or several of them.
         memory: it touches memory, so that no other access may pass it.
         fixed: it involves other threads, so that it may neither move nor vanish.
 
     Returns:
         None, the output, or a list of them.
     """
-    types = {"r": _integer(32), "f": ir.F32Type.get(), "b": _integer(1)}
+    types = {I32: _integer(32), F32: ir.F32Type.get(), PREDICATE: _integer(1)}
     results = [types[letter] for letter in out]
     constraints = [f"={letter}" for letter in out] + [_LETTERS[str(x.mlir_dtype)] for x in args]
     constraints += ["~{memory}"] * memory
@@ -104,7 +120,7 @@ def offset(base: Scalar, index: Scalar, size: int) -> Scalar:
 
 
 def load_shared(address: Scalar, kinds: str, at: int = 0) -> Any:
-    """1, 2 or 4 words from shared memory, at a multiple of their bytes; `kinds` as `out` of `asm`."""
+    """1, 2 or 4 words from shared memory, at a multiple of their bytes; `kinds` are registers."""
     return asm(_load("ld.shared", len(kinds), at), address, out=kinds, memory=True)
 
 
@@ -138,7 +154,7 @@ def _words(first, count):
 def load_half(address: Scalar, at: int = 0) -> Scalar:
     """A bfloat16 from shared memory, as f32."""
     text = f"{{ .reg .b16 z, h; mov.b16 z, 0; ld.shared.b16 h, [$1+{at}]; mov.b32 $0, {{z, h}}; }}"
-    return asm(text, address, out="f", memory=True)
+    return asm(text, address, out=F32, memory=True)
 
 
 def copy_async(shared: Scalar, source: Scalar, at: int = 0) -> None:
@@ -176,46 +192,28 @@ def vector(x: Scalar) -> Scalar:
     return Scalar(_registers=registers, _layout=VECTOR.to_mgpu(), _is_signed=None)
 
 
-def when(mask: Scalar) -> Callable[[Callable[[], None]], None]:
-    """Decorator: runs the function at once, in the threads where the mask holds."""
-
-    def run(then):
-        branch = scf.IfOp(value(mask))
-        with ir.InsertionPoint(branch.then_block):
-            then()
-            scf.yield_([])
-
-    return run
+def emit_if(mask: Scalar, body: Callable[[], None]) -> None:
+    """Code that the threads run where the mask holds; `body` writes it."""
+    branch = scf.IfOp(value(mask))
+    with ir.InsertionPoint(branch.then_block):
+        body()
+        scf.yield_([])
 
 
-def loop(start: Scalar, stop: Scalar, step: int) -> Callable[[Callable[[Scalar], None]], None]:
-    """Decorator: runs the function at once for start, start + step ... below stop; bounds may differ in each thread."""
-
-    def run(body):
-        turns = scf.ForOp(value(start), value(stop), value(integer(step)))
-        with ir.InsertionPoint(turns.body):
-            body(scalar(turns.induction_variable))
-            scf.yield_([])
-
-    return run
+def emit_for(start: Scalar, stop: Scalar, step: int, body: Callable[[Scalar], None]) -> None:
+    """Code that is run for start, start + step ... below stop; `body` writes it. Bounds may differ in each thread."""
+    turns = scf.ForOp(value(start), value(stop), value(integer(step)))
+    with ir.InsertionPoint(turns.body):
+        body(scalar(turns.induction_variable))
+        scf.yield_([])
 
 
-def inline(arguments: str, result: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Makes a function of MLIR a call inside a Pallas kernel.
+def inline(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a function that writes code a call inside a Pallas kernel.
 
     Args:
-        arguments: a letter each: m a reference to memory, s a scalar, v a vector of one entry a thread.
-        result: empty, s for a truth value, v for a vector of f32.
+        function: annotated with what it takes (`Ref`, `PerThread`, `Vector`) and returns (None, `Flag`, `Vector`).
     """
-    kinds = {"m": plgpu.RefType(), "s": PER_THREAD, "v": VECTOR}
-    results = {
-        "": None,
-        "s": plgpu.ShapeDtypeStruct((), jnp.bool_, layout=PER_THREAD),
-        "v": plgpu.ShapeDtypeStruct((PIXELS,), jnp.float32, layout=VECTOR),
-    }
-
-    def wrap(function):
-        call = plgpu.inline_mgpu(arg_types=tuple(kinds[a] for a in arguments), return_type=results[result])
-        return call(lambda _, *args: function(*args))
-
-    return wrap
+    *arguments, result = inspect.get_annotations(function).values()
+    call = plgpu.inline_mgpu(arg_types=tuple(_ARGUMENTS[a] for a in arguments), return_type=_RESULTS[result])
+    return call(lambda _, *args: function(*args))

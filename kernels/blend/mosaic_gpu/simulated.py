@@ -9,11 +9,16 @@ from jsplat.kernels.blend.mosaic_gpu.layout import (
     ABSENT,
     CHUNK,
     COLUMNS,
-    GEOMETRY,
-    HEAD,
+    FEATURES,
     LANES,
     MOMENTS,
     PIXELS,
+    TABLE_COLUMNS,
+    U,
+    V,
+    W,
+    X,
+    Y,
 )
 
 
@@ -22,7 +27,7 @@ def full(number: float) -> jax.Array:
     return jnp.full((PIXELS,), number, jnp.float32)
 
 
-def threads() -> jax.Array:
+def thread_ids() -> jax.Array:
     """See `device`."""
     return jnp.arange(PIXELS, dtype=jnp.int32)
 
@@ -32,29 +37,42 @@ def load(ref) -> jax.Array:
     return ref[...]
 
 
-def row(rows, slot, k):
-    """Reads the row at once: a read is expensive here."""
-    values = rows[slot, k]
-    return lambda column: values[column]
-
-
-def own(mask) -> jax.Array:
+def per_thread(mask) -> jax.Array:
     """Here of the whole block: what other threads leave out changes nothing."""
     return mask.any()
 
 
-def first_ids(ids, list_ids, start, end) -> None:
+def reciprocal(x) -> jax.Array:
     """See `device`."""
-    ids[0] = _ids(list_ids, start, end)
+    return 1 / x
 
 
-def fetch(rows, ids, table, features, list_ids, slot, following, end, shift) -> None:
+def barrier() -> None:
+    """There is one thread."""
+
+
+def copies_then_barrier() -> None:
+    """Copies take no time here."""
+
+
+def hit(hits, half, k):
+    """Reads the hit at once: a read is expensive here."""
+    values = hits[half, k]
+    return lambda column: values[column]
+
+
+def load_first_ids(gaussian_ids, list_ids, start, end) -> None:
     """See `device`."""
-    gaussians = ids[slot]
+    gaussian_ids[0] = _ids(list_ids, start, end)
+
+
+def fetch(hits, gaussian_ids, table, features, list_ids, half, following, end, shift) -> None:
+    """See `device`."""
+    gaussians = gaussian_ids[half]
     heads, tails = table[...][gaussians], features[...][gaussians + shift]
-    gap = jnp.zeros((CHUNK, HEAD - GEOMETRY), jnp.float32)
-    rows[slot] = jnp.concatenate([heads, gap, tails], -1)
-    ids[1 - slot] = _ids(list_ids, following, end)
+    gap = jnp.zeros((CHUNK, FEATURES - TABLE_COLUMNS), jnp.float32)
+    hits[half] = jnp.concatenate([heads, gap, tails], -1)
+    gaussian_ids[1 - half] = _ids(list_ids, following, end)
 
 
 def _ids(list_ids, start, end):
@@ -62,33 +80,25 @@ def _ids(list_ids, start, end):
     return list_ids[...][place]
 
 
-def arrive(rows, slot, count, column, line, alive) -> jax.Array:
+def arrive(hits, half, count, center_x, center_y, alive) -> jax.Array:
     """See `device`."""
-    chunk = rows[slot]
-    u, v, w, light, x, y, depth = (chunk[:, k] for k in range(7))
-    x, y = x - column, y - line
-    light = jnp.where(jnp.arange(CHUNK) < count, light, ABSENT)
-    head = jnp.stack([u, v, -(u * x + v * y), w, -(w * y), light, depth, x, y], -1)
-    rows[slot] = jnp.concatenate([head, chunk[:, head.shape[1] :]], -1)
+    chunk = hits[half]
+    u, v, w, log2_opacity, x, y, depth = (chunk[:, k] for k in range(7))
+    x, y = x - center_x, y - center_y
+    log2_opacity = jnp.where(jnp.arange(CHUNK) < count, log2_opacity, ABSENT)
+    head = jnp.stack([u, v, -(u * x + v * y), w, -(w * y), log2_opacity, depth, x, y], -1)
+    hits[half] = jnp.concatenate([head, chunk[:, head.shape[1] :]], -1)
     return alive.any()
 
 
-def load_tiles(shared, constant, tiles, tile) -> None:
+def load_factors(tile_factors, monomials, factors, tile) -> None:
     """See `device`."""
-    shared[...] = jnp.concatenate([constant[...], tiles[tile]])
+    tile_factors[...] = jnp.concatenate([monomials[...], factors[tile]])
 
 
-def settle() -> None:
-    """Copies take no time here."""
-
-
-def meet() -> None:
-    """There is one thread."""
-
-
-def channel(shared, index: int, tiles: int) -> jax.Array:
+def factor(tile_factors, column: int, tiles: int) -> jax.Array:
     """See `device`."""
-    high, low = (_columns(shared[1 + part * tiles + index // COLUMNS])[index % COLUMNS] for part in (0, 1))
+    high, low = (_columns(tile_factors[1 + part * tiles + column // COLUMNS])[column % COLUMNS] for part in (0, 1))
     return high.astype(jnp.float32) + low.astype(jnp.float32)
 
 
@@ -97,38 +107,33 @@ def _columns(tile):
     return tile.reshape(PIXELS // LANES, COLUMNS, LANES).swapaxes(0, 1).reshape(COLUMNS, PIXELS)
 
 
-def reciprocal(x) -> jax.Array:
-    """See `device`."""
-    return 1 / x
-
-
-def reduce(stage, shared, rows, out, slot, chunk, first, count) -> None:
+def reduce(stage, tile_factors, hits, hit_grads, half, chunk, first, count) -> None:
     """See `products`."""
-    tiles = (out.shape[-1] - MOMENTS) // COLUMNS
+    tiles = (hit_grads.shape[-1] - MOMENTS) // COLUMNS
     staged = stage[...][:, :PIXELS]
     stage[...] = jnp.zeros(stage.shape, jnp.uint32)
-    head = lax.bitcast_convert_type(staged & jnp.uint32(0xFFFF0000), jnp.float32)
-    tail = lax.bitcast_convert_type(staged << 16, jnp.float32)
-    factors = [_columns(shared[k]).astype(jnp.float32).T for k in range(1 + 2 * tiles)]
-    high, low = (jnp.concatenate(factors[1 + part * tiles : 1 + (part + 1) * tiles], 1) for part in (0, 1))
-    weights, pulls = slice(0, CHUNK), slice(CHUNK, 2 * CHUNK)
-    painted = head[weights] @ high + tail[weights] @ high + head[weights] @ low
-    moments = (head[pulls] @ factors[0] + tail[pulls] @ factors[0])[:, :6]
-    u, v, _, w, _, _, _, x, y = jnp.moveaxis(rows[slot][:, :9], 1, 0)
-    moments = root_moments(moments, jnp.stack([x, y], -1), jnp.stack([u, v, w], -1))
-    made = jnp.concatenate([jnp.pad(moments, ((0, 0), (0, MOMENTS - 6))), painted], -1)
+    high = lax.bitcast_convert_type(staged & jnp.uint32(0xFFFF0000), jnp.float32)
+    low = lax.bitcast_convert_type(staged << 16, jnp.float32)
+    factors = [_columns(tile_factors[k]).astype(jnp.float32).T for k in range(1 + 2 * tiles)]
+    right_high, right_low = (jnp.concatenate(factors[1 + p * tiles : 1 + (p + 1) * tiles], 1) for p in (0, 1))
+    weights, powers = slice(0, CHUNK), slice(CHUNK, 2 * CHUNK)
+    grad_values = high[weights] @ right_high + low[weights] @ right_high + high[weights] @ right_low
+    moments = (high[powers] @ factors[0] + low[powers] @ factors[0])[:, :6]
+    means, roots = (jnp.stack([hits[half][:, k] for k in columns], -1) for columns in ((X, Y), (U, V, W)))
+    moments = root_moments(moments, means, roots)
+    made = jnp.concatenate([jnp.pad(moments, ((0, 0), (0, MOMENTS - 6))), grad_values], -1)
 
     def write(k, _):
-        out[first + k] = made[k]
+        hit_grads[first + k] = made[k]
 
     lax.fori_loop(0, count, write, None)
 
 
-def clear_rows(out, first, end) -> None:
+def clear_hits(hit_grads, first, end) -> None:
     """See `products`."""
 
     def write(place, _):
-        out[place] = jnp.zeros(out.shape[-1:], jnp.float32)
+        hit_grads[place] = jnp.zeros(hit_grads.shape[-1:], jnp.float32)
 
     lax.fori_loop(first, end, write, None)
 

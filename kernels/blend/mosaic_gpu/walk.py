@@ -1,7 +1,26 @@
-"""The walk along a tile's list, common to both passes: chunks through shared memory, powers group by group.
+"""The walk along a tile's list of hits, common to both passes, and what a chunk of it lives through.
 
-A warp blends a Gaussian only if one of its 32 pixels sees it, and leaves a chunk out when none of them is alive; the
-block stops when no pixel of the tile is.
+Chunk i is 32 hits. They lie in `hits[i % 2]` in shared memory, their Gaussians in `gaussian_ids[i % 2]`. Between any
+two steps that touch the same memory there is a barrier of the whole block:
+
+    step            threads      reads                                writes
+    --------------  -----------  -----------------------------------  -----------------------------------------
+    fetch(i)        all          table, features, gaussian_ids[i % 2]  hits[i % 2], by asynchronous copies;
+                                                                      gaussian_ids[(i + 1) % 2], likewise
+      ... blend(i - 1), and in the backward pass reduce(i - 1): while the copies are under way ...
+    arrive(i)       all          waits for its own copies
+                    first warp   the hit that it copied itself        that hit, moved to the tile's centre
+      === barrier (bar.red): hits[i % 2] are complete; is any pixel of the block still alive?
+    fetch(i + 1)    all          as above, into the other half: all are done with chunk i - 1, see the barrier above
+    blend(i)        warp by warp hits[i % 2]                          registers; backward: the stage, 2 x 32 x 128
+      === barrier (bar.sync), backward only: the stage is complete
+    reduce(i)       each warp a  the stage, the right factors,        gradients of the hits, in global memory;
+      backward only quarter      hits[i % 2]                          zeros in the stage
+    arrive(i + 1)   all
+      === barrier (bar.red): the stage is clear, hits[i % 2] may be overwritten
+
+A warp blends a hit only if one of its 32 pixels reaches it, and leaves a chunk out when none of them is alive; the
+block stops when no pixel of the tile is. Nothing between two barriers waits for another warp.
 """
 
 import math
@@ -16,134 +35,161 @@ from jax import lax
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from jsplat.kernels.blend.mosaic_gpu import device, simulated
-from jsplat.kernels.blend.mosaic_gpu.layout import CHUNK, DEAD, GROUP, HEAD, LANES, TILE, WARP, padded
+from jsplat.kernels.blend.mosaic_gpu.layout import (
+    CHUNK,
+    FEATURES,
+    GROUP,
+    LANES,
+    LOG2_OPACITY,
+    STOPPED,
+    TILE,
+    WARP,
+    P,
+    Q,
+    U,
+    V,
+    W,
+    padded,
+)
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 
-LOG_FLOOR = math.log2(ALPHA_FLOOR)
+LOG2_FLOOR = math.log2(ALPHA_FLOOR)
 
 
 class Lists(typing.NamedTuple):
-    """Where the rows of a tile come from, in global memory.
+    """Where the hits of a tile come from, in global memory.
 
     Attributes:
-        table, features: rows of Gaussians and of features.
-        ids: Gaussians, tile by tile, nearest first.
-        starts: first place of each tile.
-        shifts: for each image, from a Gaussian to its row of features.
+        table, features: of the Gaussians of all images, and of all sets.
+        gaussian_ids: of the hits, tile by tile, nearest first.
+        tile_offsets: where each tile's hits begin.
+        shifts: for each image, from a Gaussian to its features.
     """
 
     table: Any
     features: Any
-    ids: Any
-    starts: Any
+    gaussian_ids: Any
+    tile_offsets: Any
     shifts: Any
 
 
 def scratch(channels: int) -> list[Any]:
-    """Shared memory of the walk: two chunks of rows, two of Gaussians."""
-    rows = plgpu.SMEM((2, CHUNK, HEAD + padded(channels)), jnp.float32)
-    return [rows, plgpu.SMEM((2, CHUNK), jnp.int32)]
+    """Shared memory of the walk: two chunks of hits, two of Gaussians."""
+    hits = plgpu.SMEM((2, CHUNK, FEATURES + padded(channels)), jnp.float32)
+    return [hits, plgpu.SMEM((2, CHUNK), jnp.int32)]
 
 
 class Walk:
-    """One tile's walk, inside a kernel."""
+    """One tile's walk, inside a kernel.
 
-    def __init__(self, lists: Lists, rows, ids, tile, grid: tuple[int, int], interpret: Any) -> None:
-        self.on: types.ModuleType = device if interpret is None else simulated
-        self.lists, self.rows, self.ids = lists, rows, ids
-        self.first, self.end = lists.starts[tile], lists.starts[tile + 1]
+    Attributes:
+        ops: what threads do: the module `device`, or for Pallas' interpreter `simulated`, with the same functions.
+        first, end: the tile's hits.
+        chunks: how many they are.
+    """
+
+    def __init__(self, lists: Lists, hits, gaussian_ids, tile, grid: tuple[int, int], interpret: Any) -> None:
+        self.ops: types.ModuleType = device if interpret is None else simulated
+        self.lists, self.hits, self.gaussian_ids = lists, hits, gaussian_ids
+        self.first, self.end = lists.tile_offsets[tile], lists.tile_offsets[tile + 1]
         self.chunks = (self.end - self.first + CHUNK - 1) // CHUNK
         per_image = grid[0] * grid[1]
         within = tile % per_image
-        self.column = (within % grid[0] * TILE[0] + TILE[0] // 2).astype(jnp.float32)
-        self.line = (within // grid[0] * TILE[1] + TILE[1] // 2).astype(jnp.float32)
+        self.center_x = (within % grid[0] * TILE[0] + TILE[0] // 2).astype(jnp.float32)
+        self.center_y = (within // grid[0] * TILE[1] + TILE[1] // 2).astype(jnp.float32)
         self.shift = lists.shifts[tile // per_image]
-        self.x, self.y = _places(self.on.threads())
+        self.x, self.y = _pixel_centers(self.ops.thread_ids())
 
-    def run(self, blend: Callable[..., Any], start: Any, finish: Callable[[Any, Any], None] | None = None):
+    def run(self, blend: Callable[..., Any], start: Any, after_chunk: Callable[[Any, Any], None] | None = None):
         """Walks until the list ends or no pixel is alive.
 
         Args:
-            blend: (row, k, power, threshold, through, state) -> (threshold, through, state); see `row` of `device`.
-            start: state before the first Gaussian, a tuple of vectors.
-            finish: called after each chunk with its slot and number.
+            blend: (hit, k, log2_alpha, threshold, transmittance, state) -> (threshold, transmittance, state), of hit k
+                of a chunk; `hit` reads its columns. A pixel takes the hit where log2_alpha reaches the threshold.
+            start: state before the first hit, a tuple of vectors.
+            after_chunk: called with a chunk's number and its half of the shared memory.
 
         Returns:
             how many chunks were walked, transmittance, state.
         """
-        threshold, through = self.on.full(LOG_FLOOR), self.on.full(1.0)
-        self.on.first_ids(self.ids, self.lists.ids, self.first, self.end)
+        threshold, transmittance = self.ops.full(LOG2_FLOOR), self.ops.full(1.0)
+        self.ops.load_first_ids(self.gaussian_ids, self.lists.gaussian_ids, self.first, self.end)
         self._fetch(0)
         alive = self._arrive(0, threshold)
 
-        def chunk(carry):
-            index, _, threshold, through, state = carry
-            slot = index % 2
-            self._fetch(index + 1)
-            threshold, through, state = self._chunk(blend, index, slot, threshold, through, state)
-            if finish is not None:
-                finish(index, slot)
-            return index + 1, self._arrive(index + 1, threshold), threshold, through, state
-
         def more(carry):
-            return (carry[0] < self.chunks) & carry[1]
+            index, alive, *_ = carry
+            return (index < self.chunks) & alive
 
-        walked, _, _, through, state = lax.while_loop(more, chunk, (jnp.int32(0), alive, threshold, through, start))
-        return walked, through, state
+        def chunk(carry):
+            index, _, threshold, transmittance, state = carry
+            half = index % 2
+            self._fetch(index + 1)
+            threshold, transmittance, state = self._blend(blend, index, half, threshold, transmittance, state)
+            if after_chunk is not None:
+                after_chunk(index, half)
+            return index + 1, self._arrive(index + 1, threshold), threshold, transmittance, state
+
+        walked, _, _, transmittance, state = lax.while_loop(
+            more, chunk, (jnp.int32(0), alive, threshold, transmittance, start)
+        )
+        return walked, transmittance, state
 
     def count(self, index) -> jax.Array:
         """Hits of a chunk."""
         return jnp.minimum(self.end - self.first - index * CHUNK, CHUNK)
 
     def _fetch(self, index):
-        """Starts the copies of a chunk; one past the end copies the last Gaussian, which nobody uses."""
+        """Starts the copies of a chunk; one past the end copies the last hit, which nobody uses."""
         following = self.first + (index + 1) * CHUNK
-        lists = self.lists
-        tables = (lists.table, lists.features, lists.ids)
-        self.on.fetch(self.rows, self.ids, *tables, index % 2, following, self.end, self.shift)
+        source = (self.lists.table, self.lists.features, self.lists.gaussian_ids)
+        self.ops.fetch(self.hits, self.gaussian_ids, *source, index % 2, following, self.end, self.shift)
 
     def _arrive(self, index, threshold):
-        alive = threshold < DEAD
-        return self.on.arrive(self.rows, index % 2, self.count(index), self.column, self.line, alive)
+        alive = threshold < STOPPED
+        return self.ops.arrive(self.hits, index % 2, self.count(index), self.center_x, self.center_y, alive)
 
-    def _chunk(self, blend, index, slot, threshold, through, state):
-        alive = self.on.own(threshold < DEAD)
+    def _blend(self, blend, index, half, threshold, transmittance, state):
+        alive = self.ops.per_thread(threshold < STOPPED)
         groups = jnp.where(alive, (self.count(index) + GROUP - 1) // GROUP, 0)
 
         def group(number, carry):
             places = [number * GROUP + k for k in range(GROUP)]
-            read = [self.on.row(self.rows, slot, k) for k in places]
-            powers = [self._power(row) for row in read]
-            for row, k, power in zip(read, places, powers):
-                seen = self.on.own(power >= carry[0])
+            hits = [self.ops.hit(self.hits, half, k) for k in places]
+            log2_alphas = [self._log2_alpha(hit) for hit in hits]
+            for hit, k, log2_alpha in zip(hits, places, log2_alphas):
+                reached = self.ops.per_thread(log2_alpha >= carry[0])
                 carry = lax.cond(
-                    seen, lambda c, row=row, k=k, power=power: blend(row, k, power, *c), lambda c: c, carry
+                    reached,
+                    lambda c, hit=hit, k=k, log2_alpha=log2_alpha: blend(hit, k, log2_alpha, *c),
+                    lambda c: c,
+                    carry,
                 )
             return carry
 
-        return lax.fori_loop(0, groups, group, (threshold, through, state))
+        return lax.fori_loop(0, groups, group, (threshold, transmittance, state))
 
-    def _power(self, row):
+    def _log2_alpha(self, hit):
         """log2 of opacity * exp(-power)."""
-        across = row(0) * self.x + (row(1) * self.y + row(2))
-        down = row(3) * self.y + row(4)
-        return (row(5) - across * across) - down * down
+        across = hit(U) * self.x + (hit(V) * self.y + hit(P))
+        down = hit(W) * self.y + hit(Q)
+        return (hit(LOG2_OPACITY) - across * across) - down * down
 
 
-def opacity_at(power, threshold) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Whether a pixel takes the Gaussian, its alpha before the ceiling, and what it takes."""
-    kept = power >= threshold
-    raw = jnp.exp2(power)
-    return kept, raw, jnp.where(kept, jnp.minimum(raw, ALPHA_CEILING), 0.0)
+def alpha_of(log2_alpha, threshold) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Whether a pixel takes the hit, its alpha before it is clipped, and after: 0 where it does not take it."""
+    taken = log2_alpha >= threshold
+    unclipped = jnp.exp2(log2_alpha)
+    return taken, unclipped, jnp.where(taken, jnp.minimum(unclipped, ALPHA_CEILING), 0.0)
 
 
-def spent(through, threshold) -> jax.Array:
-    """The threshold after a transmittance, which no power reaches once the transmittance is spent."""
-    return jnp.where(through < TRANSMITTANCE_STOP, DEAD, threshold)
+def threshold_after(transmittance, threshold) -> jax.Array:
+    """The threshold of a pixel from here on: none reaches it once the transmittance is used up."""
+    return jnp.where(transmittance < TRANSMITTANCE_STOP, STOPPED, threshold)
 
 
-def _places(thread):
-    """Each thread's pixel centre relative to its tile's, as `layout.pixel_places`."""
+def _pixel_centers(thread):
+    """Each thread's pixel centre relative to its tile's, as `layout.pixel_centers`."""
     warp, lane = thread // LANES, thread % LANES
     across = TILE[0] // WARP[0]
     x = (warp % across * WARP[0] + lane % WARP[0]).astype(jnp.float32) + (0.5 - TILE[0] / 2)
