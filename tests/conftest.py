@@ -21,6 +21,10 @@ def pytest_configure(config):
 
     Who names a folder (JAX_COMPILATION_CACHE_DIR) keeps them from run to run.
     """
+    if config.getoption("--thorough"):
+        from tests import processes
+
+        processes.QUICK.clear()  # then all programs are compiled as users compile them
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = tempfile.TemporaryDirectory(prefix="jsplat-tests-")

@@ -45,6 +45,7 @@ def rotation_matrices(quats: Float[Array, "*b 4"]) -> Float[Array, "*b 3 3"]:
     return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
 
 
+@functools.partial(jax.jit, static_argnames="antialiased")
 def project(gaussians: Gaussians, camera: Camera, *, antialiased: bool = False) -> Projection:
     """EWA splatting (Zwicker et al. 2001) with a low-pass of 0.3 pixel^2.
 

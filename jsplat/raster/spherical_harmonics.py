@@ -28,6 +28,7 @@ def unit(vectors: Float[Array, "*b d"], otherwise: tuple[float, ...]) -> Float[A
 
 
 @by_own_rules
+@jax.jit
 def sh_colors(sh: Float[Array, "*b n s 3"], means: Float[Array, "*b n 3"], camera: Camera) -> Float[Array, "*v n 3"]:
     """Colours towards a camera from real spherical harmonics of degree 0 to 3, plus 0.5, not below 0.
 
