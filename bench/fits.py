@@ -1,7 +1,6 @@
 """Training steps, whole fits and label lifts made ready."""
 
 import functools
-import time
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +8,10 @@ import numpy as np
 import optax
 
 from bench.metric import Metric
-from bench.peers import gsplat, missing, two_models
-from bench.raster import planned_mb
+from bench.peers import gsplat, need, torch_raster, two_models
+from bench.raster import relative_error
 from bench.scenes import SIZE, VIEWS, captures, fitted
-from bench.timing import CannotRunError, Job
+from bench.timing import Job, compiled, seconds_of
 from bench.workloads import Fit, Lift, Step
 from jsplat.fitting import FitConfig, fit
 from jsplat.fitting.loss import label_loss, photo_loss
@@ -43,26 +42,23 @@ def _targets(identities: int, edge: int) -> tuple[np.ndarray, np.ndarray]:
 
 def prepare_step(work: Step) -> Job:
     """A job of one training step; a peer's first loss must be ours."""
-    about = {"kind": "step", "implementation": work.implementation, "mode": work.mode, "channels": 3 + CLASSES}
-    about |= {"identities": work.identities, "gaussians": work.count, "edge": work.edge}
+    about = {"channels": 3 + CLASSES}
     if work.implementation == "jsplat":
         step, loss, more = _our_step(work)
         return Job(step, {"loss": loss}, about, **more)
     if work.implementation == "gsplat":
-        gsplat.need()
-    elif reason := missing("torch"):
-        raise CannotRunError(reason)
+        need("torch", cuda=True)
+        need("gsplat")
+        drawing, device, worst = gsplat.render, "cuda", SAME_LOSS_GSPLAT
+    else:
+        need("torch")
+        drawing = functools.partial(two_models.render, torch_raster.blend_as(work.mode))
+        device, worst = "cpu", SAME_LOSS
     scene, cameras = fitted(work.identities, work.count), _cameras(work.identities, work.edge)
     features = np.concatenate([scene.attributes.sh[..., 0, :] * SH_C0 + 0.5, scene.attributes.label_logits], -1)
-    geometry = scene.gaussians
-    arrays = {"means": geometry.means, "quats": geometry.quats, "log_scales": geometry.log_scales}
-    arrays |= {"logit_opacities": geometry.logit_opacities, "features": features}
-    arrays = {name: np.array(value) for name, value in arrays.items()}
+    arrays = {name: np.array(getattr(scene.gaussians, name)) for name in two_models.NAMES} | {"features": features}
     targets = _targets(work.identities, work.edge)
-    if work.implementation == "gsplat":
-        step, worst = gsplat.train_step(arrays, cameras, *targets, RATE), SAME_LOSS_GSPLAT
-    else:
-        step, worst = two_models.dual_step(arrays, cameras, *targets, RATE, work.mode), SAME_LOSS
+    step = two_models.dual_step(arrays, cameras, *targets, RATE, drawing, device)
     loss, ours = step(), _first_loss(work.identities, work.count, work.edge)
     if abs(loss - ours) > worst * abs(ours):
         raise ValueError(f"a loss of {loss} where ours is {ours}")
@@ -79,9 +75,8 @@ def _our_step(work: Step):
     scene, cameras = fitted(work.identities, work.count), _cameras(work.identities, work.edge)
     photo, labels = map(jnp.asarray, _targets(work.identities, work.edge))
     adam = optax.adam(RATE, eps=1e-15)
-    each = [capacity_for(jax.tree.map(lambda x, i=i: x[i], scene.gaussians), cameras[i : i + 1])
-            for i in range(work.identities)]  # fmt: skip
-    capacity = max(each)
+    geometries = (jax.tree.map(lambda x, i=i: x[i], scene.gaussians) for i in range(work.identities))
+    capacity = max(capacity_for(own, cameras[i : i + 1]) for i, own in enumerate(geometries))
 
     def advance(scene, moments):
         def total(scene):
@@ -92,14 +87,11 @@ def _our_step(work: Step):
         updates, moments = adam.update(gradients, moments, scene)
         return optax.apply_updates(scene, updates), moments, loss
 
-    moments = adam.init(scene)
-    begin = time.perf_counter()
-    compiled = jax.jit(advance).lower(scene, moments).compile()
-    more = {"compile_seconds": time.perf_counter() - begin, "program_mb": planned_mb(compiled)}
-    state = [scene, moments]
+    state = [scene, adam.init(scene)]
+    program, more = compiled(advance, *state)
 
     def step():
-        *state[:], loss = compiled(*state)
+        *state[:], loss = program(*state)
         return float(loss)
 
     return step, step(), more
@@ -107,8 +99,7 @@ def _our_step(work: Step):
 
 def prepare_lift(work: Lift) -> Job:
     """A job that lifts all views of one head."""
-    about = {"kind": "lift", "implementation": work.implementation, "mode": work.mode, "channels": CLASSES}
-    about |= {"gaussians": work.count, "edge": work.edge, "views": work.views}
+    about = {"channels": CLASSES}
     scene = jax.tree.map(lambda x: x[0], fitted(1, work.count))
     cameras = captures(1, VIEWS, SIZE)[0].cameras.resized(work.edge, work.edge)[np.arange(work.views) % VIEWS]
     labels = _targets(work.views, work.edge)[1]
@@ -119,14 +110,10 @@ def prepare_lift(work: Lift) -> Job:
         return jax.block_until_ready(lift(scene.gaussians, cameras, pictures, capacity=capacity))
 
     if work.implementation == "jsplat":
-        begin = time.perf_counter()
-        ours()
-        return Job(ours, work=about, compile_seconds=time.perf_counter() - begin)
-    if reason := missing("torch"):
-        raise CannotRunError(reason)
+        return Job(ours, work=about, compile_seconds=seconds_of(ours))
+    need("torch")
     theirs = two_models.lift(scene.gaussians, cameras, np.array(pictures), work.mode)
-    evidence, wanted = theirs(), np.asarray(ours()[0])
-    error = float(np.linalg.norm(evidence - wanted) / np.linalg.norm(wanted))
+    error = relative_error(theirs(), np.asarray(ours()[0]))
     if error > 5e-3:
         raise ValueError(f"evidence off by {error}")
     return Job(theirs, {"relative_error": error}, about)
@@ -139,24 +126,18 @@ def fit_config(work: Fit) -> FitConfig:
 
 def prepare_fit(work: Fit) -> Job:
     """A job that fits all identities; its accuracy is filled in by the call."""
-    about = {"kind": "fit", "implementation": work.implementation, "mode": work.mode, "steps": work.steps}
-    about |= {"identities": work.identities, "gaussians": work.count, "edge": work.size, "views": work.views}
     people, config, found = list(captures(work.identities, work.views, work.size)), fit_config(work), {}
-    if work.implementation == "jsplat":
+    if work.implementation != "jsplat":
+        need("torch")
 
-        def call():
-            found["psnr"] = float(fit(people, config).psnr.mean())
+    def call():
+        ours = work.implementation == "jsplat"
+        found["psnr"] = (
+            float(fit(people, config).psnr.mean()) if ours else two_models.fit_loop(people, config, work.mode)
+        )
 
-        begin = time.perf_counter()
-        call()
-        return Job(call, found, about, compile_seconds=time.perf_counter() - begin, warm=False)
-    if reason := missing("torch"):
-        raise CannotRunError(reason)
-
-    def loop():
-        found["psnr"] = two_models.fit_loop(people, config, work.mode)
-
-    return Job(loop, found, about, warm=False)
+    first = seconds_of(call) if work.implementation == "jsplat" else None
+    return Job(call, found, compile_seconds=first, warm=False)
 
 
 def to_the_same_psnr(found: list[Metric]) -> list[Metric]:

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bench.peers import missing, missing_cuda, torch_bisenet
-from bench.raster import planned_mb
-from bench.timing import CannotRunError, Job
+from bench.peers import need, torch, torch_bisenet
+from bench.raster import relative_error
+from bench.timing import Job, compiled
 from bench.workloads import Network, Product
 from jsplat.labelsets.labelset import CELEBAMASK_HQ
 from jsplat.parser import Architecture, new_parser
@@ -28,45 +28,30 @@ SAME_LABEL_BF16 = 0.97  # three digits: pixels between two classes change sides
 
 def prepare(work: Network) -> Job:
     """A job whose logits (inference) or first loss (training) are those of the other framework."""
-    about = {"kind": "network", "implementation": work.implementation, "mode": work.mode, "edge": work.edge}
-    about |= {"images": work.batch, "training": work.training, "depth": work.depth, "width": work.width}
     call, right, more = (_ours if work.implementation == "jsplat" else _theirs)(work)
-    return Job(call, right, about, _floor(_architecture(work), work.batch, work.edge, work.training), **more)
+    return Job(call, right, floor=_floor(_architecture(work), work.batch, work.edge, work.training), **more)
 
 
 def prepare_product(work: Product) -> Job:
     """A job that multiplies two matrices; in bfloat16 where the mode says so."""
-    about = {"kind": "product", "implementation": work.implementation, "mode": work.mode, "edge": work.edge}
     floor = {"operations": 2.0 * work.edge**3, "bytes": 3.0 * 4 * work.edge**2}
     left, right = np.random.default_rng(0).normal(size=(2, work.edge, work.edge)).astype(np.float32)
-    wanted, words = left.astype(np.float64) @ right, work.mode.split(", ")
+    words = work.mode.split(", ")
     if work.implementation == "jsplat":
         multiply = jax.jit(functools.partial(jnp.matmul, precision="highest"))
         a, b = jnp.asarray(left), jnp.asarray(right)
         call = lambda: jax.block_until_ready(multiply(a, b))  # noqa: E731
         found = np.asarray(call())
     else:
-        _need_torch(words)
-        call = _torch_product(left, right, words)
+        need("torch", cuda="cuda" in words)
+        kind = torch.bfloat16 if "bf16" in words else torch.float32
+        a, b = (torch.tensor(x).to(_torch_device(words), kind) for x in (left, right))
+        call = _torch_call(words, lambda: a @ b)
         found = call().float().cpu().numpy()
-    error = float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+    error = relative_error(found, left.astype(np.float64) @ right)
     if error > (1e-2 if "bf16" in words else 1e-5):
         raise ValueError(f"matrix product off by {error}")
-    return Job(call, {"relative_error": error}, about, floor)
-
-
-def _torch_product(left: np.ndarray, right: np.ndarray, words: list[str]):
-    import torch
-
-    kind = torch.bfloat16 if "bf16" in words else torch.float32
-    a, b = (torch.tensor(x).to(_torch_device(words), kind) for x in (left, right))
-    return _torch_call(words, lambda: a @ b)
-
-
-def _need_torch(words: list[str]) -> None:
-    """Raises CannotRunError, saying why, where a mode of PyTorch cannot run."""
-    if reason := missing_cuda() if "cuda" in words else missing("torch"):
-        raise CannotRunError(reason)
+    return Job(call, {"relative_error": error}, floor=floor)
 
 
 def _torch_device(words: list[str]) -> str:
@@ -75,8 +60,6 @@ def _torch_device(words: list[str]) -> str:
 
 def _torch_call(words: list[str], work: Callable):
     """`work` with as many threads as the mode says, returning when it is done."""
-    import torch
-
     threads = next((int(w.split()[0]) for w in words if w.endswith("threads")), None)
 
     def call():
@@ -141,20 +124,23 @@ def _loss(weights, statistics, pictures, labels, architecture: Architecture):
     side, valid = pictures.shape[1:3], jnp.ones(labels.shape)
     heads = [logits_to_pixels(x, side, side, side) for x in model.training_logits(pictures)]
     loss = sum(ohem(pixel_loss(x, labels), valid, HARD, LEAST) for x in heads)
-    return loss, {name: value for name, value in variables(model).items() if is_statistic(name)}
+    return loss, _parts(variables(model))[1]
+
+
+def _parts(values):
+    """The weights, and the statistics of the batches."""
+    statistics = {name: value for name, value in values.items() if is_statistic(name)}
+    return {name: value for name, value in values.items() if name not in statistics}, statistics
 
 
 def _ours(work: Network):
     architecture, values = _architecture(work), _weights(_architecture(work))
     pictures, labels = map(jnp.asarray, _pictures(work.batch, work.edge))
-    begin = time.perf_counter()
     if not work.training:
-        run = jax.jit(functools.partial(_logits, architecture=architecture)).lower(values, pictures).compile()
-        more = {"compile_seconds": time.perf_counter() - begin, "program_mb": planned_mb(run)}
+        run, more = compiled(functools.partial(_logits, architecture=architecture), values, pictures)
         return lambda: jax.block_until_ready(run(values, pictures)), {}, more
     adam = optax.adamw(RATE)
-    weights = {name: value for name, value in values.items() if not is_statistic(name)}
-    statistics = {name: value for name, value in values.items() if is_statistic(name)}
+    weights, statistics = _parts(values)
 
     def advance(weights, statistics, moments):
         (loss, statistics), gradients = jax.value_and_grad(_loss, has_aux=True)(
@@ -164,11 +150,10 @@ def _ours(work: Network):
         return optax.apply_updates(weights, updates), statistics, moments, loss
 
     state = [jax.tree.map(jnp.array, x) for x in (weights, statistics, adam.init(weights))]
-    compiled = jax.jit(advance, donate_argnums=(0, 1, 2)).lower(*state).compile()
-    more = {"compile_seconds": time.perf_counter() - begin, "program_mb": planned_mb(compiled)}
+    program, more = compiled(advance, *state, donate_argnums=(0, 1, 2))
 
     def step() -> float:
-        *state[:], loss = compiled(*state)
+        *state[:], loss = program(*state)
         return float(loss)
 
     return step, {"loss": step()}, more
@@ -181,17 +166,13 @@ def _our_answer(batch: int, edge: int, depth: int, width: float, training: bool)
     values, (pictures, labels) = _weights(architecture), _pictures(batch, edge)
     if not training:
         return np.asarray(jax.jit(functools.partial(_logits, architecture=architecture))(values, pictures))
-    statistics = {name: value for name, value in values.items() if is_statistic(name)}
-    loss = jax.jit(functools.partial(_loss, architecture=architecture))(values, statistics, pictures, labels)[0]
-    return float(loss)
+    return float(jax.jit(functools.partial(_loss, architecture=architecture))(*_parts(values), pictures, labels)[0])
 
 
 def _theirs(work: Network):
     """The PyTorch network; mode: words out of "N threads", "cuda", "channels_last", "bf16", "compiled"."""
     words = work.mode.split(", ")
-    _need_torch(words)
-    import torch
-
+    need("torch", cuda="cuda" in words)
     device = _torch_device(words)
     architecture = _architecture(work)
     network = torch_bisenet.bisenet(architecture, CLASSES)

@@ -7,6 +7,7 @@ python -m bench.run --save-baseline               # these numbers become the bas
 """
 
 import argparse
+import dataclasses
 import datetime
 import json
 import os
@@ -22,7 +23,7 @@ import jax
 from bench import fits, networks, raster
 from bench.metric import Metric, complaints, slug
 from bench.timing import Job, chosen, measure
-from bench.workloads import SUITES, Fit, Lift, Network, Product, Raster, Step
+from bench.workloads import SUITES, Fit, Lift, Network, Product, Raster, Step, Work
 
 ROOT = Path(__file__).resolve().parent
 FEWEST = 5  # rounds of a suite that has a baseline
@@ -37,9 +38,10 @@ PREPARE = {
 PACKAGES = ("jax", "jaxlib", "numpy", "flax", "torch", "gsplat")
 
 
-def prepare(work: object) -> Job:
+def prepare(work: Work) -> Job:
     """Makes a workload ready to be timed."""
-    return PREPARE[type(work)](work)
+    job = PREPARE[type(work)](work)
+    return dataclasses.replace(job, work={**work.described(), **job.work})
 
 
 def measured(name: str, rounds: int | None, only: str = "") -> list[Metric]:

@@ -113,7 +113,7 @@ def test_the_torch_losses_are_ours():
 
 @needs_torch
 @pytest.mark.parametrize("depth", [18, 34])
-def test_bisenet_with_our_weights_gives_our_logits_and_gives_the_weights_back(depth):
+def test_bisenet_with_our_weights_gives_our_logits(depth):
     import jax
 
     from bench.networks import CLASSES, SAME_LOGIT, _logits, _pictures, _weights
@@ -128,9 +128,6 @@ def test_bisenet_with_our_weights_gives_our_logits_and_gives_the_weights_back(de
     want = np.asarray(jax.jit(functools.partial(_logits, architecture=architecture))(values, pictures))
     assert np.abs(got - want).max() < SAME_LOGIT
     assert (got.argmax(1) == want.argmax(1)).mean() >= 0.9999
-    back = torch_bisenet.store(network, architecture, CLASSES)
-    assert back.keys() == values.keys()
-    assert all(np.array_equal(back[name], value) for name, value in values.items())
 
 
 @needs_torch

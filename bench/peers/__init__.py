@@ -2,17 +2,21 @@
 
 import importlib.util
 
+from bench.timing import CannotRunError
 
-def missing(*packages: str) -> str | None:
-    """Why a peer that needs these packages cannot run here, or None when all are installed."""
-    absent = [name for name in packages if importlib.util.find_spec(name) is None]
-    return f"{', '.join(absent)} is not installed" if absent else None
-
-
-def missing_cuda() -> str | None:
-    """Why a CUDA peer cannot run here, or None."""
-    if absent := missing("torch"):
-        return absent
+try:
     import torch
+    from torch import nn
+    from torch.nn import functional as F
+except ModuleNotFoundError:  # `need` says so in the table
+    torch = nn = F = None
 
-    return None if torch.cuda.is_available() else "needs CUDA"
+__all__ = ["F", "need", "nn", "torch"]
+
+
+def need(package: str, cuda: bool = False) -> None:
+    """Raises CannotRunError, saying why, where a peer that needs this package, or PyTorch with CUDA, cannot run."""
+    if importlib.util.find_spec(package) is None:
+        raise CannotRunError(f"{package} is not installed")
+    if cuda and not torch.cuda.is_available():
+        raise CannotRunError("needs CUDA")

@@ -1,21 +1,15 @@
 """The face-parsing BiSeNet in plain PyTorch, under the module names of zllrunning/face-parsing.PyTorch's state dict.
 
-Layers as in `jsplat.parser.bisenet` and of any width; weights travel both ways by `jsplat.parser.weights.keys`, so
-that logits can be compared before anything is timed.
+Layers as in `jsplat.parser.bisenet` and of any width; weights come by `jsplat.parser.weights.keys`, so that
+logits can be compared before anything is timed.
 """
 
 import numpy as np
 
+from bench.peers import F, nn, torch
 from jsplat.parser.bisenet import BLOCKS, Architecture
 from jsplat.parser.model import Variables
-from jsplat.parser.weights.keys import our_layout, torch_keys, torch_layout
-
-try:
-    import torch
-    from torch import nn
-    from torch.nn import functional as F
-except ModuleNotFoundError:  # the module still imports; `bench.peers.missing` says so in the table
-    torch = nn = F = None
+from jsplat.parser.weights.keys import torch_keys, torch_layout
 
 FAMILY = "zllrunning"
 
@@ -139,15 +133,6 @@ def load(network, variables: Variables, architecture: Architecture, classes: int
     if wanted != set(values):
         raise ValueError(f"torch_bisenet.load: these keys have no counterpart: {sorted(wanted ^ set(values))}")
     network.load_state_dict(values, strict=False)
-
-
-def store(network, architecture: Architecture, classes: int) -> dict[str, np.ndarray]:
-    """The torch module's values under our names and in our layout."""
-    state = network.state_dict()
-    return {
-        name: our_layout(state[key].detach().float().contiguous().numpy())
-        for key, name in torch_keys(architecture, classes, FAMILY).items()
-    }
 
 
 def ohem(logits, labels, hard: float, least: float):
