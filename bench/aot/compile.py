@@ -30,17 +30,7 @@ _MOSAIC_SHARED = re.compile(r"dynamic_shared_memory_size (%[\w$.]+)")
 _CUSTOM_KERNEL = re.compile(r"kCustomKernel\b.*?(?P<name>[\w$.]+) grid: .*?shared_memory: (?P<shared>\d+) bytes")
 
 
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """One kernel: threads of a block, registers of a thread, barriers in its PTX; all else in bytes."""
-
-    threads: int
-    registers: int
-    barriers: int
-    stack: int
-    spill_stores: int
-    spill_loads: int
-    shared: int
+Costs = dict[str, int]  # a kernel's threads of a block, registers of a thread, barriers in its PTX; else bytes
 
 
 @functools.cache
@@ -66,7 +56,7 @@ def compile_for(
     lowered.compile(compiler_options={"xla_dump_to": str(dump), "xla_dump_emitter_re": "ptx"})
 
 
-def measure(architecture: str, kernel: Kernel) -> dict[str, Measured]:
+def measure(architecture: str, kernel: Kernel) -> dict[str, Costs]:
     """Name in the machine code -> what a kernel costs.
 
     Raises:
@@ -79,23 +69,20 @@ def measure(architecture: str, kernel: Kernel) -> dict[str, Measured]:
         with mock.patch.dict(os.environ, MOSAIC_GPU_DUMP_TO=str(mosaic)):
             compile_for(device(architecture), kernel.run, kernel.args, xla)
         dynamic = mosaic_shared(mosaic) or triton_shared(xla)
-        found = {}
-        for path in sorted([*mosaic.glob("*.ptx"), *xla.glob("*.ptx")]):
-            if path.stat().st_size:
-                found |= _costs(path, dynamic)
+        texts = [path for path in sorted([*mosaic.glob("*.ptx"), *xla.glob("*.ptx")]) if path.stat().st_size]
+        found = {name: costs for path in texts for name, costs in _costs(path, dynamic).items()}
     if not found:
         raise RuntimeError(f"{kernel.name}: compiled, but no PTX of it was found")
     return found
 
 
-def _costs(path: Path, dynamic: dict[str, int]) -> dict[str, Measured]:
+def _costs(path: Path, dynamic: dict[str, int]) -> dict[str, Costs]:
     """The kernels of one PTX file of which `dynamic` knows the shared memory; the others are XLA's own."""
     bodies, found = bodies_of(path.read_text()), {}
     for name, usage in usage_of(assemble(path)).items():
         if name in dynamic:
-            body, spilled = bodies[name], (usage.stack, usage.spill_stores, usage.spill_loads)
-            shared = dynamic[name] + usage.static_shared
-            found[name] = Measured(threads_of(body), usage.registers, barriers_of(body), *spilled, shared)
+            counted = {"threads": threads_of(bodies[name]), "barriers": barriers_of(bodies[name])}
+            found[name] = dataclasses.asdict(usage) | counted | {"shared": dynamic[name] + usage.shared}
     return found
 
 
@@ -119,7 +106,7 @@ def triton_shared(folder: Path) -> dict[str, int]:
     return {match["name"]: int(match["shared"]) for text in texts for match in _CUSTOM_KERNEL.finditer(text)}
 
 
-def _kernels(entry: Entry, measured: dict[str, dict[str, Measured]]) -> dict[str, Any]:
+def _kernels(entry: Entry, measured: dict[str, dict[str, Costs]]) -> dict[str, Any]:
     """A kernel that was met before is not compiled again: Mosaic would not even leave a dump."""
     function, args = call(entry)
     found: dict[str, Any] = {}
@@ -129,13 +116,13 @@ def _kernels(entry: Entry, measured: dict[str, dict[str, Measured]]) -> dict[str
             measured[text] = measure(entry.architecture, kernel)
         for name, numbers in measured[text].items():
             others = sum(other.split()[0] == name for other in found)
-            found[f"{name} {others + 1}" if others else name] = dataclasses.asdict(numbers)
+            found[f"{name} {others + 1}" if others else name] = numbers
     if not found:
         raise RuntimeError("calls no kernel")
     return found
 
 
-def _attempt(entry: Entry, measured: dict[str, dict[str, Measured]]) -> dict[str, Any]:
+def _attempt(entry: Entry, measured: dict[str, dict[str, Costs]]) -> dict[str, Any]:
     try:
         with jax.enable_x64(entry.of == "x64"):
             return _kernels(entry, measured)
@@ -148,7 +135,7 @@ def main(arguments: Sequence[str]) -> None:
     """Writes the numbers of one implementation on one architecture."""
     implementation, architecture, path = arguments
     mine = [entry for entry in entries([implementation]) if entry.architecture == architecture]
-    measured: dict[str, dict[str, Measured]] = {}
+    measured: dict[str, dict[str, Costs]] = {}
     Path(path).write_text(json.dumps({entry.name: _attempt(entry, measured) for entry in mine}), encoding="utf-8")
 
 

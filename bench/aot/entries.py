@@ -13,9 +13,8 @@ from jsplat.kernels.blend import blend_function
 
 CHANNELS = (1, 3, 8, 22, 32, 64)
 PASSES = ("forward", "backward")
-WIDE = (
-    5  # channels of the program in which jax_enable_x64 is set: no other entry's, whose kernels are not compiled again
-)
+# Channels of the program in which jax_enable_x64 is set: no other entry's, whose kernels are not compiled again.
+WIDE = 5
 # Implementation -> what it is compiled for; XLA's writes no kernels.
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "xla": (),
