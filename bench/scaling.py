@@ -31,13 +31,8 @@ def axis_points(lines: Iterable[dict], axis: str, implementation: str) -> list[d
 
     They run through the centre: the workload that the most measurements share all other numbers with.
     """
-    rows = [
-        line
-        for line in lines
-        if line["value"] is not None
-        and line["suite"].endswith("-scaling")
-        and line["work"].get("implementation") == implementation
-    ]
+    lines = [x for x in lines if x["value"] is not None and x["suite"].endswith("-scaling")]
+    rows = [x for x in lines if x["work"].get("implementation") == implementation]
     others = [name for name in AXES if name != axis]
     groups: dict[tuple, list[dict]] = {}
     for row in rows:

@@ -1,6 +1,7 @@
 """What is measured, as data. `bench/{raster,fits,networks}.py` make an entry run."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -112,7 +113,6 @@ PRODUCT = 1024  # edge of the matrices
 _CPU_MODES = (f"{ONE_THREAD}, channels_last", ALL_THREADS, f"{ALL_THREADS}, channels_last")
 _CPU_MODES += tuple(f"{_CPU_MODES[-1]}, {more}" for more in ("bf16", "compiled"))
 _GPU_MODES = ("cuda, channels_last, bf16", "cuda, channels_last, bf16, compiled", "cuda, channels_last")
-_GSPLAT_MODES = ("padded", "split")  # the latter where our channels are no size of its kernels
 _CPU_CENTRE = {"count": 8000, "edge": 128, "channels": 22}
 _GPU_CENTRE = {"count": 50_000, "edge": 512, "channels": 22, "scene": "fitted"}
 
@@ -133,6 +133,10 @@ def _against(
         works += [base, *peers]
         ratios.append(Ratio(f"{base.name}: {peer} over jsplat", over, base.name, "higher", bound))
     return Suite(tuple(works), tuple(ratios), rounds)
+
+
+_torch, _torch_alone = (functools.partial(_against, "torch", modes) for modes in (TORCH_MODES, TORCH_MODES[:1]))
+_gsplat = functools.partial(_against, "gsplat", ("padded", "split"))  # split where 22 is no size of its kernels
 
 
 def _line(axis: str, values: tuple[int, ...], **centre) -> list[Raster]:
@@ -192,9 +196,7 @@ SUITES = {
         ratios=(Ratio("dense_over_xla", "dense", "train_rgb", "higher"),),
         rounds=5,
     ),
-    "cpu-raster": _against(
-        "torch",
-        TORCH_MODES,
+    "cpu-raster": _torch(
         Raster("cpu forward 3", gradient=False),
         Raster("cpu forward 22", channels=22, gradient=False),
         Raster("cpu train 3"),
@@ -210,18 +212,14 @@ SUITES = {
         ),
         rounds=5,
     ),
-    "cpu-scaling": _against(
-        "torch",
-        TORCH_MODES[:1],
+    "cpu-scaling": _torch_alone(
         *_line("count", (2000, 8000, 32000), **_CPU_CENTRE),
         *_line("channels", (3, 32), **_CPU_CENTRE),
         *_line("edge", (64, 256), **_CPU_CENTRE),
         *_line("images", (3, 8), **_CPU_CENTRE),
         rounds=5,
     ),
-    "cpu-step": _against(
-        "torch",
-        TORCH_MODES[:1],
+    "cpu-step": _torch_alone(
         Step("cpu step"),
         Step("cpu step, 8 identities", identities=8),
         Lift("cpu lift of 16 views"),
@@ -230,9 +228,7 @@ SUITES = {
     "cpu-fit": _fits(*(Fit(f"fit of 8, {n} steps", steps=n) for n in (50, 100))),
     "cpu-parser": _networks(4, 128, False, _CPU_MODES, "matrix product"),
     "cpu-parser-training": _networks(4, 128, True, _CPU_MODES),
-    "gpu-raster": _against(
-        "gsplat",
-        _GSPLAT_MODES,
+    "gpu-raster": _gsplat(
         *(
             Raster(f"gpu {kind} {c}", gradient=kind == "train", **{**_GPU_CENTRE, "channels": c})
             for kind in ("forward", "train")
@@ -255,9 +251,7 @@ SUITES = {
             Ratio("gpu deterministic over scatter", "gpu own 22", "gpu own 22, scatter", "lower", 1.3),
         ),
     ),
-    "gpu-scaling": _against(
-        "gsplat",
-        _GSPLAT_MODES,
+    "gpu-scaling": _gsplat(
         *_line("count", (30_000, 150_000), **_GPU_CENTRE),
         *_line("edge", (256, 512, 1024), **_GPU_CENTRE),
         *_line("images", (8, 32), **_GPU_CENTRE),

@@ -5,8 +5,6 @@ forms of the blend are kept apart by `form`: "batched" (tiles of similar length 
 tile at a time); the benchmark uses the faster, see `bench/README.md`.
 """
 
-import typing
-
 from bench.peers import torch
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 from jsplat.raster.projection import FRUSTUM_MARGIN, LOW_PASS, NEAR
@@ -16,15 +14,13 @@ GROUP = 1 << 18  # pixel-Gaussian pairs evaluated at once: a megabyte an array, 
 FORMS = ("batched", "loop")
 
 
-class TileLists(typing.NamedTuple):
-    """Which Gaussians touch which tile: `ids` nearest first, tile t's from `starts[t]` to `starts[t + 1]`."""
+def bin_tiles(means2d, conics, opacities, depths, size: tuple[int, int]):
+    """Which Gaussians of images `i n ...` touch which tile, by the box of the ellipse where alpha reaches its floor.
 
-    ids: "torch.Tensor"
-    starts: "torch.Tensor"
-
-
-def bin_tiles(means2d, conics, opacities, depths, size: tuple[int, int]) -> TileLists:
-    """Tile lists of images `i n ...` by the bounding box of the ellipse where alpha reaches its floor."""
+    Returns:
+        ids: nearest first, those of tile t from `starts[t]` to `starts[t + 1]`.
+        starts
+    """
     with torch.no_grad():
         images, count = opacities.shape
         across, down = -(-size[0] // TILE), -(-size[1] // TILE)
@@ -50,7 +46,7 @@ def bin_tiles(means2d, conics, opacities, depths, size: tuple[int, int]) -> Tile
         tiles = images * across * down
         key, place = torch.sort((gaussian // count * down + y) * across + x, stable=True)
         starts = torch.searchsorted(key, torch.arange(tiles + 1, device=key.device))
-        return TileLists(gaussian[place], starts)
+        return gaussian[place], starts
 
 
 def _corners(tiles, size):
@@ -94,14 +90,13 @@ def _groups(lengths) -> list[tuple[int, int]]:
 def blend(means2d, conics, opacities, depths, features, *, size: tuple[int, int], form="batched", kernel=None):
     """Blended features `i h w c`, alpha `i h w` and depth `i h w` of images `i n ...`; gradients by autograd."""
     images, _ = opacities.shape
-    lists = bin_tiles(means2d, conics, opacities, depths, size)
+    ids, starts = bin_tiles(means2d, conics, opacities, depths, size)
     rows = torch.cat([means2d, conics, opacities[..., None]], -1).reshape(-1, 6)
     near = torch.where(torch.isfinite(depths), depths, 0.0)
     values = torch.cat([features, torch.ones_like(near)[..., None], near[..., None]], -1).flatten(0, 1)
-    lengths = lists.starts[1:] - lists.starts[:-1]
     across, down = -(-size[0] // TILE), -(-size[1] // TILE)
     flat = values.new_zeros(images * across * down, TILE**2, values.shape[-1])
-    parts = (_loop if form == "loop" else _batched)(lists, lengths, rows, values, size, kernel or _blend_tiles)
+    parts = (_loop if form == "loop" else _batched)(ids, starts, rows, values, size, kernel or _blend_tiles)
     if parts:
         where, blended = zip(*parts)
         flat = flat.index_copy(0, torch.cat(where), torch.cat(blended))
@@ -110,19 +105,19 @@ def blend(means2d, conics, opacities, depths, features, *, size: tuple[int, int]
     return out[..., :-2], out[..., -2], out[..., -1]
 
 
-def _loop(lists, lengths, rows, values, size, kernel):
-    busy = torch.nonzero(lengths)[:, 0]
+def _loop(ids, starts, rows, values, size, kernel):
+    busy = torch.nonzero(starts.diff())[:, 0]
     corners = _corners(busy, size)
-    starts = lists.starts.tolist()
+    places = starts.tolist()
     found = []
     for k, t in enumerate(busy.tolist()):
-        ids = lists.ids[starts[t] : starts[t + 1]]
-        found.append((busy[k : k + 1], kernel(rows[ids][None], values[ids][None], corners[k : k + 1])))
+        own = ids[places[t] : places[t + 1]]
+        found.append((busy[k : k + 1], kernel(rows[own][None], values[own][None], corners[k : k + 1])))
     return found
 
 
-def _batched(lists, lengths, rows, values, size, kernel):
-    lengths, order = lengths.sort(descending=True)
+def _batched(ids, starts, rows, values, size, kernel):
+    lengths, order = starts.diff().sort(descending=True)
     busy = order[: int((lengths > 0).sum())]
     lengths = lengths[: len(busy)]
     # One more row of nothing, which pads the shorter lists.
@@ -131,9 +126,9 @@ def _batched(lists, lengths, rows, values, size, kernel):
     for begin, end in _groups(lengths.tolist()):
         tiles, own = busy[begin:end], lengths[begin:end, None]
         lane = torch.arange(int(own[0]), device=own.device)
-        slots = lists.starts[tiles][:, None] + lane
-        ids = torch.where(lane < own, lists.ids[slots.clamp(max=len(lists.ids) - 1)], len(rows) - 1)
-        found.append((tiles, kernel(rows[ids], values[ids], _corners(tiles, size))))
+        slots = starts[tiles][:, None] + lane
+        padded = torch.where(lane < own, ids[slots.clamp(max=len(ids) - 1)], len(rows) - 1)
+        found.append((tiles, kernel(rows[padded], values[padded], _corners(tiles, size))))
     return found
 
 
