@@ -1,6 +1,5 @@
 """Training steps, whole fits and label lifts made ready."""
 
-import dataclasses
 import functools
 
 import jax
@@ -11,14 +10,13 @@ import optax
 from bench.metric import Metric
 from bench.peers import gsplat, need, torch_raster, two_models
 from bench.raster import relative_error
-from bench.scenes import SIZE, VIEWS, captures, fitted
+from bench.scenes import captures, dome, fitted
 from bench.timing import Job, compiled, seconds_of
 from bench.workloads import Fit, Lift, Step
 from jsplat.fitting import FitConfig, fit
 from jsplat.fitting.loss import label_loss, photo_loss
 from jsplat.labels.lift import lift
 from jsplat.labelsets.labelset import CELEBAMASK_HQ
-from jsplat.raster.camera import Camera
 from jsplat.raster.capacity import capacity_for
 from jsplat.raster.rasterizer import render_scene
 from jsplat.raster.scene import SH_C0
@@ -30,10 +28,6 @@ SAME_LOSS = 1e-4  # relative: the same sums in another order
 SAME_LOSS_GSPLAT = 1e-3  # it stops one Gaussian earlier, at the same transmittance
 
 
-def _cameras(identities: int, edge: int) -> Camera:
-    return captures(1, VIEWS, SIZE)[0].cameras.resized(edge, edge)[np.arange(identities) * 5 % VIEWS]
-
-
 def _targets(identities: int, edge: int) -> tuple[np.ndarray, np.ndarray]:
     """Pictures and labels to train on; noise, for the time does not depend on them."""
     random = np.random.default_rng(2)
@@ -43,27 +37,25 @@ def _targets(identities: int, edge: int) -> tuple[np.ndarray, np.ndarray]:
 
 def prepare_step(work: Step) -> Job:
     """A job of one training step; a peer's first loss must be ours."""
-    about = {"channels": 3 + CLASSES}
     if work.implementation == "jsplat":
         step, loss, more = _our_step(work)
-        return Job(step, {"loss": loss}, about, **more)
+        return Job(step, {"loss": loss}, **more)
     if work.implementation == "gsplat":
-        need("torch", cuda=True)
-        need("gsplat")
+        need("gsplat", cuda=True)
         drawing, device, worst = gsplat.render, "cuda", SAME_LOSS_GSPLAT
     else:
         need("torch")
         drawing = functools.partial(two_models.render, torch_raster.blend_as(work.mode))
         device, worst = "cpu", SAME_LOSS
-    scene, cameras = fitted(work.identities, work.count), _cameras(work.identities, work.edge)
+    scene, cameras = fitted(work.identities, work.count), dome(work.identities, work.edge)
     features = np.concatenate([scene.attributes.sh[..., 0, :] * SH_C0 + 0.5, scene.attributes.label_logits], -1)
     arrays = {name: np.array(getattr(scene.gaussians, name)) for name in two_models.NAMES} | {"features": features}
     targets = _targets(work.identities, work.edge)
     step = two_models.dual_step(arrays, cameras, *targets, RATE, drawing, device)
-    loss, ours = step(), _first_loss(dataclasses.replace(work, name="", implementation="jsplat", mode=""))
+    loss, ours = step(), _first_loss(work.ours())
     if abs(loss - ours) > worst * abs(ours):
         raise ValueError(f"a loss of {loss} where ours is {ours}")
-    return Job(step, {"loss": loss}, about)
+    return Job(step, {"loss": loss})
 
 
 @functools.lru_cache(maxsize=8)
@@ -73,7 +65,7 @@ def _first_loss(work: Step) -> float:
 
 def _our_step(work: Step):
     """As the fit's own step: everything of all identities in one compiled program."""
-    scene, cameras = fitted(work.identities, work.count), _cameras(work.identities, work.edge)
+    scene, cameras = fitted(work.identities, work.count), dome(work.identities, work.edge)
     photo, labels = map(jnp.asarray, _targets(work.identities, work.edge))
     adam = optax.adam(RATE, eps=1e-15)
     geometries = (jax.tree.map(lambda x, i=i: x[i], scene.gaussians) for i in range(work.identities))
@@ -100,45 +92,40 @@ def _our_step(work: Step):
 
 def prepare_lift(work: Lift) -> Job:
     """A job that lifts all views of one head."""
-    about = {"channels": CLASSES}
     scene = jax.tree.map(lambda x: x[0], fitted(1, work.count))
-    cameras = captures(1, VIEWS, SIZE)[0].cameras.resized(work.edge, work.edge)[np.arange(work.views) % VIEWS]
-    labels = _targets(work.views, work.edge)[1]
-    pictures = jax.nn.one_hot(labels, CLASSES)
+    cameras = dome(work.views, work.edge, 1)
+    pictures = jax.nn.one_hot(_targets(work.views, work.edge)[1], CLASSES)
     capacity = capacity_for(scene.gaussians, cameras)
 
     def ours():
         return jax.block_until_ready(lift(scene.gaussians, cameras, pictures, capacity=capacity))
 
     if work.implementation == "jsplat":
-        return Job(ours, work=about, compile_seconds=seconds_of(ours))
+        return Job(ours, compile_seconds=seconds_of(ours))
     need("torch")
     theirs = two_models.lift(scene.gaussians, cameras, np.array(pictures), work.mode)
     error = relative_error(theirs(), np.asarray(ours()[0]))
     if error > 5e-3:
         raise ValueError(f"evidence off by {error}")
-    return Job(theirs, {"relative_error": error}, about)
-
-
-def fit_config(work: Fit) -> FitConfig:
-    """The settings of a whole fit; labels are trained in the same pass, as the peer trains them in its second model."""
-    return FitConfig(gaussians=work.count, steps=work.steps, voxels=64, hold_out=5, label_weight=0.1)
+    return Job(theirs, {"relative_error": error})
 
 
 def prepare_fit(work: Fit) -> Job:
-    """A job that fits all identities; its accuracy is filled in by the call."""
-    people, config, found = list(captures(work.identities, work.views, work.size)), fit_config(work), {}
-    if work.implementation != "jsplat":
+    """A job that fits all identities; its accuracy is filled in by the call.
+
+    Ours trains labels in the same pass, as the peer trains them in its second model.
+    """
+    config = FitConfig(gaussians=work.count, steps=work.steps, voxels=64, hold_out=5, label_weight=0.1)
+    people, found, ours = list(captures(work.identities, work.views, work.size)), {}, work.implementation == "jsplat"
+    if not ours:
         need("torch")
 
     def call():
-        ours = work.implementation == "jsplat"
-        found["psnr"] = (
-            float(fit(people, config).psnr.mean()) if ours else two_models.fit_loop(people, config, work.mode)
+        found["psnr"] = float(
+            fit(people, config).psnr.mean() if ours else two_models.fit_loop(people, config, work.mode)
         )
 
-    first = seconds_of(call) if work.implementation == "jsplat" else None
-    return Job(call, found, compile_seconds=first, warm=False)
+    return Job(call, found, compile_seconds=seconds_of(call) if ours else None, warm=False)
 
 
 def to_the_same_psnr(found: list[Metric]) -> list[Metric]:

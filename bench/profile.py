@@ -117,13 +117,11 @@ def parts_of(times: dict[str, float]) -> dict[str, dict[str, float | None]]:
 
     Each pass of the blend bins for itself, so binning is counted in both.
     """
-    found: dict[str, dict[str, float | None]] = {}
-    for name, milliseconds in times.items():
-        part, _, way = name.rpartition(", ")
-        if way == FORWARD:
-            found[part] = {"forward": milliseconds, "backward": None}
-        elif way == BOTH:
-            found[part]["backward"] = milliseconds - times[f"{part}, {FORWARD}"]
+    parts = [name.removesuffix(f", {FORWARD}") for name in times if name.endswith(f", {FORWARD}")]
+    found: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        alone, both = times[f"{part}, {FORWARD}"], times.get(f"{part}, {BOTH}")
+        found[part] = {"forward": alone, "backward": None if both is None else both - alone}
     found[BINNING]["backward"] = found[BINNING]["forward"]
     found[BLEND] = {way: x - found[BINNING][way] for way, x in found[BLEND].items()}
     parts = sum(x or 0.0 for part in found.values() for x in part.values())

@@ -32,8 +32,7 @@ Evaluate = Callable[[np.ndarray], tuple[np.ndarray, tuple[np.ndarray, ...]]]
 
 def prepare(work: Raster) -> Job:
     """A job whose images, and gradients of their weighted sum, were compared with the float64 reference."""
-    make = {"torch": _torch, "gsplat": _gsplat}.get(work.implementation, _ours)
-    evaluate, call, more = make(work, splats_of(work))
+    evaluate, call, more = (_theirs if work.implementation in ("torch", "gsplat") else _ours)(work, splats_of(work))
     right = accuracy(work, evaluate)
     if right["psnr"] < WORST_PSNR or right.get("gradient_error", 0.0) > WORST_GRADIENT:
         raise ValueError(f"not what the reference computes: {right}")
@@ -47,10 +46,8 @@ def prepare(work: Raster) -> Job:
 
 
 @functools.lru_cache(maxsize=8)
-def _scene(scene: str, images: int, count: int, edge: int, channels: int) -> Splats:
-    if scene == "headlike":
-        return headlike(images, count, edge, channels)
-    return fitted_splats(images, count, edge, channels)
+def _scene(scene: str, *sizes: int) -> Splats:
+    return headlike(*sizes) if scene == "headlike" else fitted_splats(*sizes)
 
 
 def splats_of(work: Raster) -> Splats:
@@ -130,24 +127,19 @@ def _scattering() -> Iterator[None]:
     jax.clear_caches()
 
 
-def _torch(work: Raster, splats: Splats):
-    need("torch")
-    return _peer(work, splats, torch_raster.blend_as(work.mode), "cpu")
-
-
-def _gsplat(work: Raster, splats: Splats):
-    need("torch", cuda=True)
-    need("gsplat")
-    return _peer(work, splats, functools.partial(gsplat.blend, mode=work.mode), "cuda")
-
-
 def with_conics(draw: Callable, means2d, conic_roots, opacities, depths, features, *, size: tuple[int, int]):
     """What a peer draws, which takes the inverse covariance itself."""
     u, v, w = conic_roots.unbind(-1)
     return draw(means2d, torch.stack([u * u, u * v, v * v + w * w], -1), opacities, depths, features, size=size)
 
 
-def _peer(work: Raster, splats: Splats, draw: Callable, device: str):
+def _theirs(work: Raster, splats: Splats):
+    if work.implementation == "gsplat":
+        need("gsplat", cuda=True)
+        draw, device = functools.partial(gsplat.blend, mode=work.mode), "cuda"
+    else:
+        need("torch")
+        draw, device = torch_raster.blend_as(work.mode), "cpu"
     args = [torch.tensor(np.array(x), device=device) for x in splats.arrays()]
     draw = functools.partial(with_conics, draw)
     fixed = torch.tensor(weights_of(work), device=device)
@@ -188,7 +180,7 @@ def accuracy(work: Raster, evaluate: Evaluate) -> dict[str, float]:
         contribution at the alpha floor flips by rounding); psnr: in dB, colours in [0, 1]; gradient_error: largest
         relative norm over the attributes.
     """
-    rows, want, wanted = _truth(dataclasses.replace(work, name="", implementation="", mode="", gradient=True))
+    rows, want, wanted = _truth(dataclasses.replace(work.ours(), gradient=True))
     weights = np.zeros_like(weights_of(work))
     weights[:1, rows] = weights_of(work)[:1, rows]
     image, gradients = evaluate(weights)

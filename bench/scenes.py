@@ -1,7 +1,6 @@
 """Heads to measure on: procedural people, and Gaussians that the project's own fit made of them, kept in out/bench."""
 
 import functools
-import os
 from pathlib import Path
 
 import jax
@@ -10,6 +9,8 @@ import numpy as np
 from jsplat.captures.capture import Capture
 from jsplat.fitting import FitConfig, fit
 from jsplat.kernels.blend.cases import Splats
+from jsplat.pipeline.work_folder import load_arrays, save_arrays
+from jsplat.raster.camera import Camera
 from jsplat.raster.projection import project
 from jsplat.raster.scene import Attributes, Gaussians, Scene
 from jsplat.synthetic import HeadsConfig, render_captures
@@ -25,6 +26,11 @@ def captures(identities: int, views: int, size: int) -> tuple[Capture, ...]:
     return tuple(render_captures(range(identities), views, HeadsConfig(size=size)))
 
 
+def dome(count: int, edge: int, stride: int = 5) -> Camera:
+    """So many cameras around a head; a stride of 5 takes them from all over the dome."""
+    return captures(1, VIEWS, SIZE)[0].cameras.resized(edge, edge)[np.arange(count) * stride % VIEWS]
+
+
 @functools.lru_cache(maxsize=4)
 def fitted(identities: int, gaussians: int) -> Scene:
     """Scenes of that many people (leading axis) with that many Gaussians each, fitted once and then read."""
@@ -34,11 +40,8 @@ def fitted(identities: int, gaussians: int) -> Scene:
         config = FitConfig(gaussians=gaussians, steps=STEPS, voxels=80, label_weight=0.1)
         scene = fit(list(captures(people, VIEWS, SIZE)), config).scene
         CACHE.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{os.getpid()}.{path.name}")
-        np.savez(temporary, *map(np.asarray, jax.tree.leaves(scene)))
-        temporary.replace(path)
-    with np.load(path) as stored:
-        leaves = [stored[name] for name in stored.files]
+        save_arrays(path, **{f"arr_{k}": np.asarray(x) for k, x in enumerate(jax.tree.leaves(scene))})
+    leaves = list(load_arrays(path).values())
     shape = Scene(Gaussians(0, 0, 0, 0), Attributes(0, 0))  # type: ignore[arg-type]
     scene = jax.tree.unflatten(jax.tree.structure(shape), leaves)
     return jax.tree.map(lambda x: jax.numpy.asarray(x[np.arange(identities) % people]), scene)
@@ -47,8 +50,7 @@ def fitted(identities: int, gaussians: int) -> Scene:
 def fitted_splats(images: int, count: int, edge: int, channels: int) -> Splats:
     """Fitted heads as each of `images` cameras of the dome sees them, in random colours."""
     scene = fitted(images, count)
-    cameras = captures(1, VIEWS, SIZE)[0].cameras.resized(edge, edge)[np.arange(images) * 5 % VIEWS]
-    view = project(scene.gaussians, cameras)
+    view = project(scene.gaussians, dome(images, edge))
     rows = (np.asarray(x, np.float64) for x in (view.means2d, view.conic_roots, view.opacities, view.depths))
     features = np.random.default_rng(0).uniform(0, 1, (images, count, channels))
     return Splats(*rows, features)

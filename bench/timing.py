@@ -35,7 +35,6 @@ class Job:
     floor: Mapping[str, float] = dataclasses.field(default_factory=dict)
     compile_seconds: float | None = None
     program_mb: float | None = None
-    note: str | None = None
     warm: bool = True
 
 

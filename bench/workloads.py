@@ -5,7 +5,7 @@ import functools
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 from bench.timing import Ratio, Suite
 
@@ -25,6 +25,10 @@ class Work:
     name: str
     implementation: str = "jsplat"
     mode: str = ""
+
+    def ours(self) -> Self:
+        """The same as we run it, without a name."""
+        return replace(self, name="", implementation="jsplat", mode="")
 
     def described(self) -> dict[str, Any]:
         """Its kind and numbers, under the names that the history has."""
@@ -61,6 +65,7 @@ class Step(Work):
     identities: int = 1
     count: int = 6000
     edge: int = 96
+    channels: int = 22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +89,7 @@ class Lift(Work):
     count: int = 6000
     edge: int = 96
     views: int = 16
+    channels: int = 19
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,6 @@ from bench.aot.target import TARGETS, lowering_for
 _MOSAIC_SHARED = re.compile(r"dynamic_shared_memory_size (%[\w$.]+)")
 _CUSTOM_KERNEL = re.compile(r"kCustomKernel\b.*?(?P<name>[\w$.]+) grid: .*?shared_memory: (?P<shared>\d+) bytes")
 
-
 Costs = dict[str, int]  # a kernel's threads of a block, registers of a thread, barriers in its PTX; else bytes
 
 
@@ -122,21 +121,19 @@ def _kernels(entry: Entry, measured: dict[str, dict[str, Costs]]) -> dict[str, A
     return found
 
 
-def _attempt(entry: Entry, measured: dict[str, dict[str, Costs]]) -> dict[str, Any]:
-    try:
-        with jax.enable_x64(entry.of == "x64"):
-            return _kernels(entry, measured)
-    except Exception as error:  # whatever it is, the other entries are still worth compiling
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        return {"error": f"{type(error).__name__}: {lines[0].strip() if lines else ''}"}
-
-
 def main(arguments: Sequence[str]) -> None:
     """Writes the numbers of one implementation on one architecture."""
     implementation, architecture, path = arguments
-    mine = [entry for entry in entries([implementation]) if entry.architecture == architecture]
-    measured: dict[str, dict[str, Costs]] = {}
-    Path(path).write_text(json.dumps({entry.name: _attempt(entry, measured) for entry in mine}), encoding="utf-8")
+    found, measured = {}, {}
+    for entry in entries([implementation]):
+        if entry.architecture != architecture:
+            continue
+        try:
+            with jax.enable_x64(entry.of == "x64"):
+                found[entry.name] = _kernels(entry, measured)
+        except Exception as error:  # whatever it is, the other entries are still worth compiling
+            found[entry.name] = {"error": f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"}
+    Path(path).write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

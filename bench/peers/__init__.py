@@ -15,8 +15,10 @@ __all__ = ["F", "need", "nn", "torch"]
 
 
 def need(package: str, cuda: bool = False) -> None:
-    """Raises CannotRunError, saying why, where a peer that needs this package, or PyTorch with CUDA, cannot run."""
-    if importlib.util.find_spec(package) is None:
-        raise CannotRunError(f"{package} is not installed")
+    """Raises CannotRunError, saying why, where a peer that needs PyTorch and this package cannot run."""
+    if torch is None:
+        raise CannotRunError("torch is not installed")
     if cuda and not torch.cuda.is_available():
         raise CannotRunError("needs CUDA")
+    if importlib.util.find_spec(package) is None:
+        raise CannotRunError(f"{package} is not installed")

@@ -9,16 +9,7 @@ from bench.peers import torch
 from jsplat.kernels.constants import ALPHA_FLOOR
 
 TILE = 16
-SIZES = (1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64)  # channels its kernels are built for
-
-
-def split_sizes(channels: int) -> tuple[int, ...]:
-    """Compiled sizes that add up to `channels`, the largest first."""
-    sizes = []
-    while channels:
-        sizes.append(max(size for size in SIZES if size <= channels))
-        channels -= sizes[-1]
-    return tuple(sizes)
+SPLIT = (17, 5)  # of the channels its kernels are built for
 
 
 def radii_of(conics, opacities, depths):
@@ -41,10 +32,9 @@ def blend(means2d, conics, opacities, depths, features, *, size: tuple[int, int]
         radii = radii_of(conics, opacities, depths)
         _, isect_ids, flatten_ids = isect_tiles(means2d, radii, depths, TILE, across, down, packed=False)
         offsets = isect_offset_encode(isect_ids, len(means2d), across, down).reshape(len(means2d), down, across)
-    sizes = split_sizes(features.shape[-1]) if mode == "split" else (features.shape[-1],)
     drawn = [
         rasterize_to_pixels(means2d, conics, part, opacities, width, height, TILE, offsets, flatten_ids)
-        for part in features.split(list(sizes), -1)
+        for part in (features.split(SPLIT, -1) if mode == "split" else (features,))
     ]
     return torch.cat([image for image, _ in drawn], -1), drawn[0][1][..., 0]
 

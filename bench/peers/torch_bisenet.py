@@ -4,6 +4,8 @@ Layers as in `jsplat.parser.bisenet` and of any width; weights come by `jsplat.p
 logits can be compared before anything is timed.
 """
 
+from collections import OrderedDict
+
 import numpy as np
 
 from bench.peers import F, nn, torch
@@ -24,27 +26,22 @@ def bisenet(architecture: Architecture, classes: int):
     Input: normalised RGB `b 3 h w`, h and w multiples of 32.
     """
 
-    class ConvBNReLU(nn.Module):
-        def __init__(self, inputs, outputs, size=3):
-            super().__init__()
-            self.conv, self.bn = _conv(inputs, outputs, size), nn.BatchNorm2d(outputs)
-
-        def forward(self, x):
-            return F.relu(self.bn(self.conv(x)), inplace=True)
+    def conv_bn_relu(inputs, outputs, size=3):
+        parts = {"conv": _conv(inputs, outputs, size), "bn": nn.BatchNorm2d(outputs), "relu": nn.ReLU(inplace=True)}
+        return nn.Sequential(OrderedDict(parts))
 
     class BasicBlock(nn.Module):
         def __init__(self, inputs, outputs, stride):
             super().__init__()
             self.conv1, self.bn1 = _conv(inputs, outputs, 3, stride), nn.BatchNorm2d(outputs)
             self.conv2, self.bn2 = _conv(outputs, outputs), nn.BatchNorm2d(outputs)
-            self.downsample = None
+            self.downsample = nn.Identity()
             if inputs != outputs or stride != 1:
                 self.downsample = nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
         def forward(self, x):
             y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-            y = self.bn2(self.conv2(y))
-            return F.relu(y + (x if self.downsample is None else self.downsample(x)), inplace=True)
+            return F.relu(self.bn2(self.conv2(y)) + self.downsample(x), inplace=True)
 
     class ResNet(nn.Module):
         def __init__(self):
@@ -53,9 +50,8 @@ def bisenet(architecture: Architecture, classes: int):
             self.conv1, self.bn1 = _conv(3, widths[0], 7, 2), nn.BatchNorm2d(widths[0])
             inputs = widths[0]
             for k, (outputs, blocks) in enumerate(zip(widths, BLOCKS[architecture.depth])):
-                layer = [BasicBlock(inputs, outputs, 1 if k == 0 else 2)]
-                layer += [BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)]
-                setattr(self, f"layer{k + 1}", nn.Sequential(*layer))
+                rest = [BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)]
+                setattr(self, f"layer{k + 1}", nn.Sequential(BasicBlock(inputs, outputs, min(k + 1, 2)), *rest))
                 inputs = outputs
 
         def forward(self, x):
@@ -67,7 +63,7 @@ def bisenet(architecture: Architecture, classes: int):
     class AttentionRefinement(nn.Module):
         def __init__(self, inputs, outputs):
             super().__init__()
-            self.conv = ConvBNReLU(inputs, outputs)
+            self.conv = conv_bn_relu(inputs, outputs)
             self.conv_atten, self.bn_atten = _conv(outputs, outputs, 1), nn.BatchNorm2d(outputs)
 
         def forward(self, x):
@@ -80,8 +76,8 @@ def bisenet(architecture: Architecture, classes: int):
             c128, c256, c512 = (architecture.channels(c) for c in (128, 256, 512))
             self.resnet = ResNet()
             self.arm16, self.arm32 = AttentionRefinement(c256, c128), AttentionRefinement(c512, c128)
-            self.conv_head32, self.conv_head16 = ConvBNReLU(c128, c128), ConvBNReLU(c128, c128)
-            self.conv_avg = ConvBNReLU(c512, c128, 1)
+            self.conv_head32, self.conv_head16 = conv_bn_relu(c128, c128), conv_bn_relu(c128, c128)
+            self.conv_avg = conv_bn_relu(c512, c128, 1)
 
         def forward(self, x):
             feat8, feat16, feat32 = self.resnet(x)
@@ -93,7 +89,7 @@ def bisenet(architecture: Architecture, classes: int):
     class FeatureFusion(nn.Module):
         def __init__(self, inputs, outputs):
             super().__init__()
-            self.convblk = ConvBNReLU(inputs, outputs, 1)
+            self.convblk = conv_bn_relu(inputs, outputs, 1)
             self.conv1, self.conv2 = _conv(outputs, outputs // 4, 1), _conv(outputs // 4, outputs, 1)
 
         def forward(self, x):
@@ -103,7 +99,7 @@ def bisenet(architecture: Architecture, classes: int):
     class Output(nn.Module):
         def __init__(self, inputs, middle):
             super().__init__()
-            self.conv, self.conv_out = ConvBNReLU(inputs, middle), _conv(middle, classes, 1)
+            self.conv, self.conv_out = conv_bn_relu(inputs, middle), _conv(middle, classes, 1)
 
         def forward(self, x, size):
             return F.interpolate(self.conv_out(self.conv(x)), size, mode="bilinear", align_corners=True)
