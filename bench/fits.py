@@ -10,7 +10,7 @@ import optax
 from bench.metric import Metric
 from bench.peers import gsplat, need, torch_raster, two_models
 from bench.raster import relative_error
-from bench.scenes import captures, dome, fitted
+from bench.scenes import captures, dome, fitted, one_of
 from bench.timing import Job, compiled, seconds_of
 from bench.workloads import Fit, Lift, Step
 from jsplat.fitting import FitConfig, fit
@@ -68,8 +68,7 @@ def _our_step(work: Step):
     scene, cameras = fitted(work.identities, work.count), dome(work.identities, work.edge)
     photo, labels = map(jnp.asarray, _targets(work.identities, work.edge))
     adam = optax.adam(RATE, eps=1e-15)
-    geometries = (jax.tree.map(lambda x, i=i: x[i], scene.gaussians) for i in range(work.identities))
-    capacity = max(capacity_for(own, cameras[i : i + 1]) for i, own in enumerate(geometries))
+    capacity = max(capacity_for(one_of(scene, k).gaussians, cameras[k : k + 1]) for k in range(work.identities))
 
     def advance(scene, moments):
         def total(scene):
@@ -92,7 +91,7 @@ def _our_step(work: Step):
 
 def prepare_lift(work: Lift) -> Job:
     """A job that lifts all views of one head."""
-    scene = jax.tree.map(lambda x: x[0], fitted(1, work.count))
+    scene = one_of(fitted(1, work.count), 0)
     cameras = dome(work.views, work.edge, 1)
     pictures = jax.nn.one_hot(_targets(work.views, work.edge)[1], CLASSES)
     capacity = capacity_for(scene.gaussians, cameras)
@@ -140,12 +139,11 @@ def to_the_same_psnr(found: list[Metric]) -> list[Metric]:
 
 def _same_psnr(mine: Metric, theirs: list[Metric]) -> Metric:
     wanted = mine.accuracy["psnr"]
-    there = next((m for m in theirs if m.accuracy["psnr"] >= wanted), None)
-    other = there or theirs[-1]
-    reached = "" if there else ", which is not reached: more than this"
-    note = f"{other.accuracy['psnr']:.2f} dB in {other.work['steps']} steps against {wanted:.2f} dB{reached}"
-    accuracy = {"psnr": wanted, "peer_psnr": other.accuracy["psnr"]}
+    other = next((m for m in theirs if m.accuracy["psnr"] >= wanted), theirs[-1])
+    psnr = other.accuracy["psnr"]
+    reached = "" if psnr >= wanted else ", which is not reached: more than this"
     return Metric(
         f"{mine.name}: two models over jsplat, same PSNR", other.value / mine.value, "x", "higher", 0.0, mine.rounds,
-        other.fastest / mine.fastest, SAME_PSNR_GOAL, accuracy, note=note,
+        other.fastest / mine.fastest, SAME_PSNR_GOAL, {"psnr": wanted, "peer_psnr": psnr},
+        note=f"{psnr:.2f} dB in {other.work['steps']} steps against {wanted:.2f} dB{reached}",
     )  # fmt: skip

@@ -44,18 +44,15 @@ def prepare_product(work: Product) -> Job:
         found = np.asarray(call())
     else:
         need("torch", cuda="cuda" in words)
+        device = "cuda" if "cuda" in words else "cpu"
         kind = torch.bfloat16 if "bf16" in words else torch.float32
-        a, b = (torch.tensor(x).to(_torch_device(words), kind) for x in (left, right))
+        a, b = (torch.tensor(x).to(device, kind) for x in (left, right))
         call = _torch_call(words, lambda: a @ b)
         found = call().float().cpu().numpy()
     error = relative_error(found, left.astype(np.float64) @ right)
     if error > (1e-2 if "bf16" in words else 1e-5):
         raise ValueError(f"matrix product off by {error}")
     return Job(call, {"relative_error": error}, floor=floor)
-
-
-def _torch_device(words: list[str]) -> str:
-    return "cuda" if "cuda" in words else "cpu"
 
 
 def _torch_call(words: list[str], work: Callable):
@@ -77,8 +74,7 @@ def _torch_call(words: list[str], work: Callable):
 def _floor(architecture: Architecture, batch: int, edge: int, training: bool) -> dict[str, float]:
     """Operations as XLA counts them in the forward pass (training: three times those); weights, pictures and logits."""
     values, pictures = _weights(architecture), jnp.asarray(_pictures(batch, edge)[0])
-    lowered = jax.jit(functools.partial(_logits, architecture=architecture)).lower(values, pictures)
-    cost = lowered.cost_analysis()
+    cost = jax.jit(functools.partial(_logits, architecture=architecture)).lower(values, pictures).cost_analysis()
     passes = 3 if training else 1
     kept = sum(x.size for x in values.values()) * passes + pictures.size + batch * edge**2 * CLASSES
     return {"operations": passes * float(cost["flops"]), "bytes": 4.0 * kept}
@@ -92,7 +88,6 @@ def _architecture(work: Network) -> Architecture:
 def _weights(architecture: Architecture):
     """Variables with uneven batch statistics, so that a mapping that confuses them is found."""
     random = np.random.default_rng(0)
-
     values = dict(new_parser(architecture, CELEBAMASK_HQ, 0).variables)
     for name, value in values.items():
         if name.endswith(("var", "scale")):
@@ -169,7 +164,7 @@ def _theirs(work: Network):
     """The PyTorch network; mode: words out of "N threads", "cuda", "channels_last", "bf16", "compiled"."""
     words = work.mode.split(", ")
     need("torch", cuda="cuda" in words)
-    device = _torch_device(words)
+    device = "cuda" if "cuda" in words else "cpu"
     architecture = _architecture(work)
     network = torch_bisenet.bisenet(architecture, CLASSES)
     torch_bisenet.load(network, _weights(architecture), architecture, CLASSES)

@@ -22,7 +22,7 @@ import optax
 from bench.history import HERE
 from bench.metric import slug
 from bench.run import about, device_name
-from bench.scenes import VIEWS, captures, fitted
+from bench.scenes import VIEWS, captures, fitted, one_of
 from bench.tables import markdown, number
 from bench.timing import Job, Suite, measure
 from bench.workloads import Work
@@ -63,8 +63,7 @@ def pieces(identities: int, count: int, edge: int) -> dict[str, Callable[[], Any
     scene, people = fitted(identities, count), captures(identities, VIEWS, edge)
     photos = [photos_of(person, config, k) for k, person in enumerate(people)]
     photos = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *photos)
-    scenes = [jax.tree.map(lambda x, k=k: x[k], scene) for k in range(identities)]
-    needed = [capacity_for(own.gaussians, person.cameras) for own, person in zip(scenes, people)]
+    needed = [capacity_for(one_of(scene, k).gaussians, person.cameras) for k, person in enumerate(people)]
     capacity = max(int(config.hits_per_gaussian * count), *needed)  # as the fit has it
     state = [jax.tree.map(jnp.array, first_state(scene, config))]
 
@@ -163,9 +162,10 @@ def main() -> None:
     for name, default in {"identities": 1, "count": 8000, "edge": 128, "rounds": 9}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--out", type=Path, default=HERE / "history" / f"{slug(device_name())}.profile.json")
-    given = parser.parse_args()
-    record = profile(given.identities, given.count, given.edge, given.rounds)
-    given.out.write_text(json.dumps(record, indent=1) + "\n")
+    given = vars(parser.parse_args())
+    out = given.pop("out")
+    record = profile(**given)
+    out.write_text(json.dumps(record, indent=1) + "\n")
     print(section(record))
 
 

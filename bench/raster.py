@@ -27,8 +27,6 @@ STRIP_PAIRS = 2e7  # Gaussians times pixels that the reference may hold at once
 # What a job must keep to before it is timed: rounding and flips at the cutoffs (tests/close.py), or 60 dB.
 WORST_GRADIENT, WORST_PSNR = 5e-3, 60.0
 
-Evaluate = Callable[[np.ndarray], tuple[np.ndarray, tuple[np.ndarray, ...]]]
-
 
 def prepare(work: Raster) -> Job:
     """A job whose images, and gradients of their weighted sum, were compared with the float64 reference."""
@@ -38,10 +36,9 @@ def prepare(work: Raster) -> Job:
         raise ValueError(f"not what the reference computes: {right}")
     counts = _pairs(work.scene, work.images, work.count, work.edge)
     floor = floor_of(counts, work.images, work.count, work.edge, work.channels, work.gradient)
-    about = {}
-    if work.implementation == "jsplat":
-        facts = Facts(default_device(), np.dtype(np.float32), work.channels)
-        about["backend"] = choose("blend", IMPLEMENTATIONS, None, facts)
+    facts = Facts(default_device(), np.dtype(np.float32), work.channels)
+    ours = work.implementation == "jsplat"
+    about = {"backend": choose("blend", IMPLEMENTATIONS, None, facts)} if ours else {}
     return Job(call, right, about, {**floor, **counts}, **more)
 
 
@@ -80,19 +77,15 @@ def _weighted(draw: Callable) -> Callable:
     return run
 
 
-def capacity_of(splats: Splats, edge: int) -> int:
-    """What the images need, rounded up as the fit does."""
-    needed = bin_tiles(*splats.arrays()[:4], size=(edge, edge), tile=TILE, capacity=1).needed
-    return -(-int(needed.max()) // 4096) * 4096
-
-
 def _ours(work: Raster, splats: Splats):
     size = (work.edge, work.edge)
     if work.implementation == "dense":
         draw = functools.partial(blend_reference, size=size)
     elif work.implementation in ("jsplat", *BACKENDS):
         backend = None if work.implementation == "jsplat" else work.implementation
-        draw = functools.partial(blend, size=size, capacity=capacity_of(splats, work.edge), backend=backend)
+        needed = bin_tiles(*splats.arrays()[:4], size=size, tile=TILE, capacity=1).needed
+        capacity = -(-int(needed.max()) // 4096) * 4096  # rounded up as the fit does
+        draw = functools.partial(blend, size=size, capacity=capacity, backend=backend)
         if work.mode == "two passes":
             draw = functools.partial(_in_two_passes, draw)
     else:
@@ -172,7 +165,7 @@ def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.linalg.norm(np.asarray(found, np.float64) - wanted) / np.linalg.norm(wanted))
 
 
-def accuracy(work: Raster, evaluate: Evaluate) -> dict[str, float]:
+def accuracy(work: Raster, evaluate: Callable) -> dict[str, float]:
     """Against the float64 reference, on a strip across the middle of the first image.
 
     Returns:

@@ -7,6 +7,7 @@ python -m bench.run --save-baseline               # these numbers become the bas
 """
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -21,7 +22,8 @@ from pathlib import Path
 import jax
 
 from bench import fits, networks, raster
-from bench.metric import Metric, complaints, slug
+from bench.metric import complaints, slug
+from bench.tables import why_not
 from bench.timing import Job, chosen, measure
 from bench.workloads import SUITES, Fit, Lift, Network, Product, Raster, Step, Work
 
@@ -44,12 +46,6 @@ def prepare(work: Work) -> Job:
     return dataclasses.replace(job, work={**work.described(), **job.work})
 
 
-def measured(name: str, rounds: int | None, only: str = "") -> list[Metric]:
-    """The metrics of one suite; of whole fits also how much longer the peer takes to the same PSNR."""
-    found = measure(chosen(SUITES[name], only), prepare, rounds)
-    return found + fits.to_the_same_psnr(found)
-
-
 def device_name() -> str:
     """The accelerator's own name, or the processor's with its number of cores."""
     device = jax.devices()[0]
@@ -61,23 +57,19 @@ def device_name() -> str:
     return f"{models[0] if models else platform.machine()} {os.cpu_count()} cores"
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def about(suite: str) -> dict[str, object]:
     """Where and with what a run was made, and how busy the machine was (load: processes that wanted a core)."""
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-    versions = {name: found for name in PACKAGES if (found := _version(name)) is not None}
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
     return {
         "suite": suite,
         "device": device_name(),
         "commit": commit,
-        "versions": versions | {"python": platform.python_version()},
+        "versions": versions,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "cores": os.cpu_count(),
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -86,10 +78,9 @@ def about(suite: str) -> dict[str, object]:
 
 def _shown(line: dict) -> str:
     if line["value"] is None:
-        said = f"not measured: {line['skipped']}" if line["skipped"] else f"failed: {line['error']}"
-        return f"{line['name']:44} {said}"
-    text = f"{line['name']:44} {line['value']:10.4g} {line['unit']:2}"
-    text += f" (IQR {line['spread']:.0%}, best {line['fastest']:.4g})"
+        return f"{line['name']:44} {why_not(line)}"
+    spread = f"(IQR {line['spread']:.0%}, best {line['fastest']:.4g})"
+    text = f"{line['name']:44} {line['value']:10.4g} {line['unit']:2} {spread}"
     if line["floor"]:
         seconds = line["fastest"] / 1e3
         gops, gb = line["floor"]["operations"] / 1e9, line["floor"]["bytes"] / 1e9
@@ -130,7 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines = []
     for suite in given.suite:
         where = about(suite)
-        for metric in measured(suite, given.rounds, given.only):
+        found = measure(chosen(SUITES[suite], given.only), prepare, given.rounds)
+        for metric in found + fits.to_the_same_psnr(found):
             lines.append(metric.line(**where))
             print(json.dumps(lines[-1]) if given.json else _shown(lines[-1]), flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Scaling laws: exponents fitted to what was measured, and what many identities cost by them."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -19,11 +19,6 @@ def exponent(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
         raise ValueError(f"exponent: wanted positive numbers at 2 or more places, got {x}, {y}")
     slope, offset = np.polyfit(np.log(x), np.log(y), 1)
     return float(slope), float(math.exp(offset))
-
-
-def size_along(axis: str, work: Mapping[str, float]) -> float:
-    """How large a workload is along an axis; an edge counts as its square of pixels."""
-    return work[axis] ** 2 if axis == "edge" else work[axis]
 
 
 def axis_points(lines: Iterable[dict], axis: str, implementation: str) -> list[dict]:
@@ -49,7 +44,7 @@ def laws(lines: Sequence[dict], implementation: str) -> dict[str, dict[str, floa
         points = axis_points(lines, axis, implementation)
         if len(points) < FEWEST:
             continue
-        x = [size_along(axis, p["work"]) for p in points]
+        x = [p["work"][axis] ** (2 if axis == "edge" else 1) for p in points]  # an edge counts as its square of pixels
         found[axis] = {"points": len(points), "time": exponent(x, [p["fastest"] for p in points])[0]}
         memory = [p["program_mb"] or p["memory_mb"] for p in points]
         if all(m and m > 1 for m in memory):

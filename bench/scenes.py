@@ -1,6 +1,7 @@
 """Heads to measure on: procedural people, and Gaussians that the project's own fit made of them, kept in out/bench."""
 
 import functools
+import os
 from pathlib import Path
 
 import jax
@@ -9,7 +10,6 @@ import numpy as np
 from jsplat.captures.capture import Capture
 from jsplat.fitting import FitConfig, fit
 from jsplat.kernels.blend.cases import Splats
-from jsplat.pipeline.work_folder import load_arrays, save_arrays
 from jsplat.raster.camera import Camera
 from jsplat.raster.projection import project
 from jsplat.raster.scene import Attributes, Gaussians, Scene
@@ -40,11 +40,17 @@ def fitted(identities: int, gaussians: int) -> Scene:
         config = FitConfig(gaussians=gaussians, steps=STEPS, voxels=80, label_weight=0.1)
         scene = fit(list(captures(people, VIEWS, SIZE)), config).scene
         CACHE.mkdir(parents=True, exist_ok=True)
-        save_arrays(path, **{f"arr_{k}": np.asarray(x) for k, x in enumerate(jax.tree.leaves(scene))})
-    leaves = list(load_arrays(path).values())
-    shape = Scene(Gaussians(0, 0, 0, 0), Attributes(0, 0))  # type: ignore[arg-type]
-    scene = jax.tree.unflatten(jax.tree.structure(shape), leaves)
-    return jax.tree.map(lambda x: jax.numpy.asarray(x[np.arange(identities) % people]), scene)
+        temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        np.savez(temporary, *map(np.asarray, jax.tree.leaves(scene)))
+        temporary.replace(path)
+    with np.load(path) as stored:
+        leaves = [jax.numpy.asarray(stored[name][np.arange(identities) % people]) for name in stored.files]
+    return Scene(Gaussians(*leaves[:4]), Attributes(*leaves[4:]))
+
+
+def one_of(scene: Scene, k: int) -> Scene:
+    """The k-th person's scene, without the leading axis."""
+    return jax.tree.map(lambda x: x[k], scene)
 
 
 def fitted_splats(images: int, count: int, edge: int, channels: int) -> Splats:

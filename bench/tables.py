@@ -36,7 +36,8 @@ def _found(devices: Devices, name: str, kind: str) -> list[tuple[str, dict]]:
     return [(d, lines[name]) for d, lines in devices.items() if name in lines] or [(kind, {"value": None})]
 
 
-def _why_not(line: dict) -> str:
+def why_not(line: dict) -> str:
+    """Why a measurement has no value."""
     if line.get("skipped"):
         return f"{NOT_MEASURED}: {line['skipped']}"
     return f"failed: {line['error']}" if line.get("error") else NOT_MEASURED
@@ -71,7 +72,7 @@ def goals(devices: Devices) -> str:
             continue
         for device, line in _found(devices, name, "GPU" if name.startswith("gpu") or "x512" in name else "CPU"):
             value = line["value"]
-            text = _why_not(line) if value is None else f"{value:.3g} ({number(line.get('fastest'), '.3g')})"
+            text = why_not(line) if value is None else f"{value:.3g} ({number(line.get('fastest'), '.3g')})"
             spread = "-" if value is None or line["rounds"] < 2 else f"{line['spread']:.0%}"
             used, note = number(line.get("processor"), ".3g"), line.get("note") or "-"
             rows.append([name, device, text, used, number(bound, "g"), _met(line), spread, note])
@@ -86,7 +87,7 @@ def times(lines: Mapping[str, dict]) -> str:
             continue
         value, work, floor = line["value"], line.get("work") or {}, line.get("floor") or {}
         if value is None:
-            rows.append([name, _why_not(line), *["-"] * 6])
+            rows.append([name, why_not(line), *["-"] * 6])
             continue
         best = line.get("fastest") or value
         spread = f"{line['spread']:.0%}" if line["rounds"] > 1 else "one round"
@@ -104,7 +105,7 @@ def limits(devices: Devices) -> str:
     for limit in LIMITS:
         for device, line in _found(devices, limit.workload, "GPU"):
             value, floor = line["value"], line.get("floor")
-            text, met = _why_not(line), "-"
+            text, met = why_not(line), "-"
             if value is not None and limit.floor:
                 share = 1e3 * max(floor["operations"] / PEAK_OPERATIONS, floor["bytes"] / PEAK_BYTES) / value
                 text, met = f"{share:.3g}", _yes(share >= limit.bound)

@@ -115,7 +115,6 @@ ONE_THREAD, ALL_THREADS = "1 threads", f"{CORES} threads"
 TORCH_MODES = tuple(dict.fromkeys((f"batched, {ONE_THREAD}", f"batched, {ALL_THREADS}")))
 _LOOPS = tuple(mode.replace("batched", "loop") for mode in TORCH_MODES)
 TWO_MODELS = TORCH_MODES[0]
-PRODUCT = 1024  # edge of the matrices
 _CPU_MODES = (f"{ONE_THREAD}, channels_last", ALL_THREADS, f"{ALL_THREADS}, channels_last")
 _CPU_MODES += tuple(f"{_CPU_MODES[-1]}, {more}" for more in ("bf16", "compiled"))
 _GPU_MODES = ("cuda, channels_last, bf16", "cuda, channels_last, bf16, compiled", "cuda, channels_last")
@@ -158,7 +157,7 @@ def _networks(batch: int, edge: int, training: bool, modes: tuple[str, ...], pro
     suite = _against("torch", modes, base, bounds={base.name: 1.0}, rounds=5)
     if products is None:
         return suite
-    product = Product(f"{products} {PRODUCT}", edge=PRODUCT)
+    product = Product(f"{products} {Product.edge}")
     plain = dict.fromkeys(m.replace(", channels_last", "") for m in modes if "compiled" not in m)
     return replace(suite, workloads=(*suite.workloads, product, *_by("torch", product, plain)))
 

@@ -55,9 +55,7 @@ def _compiled(implementation: str, architecture: str) -> dict[str, Any]:
         out = Path(folder, "found.json")
         command = [sys.executable, "-m", "bench.aot.compile", implementation, architecture, str(out)]
         try:
-            done = subprocess.run(
-                command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
-            )
+            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT)
         except subprocess.TimeoutExpired:
             return {name: {"error": f"not done after {LIMIT} s"}}
         if out.is_file():
@@ -158,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     # Another version of JAX compiles to other code: each has a table of its own.
     version = ".".join(jax.__version__.split(".")[:2])
-    baselines = json.loads(BASELINE.read_text(encoding="utf-8")) if BASELINE.is_file() else {}
+    baselines = json.loads(BASELINE.read_text(encoding="utf-8"))
     wrong = list(faults(run))
     if given.write and any("error" in found for found in run.values()):
         wrong.append("the baseline was not written: not everything could be compiled")
@@ -167,10 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif version in baselines:
         held = {e: k for e, k in baselines[version].items() if given.only in (None, e.split()[0])}
         wrong += regressions(run, held)
-    elif baselines:
-        print(f"no baseline for jax {version}: only spills were judged")
     else:
-        wrong.append(f"no {BASELINE.relative_to(ROOT)}; make one with --write")
+        print(f"no baseline for jax {version}: only spills were judged")
     for line in wrong:
         print(f"check: {line}", file=sys.stderr)
     return 1 if wrong else 0

@@ -68,20 +68,17 @@ def measure(architecture: str, kernel: Kernel) -> dict[str, Costs]:
         with mock.patch.dict(os.environ, MOSAIC_GPU_DUMP_TO=str(mosaic)):
             compile_for(device(architecture), kernel.run, kernel.args, xla)
         dynamic = mosaic_shared(mosaic) or triton_shared(xla)
-        texts = [path for path in sorted([*mosaic.glob("*.ptx"), *xla.glob("*.ptx")]) if path.stat().st_size]
-        found = {name: costs for path in texts for name, costs in _costs(path, dynamic).items()}
+        found = {}
+        for path in sorted([*mosaic.glob("*.ptx"), *xla.glob("*.ptx")]):
+            if not path.stat().st_size:
+                continue
+            bodies = bodies_of(path.read_text())
+            for name, usage in usage_of(assemble(path)).items():
+                if name in dynamic:  # the others are XLA's own
+                    counted = {"threads": threads_of(bodies[name]), "barriers": barriers_of(bodies[name])}
+                    found[name] = dataclasses.asdict(usage) | counted | {"shared": dynamic[name] + usage.shared}
     if not found:
         raise RuntimeError(f"{kernel.name}: compiled, but no PTX of it was found")
-    return found
-
-
-def _costs(path: Path, dynamic: dict[str, int]) -> dict[str, Costs]:
-    """The kernels of one PTX file of which `dynamic` knows the shared memory; the others are XLA's own."""
-    bodies, found = bodies_of(path.read_text()), {}
-    for name, usage in usage_of(assemble(path)).items():
-        if name in dynamic:
-            counted = {"threads": threads_of(bodies[name]), "barriers": barriers_of(bodies[name])}
-            found[name] = dataclasses.asdict(usage) | counted | {"shared": dynamic[name] + usage.shared}
     return found
 
 

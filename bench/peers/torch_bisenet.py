@@ -13,8 +13,6 @@ from jsplat.parser.bisenet import BLOCKS, Architecture
 from jsplat.parser.model import Variables
 from jsplat.parser.weights.keys import torch_keys, torch_layout
 
-FAMILY = "zllrunning"
-
 
 def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1):
     return nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
@@ -25,6 +23,7 @@ def bisenet(architecture: Architecture, classes: int):
 
     Input: normalised RGB `b 3 h w`, h and w multiples of 32.
     """
+    c64, c128, c256, c512 = (architecture.channels(c) for c in (64, 128, 256, 512))
 
     def conv_bn_relu(inputs, outputs, size=3):
         parts = {"conv": _conv(inputs, outputs, size), "bn": nn.BatchNorm2d(outputs), "relu": nn.ReLU(inplace=True)}
@@ -46,13 +45,11 @@ def bisenet(architecture: Architecture, classes: int):
     class ResNet(nn.Module):
         def __init__(self):
             super().__init__()
-            widths = [architecture.channels(c) for c in (64, 128, 256, 512)]
-            self.conv1, self.bn1 = _conv(3, widths[0], 7, 2), nn.BatchNorm2d(widths[0])
-            inputs = widths[0]
-            for k, (outputs, blocks) in enumerate(zip(widths, BLOCKS[architecture.depth])):
+            self.conv1, self.bn1 = _conv(3, c64, 7, 2), nn.BatchNorm2d(c64)
+            widths = zip((c64, c64, c128, c256), (c64, c128, c256, c512), BLOCKS[architecture.depth])
+            for k, (inputs, outputs, blocks) in enumerate(widths, 1):
                 rest = [BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)]
-                setattr(self, f"layer{k + 1}", nn.Sequential(BasicBlock(inputs, outputs, min(k + 1, 2)), *rest))
-                inputs = outputs
+                setattr(self, f"layer{k}", nn.Sequential(BasicBlock(inputs, outputs, min(k, 2)), *rest))
 
         def forward(self, x):
             x = F.max_pool2d(F.relu(self.bn1(self.conv1(x)), inplace=True), 3, 2, 1)
@@ -73,7 +70,6 @@ def bisenet(architecture: Architecture, classes: int):
     class ContextPath(nn.Module):
         def __init__(self):
             super().__init__()
-            c128, c256, c512 = (architecture.channels(c) for c in (128, 256, 512))
             self.resnet = ResNet()
             self.arm16, self.arm32 = AttentionRefinement(c256, c128), AttentionRefinement(c512, c128)
             self.conv_head32, self.conv_head16 = conv_bn_relu(c128, c128), conv_bn_relu(c128, c128)
@@ -107,7 +103,6 @@ def bisenet(architecture: Architecture, classes: int):
     class BiSeNet(nn.Module):
         def __init__(self):
             super().__init__()
-            c64, c128, c256 = (architecture.channels(c) for c in (64, 128, 256))
             self.cp, self.ffm = ContextPath(), FeatureFusion(2 * c128, c256)
             self.conv_out = Output(c256, c256)
             self.conv_out16, self.conv_out32 = Output(c128, c64), Output(c128, c64)
@@ -123,7 +118,7 @@ def bisenet(architecture: Architecture, classes: int):
 
 def load(network, variables: Variables, architecture: Architecture, classes: int) -> None:
     """Our variables into the torch module; every key but the batch counters must find its value."""
-    keys = torch_keys(architecture, classes, FAMILY)
+    keys = torch_keys(architecture, classes, "zllrunning")
     values = {key: torch.from_numpy(torch_layout(np.array(variables[name]))) for key, name in keys.items()}
     wanted = {key for key in network.state_dict() if not key.endswith("num_batches_tracked")}
     if wanted != set(values):

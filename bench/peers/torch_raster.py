@@ -18,8 +18,7 @@ def bin_tiles(means2d, conics, opacities, depths, size: tuple[int, int]):
     """Which Gaussians of images `i n ...` touch which tile, by the box of the ellipse where alpha reaches its floor.
 
     Returns:
-        ids: nearest first, those of tile t from `starts[t]` to `starts[t + 1]`.
-        starts
+        ids, nearest first, and starts: those of tile t lie from `starts[t]` to `starts[t + 1]`.
     """
     with torch.no_grad():
         images, count = opacities.shape
@@ -73,18 +72,16 @@ def _blend_tiles(rows, values, corners):
     return weight.transpose(1, 2) @ values
 
 
-def _groups(lengths) -> list[tuple[int, int]]:
+def _groups(lengths):
     """Ranges of tiles, longest first, that are padded to their first one's length and hold at most GROUP pairs."""
-    found, begin = [], 0
+    begin = 0
     while begin < len(lengths):
-        fits = max(1, GROUP // (lengths[begin] * TILE**2))
+        end, fits = begin + 1, max(1, GROUP // (lengths[begin] * TILE**2))
         shortest = 0.75 * lengths[begin]  # more padding than that costs more than another call
-        end = begin
-        while end < len(lengths) and end - begin < fits and lengths[end] >= shortest:
+        while end < min(len(lengths), begin + fits) and lengths[end] >= shortest:
             end += 1
-        found.append((begin, end))
+        yield begin, end
         begin = end
-    return found
 
 
 def blend(means2d, conics, opacities, depths, features, *, size: tuple[int, int], form="batched", kernel=None):
