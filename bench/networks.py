@@ -2,14 +2,13 @@
 
 import functools
 import time
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bench.peers import need, torch, torch_bisenet
+from bench.peers import need, torch, torch_bisenet, torch_call
 from bench.raster import relative_error
 from bench.timing import Job, compiled
 from bench.workloads import Network, Product
@@ -47,27 +46,12 @@ def prepare_product(work: Product) -> Job:
         device = "cuda" if "cuda" in words else "cpu"
         kind = torch.bfloat16 if "bf16" in words else torch.float32
         a, b = (torch.tensor(x).to(device, kind) for x in (left, right))
-        call = _torch_call(words, lambda: a @ b)
+        call = torch_call(words, lambda: a @ b)
         found = call().float().cpu().numpy()
     error = relative_error(found, left.astype(np.float64) @ right)
     if error > (1e-2 if "bf16" in words else 1e-5):
         raise ValueError(f"matrix product off by {error}")
     return Job(call, {"relative_error": error}, floor=floor)
-
-
-def _torch_call(words: list[str], work: Callable):
-    """`work` with as many threads as the mode says, returning when it is done."""
-    threads = next((int(w.split()[0]) for w in words if w.endswith("threads")), None)
-
-    def call():
-        if threads:
-            torch.set_num_threads(threads)
-        result = work()
-        if "cuda" in words:
-            torch.cuda.synchronize()
-        return result
-
-    return call
 
 
 @functools.lru_cache
@@ -191,7 +175,7 @@ def _theirs(work: Network):
         adam.step()
         return loss.detach()
 
-    call = _torch_call(words, train if work.training else infer)
+    call = torch_call(words, train if work.training else infer)
     begin = time.perf_counter()
     result = call()
     more = {"compile_seconds": time.perf_counter() - begin} if "compiled" in words else {}

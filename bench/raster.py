@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.floor import count_pairs, floor_of
-from bench.peers import gsplat, need, torch, torch_raster
+from bench.peers import gsplat, need, torch, torch_call, torch_raster
 from bench.scenes import fitted_splats
 from bench.timing import CannotRunError, Job, compiled, seconds_of
 from bench.workloads import Raster
@@ -147,10 +147,7 @@ def _theirs(work: Raster, splats: Splats):
         (image * weights).sum().backward()
         return image.detach(), tuple(leaves[k].grad for k in (0, 1, 2, 4))
 
-    def call():
-        run(fixed)
-        if device == "cuda":
-            torch.cuda.synchronize()
+    call = torch_call([device], functools.partial(run, fixed))
 
     def evaluate(weights):
         image, gradients = run(torch.tensor(weights, device=device))

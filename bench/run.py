@@ -22,12 +22,12 @@ from pathlib import Path
 import jax
 
 from bench import fits, networks, raster
+from bench.history import HERE
 from bench.metric import complaints, slug
 from bench.tables import why_not
 from bench.timing import Job, chosen, measure
 from bench.workloads import SUITES, Fit, Lift, Network, Product, Raster, Step, Work
 
-ROOT = Path(__file__).resolve().parent
 FEWEST = 5  # rounds of a suite that has a baseline
 PREPARE = {
     Raster: raster.prepare,
@@ -59,7 +59,7 @@ def device_name() -> str:
 
 def about(suite: str) -> dict[str, object]:
     """Where and with what a run was made, and how busy the machine was (load: processes that wanted a core)."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    git = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
@@ -101,7 +101,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--baseline", type=Path, help="default: bench/baseline/<device>.json")
     parser.add_argument("--gate", action="store_true", help="fail on a regression, a missing metric or a crash")
     parser.add_argument("--save-baseline", action="store_true")
-    parser.add_argument("--json", action="store_true", help="print JSON lines")
     parser.add_argument("--list", action="store_true", help="print the suites and what is in them")
     given = parser.parse_args(arguments)
     if given.list:
@@ -113,8 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.device and jax.devices()[0].platform != given.device:
         parser.error(f"--device: wanted {given.device}, JAX has {jax.devices()[0].platform}")
     name = slug(device_name())
-    path = given.baseline or ROOT / "baseline" / f"{name}.json"
-    out = given.out or ROOT / "history" / f"{name}.jsonl"
+    path = given.baseline or HERE / "baseline" / f"{name}.json"
+    out = given.out or HERE / "history" / f"{name}.jsonl"
     if given.gate and not path.is_file():
         parser.error(f"--gate: no baseline for this device ({path.name}); make one with --save-baseline")
 
@@ -124,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = measure(chosen(SUITES[suite], given.only), prepare, given.rounds)
         for metric in found + fits.to_the_same_psnr(found):
             lines.append(metric.line(**where))
-            print(json.dumps(lines[-1]) if given.json else _shown(lines[-1]), flush=True)
+            print(_shown(lines[-1]), flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)

@@ -9,16 +9,15 @@ AXES = {"gaussians": "Gaussians", "edge": "pixels", "channels": "channels", "ide
 FEWEST = 3  # points of a law
 
 
-def exponent(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """p and a of the least-squares line y = a x^p in logarithms.
+def exponent(x: Sequence[float], y: Sequence[float]) -> float:
+    """p of the least-squares line y = a x^p in logarithms.
 
     Raises:
         ValueError: fewer than 2 different x, or a number that is not positive.
     """
     if min(*x, *y) <= 0 or len(set(x)) < 2:
         raise ValueError(f"exponent: wanted positive numbers at 2 or more places, got {x}, {y}")
-    slope, offset = np.polyfit(np.log(x), np.log(y), 1)
-    return float(slope), float(math.exp(offset))
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
 def axis_points(lines: Iterable[dict], axis: str, implementation: str) -> list[dict]:
@@ -45,10 +44,10 @@ def laws(lines: Sequence[dict], implementation: str) -> dict[str, dict[str, floa
         if len(points) < FEWEST:
             continue
         x = [p["work"][axis] ** (2 if axis == "edge" else 1) for p in points]  # an edge counts as its square of pixels
-        found[axis] = {"points": len(points), "time": exponent(x, [p["fastest"] for p in points])[0]}
+        found[axis] = {"points": len(points), "time": exponent(x, [p["fastest"] for p in points])}
         memory = [p["program_mb"] or p["memory_mb"] for p in points]
         if all(m and m > 1 for m in memory):
-            found[axis]["memory"] = exponent(x, memory)[0]
+            found[axis]["memory"] = exponent(x, memory)
     return found
 
 

@@ -25,8 +25,7 @@ class CannotRunError(Exception):
 class Job:
     """Something ready to be timed: `call` returns when the work is done; the other fields are those of `Metric`.
 
-    Attributes:
-        warm: False for a job of many seconds that has nothing to warm up.
+    `warm` is False for a job of many seconds that has nothing to warm up.
     """
 
     call: Callable[[], Any]

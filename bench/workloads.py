@@ -15,12 +15,7 @@ _HISTORY = {"count": "gaussians", "images": "identities", "batch": "images", "si
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What all workloads have.
-
-    Attributes:
-        implementation: "jsplat", or whose code runs instead, as each kind of workload says.
-        mode: how it runs, see the implementation's module.
-    """
+    """What all workloads have; `mode` is the implementation's own, see its module."""
 
     name: str
     implementation: str = "jsplat"
@@ -277,13 +272,7 @@ SUITES = {
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """What a workload must reach by itself.
-
-    Attributes:
-        each: what its time is divided by.
-        bound: most milliseconds; or, of `floor`, the least share of the floor.
-        floor: compare with the floor of `bench.floor` on this machine instead.
-    """
+    """The most milliseconds of a workload, divided by `each`; or the least share of its floor (`bench.floor`)."""
 
     name: str
     workload: str

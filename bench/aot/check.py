@@ -65,11 +65,7 @@ def _compiled(implementation: str, architecture: str) -> dict[str, Any]:
 
 
 def check(implementations: Sequence[str]) -> dict[str, Any]:
-    """Compiles all entries of these implementations.
-
-    Raises:
-        KeyError: an implementation that `bench.aot.entries` does not know.
-    """
+    """Compiles all entries of these implementations; KeyError for one that `bench.aot.entries` does not know."""
     found: dict[str, Any] = {}
     todo = [(name, architecture) for name in implementations for architecture in ARCHITECTURES[name]]
     with ThreadPoolExecutor(PROCESSES) as pool:
@@ -140,8 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 1 when something may not pass."""
     parser = argparse.ArgumentParser(prog="python -m bench.aot.check", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--write", action="store_true", help="make these numbers the baseline")
-    kernels = [name for name, architectures in ARCHITECTURES.items() if architectures]
-    parser.add_argument("--only", choices=kernels, help="check the kernels of one implementation")
+    parser.add_argument("--only", choices=[n for n, a in ARCHITECTURES.items() if a], help="one implementation alone")
     given = parser.parse_args(arguments)
     if given.only and given.write:
         parser.error("--write wants everything, not --only one implementation")

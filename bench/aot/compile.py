@@ -40,14 +40,8 @@ def device(architecture: str) -> SingleDeviceSharding:
     return SingleDeviceSharding(topology.devices[0])
 
 
-def compile_for(
-    where: SingleDeviceSharding, function: Callable[..., Any], args: Sequence[jax.ShapeDtypeStruct], dump: Path
-) -> None:
-    """Compiles; XLA's texts (PTX, the list of launches) go to `dump`, also when it fails on the way.
-
-    Raises:
-        what XLA raises when it cannot.
-    """
+def compile_for(where: SingleDeviceSharding, function: Callable[..., Any], args: Sequence[Any], dump: Path) -> None:
+    """Compiles; XLA's texts (PTX, the list of launches) go to `dump`, also when XLA raises on the way."""
     (there,) = where.device_set
     with lowering_for(there.device_kind):
         lowered = jax.jit(function, in_shardings=where, out_shardings=where).trace(*args).lower()

@@ -30,11 +30,7 @@ CAPACITY = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One pass of one implementation with so many channels, on one architecture.
-
-    Attributes:
-        of: in `PASSES`; or "x64", both in a program in which jax_enable_x64 is set.
-    """
+    """One pass (or "x64": both, where jax_enable_x64 is set) of one implementation with so many channels."""
 
     implementation: str
     of: str
@@ -48,11 +44,7 @@ class Entry:
 
 
 def entries(implementations: Sequence[str]) -> list[Entry]:
-    """All entries of these implementations.
-
-    Raises:
-        KeyError: the table does not know one of them.
-    """
+    """All entries of these implementations; KeyError for one that the table does not know."""
     each = [(of, channels) for of in PASSES for channels in CHANNELS] + [("x64", WIDE)]
     return [
         Entry(name, of, channels, architecture)

@@ -5,7 +5,7 @@ forms of the blend are kept apart by `form`: "batched" (tiles of similar length 
 tile at a time); the benchmark uses the faster, see `bench/README.md`.
 """
 
-from bench.peers import torch
+from bench.peers import torch, torch_call
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 from jsplat.raster.projection import FRUSTUM_MARGIN, LOW_PASS, NEAR
 
@@ -166,12 +166,11 @@ def blend_as(mode: str):
 
     Denormals are flushed, as XLA does: far from its centre a Gaussian is one.
     """
-    form, threads, *compiled = mode.split(", ")
-    kernel = torch.compile(_blend_tiles, dynamic=True) if compiled else _blend_tiles
+    form, *words = mode.split(", ")
+    kernel = torch.compile(_blend_tiles, dynamic=True) if "compiled" in words else _blend_tiles
 
     def run(*args, size):
-        torch.set_num_threads(int(threads.split()[0]))
         torch.set_flush_denormal(True)
         return blend(*args, size=size, form=form, kernel=kernel)
 
-    return run
+    return torch_call(words, run)

@@ -78,12 +78,11 @@ def _fit(draw, start, cameras: Camera, images, background, config: FitConfig, ra
 
 def _psnr(draw, leaves, cameras: Camera, images, background, config: FitConfig) -> float:
     views, lenses, size = _seen_by(cameras)
-    scores = []
+    behind, scores = torch.tensor(background), []
     with torch.inference_mode():
         for k in held_out(len(images), config.hold_out):
-            image = _painted(draw, leaves, torch.tensor(background), views[k : k + 1], lenses[k : k + 1], size)
-            error = (image[0].clamp(0, 1) - torch.tensor(images[k])).square().mean()
-            scores.append(-10 * float(torch.log10(error)))
+            image = _painted(draw, leaves, behind, views[k : k + 1], lenses[k : k + 1], size)[0].clamp(0, 1)
+            scores.append(-10 * float(torch.log10((image - torch.tensor(images[k])).square().mean())))
     return float(np.mean(scores))
 
 
