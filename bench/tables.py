@@ -173,7 +173,7 @@ def drawings(devices: Devices) -> dict[str, str]:
         curves: dict[str, list[tuple[float, float]]] = {}
         for line in _fits(lines.values()):
             label = IMPLEMENTATIONS.get(line["work"]["implementation"], "two models in a loop, PyTorch")
-            curves.setdefault(label, []).append((line["value"] / 1e3, line["accuracy"]["psnr"]))
+            curves.setdefault(label, []).append((round(line["value"] / 1e3, 1), line["accuracy"]["psnr"]))
         if curves:
             title = "PSNR in dB against time, all identities"
             found[f"{device}-psnr.svg"] = line_file(title, "seconds", curves, COLOURS)
