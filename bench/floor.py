@@ -24,53 +24,34 @@ def count_pairs(splats: Splats, edge: int) -> dict[str, int]:
         tile_pairs: Gaussians times 8x8 tiles that the box of their ellipse meets; evaluated: those times the tile's
         pixels; hits: pairs of a Gaussian and a pixel that change the image.
     """
-    tile_pairs = hits = 0
-    for image in range(len(splats.means2d)):
-        pairs, own = _count_image(splats, image, edge)
-        tile_pairs, hits = tile_pairs + pairs, hits + own
+    images = zip(splats.means2d, splats.conics, splats.opacities, splats.depths)
+    tile_pairs, hits = np.sum([_count_image(*image, edge) for image in images], axis=0).tolist()
     return {"tile_pairs": tile_pairs, "evaluated": tile_pairs * TILE**2, "hits": hits}
 
 
-def _count_image(splats: Splats, image: int, edge: int) -> tuple[int, int]:
-    means, conics, opacities, depths = (
-        getattr(splats, name)[image] for name in ("means2d", "conics", "opacities", "depths")
-    )
+def _count_image(means, conics, opacities, depths, edge: int) -> tuple[int, int]:
     order = np.argsort(depths, kind="stable")
     order = order[np.isfinite(depths[order]) & (opacities[order] > ALPHA_FLOOR)]
     means, conics, opacities = means[order], conics[order], opacities[order]
     determinant = conics[:, 0] * conics[:, 2] - conics[:, 1] ** 2
     reach = np.sqrt(2 * np.log(opacities / ALPHA_FLOOR)[:, None] * conics[:, [2, 0]] / determinant[:, None])
-    across = -(-edge // TILE)
-    low = np.clip(np.floor((means - reach - 0.5) / TILE), 0, across).astype(int)
-    high = np.clip(np.floor((means + reach - 0.5) / TILE) + 1, 0, across).astype(int)
-    spans = np.maximum(high - low, 0)
-    counts = spans.prod(1)
-    rows = np.repeat(np.arange(len(order)), counts)
-    within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    columns = spans[rows, 0]
-    key = (low[rows, 1] + within // columns) * across + low[rows, 0] + within % columns
-    place = np.argsort(key, kind="stable")
-    key, rows = key[place], rows[place]
-    hits = 0
+    low = np.floor((means - reach - 0.5) / TILE)
+    high = np.floor((means + reach - 0.5) / TILE)
     inner = np.arange(TILE) + 0.5
-    for tile, begin, end in zip(*_runs(key)):
-        own = rows[begin:end]
-        dx = (means[own, 0, None] - (tile % across * TILE + inner))[:, None, :]
-        dy = (means[own, 1, None] - (tile // across * TILE + inner))[:, :, None]
-        a, b, c = (conics[own, k, None, None] for k in range(3))
-        alpha = np.minimum(
-            ALPHA_CEILING, opacities[own, None, None] * np.exp(-0.5 * (a * dx**2 + c * dy**2) - b * dx * dy)
-        )
-        alpha[alpha < ALPHA_FLOOR] = 0
-        before = np.cumprod(1 - alpha, 0) / (1 - alpha)
-        hits += int(((alpha > 0) & (before >= TRANSMITTANCE_STOP)).sum())
-    return len(rows), hits
-
-
-def _runs(key: np.ndarray) -> tuple[list[int], list[int], list[int]]:
-    """The values of a sorted array, and where each begins and ends."""
-    values, begins = np.unique(key, return_index=True)
-    return values.tolist(), begins.tolist(), [*begins[1:].tolist(), len(key)]
+    pairs = hits = 0
+    for y in range(-(-edge // TILE)):
+        in_row = np.flatnonzero((low[:, 1] <= y) & (y <= high[:, 1]))
+        for x in range(-(-edge // TILE)):
+            own = in_row[(low[in_row, 0] <= x) & (x <= high[in_row, 0])]
+            dx = (means[own, 0, None] - (x * TILE + inner))[:, None, :]
+            dy = (means[own, 1, None] - (y * TILE + inner))[:, :, None]
+            a, b, c = (conics[own, k, None, None] for k in range(3))
+            alpha = opacities[own, None, None] * np.exp(-0.5 * (a * dx**2 + c * dy**2) - b * dx * dy)
+            alpha = np.where(alpha < ALPHA_FLOOR, 0, np.minimum(alpha, ALPHA_CEILING))
+            before = np.cumprod(1 - alpha, 0) / (1 - alpha)
+            hits += int(((alpha > 0) & (before >= TRANSMITTANCE_STOP)).sum())
+            pairs += len(own)
+    return pairs, hits
 
 
 def floor_of(counts: dict[str, int], images: int, gaussians: int, edge: int, channels: int, gradient: bool):

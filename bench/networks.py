@@ -2,16 +2,15 @@
 
 import functools
 import time
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bench.peers import missing, missing_cuda, torch_bisenet
-from bench.raster import planned_mb
-from bench.timing import CannotRunError, Job
+from bench.peers import need, torch, torch_bisenet, torch_call
+from bench.raster import relative_error
+from bench.timing import Job, compiled
 from bench.workloads import Network, Product
 from jsplat.labelsets.labelset import CELEBAMASK_HQ
 from jsplat.parser import Architecture, new_parser
@@ -28,74 +27,38 @@ SAME_LABEL_BF16 = 0.97  # three digits: pixels between two classes change sides
 
 def prepare(work: Network) -> Job:
     """A job whose logits (inference) or first loss (training) are those of the other framework."""
-    about = {"kind": "network", "implementation": work.implementation, "mode": work.mode, "edge": work.edge}
-    about |= {"images": work.batch, "training": work.training, "depth": work.depth, "width": work.width}
     call, right, more = (_ours if work.implementation == "jsplat" else _theirs)(work)
-    return Job(call, right, about, _floor(_architecture(work), work.batch, work.edge, work.training), **more)
+    return Job(call, right, floor=_floor(_architecture(work), work.batch, work.edge, work.training), **more)
 
 
 def prepare_product(work: Product) -> Job:
     """A job that multiplies two matrices; in bfloat16 where the mode says so."""
-    about = {"kind": "product", "implementation": work.implementation, "mode": work.mode, "edge": work.edge}
     floor = {"operations": 2.0 * work.edge**3, "bytes": 3.0 * 4 * work.edge**2}
     left, right = np.random.default_rng(0).normal(size=(2, work.edge, work.edge)).astype(np.float32)
-    wanted, words = left.astype(np.float64) @ right, work.mode.split(", ")
+    words = work.mode.split(", ")
     if work.implementation == "jsplat":
-        multiply = jax.jit(functools.partial(jnp.matmul, precision="highest"))
         a, b = jnp.asarray(left), jnp.asarray(right)
+        multiply, _ = compiled(functools.partial(jnp.matmul, precision="highest"), a, b)
         call = lambda: jax.block_until_ready(multiply(a, b))  # noqa: E731
         found = np.asarray(call())
     else:
-        _need_torch(words)
-        call = _torch_product(left, right, words)
+        need("torch", cuda="cuda" in words)
+        device = "cuda" if "cuda" in words else "cpu"
+        kind = torch.bfloat16 if "bf16" in words else torch.float32
+        a, b = (torch.tensor(x).to(device, kind) for x in (left, right))
+        call = torch_call(words, lambda: a @ b)
         found = call().float().cpu().numpy()
-    error = float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+    error = relative_error(found, left.astype(np.float64) @ right)
     if error > (1e-2 if "bf16" in words else 1e-5):
         raise ValueError(f"matrix product off by {error}")
-    return Job(call, {"relative_error": error}, about, floor)
-
-
-def _torch_product(left: np.ndarray, right: np.ndarray, words: list[str]):
-    import torch
-
-    kind = torch.bfloat16 if "bf16" in words else torch.float32
-    a, b = (torch.tensor(x).to(_torch_device(words), kind) for x in (left, right))
-    return _torch_call(words, lambda: a @ b)
-
-
-def _need_torch(words: list[str]) -> None:
-    """Raises CannotRunError, saying why, where a mode of PyTorch cannot run."""
-    if reason := missing_cuda() if "cuda" in words else missing("torch"):
-        raise CannotRunError(reason)
-
-
-def _torch_device(words: list[str]) -> str:
-    return "cuda" if "cuda" in words else "cpu"
-
-
-def _torch_call(words: list[str], work: Callable):
-    """`work` with as many threads as the mode says, returning when it is done."""
-    import torch
-
-    threads = next((int(w.split()[0]) for w in words if w.endswith("threads")), None)
-
-    def call():
-        if threads:
-            torch.set_num_threads(threads)
-        result = work()
-        if "cuda" in words:
-            torch.cuda.synchronize()
-        return result
-
-    return call
+    return Job(call, {"relative_error": error}, floor=floor)
 
 
 @functools.lru_cache
 def _floor(architecture: Architecture, batch: int, edge: int, training: bool) -> dict[str, float]:
     """Operations as XLA counts them in the forward pass (training: three times those); weights, pictures and logits."""
     values, pictures = _weights(architecture), jnp.asarray(_pictures(batch, edge)[0])
-    lowered = jax.jit(functools.partial(_logits, architecture=architecture)).lower(values, pictures)
-    cost = lowered.cost_analysis()
+    cost = jax.jit(functools.partial(_logits, architecture=architecture)).lower(values, pictures).cost_analysis()
     passes = 3 if training else 1
     kept = sum(x.size for x in values.values()) * passes + pictures.size + batch * edge**2 * CLASSES
     return {"operations": passes * float(cost["flops"]), "bytes": 4.0 * kept}
@@ -109,25 +72,23 @@ def _architecture(work: Network) -> Architecture:
 def _weights(architecture: Architecture):
     """Variables with uneven batch statistics, so that a mapping that confuses them is found."""
     random = np.random.default_rng(0)
-
-    def uneven(name: str, value: jax.Array) -> jax.Array:
+    values = dict(new_parser(architecture, CELEBAMASK_HQ, 0).variables)
+    for name, value in values.items():
         if name.endswith(("var", "scale")):
-            return jnp.asarray(random.uniform(0.5, 1.5, value.shape), jnp.float32)
-        if name.endswith(("mean", "bias")):
-            return jnp.asarray(random.normal(0, 0.1, value.shape), jnp.float32)
-        return value
-
-    start = new_parser(architecture, CELEBAMASK_HQ, 0).variables
-    return {name: uneven(name, value) for name, value in start.items()}
+            values[name] = jnp.asarray(random.uniform(0.5, 1.5, value.shape), jnp.float32)
+        elif name.endswith(("mean", "bias")):
+            values[name] = jnp.asarray(random.normal(0, 0.1, value.shape), jnp.float32)
+    return values
 
 
 @functools.lru_cache(maxsize=2)
 def _pictures(batch: int, edge: int) -> tuple[np.ndarray, np.ndarray]:
     """Normalised RGB `b h w 3` and labels `b h w`."""
     random = np.random.default_rng(1)
-    coarse = random.normal(size=(batch, edge // 16, edge // 16, 3))
-    smooth = np.repeat(np.repeat(coarse, 16, 1), 16, 2) + 0.3 * random.normal(size=(batch, edge, edge, 3))
-    labels = np.repeat(np.repeat(random.integers(0, CLASSES, (batch, edge // 16, edge // 16)), 16, 1), 16, 2)
+    coarse, block = (batch, edge // 16, edge // 16), np.ones((1, 16, 16), np.uint8)
+    smooth = np.kron(random.normal(size=(*coarse, 3)), block[..., None])
+    smooth += 0.3 * random.normal(size=(batch, edge, edge, 3))
+    labels = np.kron(random.integers(0, CLASSES, coarse), block)
     return smooth.astype(np.float32), labels.astype(np.uint8)
 
 
@@ -141,20 +102,23 @@ def _loss(weights, statistics, pictures, labels, architecture: Architecture):
     side, valid = pictures.shape[1:3], jnp.ones(labels.shape)
     heads = [logits_to_pixels(x, side, side, side) for x in model.training_logits(pictures)]
     loss = sum(ohem(pixel_loss(x, labels), valid, HARD, LEAST) for x in heads)
-    return loss, {name: value for name, value in variables(model).items() if is_statistic(name)}
+    return loss, _parts(variables(model))[1]
+
+
+def _parts(values):
+    """The weights, and the statistics of the batches."""
+    statistics = {name: value for name, value in values.items() if is_statistic(name)}
+    return {name: value for name, value in values.items() if name not in statistics}, statistics
 
 
 def _ours(work: Network):
     architecture, values = _architecture(work), _weights(_architecture(work))
     pictures, labels = map(jnp.asarray, _pictures(work.batch, work.edge))
-    begin = time.perf_counter()
     if not work.training:
-        run = jax.jit(functools.partial(_logits, architecture=architecture)).lower(values, pictures).compile()
-        more = {"compile_seconds": time.perf_counter() - begin, "program_mb": planned_mb(run)}
+        run, more = compiled(functools.partial(_logits, architecture=architecture), values, pictures)
         return lambda: jax.block_until_ready(run(values, pictures)), {}, more
     adam = optax.adamw(RATE)
-    weights = {name: value for name, value in values.items() if not is_statistic(name)}
-    statistics = {name: value for name, value in values.items() if is_statistic(name)}
+    weights, statistics = _parts(values)
 
     def advance(weights, statistics, moments):
         (loss, statistics), gradients = jax.value_and_grad(_loss, has_aux=True)(
@@ -164,35 +128,27 @@ def _ours(work: Network):
         return optax.apply_updates(weights, updates), statistics, moments, loss
 
     state = [jax.tree.map(jnp.array, x) for x in (weights, statistics, adam.init(weights))]
-    compiled = jax.jit(advance, donate_argnums=(0, 1, 2)).lower(*state).compile()
-    more = {"compile_seconds": time.perf_counter() - begin, "program_mb": planned_mb(compiled)}
+    program, more = compiled(advance, *state, donate_argnums=(0, 1, 2))
 
     def step() -> float:
-        *state[:], loss = compiled(*state)
+        *state[:], loss = program(*state)
         return float(loss)
 
     return step, {"loss": step()}, more
 
 
 @functools.lru_cache(maxsize=2)
-def _our_answer(batch: int, edge: int, depth: int, width: float, training: bool):
+def _our_answer(work: Network):
     """Our logits, or our first loss."""
-    architecture = Architecture(depth, width, edge)
-    values, (pictures, labels) = _weights(architecture), _pictures(batch, edge)
-    if not training:
-        return np.asarray(jax.jit(functools.partial(_logits, architecture=architecture))(values, pictures))
-    statistics = {name: value for name, value in values.items() if is_statistic(name)}
-    loss = jax.jit(functools.partial(_loss, architecture=architecture))(values, statistics, pictures, labels)[0]
-    return float(loss)
+    call, right, _ = _ours(work)
+    return right["loss"] if work.training else np.asarray(call())
 
 
 def _theirs(work: Network):
     """The PyTorch network; mode: words out of "N threads", "cuda", "channels_last", "bf16", "compiled"."""
     words = work.mode.split(", ")
-    _need_torch(words)
-    import torch
-
-    device = _torch_device(words)
+    need("torch", cuda="cuda" in words)
+    device = "cuda" if "cuda" in words else "cpu"
     architecture = _architecture(work)
     network = torch_bisenet.bisenet(architecture, CLASSES)
     torch_bisenet.load(network, _weights(architecture), architecture, CLASSES)
@@ -204,8 +160,7 @@ def _theirs(work: Network):
     forward = torch.compile(network) if "compiled" in words else network
     adam = torch.optim.AdamW(network.parameters(), RATE, fused=True)
 
-    def automatic():
-        return torch.autocast(device, torch.bfloat16, enabled="bf16" in words)
+    automatic = functools.partial(torch.autocast, device, torch.bfloat16, enabled="bf16" in words)
 
     def infer():
         with torch.inference_mode(), automatic():
@@ -220,7 +175,7 @@ def _theirs(work: Network):
         adam.step()
         return loss.detach()
 
-    call = _torch_call(words, train if work.training else infer)
+    call = torch_call(words, train if work.training else infer)
     begin = time.perf_counter()
     result = call()
     more = {"compile_seconds": time.perf_counter() - begin} if "compiled" in words else {}
@@ -229,7 +184,7 @@ def _theirs(work: Network):
 
 def _agree(work: Network, result: np.ndarray, short: bool) -> dict[str, float]:
     """How well the peer's first result is ours; raises when it is not the same network."""
-    ours = _our_answer(work.batch, work.edge, work.depth, work.width, work.training)
+    ours = _our_answer(work.ours())
     if work.training:
         found = {"loss": float(result), "relative_error": abs(float(result) - ours) / abs(ours)}
         good = found["relative_error"] < (5e-2 if short else 1e-4)

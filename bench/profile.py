@@ -9,7 +9,6 @@ all parts: random numbers, the pull towards few and small Gaussians, the check t
 """
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -23,9 +22,10 @@ import optax
 from bench.history import HERE
 from bench.metric import slug
 from bench.run import about, device_name
-from bench.scenes import VIEWS, captures, fitted
-from bench.tables import markdown
+from bench.scenes import VIEWS, captures, fitted, one_of
+from bench.tables import markdown, number
 from bench.timing import Job, Suite, measure
+from bench.workloads import Work
 from jsplat.fitting import FitConfig
 from jsplat.fitting.loss import label_loss, photo_loss
 from jsplat.fitting.photos import photos_of
@@ -42,15 +42,7 @@ STEP, BINNING, BLEND = "the whole step", "binning", "blend"
 FORWARD, BOTH = "forward", "forward and backward"
 
 
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """Something to time: its name, and a call that returns when it is done."""
-
-    name: str
-    call: Callable[[], Any]
-
-
-def _pieces(name: str, function: Callable[..., Any], *args: Any, gradient: bool = True) -> list[Piece]:
+def _pieces(name: str, function: Callable[..., Any], *args: Any, gradient: bool = True) -> dict[str, Callable]:
     """A function alone, and together with the gradient of a weighted sum with respect to all of its arguments."""
     random = np.random.default_rng(0)
     shapes = jax.eval_shape(function, *args)
@@ -61,20 +53,17 @@ def _pieces(name: str, function: Callable[..., Any], *args: Any, gradient: bool 
         return value, back(weights)
 
     alone, both = jax.jit(function), jax.jit(with_gradient)
-    found = [Piece(f"{name}, {FORWARD}", lambda: jax.block_until_ready(alone(*args)))]
-    if gradient:
-        found.append(Piece(f"{name}, {BOTH}", lambda: jax.block_until_ready(both(weights, *args))))
-    return found
+    found = {f"{name}, {FORWARD}": lambda: jax.block_until_ready(alone(*args))}
+    return found | ({f"{name}, {BOTH}": lambda: jax.block_until_ready(both(weights, *args))} if gradient else {})
 
 
-def pieces(identities: int, count: int, edge: int) -> list[Piece]:
+def pieces(identities: int, count: int, edge: int) -> dict[str, Callable[[], Any]]:
     """The step as the fit runs it, and its parts on the first view of the same scenes."""
     config = FitConfig(gaussians=count, steps=1 << 20, steps_per_call=STEPS, relocate_every=0)
     scene, people = fitted(identities, count), captures(identities, VIEWS, edge)
     photos = [photos_of(person, config, k) for k, person in enumerate(people)]
     photos = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *photos)
-    scenes = [jax.tree.map(lambda x, k=k: x[k], scene) for k in range(identities)]
-    needed = [capacity_for(own.gaussians, person.cameras) for own, person in zip(scenes, people)]
+    needed = [capacity_for(one_of(scene, k).gaussians, person.cameras) for k, person in enumerate(people)]
     capacity = max(int(config.hits_per_gaussian * count), *needed)  # as the fit has it
     state = [jax.tree.map(jnp.array, first_state(scene, config))]
 
@@ -92,8 +81,8 @@ def pieces(identities: int, count: int, edge: int) -> list[Piece]:
         seen = project(gaussians, camera)
         return seen.means2d, seen.conic_roots, seen.opacities
 
-    rgb, classes = colours(scene.attributes.sh, scene.attributes.label_logits, scene.gaussians.means)
-    features = jnp.concatenate([rgb, classes], -1)
+    paint = (scene.attributes.sh, scene.attributes.label_logits, scene.gaussians.means)
+    features = jnp.concatenate(colours(*paint), -1)
     rows, depths = projection(scene.gaussians), project(scene.gaussians, camera).depths
 
     def binning(means2d, conic_roots, opacities):
@@ -110,16 +99,16 @@ def pieces(identities: int, count: int, edge: int) -> list[Piece]:
         updates, moments = jax.vmap(adam.update)(gradients, moments)
         return optax.apply_updates(gradients, updates), moments
 
-    return [
-        Piece(STEP, step),
-        *_pieces("colours", colours, scene.attributes.sh, scene.attributes.label_logits, scene.gaussians.means),
-        *_pieces("projection", projection, scene.gaussians),
-        *_pieces(BINNING, binning, *rows, gradient=False),
-        *_pieces(BLEND, blending, *rows, features),
-        *_pieces("photo loss", lambda x: photo_loss(x, photo, config.ssim_weight), image[..., :3]),
-        *_pieces("label loss", lambda x: label_loss(x, labels), image[..., 3:]),
-        *_pieces("optimizer", update, scene, jax.vmap(adam.init)(scene), gradient=False),
-    ]
+    return {
+        STEP: step,
+        **_pieces("colours", colours, *paint),
+        **_pieces("projection", projection, scene.gaussians),
+        **_pieces(BINNING, binning, *rows, gradient=False),
+        **_pieces(BLEND, blending, *rows, features),
+        **_pieces("photo loss", lambda x: photo_loss(x, photo, config.ssim_weight), image[..., :3]),
+        **_pieces("label loss", lambda x: label_loss(x, labels), image[..., 3:]),
+        **_pieces("optimizer", update, scene, jax.vmap(adam.init)(scene), gradient=False),
+    }
 
 
 def parts_of(times: dict[str, float]) -> dict[str, dict[str, float | None]]:
@@ -127,13 +116,11 @@ def parts_of(times: dict[str, float]) -> dict[str, dict[str, float | None]]:
 
     Each pass of the blend bins for itself, so binning is counted in both.
     """
-    found: dict[str, dict[str, float | None]] = {}
-    for name, milliseconds in times.items():
-        part, _, way = name.rpartition(", ")
-        if way == FORWARD:
-            found[part] = {"forward": milliseconds, "backward": None}
-        elif way == BOTH:
-            found[part]["backward"] = milliseconds - times[f"{part}, {FORWARD}"]
+    parts = [name.removesuffix(f", {FORWARD}") for name in times if name.endswith(f", {FORWARD}")]
+    found: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        alone, both = times[f"{part}, {FORWARD}"], times.get(f"{part}, {BOTH}")
+        found[part] = {"forward": alone, "backward": None if both is None else both - alone}
     found[BINNING]["backward"] = found[BINNING]["forward"]
     found[BLEND] = {way: x - found[BINNING][way] for way, x in found[BLEND].items()}
     parts = sum(x or 0.0 for part in found.values() for x in part.values())
@@ -143,8 +130,8 @@ def parts_of(times: dict[str, float]) -> dict[str, dict[str, float | None]]:
 def profile(identities: int, count: int, edge: int, rounds: int) -> dict[str, Any]:
     """The record of one run: where and with what, "parts" as `parts_of`, and "step" in milliseconds."""
     record = {k: v for k, v in about("profile").items() if k != "suite"}
-    suite = Suite(tuple(pieces(identities, count, edge)), rounds=rounds)
-    measured = measure(suite, lambda piece: Job(piece.call))
+    calls = pieces(identities, count, edge)
+    measured = measure(Suite(tuple(map(Work, calls)), rounds=rounds), lambda work: Job(calls[work.name]))
     if broken := [metric for metric in measured if metric.error]:
         raise RuntimeError(f"{broken[0].name}: {broken[0].error}")
     core = jax.devices()[0].platform == "cpu"
@@ -156,16 +143,11 @@ def profile(identities: int, count: int, edge: int, rounds: int) -> dict[str, An
 
 def section(record: dict[str, Any]) -> str:
     """The record as a page shows it."""
-
-    def shown(milliseconds: float | None) -> str:
-        return "-" if milliseconds is None else f"{milliseconds:.2f}"
-
-    rows = []
+    rows, unit = [], record["unit"]
     for name, part in record["parts"].items():
         share = sum(x or 0.0 for x in part.values()) / record["step"]
-        rows.append([name, shown(part["forward"]), shown(part["backward"]), f"{share:.0%}"])
-    rows.append([STEP, shown(record["step"]), "", "100%"])
-    unit = record["unit"]
+        rows.append([name, *(number(part[way], ".2f") for way in ("forward", "backward")), f"{share:.0%}"])
+    rows.append([STEP, number(record["step"], ".2f"), "", "100%"])
     return (
         f"Measured on {record['device']}, commit {record['commit']}, jax {record['versions']['jax']}, load"
         f" {record['load']:.1f}: identities: {record['identities']}, {record['gaussians']:,} Gaussians each,"
@@ -177,14 +159,13 @@ def section(record: dict[str, Any]) -> str:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--identities", type=int, default=1)
-    parser.add_argument("--count", type=int, default=8000)
-    parser.add_argument("--edge", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=9)
+    for name, default in {"identities": 1, "count": 8000, "edge": 128, "rounds": 9}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--out", type=Path, default=HERE / "history" / f"{slug(device_name())}.profile.json")
-    given = parser.parse_args()
-    record = profile(given.identities, given.count, given.edge, given.rounds)
-    given.out.write_text(json.dumps(record, indent=1) + "\n")
+    given = vars(parser.parse_args())
+    out = given.pop("out")
+    record = profile(**given)
+    out.write_text(json.dumps(record, indent=1) + "\n")
     print(section(record))
 
 

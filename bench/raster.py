@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import time
 from collections.abc import Callable, Iterator
 from unittest import mock
 
@@ -12,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.floor import count_pairs, floor_of
-from bench.peers import gsplat, missing, torch_raster
+from bench.peers import gsplat, need, torch, torch_call, torch_raster
 from bench.scenes import fitted_splats
-from bench.timing import CannotRunError, Job
+from bench.timing import CannotRunError, Job, compiled, seconds_of
 from bench.workloads import Raster
 from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, blend, mosaic_gpu, triton
 from jsplat.kernels.blend.cases import Splats, headlike
@@ -28,32 +27,24 @@ STRIP_PAIRS = 2e7  # Gaussians times pixels that the reference may hold at once
 # What a job must keep to before it is timed: rounding and flips at the cutoffs (tests/close.py), or 60 dB.
 WORST_GRADIENT, WORST_PSNR = 5e-3, 60.0
 
-Evaluate = Callable[[np.ndarray], tuple[np.ndarray, tuple[np.ndarray, ...]]]
-
 
 def prepare(work: Raster) -> Job:
     """A job whose images, and gradients of their weighted sum, were compared with the float64 reference."""
-    splats = splats_of(work)
-    make = {"torch": _torch, "gsplat": _gsplat}.get(work.implementation, _ours)
-    evaluate, call, more = make(work, splats)
+    evaluate, call, more = (_theirs if work.implementation in ("torch", "gsplat") else _ours)(work, splats_of(work))
     right = accuracy(work, evaluate)
     if right["psnr"] < WORST_PSNR or right.get("gradient_error", 0.0) > WORST_GRADIENT:
         raise ValueError(f"not what the reference computes: {right}")
-    numbers = {"gaussians": work.count, "channels": work.channels, "edge": work.edge, "identities": work.images}
-    counts = _counts(work)
+    counts = _pairs(work.scene, work.images, work.count, work.edge)
     floor = floor_of(counts, work.images, work.count, work.edge, work.channels, work.gradient)
-    about = {"kind": "raster", "implementation": work.implementation, "mode": work.mode, "scene": work.scene}
-    if work.implementation == "jsplat":
-        facts = Facts(default_device(), np.dtype(np.float32), work.channels)
-        about["backend"] = choose("blend", IMPLEMENTATIONS, None, facts)
-    return Job(call, right, {**about, "gradient": work.gradient, **numbers}, {**floor, **counts}, **more)
+    facts = Facts(default_device(), np.dtype(np.float32), work.channels)
+    ours = work.implementation == "jsplat"
+    about = {"backend": choose("blend", IMPLEMENTATIONS, None, facts)} if ours else {}
+    return Job(call, right, about, {**floor, **counts}, **more)
 
 
 @functools.lru_cache(maxsize=8)
-def _scene(scene: str, images: int, count: int, edge: int, channels: int) -> Splats:
-    if scene == "headlike":
-        return headlike(images, count, edge, channels)
-    return fitted_splats(images, count, edge, channels)
+def _scene(scene: str, *sizes: int) -> Splats:
+    return headlike(*sizes) if scene == "headlike" else fitted_splats(*sizes)
 
 
 def splats_of(work: Raster) -> Splats:
@@ -64,10 +55,6 @@ def splats_of(work: Raster) -> Splats:
 @functools.lru_cache(maxsize=64)
 def _pairs(scene: str, images: int, count: int, edge: int) -> dict[str, int]:
     return count_pairs(_scene(scene, images, count, edge, 3), edge)
-
-
-def _counts(work: Raster) -> dict[str, int]:
-    return _pairs(work.scene, work.images, work.count, work.edge)
 
 
 def weights_of(work: Raster) -> np.ndarray:
@@ -90,34 +77,28 @@ def _weighted(draw: Callable) -> Callable:
     return run
 
 
-def capacity_of(splats: Splats, edge: int) -> int:
-    """What the images need, rounded up as the fit does."""
-    needed = bin_tiles(*splats.arrays()[:4], size=(edge, edge), tile=TILE, capacity=1).needed
-    return -(-int(needed.max()) // 4096) * 4096
-
-
 def _ours(work: Raster, splats: Splats):
     size = (work.edge, work.edge)
     if work.implementation == "dense":
         draw = functools.partial(blend_reference, size=size)
     elif work.implementation in ("jsplat", *BACKENDS):
         backend = None if work.implementation == "jsplat" else work.implementation
-        draw = functools.partial(blend, size=size, capacity=capacity_of(splats, work.edge), backend=backend)
+        needed = bin_tiles(*splats.arrays()[:4], size=size, tile=TILE, capacity=1).needed
+        capacity = -(-int(needed.max()) // 4096) * 4096  # rounded up as the fit does
+        draw = functools.partial(blend, size=size, capacity=capacity, backend=backend)
         if work.mode == "two passes":
             draw = functools.partial(_in_two_passes, draw)
     else:
         raise CannotRunError(f"there is no implementation {work.implementation!r}")
     function = _weighted(draw) if work.gradient else lambda weights, *args: (draw(*args)[0], ())
     args, weights = splats.arrays(), jnp.asarray(weights_of(work))
-    begin = time.perf_counter()
     with _scattering() if work.mode == "scatter" else contextlib.nullcontext():
-        compiled = jax.jit(function).lower(weights, *args).compile()
-    more = {"compile_seconds": time.perf_counter() - begin, "program_mb": planned_mb(compiled)}
+        program, more = compiled(function, weights, *args)
 
     def evaluate(weights):
-        return jax.tree.map(np.asarray, compiled(jnp.asarray(weights), *args))
+        return jax.tree.map(np.asarray, program(jnp.asarray(weights), *args))
 
-    return evaluate, lambda: jax.block_until_ready(compiled(weights, *args)), more
+    return evaluate, lambda: jax.block_until_ready(program(weights, *args)), more
 
 
 def _in_two_passes(draw: Callable, *args) -> tuple[jax.Array]:
@@ -139,37 +120,19 @@ def _scattering() -> Iterator[None]:
     jax.clear_caches()
 
 
-def planned_mb(compiled) -> float | None:
-    """Arguments, results and temporaries of a compiled program in MB, where the compiler says."""
-    plan = compiled.memory_analysis()
-    if plan is None:
-        return None
-    parts = (plan.argument_size_in_bytes, plan.output_size_in_bytes, plan.temp_size_in_bytes)
-    return sum(parts) / 2**20
-
-
-def _torch(work: Raster, splats: Splats):
-    if reason := missing("torch"):
-        raise CannotRunError(reason)
-    return _peer(work, splats, torch_raster.blend_as(work.mode), "cpu")
-
-
-def _gsplat(work: Raster, splats: Splats):
-    gsplat.need()
-    return _peer(work, splats, functools.partial(gsplat.blend, mode=work.mode), "cuda")
-
-
 def with_conics(draw: Callable, means2d, conic_roots, opacities, depths, features, *, size: tuple[int, int]):
     """What a peer draws, which takes the inverse covariance itself."""
-    import torch
-
     u, v, w = conic_roots.unbind(-1)
     return draw(means2d, torch.stack([u * u, u * v, v * v + w * w], -1), opacities, depths, features, size=size)
 
 
-def _peer(work: Raster, splats: Splats, draw: Callable, device: str):
-    import torch
-
+def _theirs(work: Raster, splats: Splats):
+    if work.implementation == "gsplat":
+        need("gsplat", cuda=True)
+        draw, device = functools.partial(gsplat.blend, mode=work.mode), "cuda"
+    else:
+        need("torch")
+        draw, device = torch_raster.blend_as(work.mode), "cpu"
     args = [torch.tensor(np.array(x), device=device) for x in splats.arrays()]
     draw = functools.partial(with_conics, draw)
     fixed = torch.tensor(weights_of(work), device=device)
@@ -184,22 +147,22 @@ def _peer(work: Raster, splats: Splats, draw: Callable, device: str):
         (image * weights).sum().backward()
         return image.detach(), tuple(leaves[k].grad for k in (0, 1, 2, 4))
 
-    def call():
-        run(fixed)
-        if device == "cuda":
-            torch.cuda.synchronize()
+    call = torch_call([device], functools.partial(run, fixed))
 
     def evaluate(weights):
         image, gradients = run(torch.tensor(weights, device=device))
         return image.cpu().numpy(), tuple(g.cpu().numpy() for g in gradients)
 
-    begin = time.perf_counter()
-    call()
-    first = time.perf_counter() - begin
+    first = seconds_of(call)
     return evaluate, call, {"compile_seconds": first} if "compiled" in work.mode else {}
 
 
-def accuracy(work: Raster, evaluate: Evaluate) -> dict[str, float]:
+def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Norm of the difference over that of what is wanted, in float64."""
+    return float(np.linalg.norm(np.asarray(found, np.float64) - wanted) / np.linalg.norm(wanted))
+
+
+def accuracy(work: Raster, evaluate: Callable) -> dict[str, float]:
     """Against the float64 reference, on a strip across the middle of the first image.
 
     Returns:
@@ -207,7 +170,7 @@ def accuracy(work: Raster, evaluate: Evaluate) -> dict[str, float]:
         contribution at the alpha floor flips by rounding); psnr: in dB, colours in [0, 1]; gradient_error: largest
         relative norm over the attributes.
     """
-    rows, want, wanted = _truth(dataclasses.replace(work, name="", implementation="", mode="", gradient=True))
+    rows, want, wanted = _truth(dataclasses.replace(work.ours(), gradient=True))
     weights = np.zeros_like(weights_of(work))
     weights[:1, rows] = weights_of(work)[:1, rows]
     image, gradients = evaluate(weights)
@@ -215,10 +178,7 @@ def accuracy(work: Raster, evaluate: Evaluate) -> dict[str, float]:
     found = {"image_error": float(off.max()), "image_beyond": float((off > 1e-4).mean())}
     found["psnr"] = float(-10 * np.log10(max(np.square(off).mean(), 1e-20)))
     if gradients:
-        errors = [
-            np.linalg.norm(np.asarray(a[:1], np.float64) - b) / np.linalg.norm(b) for a, b in zip(gradients, wanted)
-        ]
-        found["gradient_error"] = float(max(errors))
+        found["gradient_error"] = max(relative_error(a[:1], b) for a, b in zip(gradients, wanted))
     return found
 
 

@@ -7,6 +7,8 @@ python -m bench.run --save-baseline               # these numbers become the bas
 """
 
 import argparse
+import contextlib
+import dataclasses
 import datetime
 import json
 import os
@@ -20,11 +22,12 @@ from pathlib import Path
 import jax
 
 from bench import fits, networks, raster
-from bench.metric import Metric, complaints, slug
+from bench.history import HERE
+from bench.metric import complaints, slug
+from bench.tables import why_not
 from bench.timing import Job, chosen, measure
-from bench.workloads import SUITES, Fit, Lift, Network, Product, Raster, Step
+from bench.workloads import SUITES, Fit, Lift, Network, Product, Raster, Step, Work
 
-ROOT = Path(__file__).resolve().parent
 FEWEST = 5  # rounds of a suite that has a baseline
 PREPARE = {
     Raster: raster.prepare,
@@ -37,15 +40,10 @@ PREPARE = {
 PACKAGES = ("jax", "jaxlib", "numpy", "flax", "torch", "gsplat")
 
 
-def prepare(work: object) -> Job:
+def prepare(work: Work) -> Job:
     """Makes a workload ready to be timed."""
-    return PREPARE[type(work)](work)
-
-
-def measured(name: str, rounds: int | None, only: str = "") -> list[Metric]:
-    """The metrics of one suite; of whole fits also how much longer the peer takes to the same PSNR."""
-    found = measure(chosen(SUITES[name], only), prepare, rounds)
-    return found + fits.to_the_same_psnr(found)
+    job = PREPARE[type(work)](work)
+    return dataclasses.replace(job, work={**work.described(), **job.work})
 
 
 def device_name() -> str:
@@ -59,23 +57,19 @@ def device_name() -> str:
     return f"{models[0] if models else platform.machine()} {os.cpu_count()} cores"
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def about(suite: str) -> dict[str, object]:
     """Where and with what a run was made, and how busy the machine was (load: processes that wanted a core)."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    git = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-    versions = {name: found for name in PACKAGES if (found := _version(name)) is not None}
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
     return {
         "suite": suite,
         "device": device_name(),
         "commit": commit,
-        "versions": versions | {"python": platform.python_version()},
+        "versions": versions,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "cores": os.cpu_count(),
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -84,10 +78,9 @@ def about(suite: str) -> dict[str, object]:
 
 def _shown(line: dict) -> str:
     if line["value"] is None:
-        said = f"not measured: {line['skipped']}" if line["skipped"] else f"failed: {line['error']}"
-        return f"{line['name']:44} {said}"
-    text = f"{line['name']:44} {line['value']:10.4g} {line['unit']:2}"
-    text += f" (IQR {line['spread']:.0%}, best {line['fastest']:.4g})"
+        return f"{line['name']:44} {why_not(line)}"
+    spread = f"(IQR {line['spread']:.0%}, best {line['fastest']:.4g})"
+    text = f"{line['name']:44} {line['value']:10.4g} {line['unit']:2} {spread}"
     if line["floor"]:
         seconds = line["fastest"] / 1e3
         gops, gb = line["floor"]["operations"] / 1e9, line["floor"]["bytes"] / 1e9
@@ -108,7 +101,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--baseline", type=Path, help="default: bench/baseline/<device>.json")
     parser.add_argument("--gate", action="store_true", help="fail on a regression, a missing metric or a crash")
     parser.add_argument("--save-baseline", action="store_true")
-    parser.add_argument("--json", action="store_true", help="print JSON lines")
     parser.add_argument("--list", action="store_true", help="print the suites and what is in them")
     given = parser.parse_args(arguments)
     if given.list:
@@ -120,17 +112,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.device and jax.devices()[0].platform != given.device:
         parser.error(f"--device: wanted {given.device}, JAX has {jax.devices()[0].platform}")
     name = slug(device_name())
-    path = given.baseline or ROOT / "baseline" / f"{name}.json"
-    out = given.out or ROOT / "history" / f"{name}.jsonl"
+    path = given.baseline or HERE / "baseline" / f"{name}.json"
+    out = given.out or HERE / "history" / f"{name}.jsonl"
     if given.gate and not path.is_file():
         parser.error(f"--gate: no baseline for this device ({path.name}); make one with --save-baseline")
 
     lines = []
     for suite in given.suite:
         where = about(suite)
-        for metric in measured(suite, given.rounds, given.only):
+        found = measure(chosen(SUITES[suite], given.only), prepare, given.rounds)
+        for metric in found + fits.to_the_same_psnr(found):
             lines.append(metric.line(**where))
-            print(json.dumps(lines[-1]) if given.json else _shown(lines[-1]), flush=True)
+            print(_shown(lines[-1]), flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)

@@ -1,7 +1,7 @@
 """Scaling laws: exponents fitted to what was measured, and what many identities cost by them."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -9,21 +9,15 @@ AXES = {"gaussians": "Gaussians", "edge": "pixels", "channels": "channels", "ide
 FEWEST = 3  # points of a law
 
 
-def exponent(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """p and a of the least-squares line y = a x^p in logarithms.
+def exponent(x: Sequence[float], y: Sequence[float]) -> float:
+    """p of the least-squares line y = a x^p in logarithms.
 
     Raises:
         ValueError: fewer than 2 different x, or a number that is not positive.
     """
     if min(*x, *y) <= 0 or len(set(x)) < 2:
         raise ValueError(f"exponent: wanted positive numbers at 2 or more places, got {x}, {y}")
-    slope, offset = np.polyfit(np.log(x), np.log(y), 1)
-    return float(slope), float(math.exp(offset))
-
-
-def size_along(axis: str, work: Mapping[str, float]) -> float:
-    """How large a workload is along an axis; an edge counts as its square of pixels."""
-    return work[axis] ** 2 if axis == "edge" else work[axis]
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
 def axis_points(lines: Iterable[dict], axis: str, implementation: str) -> list[dict]:
@@ -31,13 +25,8 @@ def axis_points(lines: Iterable[dict], axis: str, implementation: str) -> list[d
 
     They run through the centre: the workload that the most measurements share all other numbers with.
     """
-    rows = [
-        line
-        for line in lines
-        if line["value"] is not None
-        and line["suite"].endswith("-scaling")
-        and line["work"].get("implementation") == implementation
-    ]
+    lines = [x for x in lines if x["value"] is not None and x["suite"].endswith("-scaling")]
+    rows = [x for x in lines if x["work"].get("implementation") == implementation]
     others = [name for name in AXES if name != axis]
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
@@ -54,11 +43,11 @@ def laws(lines: Sequence[dict], implementation: str) -> dict[str, dict[str, floa
         points = axis_points(lines, axis, implementation)
         if len(points) < FEWEST:
             continue
-        x = [size_along(axis, p["work"]) for p in points]
-        found[axis] = {"points": len(points), "time": exponent(x, [p["fastest"] for p in points])[0]}
+        x = [p["work"][axis] ** (2 if axis == "edge" else 1) for p in points]  # an edge counts as its square of pixels
+        found[axis] = {"points": len(points), "time": exponent(x, [p["fastest"] for p in points])}
         memory = [p["program_mb"] or p["memory_mb"] for p in points]
         if all(m and m > 1 for m in memory):
-            found[axis]["memory"] = exponent(x, memory)[0]
+            found[axis]["memory"] = exponent(x, memory)
     return found
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jsplat.captures.capture import Capture
 from jsplat.fitting import FitConfig, fit
 from jsplat.kernels.blend.cases import Splats
+from jsplat.raster.camera import Camera
 from jsplat.raster.projection import project
 from jsplat.raster.scene import Attributes, Gaussians, Scene
 from jsplat.synthetic import HeadsConfig, render_captures
@@ -25,6 +26,11 @@ def captures(identities: int, views: int, size: int) -> tuple[Capture, ...]:
     return tuple(render_captures(range(identities), views, HeadsConfig(size=size)))
 
 
+def dome(count: int, edge: int, stride: int = 5) -> Camera:
+    """So many cameras around a head; a stride of 5 takes them from all over the dome."""
+    return captures(1, VIEWS, SIZE)[0].cameras.resized(edge, edge)[np.arange(count) * stride % VIEWS]
+
+
 @functools.lru_cache(maxsize=4)
 def fitted(identities: int, gaussians: int) -> Scene:
     """Scenes of that many people (leading axis) with that many Gaussians each, fitted once and then read."""
@@ -38,17 +44,19 @@ def fitted(identities: int, gaussians: int) -> Scene:
         np.savez(temporary, *map(np.asarray, jax.tree.leaves(scene)))
         temporary.replace(path)
     with np.load(path) as stored:
-        leaves = [stored[name] for name in stored.files]
-    shape = Scene(Gaussians(0, 0, 0, 0), Attributes(0, 0))  # type: ignore[arg-type]
-    scene = jax.tree.unflatten(jax.tree.structure(shape), leaves)
-    return jax.tree.map(lambda x: jax.numpy.asarray(x[np.arange(identities) % people]), scene)
+        leaves = [jax.numpy.asarray(stored[name][np.arange(identities) % people]) for name in stored.files]
+    return Scene(Gaussians(*leaves[:4]), Attributes(*leaves[4:]))
+
+
+def one_of(scene: Scene, k: int) -> Scene:
+    """The k-th person's scene, without the leading axis."""
+    return jax.tree.map(lambda x: x[k], scene)
 
 
 def fitted_splats(images: int, count: int, edge: int, channels: int) -> Splats:
     """Fitted heads as each of `images` cameras of the dome sees them, in random colours."""
     scene = fitted(images, count)
-    cameras = captures(1, VIEWS, SIZE)[0].cameras.resized(edge, edge)[np.arange(images) * 5 % VIEWS]
-    view = project(scene.gaussians, cameras)
+    view = project(scene.gaussians, dome(images, edge))
     rows = (np.asarray(x, np.float64) for x in (view.means2d, view.conic_roots, view.opacities, view.depths))
     features = np.random.default_rng(0).uniform(0, 1, (images, count, channels))
     return Splats(*rows, features)

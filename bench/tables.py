@@ -7,10 +7,15 @@ from bench.workloads import LIMITS, PEAK_BYTES, PEAK_OPERATIONS, SUITES
 from jsplat.report.figures import line_file
 
 NOT_MEASURED = "not measured"
-OURS, PEER = "jsplat", "plain PyTorch"
+IMPLEMENTATIONS = {"jsplat": "jsplat", "torch": "plain PyTorch", "gsplat": "gsplat 1.5.3"}
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37")
 QUIET = 0.75  # load per core above which a machine has other work to do
 MANY = (1_000, 100_000)  # identities
+GOAL = ["ratio of times", "device", "median (best rounds)", "processor time", "goal", "met", "IQR", "what was compared"]
+TIMES = ["workload", "median ms", "best ms", "IQR", "images/s", "memory, MB", "compile, s", "floor"]
+LIMIT = ["512x512, 50,000 Gaussians, 22 channels", "device", "measured", "goal", "met"]
+LAWS = ["implementation", "against", "exponent of time", "of memory", "points"]
+COSTS = ["fit", "identities an hour", *(f"hours for {n:,}" for n in MANY), "load of the machine"]
 
 Devices = Mapping[str, Mapping[str, dict]]
 
@@ -21,67 +26,57 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _why_not(line: dict | None) -> str:
-    if line is None:
-        return NOT_MEASURED
-    return f"{NOT_MEASURED}: {line['skipped']}" if line.get("skipped") else f"failed: {line['error']}"
+def number(value: float | None, form: str) -> str:
+    """A number in a table, or a dash."""
+    return "-" if value is None else format(value, form)
 
 
-def _ratio(line: dict | None) -> str:
-    if line is None or line["value"] is None:
-        return _why_not(line)
-    best = line.get("fastest")
-    return f"{line['value']:.3g} ({'-' if best is None else format(best, '.3g')})"
+def _found(devices: Devices, name: str, kind: str) -> list[tuple[str, dict]]:
+    """Device and line of all who measured it; else one line without a value, for this kind of device."""
+    return [(d, lines[name]) for d, lines in devices.items() if name in lines] or [(kind, {"value": None})]
 
 
-def _met(line: dict | None) -> str:
+def why_not(line: dict) -> str:
+    """Why a measurement has no value."""
+    if line.get("skipped"):
+        return f"{NOT_MEASURED}: {line['skipped']}"
+    return f"failed: {line['error']}" if line.get("error") else NOT_MEASURED
+
+
+def _yes(met: bool) -> str:
+    return "yes" if met else "**no**"
+
+
+def _met(line: dict) -> str:
     """Whether a goal is met, by the median and by the best rounds; nothing is judged on a machine with other work.
 
     A thread that waits for the others at a barrier suffers more from other work than one that takes the next task, so
     that a busy machine favours one library over another.
     """
-    if line is None or line["value"] is None or line["bound"] is None:
+    if line["value"] is None or line["bound"] is None:
         return "-"
     if (line.get("load") or 0.0) > QUIET * (line.get("cores") or 1):
         return "not judged: busy machine"
     seen = [x for x in (line["value"], line.get("fastest")) if x is not None]
-    lower, bound = line["direction"] == "lower", line["bound"]
-    return "yes" if all(x <= bound if lower else x >= bound for x in seen) else "**no**"
+    return _yes(max(seen) <= line["bound"] if line["direction"] == "lower" else min(seen) >= line["bound"])
 
 
 def goals(devices: Devices) -> str:
     """Every ratio, its goal, and what each kind of device has; GPU suites appear though nobody ran them."""
     wanted = {r.name: r.bound for key, s in SUITES.items() if key != "tiny" for r in s.ratios}
-    for lines in devices.values():
-        for name, line in lines.items():
-            if line["unit"] == "x" and line["suite"] != "tiny":
-                wanted.setdefault(name, line["bound"])
+    lines = (line for found in devices.values() for line in found.values())
+    measured = {line["name"]: line["bound"] for line in lines if line["unit"] == "x" and line["suite"] != "tiny"}
     rows = []
-    for name, bound in wanted.items():
+    for name, bound in {**wanted, **{n: b for n, b in measured.items() if n not in wanted}}.items():
         if name.startswith("scaling"):
             continue
-        gpu = name.startswith("gpu") or "x512" in name
-        found = {d: lines[name] for d, lines in devices.items() if name in lines}
-        for device, line in found.items() or ([("GPU" if gpu else "CPU", None)]):
-            note = (line or {}).get("note") or "-"
-            spread = "-" if line is None or line["value"] is None or line["rounds"] < 2 else f"{line['spread']:.0%}"
-            goal = "-" if bound is None else f"{bound:g}"
-            processor = (line or {}).get("processor")
-            used = "-" if processor is None else f"{processor:.3g}"
-            rows.append([name, device, _ratio(line), used, goal, _met(line), spread, note])
-    return markdown(
-        [
-            "ratio of times",
-            "device",
-            "median (best rounds)",
-            "processor time",
-            "goal",
-            "met",
-            "IQR",
-            "what was compared",
-        ],
-        rows,
-    )
+        for device, line in _found(devices, name, "GPU" if name.startswith("gpu") or "x512" in name else "CPU"):
+            value = line["value"]
+            text = why_not(line) if value is None else f"{value:.3g} ({number(line.get('fastest'), '.3g')})"
+            spread = "-" if value is None or line["rounds"] < 2 else f"{line['spread']:.0%}"
+            used, note = number(line.get("processor"), ".3g"), line.get("note") or "-"
+            rows.append([name, device, text, used, number(bound, "g"), _met(line), spread, note])
+    return markdown(GOAL, rows)
 
 
 def times(lines: Mapping[str, dict]) -> str:
@@ -90,40 +85,34 @@ def times(lines: Mapping[str, dict]) -> str:
     for name, line in lines.items():
         if line["unit"] == "x" or name.startswith("scaling") or line["suite"] == "tiny":
             continue
-        if line["value"] is None:
-            rows.append([name, _why_not(line), *["-"] * 6])
+        value, work, floor = line["value"], line.get("work") or {}, line.get("floor") or {}
+        if value is None:
+            rows.append([name, why_not(line), *["-"] * 6])
             continue
-        work, floor = line.get("work") or {}, line.get("floor") or {}
-        best = line.get("fastest") or line["value"]
-        rate = f"{1e3 * work['images'] / line['value']:.3g}" if work.get("kind") == "network" else "-"
+        best = line.get("fastest") or value
+        spread = f"{line['spread']:.0%}" if line["rounds"] > 1 else "one round"
+        rate = f"{1e3 * work['images'] / value:.3g}" if work.get("kind") == "network" else "-"
         memory = line.get("program_mb") or line.get("memory_mb") or 0.0
         counted = f"{floor['operations'] / 1e9:.2g} Gop, {floor['bytes'] / 1e6:.2g} MB" if floor else "-"
-        spread = f"{line['spread']:.0%}" if line["rounds"] > 1 else "one round"
-        compiled = line.get("compile_seconds")
-        rows.append(
-            [name, f"{line['value']:.4g}", f"{best:.4g}", spread, rate, "-" if memory < 1 else f"{memory:.0f}",
-             "-" if compiled is None else f"{compiled:.1f}", counted]
-        )  # fmt: skip
-    head = ["workload", "median ms", "best ms", "IQR", "images/s", "memory, MB", "compile, s", "floor"]
-    return markdown(head, rows)
+        used = [number(memory if memory >= 1 else None, ".0f"), number(line.get("compile_seconds"), ".1f")]
+        rows.append([name, f"{value:.4g}", f"{best:.4g}", spread, rate, *used, counted])
+    return markdown(TIMES, rows)
 
 
 def limits(devices: Devices) -> str:
     """What single workloads must reach on the GPU that the goals are for, and what was measured."""
     rows = []
     for limit in LIMITS:
-        found = {d: lines[limit.workload] for d, lines in devices.items() if limit.workload in lines}
-        for device, line in found.items() or [("GPU", None)]:
-            if line is None or line["value"] is None:
-                rows.append([limit.name, device, _why_not(line), f"{limit.bound:g}", "-"])
-                continue
-            value, floor = line["value"] / limit.each, line["floor"]
-            if limit.floor:
-                least = max(floor["operations"] / PEAK_OPERATIONS, floor["bytes"] / PEAK_BYTES)
-                value = 1e3 * least / line["value"]
-            met = value >= limit.bound if limit.floor else value <= limit.bound
-            rows.append([limit.name, device, f"{value:.3g}", f"{limit.bound:g}", "yes" if met else "**no**"])
-    return markdown(["512x512, 50,000 Gaussians, 22 channels", "device", "measured", "goal", "met"], rows)
+        for device, line in _found(devices, limit.workload, "GPU"):
+            value, floor = line["value"], line.get("floor")
+            text, met = why_not(line), "-"
+            if value is not None and limit.floor:
+                share = 1e3 * max(floor["operations"] / PEAK_OPERATIONS, floor["bytes"] / PEAK_BYTES) / value
+                text, met = f"{share:.3g}", _yes(share >= limit.bound)
+            elif value is not None:
+                text, met = f"{value / limit.each:.3g}", _yes(value / limit.each <= limit.bound)
+            rows.append([limit.name, device, text, f"{limit.bound:g}", met])
+    return markdown(LIMIT, rows)
 
 
 def products(lines: Mapping[str, dict]) -> str:
@@ -140,18 +129,19 @@ def products(lines: Mapping[str, dict]) -> str:
 def conditions(lines: Iterable[dict]) -> str:
     """When, from which commits, with what, and how busy the machine was."""
     lines = list(lines)
-    commits = sorted({line["commit"] for line in lines})
-    days = sorted({line["when"][:10] for line in lines})
+    days, commits = (sorted({line[key][:end] for line in lines}) for key, end in (("when", 10), ("commit", None)))
     versions: dict[str, set[str]] = {}
-    for line in lines:
-        for name, version in line["versions"].items():
-            versions.setdefault(name, set()).add(version)
+    for name, version in (item for line in lines for item in line["versions"].items()):
+        versions.setdefault(name, set()).add(version)
     packages = ", ".join(f"{name} {'/'.join(sorted(found))}" for name, found in versions.items())
-    loads = [line["load"] for line in lines if line.get("load") is not None]
-    busy = (
-        f" Load average of the machine at the start of a suite: {min(loads):.1f} to {max(loads):.1f}." if loads else ""
-    )
-    return f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, commit {', '.join(commits)}; {packages}.{busy}"
+    text = f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, commit {', '.join(commits)}; {packages}."
+    if loads := [line["load"] for line in lines if line.get("load") is not None]:
+        text += f" Load average of the machine at the start of a suite: {min(loads):.1f} to {max(loads):.1f}."
+    return text
+
+
+def _no_gpu(devices: Devices) -> bool:
+    return not any("gpu" in line["suite"] for lines in devices.values() for line in lines.values())
 
 
 def performance(devices: Devices, plots: str) -> str:
@@ -159,12 +149,9 @@ def performance(devices: Devices, plots: str) -> str:
     parts = [goals(devices), limits(devices)]
     for device, lines in devices.items():
         parts.append(f"**{device}**: {conditions(lines.values())}")
-        names = list(drawings({device: lines}))
-        if names:
-            parts.append(" ".join(f"![{name}]({plots}/{name})" for name in names))
-        if limited := products(lines):
-            parts.append(limited)
-    if not any("gpu" in line["suite"] for lines in devices.values() for line in lines.values()):
+        images = " ".join(f"![{name}]({plots}/{name})" for name in drawings({device: lines}))
+        parts += [part for part in (images, products(lines)) if part]
+    if _no_gpu(devices):
         parts.append(f"GPU: {NOT_MEASURED}.")
     return "\n\n".join(parts)
 
@@ -175,7 +162,7 @@ def drawings(devices: Devices) -> dict[str, str]:
     for device, lines in devices.items():
         for axis, name in AXES.items():
             series = {}
-            for label, implementation in ((OURS, "jsplat"), (PEER, "torch"), ("gsplat 1.5.3", "gsplat")):
+            for implementation, label in IMPLEMENTATIONS.items():
                 points = axis_points(lines.values(), axis, implementation)
                 if len(points) > 1:
                     series[label] = [(p["work"][axis], p["fastest"]) for p in points]
@@ -183,21 +170,18 @@ def drawings(devices: Devices) -> dict[str, str]:
                 x_name = "edge of the image, pixels" if axis == "edge" else name
                 title = f"ms forward and backward (best round) against {name}"
                 found[f"{device}-{axis}.svg"] = line_file(title, x_name, series, COLOURS, log=True)
-        curves = psnr_curves(lines.values())
+        curves: dict[str, list[tuple[float, float]]] = {}
+        for line in _fits(lines.values()):
+            label = IMPLEMENTATIONS.get(line["work"]["implementation"], "two models in a loop, PyTorch")
+            curves.setdefault(label, []).append((round(line["value"] / 1e3, 1), line["accuracy"]["psnr"]))
         if curves:
             title = "PSNR in dB against time, all identities"
             found[f"{device}-psnr.svg"] = line_file(title, "seconds", curves, COLOURS)
     return found
 
 
-def psnr_curves(lines: Iterable[dict]) -> dict[str, list[tuple[float, float]]]:
-    """Implementation -> (seconds, PSNR) of whole fits."""
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for line in lines:
-        if (line.get("work") or {}).get("kind") == "fit" and line["value"] is not None:
-            label = OURS if line["work"]["implementation"] == "jsplat" else "two models in a loop, PyTorch"
-            curves.setdefault(label, []).append((line["value"] / 1e3, line["accuracy"]["psnr"]))
-    return curves
+def _fits(lines: Iterable[dict]) -> list[dict]:
+    return [line for line in lines if (line.get("work") or {}).get("kind") == "fit" and line["value"]]
 
 
 def workloads(devices: Devices) -> str:
@@ -210,24 +194,19 @@ def scaling(devices: Devices) -> str:
     parts = []
     for device, lines in devices.items():
         rows = []
-        for implementation, label in (("jsplat", OURS), ("torch", PEER), ("gsplat", "gsplat 1.5.3")):
+        for implementation, label in IMPLEMENTATIONS.items():
             for axis, law in laws(list(lines.values()), implementation).items():
                 memory = f"{law['memory']:.2f}" if "memory" in law else NOT_MEASURED
                 rows.append([label, AXES[axis], f"{law['time']:.2f}", memory, str(law["points"])])
-        head = ["implementation", "against", "exponent of time", "of memory", "points"]
-        parts.append(f"**{device}**\n\n" + (markdown(head, rows) if rows else f"Laws: {NOT_MEASURED}."))
-        fits = [line for line in lines.values() if (line.get("work") or {}).get("kind") == "fit" and line["value"]]
+        parts.append(f"**{device}**\n\n" + (markdown(LAWS, rows) if rows else f"Laws: {NOT_MEASURED}."))
         rows = []
-        for line in fits:
-            work = line["work"]
-            per_hour = 3.6e6 * work["identities"] / line["value"]
-            what = (
-                f"{line['name']}: {work['gaussians']} Gaussians, {work['edge']} px, {line['accuracy']['psnr']:.1f} dB"
-            )
-            load = "-" if line.get("load") is None else f"{line['load']:.1f}"
-            rows.append([what, f"{per_hour:,.0f}", *(f"{cost(line, n):,.1f}" for n in MANY), load])
-        head = ["fit", "identities an hour", *(f"hours for {n:,}" for n in MANY), "load of the machine"]
-        parts.append(markdown(head, rows) if rows else f"Cost of many identities: {NOT_MEASURED}.")
-    if not any("gpu" in line["suite"] for lines in devices.values() for line in lines.values()):
+        for line in _fits(lines.values()):
+            work, psnr = line["work"], line["accuracy"]["psnr"]
+            what = f"{line['name']}: {work['gaussians']} Gaussians, {work['edge']} px, {psnr:.1f} dB"
+            hours = [f"{cost(line, n):,.1f}" for n in MANY]
+            per_hour = f"{3.6e6 * work['identities'] / line['value']:,.0f}"
+            rows.append([what, per_hour, *hours, number(line.get("load"), ".1f")])
+        parts.append(markdown(COSTS, rows) if rows else f"Cost of many identities: {NOT_MEASURED}.")
+    if _no_gpu(devices):
         parts.append(f"GPU and cluster: {NOT_MEASURED}.")
     return "\n\n".join(parts)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from bench.metric import Metric, paired_ratio, summary
@@ -24,8 +25,7 @@ class CannotRunError(Exception):
 class Job:
     """Something ready to be timed: `call` returns when the work is done; the other fields are those of `Metric`.
 
-    Attributes:
-        warm: False for a job of many seconds that has nothing to warm up.
+    `warm` is False for a job of many seconds that has nothing to warm up.
     """
 
     call: Callable[[], Any]
@@ -34,17 +34,16 @@ class Job:
     floor: Mapping[str, float] = dataclasses.field(default_factory=dict)
     compile_seconds: float | None = None
     program_mb: float | None = None
-    note: str | None = None
     warm: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
 class Ratio:
-    """Time of one workload over that of another, measured side by side; of several modes the fastest is taken."""
+    """Time of one workload (of several modes of it the fastest) over that of another, measured side by side."""
 
     name: str
     over: str | tuple[str, ...]
-    under: str | tuple[str, ...]
+    under: str
     direction: str
     bound: float | None = None
 
@@ -62,12 +61,62 @@ def chosen(suite: Suite, pattern: str) -> Suite:
     """The workloads in whose name the regular expression is found, and the ratios that still have both sides."""
     works = tuple(work for work in suite.workloads if re.search(pattern, work.name))
     names = {work.name for work in works}
+    ratios = (dataclasses.replace(r, over=tuple(n for n in _names(r.over) if n in names)) for r in suite.ratios)
+    return Suite(works, tuple(r for r in ratios if r.over and r.under in names), suite.rounds)
 
-    def left(side: str | tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name for name in _names(side) if name in names)
 
-    ratios = (dataclasses.replace(r, over=left(r.over), under=left(r.under)) for r in suite.ratios)
-    return Suite(works, tuple(r for r in ratios if r.over and r.under), suite.rounds)
+def seconds_of(call: Callable[[], Any], repeats: int = 1) -> float:
+    """Mean wall time of one call."""
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - begin) / repeats
+
+
+def compiled(function: Callable, *args: Any, **options: Any) -> tuple[Any, dict[str, float | None]]:
+    """XLA's program for these arguments, and fields of a `Job`: the time it took and the memory it plans."""
+    begin = time.perf_counter()
+    program = jax.jit(function, **options).lower(*args).compile()
+    took, plan = time.perf_counter() - begin, program.memory_analysis()
+    parts = plan and (plan.argument_size_in_bytes, plan.output_size_in_bytes, plan.temp_size_in_bytes)
+    return program, {"compile_seconds": took, "program_mb": sum(parts) / 2**20 if parts else None}
+
+
+class _Run:
+    """A workload in measurement: its job, what every round took, and why there is nothing to show."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.repeats, self.grown = name, 1, None
+        self.seconds: list[float] = []
+        self.busy: list[float] = []
+        self.why: dict[str, str] = {}
+
+    def attempt(self, action: Callable[..., None], *args: Any) -> None:
+        try:
+            action(*args)
+        except CannotRunError as reason:
+            self.why = {"skipped": str(reason)}
+        except Exception as error:  # whatever it is, the other workloads are still worth measuring
+            self.why = {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}
+
+    def warm_up(self, prepare: Callable[[Any], Job], work: Any) -> None:
+        self.job = prepare(work)
+        if self.job.warm:
+            self.grown = grown_by(self.job.call)
+            self.repeats = max(1, math.ceil(TURN / seconds_of(self.job.call)))
+
+    def turn(self) -> None:
+        begin = time.process_time()
+        self.seconds.append(seconds_of(self.job.call, self.repeats))
+        self.busy.append((time.process_time() - begin) / self.repeats)
+
+    def metric(self) -> Metric:
+        if self.why:
+            return Metric(self.name, None, "ms", "lower", **self.why)
+        value, spread = summary(self.seconds)
+        kept = {f.name: getattr(self.job, f.name) for f in dataclasses.fields(Job) if f.name not in ("call", "warm")}
+        kept |= {"memory_mb": self.grown, "processor": 1e3 * float(np.median(self.busy)), "rounds": len(self.seconds)}
+        return Metric(self.name, 1e3 * value, "ms", "lower", spread, fastest=1e3 * min(self.seconds), **kept)
 
 
 def measure(suite: Suite, prepare: Callable[[Any], Job], rounds: int | None = None) -> list[Metric]:
@@ -78,100 +127,42 @@ def measure(suite: Suite, prepare: Callable[[Any], Job], rounds: int | None = No
     Args:
         prepare: makes a job of a workload, its accuracy already checked; raises `CannotRunError` where it cannot run.
     """
-    rounds = rounds or suite.rounds
-    jobs: dict[str, tuple[Job, int, float | None]] = {}
-    why: dict[str, dict[str, str]] = {}
+    runs = {work.name: _Run(work.name) for work in suite.workloads}
     for work in suite.workloads:
-        try:
-            job, repeats, grown = prepare(work), 1, None
-            if job.warm:
-                grown = grown_by(job.call)
-                repeats = max(1, math.ceil(TURN / _seconds(job.call, 1)))
-            jobs[work.name] = (job, repeats, grown)
-        except CannotRunError as reason:
-            why[work.name] = {"skipped": str(reason)}
-        except Exception as error:  # whatever it is, the other workloads are still worth measuring
-            why[work.name] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    busy: dict[str, list[float]] = {name: [] for name in jobs}
-    for _ in range(rounds):
-        for name, (job, repeats, _) in list(jobs.items()):
-            try:
-                begin = time.process_time()
-                seconds[name].append(_seconds(job.call, repeats))
-                busy[name].append((time.process_time() - begin) / repeats)
-            except Exception as error:  # as above
-                why[name] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
-                del jobs[name], seconds[name]
-    found = [
-        _metric(work.name, seconds[work.name], busy[work.name], *jobs[work.name][::2])
-        if work.name in jobs
-        else Metric(work.name, None, "ms", "lower", **why[work.name])
-        for work in suite.workloads
-    ]
-    return found + [_ratio(ratio, seconds, busy, jobs, why) for ratio in suite.ratios]
+        runs[work.name].attempt(runs[work.name].warm_up, prepare, work)
+    for _ in range(rounds or suite.rounds):
+        for run in runs.values():
+            if not run.why:
+                run.attempt(run.turn)
+    return [run.metric() for run in runs.values()] + [_ratio(ratio, runs) for ratio in suite.ratios]
 
 
-def _seconds(call: Callable[[], Any], repeats: int) -> float:
-    """Mean wall time of one call."""
-    begin = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - begin) / repeats
-
-
-def _metric(name: str, seconds: list[float], busy: list[float], job: Job, grown: float | None) -> Metric:
-    value, spread = summary(seconds)
-    kept = {f.name: getattr(job, f.name) for f in dataclasses.fields(Job) if f.name not in ("call", "warm")}
+def _ratio(ratio: Ratio, runs: Mapping[str, _Run]) -> Metric:
+    modes = [runs[name] for name in _names(ratio.over)]
+    measured, under = [run for run in modes if not run.why], runs[ratio.under]
+    if not measured or under.why:
+        lacking = under if measured else modes[0]
+        why = lacking.why if "skipped" in lacking.why else {"error": f"{lacking.name} crashed"}
+        return Metric(ratio.name, None, "x", ratio.direction, bound=ratio.bound, **why)
+    over = min(measured, key=lambda run: summary(run.seconds)[0])
+    value, spread = paired_ratio(over.seconds, under.seconds)
+    best = min(min(run.seconds) for run in measured) / min(under.seconds)
+    both = {f"{run.name}.{key}": x for run in (over, under) for key, x in run.job.accuracy.items()}
+    busy = float(np.median(over.busy) / max(np.median(under.busy), 1e-9))
     return Metric(
-        name,
-        1e3 * value,
-        "ms",
-        "lower",
-        spread,
-        len(seconds),
-        1e3 * min(seconds),
-        memory_mb=grown,
-        processor=1e3 * float(np.median(busy)),
-        **kept,
-    )
+        ratio.name, value, "x", ratio.direction, spread, len(over.seconds), best, ratio.bound, both,
+        note=f"{over.name} over {under.name}", processor=busy,
+    )  # fmt: skip
 
 
 def _names(one_or_more: str | tuple[str, ...]) -> tuple[str, ...]:
     return (one_or_more,) if isinstance(one_or_more, str) else one_or_more
 
 
-def _ratio(
-    ratio: Ratio, seconds: dict[str, list[float]], busy: dict[str, list[float]], jobs, why: dict[str, dict[str, str]]
-) -> Metric:
-    best_modes = []
-    for names in (_names(ratio.over), _names(ratio.under)):
-        measured = [name for name in names if name in seconds]
-        if not measured:
-            reason = why[names[0]]
-            kind = "skipped" if "skipped" in reason else "error"
-            said = reason["skipped"] if kind == "skipped" else f"{names[0]} crashed"
-            return Metric(ratio.name, None, "x", ratio.direction, bound=ratio.bound, **{kind: said})
-        best_modes.append(min(measured, key=lambda name: summary(seconds[name])[0]))
-    over, under = best_modes
-    value, spread = paired_ratio(seconds[over], seconds[under])
-    best = min(min(seconds[n]) for n in _names(ratio.over) if n in seconds) / min(
-        min(seconds[n]) for n in _names(ratio.under) if n in seconds
-    )
-    both = {f"{n}.{key}": x for n in (over, under) for key, x in jobs[n][0].accuracy.items()}
-    return Metric(
-        ratio.name, value, "x", ratio.direction, spread, len(seconds[over]), best, ratio.bound, both,
-        note=f"{over} over {under}", processor=float(np.median(busy[over]) / max(np.median(busy[under]), 1e-9)),
-    )  # fmt: skip
-
-
-def _status(key: str) -> float | None:
-    """A line of /proc/self/status in MB, where there is such a file."""
-    path = Path("/proc/self/status")
-    if not path.is_file():
-        return None
-    kilobytes = next((row.split()[1] for row in path.read_text().splitlines() if row.startswith(key)), None)
-    return None if kilobytes is None else int(kilobytes) / 1024
+def _resident(key: str) -> float:
+    """A line of /proc/self/status in MB."""
+    rows = Path("/proc/self/status").read_text().splitlines()
+    return int(next(row.split()[1] for row in rows if row.startswith(key))) / 1024
 
 
 def grown_by(call: Callable[[], Any]) -> float | None:
@@ -185,7 +176,6 @@ def grown_by(call: Callable[[], Any]) -> float | None:
     except OSError:
         call()
         return None
-    before = _status("VmRSS")
+    before = _resident("VmRSS")
     call()
-    peak = _status("VmHWM")
-    return None if before is None or peak is None else max(0.0, peak - before)
+    return max(0.0, _resident("VmHWM") - before)

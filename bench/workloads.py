@@ -1,30 +1,50 @@
 """What is measured, as data. `bench/{raster,fits,networks}.py` make an entry run."""
 
 import dataclasses
+import functools
 import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Self
 
 from bench.timing import Ratio, Suite
 
 CORES = os.cpu_count() or 1
+_HISTORY = {"count": "gaussians", "images": "identities", "batch": "images", "size": "edge"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Raster:
+class Work:
+    """What all workloads have; `mode` is the implementation's own, see its module."""
+
+    name: str
+    implementation: str = "jsplat"
+    mode: str = ""
+
+    def ours(self) -> Self:
+        """The same as we run it, without a name."""
+        return replace(self, name="", implementation="jsplat", mode="")
+
+    def described(self) -> dict[str, Any]:
+        """Its kind and numbers, under the names that the history has."""
+        fields = {_HISTORY.get(key, key): value for key, value in dataclasses.asdict(self).items() if key != "name"}
+        return {"kind": type(self).__name__.lower(), **fields}
+
+
+@dataclasses.dataclass(frozen=True)
+class Raster(Work):
     """Blending projected Gaussians.
 
     Attributes:
         implementation: "jsplat" (the best backend that works on the device), a name in `jsplat.kernels.blend.BACKENDS`,
-            "dense" (the reference in float32), or a peer.
-        mode: of a peer, see its module; of ours "two passes" (colours, then all other channels) or "scatter" (gradients
-            summed by atomics: not the same bits on every run).
+            "dense" (the reference in float32), or a peer: "torch", "gsplat".
+        mode: of ours "two passes" (colours, then all other channels) or "scatter" (gradients summed by atomics: not the
+            same bits on every run).
         scene: "headlike" (random, on an ellipsoid) or "fitted" (heads that the project's fit made).
         gradient: forward and backward, or forward alone.
         edge: of the square images, in pixels.
     """
 
-    name: str
-    implementation: str = "jsplat"
-    mode: str = ""
     scene: str = "headlike"
     images: int = 1
     count: int = 8000
@@ -34,29 +54,22 @@ class Raster:
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class Step(Work):
     """One step of Adam on colours and labels of fitted heads: render, L1 + SSIM + cross-entropy, backward, update."""
 
-    name: str
-    implementation: str = "jsplat"
-    mode: str = ""
     identities: int = 1
     count: int = 6000
     edge: int = 96
+    channels: int = 22
 
 
 @dataclasses.dataclass(frozen=True)
-class Fit:
+class Fit(Work):
     """Whole fits of procedural heads, starting points included; PSNR is measured on held-out views.
 
-    Attributes:
-        implementation: "jsplat" (all identities at once) or "two_models" (one after the other, colours and colour-coded
-            labels apart, see `bench/peers/two_models.py`).
+    Ours fits all identities at once; "two_models" one after the other, colours and colour-coded labels apart.
     """
 
-    name: str
-    implementation: str = "jsplat"
-    mode: str = ""
     identities: int = 8
     count: int = 2000
     size: int = 64
@@ -65,24 +78,19 @@ class Fit:
 
 
 @dataclasses.dataclass(frozen=True)
-class Lift:
+class Lift(Work):
     """What every view says about every Gaussian of one fitted head: 19 channels, one backward pass a view."""
 
-    name: str
-    implementation: str = "jsplat"
-    mode: str = ""
     count: int = 6000
     edge: int = 96
     views: int = 16
+    channels: int = 19
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class Network(Work):
     """BiSeNet on random pictures: inference, or one training step (three losses, AdamW)."""
 
-    name: str
-    implementation: str = "jsplat"
-    mode: str = ""
     batch: int = 1
     edge: int = 128
     training: bool = False
@@ -91,52 +99,44 @@ class Network:
 
 
 @dataclasses.dataclass(frozen=True)
-class Product:
+class Product(Work):
     """A product of square matrices: how fast a library multiplies on this machine when nothing else limits it."""
 
-    name: str
-    implementation: str = "jsplat"
-    mode: str = ""
     edge: int = 1024
 
 
 # The modes of the plain PyTorch rasterizer; what is compared is the fastest of them in the same run.
-TORCH_MODES = tuple(dict.fromkeys(("batched, 1 threads", f"batched, {CORES} threads")))
+ONE_THREAD, ALL_THREADS = "1 threads", f"{CORES} threads"
+TORCH_MODES = tuple(dict.fromkeys((f"batched, {ONE_THREAD}", f"batched, {ALL_THREADS}")))
+_LOOPS = tuple(mode.replace("batched", "loop") for mode in TORCH_MODES)
+TWO_MODELS = TORCH_MODES[0]
+_CPU_MODES = (f"{ONE_THREAD}, channels_last", ALL_THREADS, f"{ALL_THREADS}, channels_last")
+_CPU_MODES += tuple(f"{_CPU_MODES[-1]}, {more}" for more in ("bf16", "compiled"))
+_GPU_MODES = ("cuda, channels_last, bf16", "cuda, channels_last, bf16, compiled", "cuda, channels_last")
+_CPU_CENTRE = {"count": 8000, "edge": 128, "channels": 22}
+_GPU_CENTRE = {"count": 50_000, "edge": 512, "channels": 22, "scene": "fitted"}
 
 
-def _pair(base: Raster | Step | Lift, modes: tuple[str, ...] = TORCH_MODES):
-    """A workload and the same on the torch rasterizer, in all modes."""
-    return (base, *(dataclasses.replace(base, name=n, implementation="torch", mode=m) for n, m in _named(base, modes)))
+def _by(peer: str, base: Work, modes: Iterable[str]) -> tuple[Any, ...]:
+    """The workload as a peer runs it, in each mode."""
+    return tuple(replace(base, name=f"{base.name}/{peer} {m}", implementation=peer, mode=m) for m in modes)
 
 
-def _named(base, modes: tuple[str, ...]) -> list[tuple[str, str]]:
-    return [(f"{base.name}/torch {mode}", mode) for mode in modes]
-
-
-def _faster(base, bound: float | None = None, modes: tuple[str, ...] = TORCH_MODES) -> Ratio:
-    """How many times faster ours is than the best mode of the peer."""
-    return Ratio(
-        f"{base.name}: torch over jsplat", tuple(n for n, _ in _named(base, modes)), base.name, "higher", bound
-    )
-
-
-def _against_torch(*bases, bounds: dict[str, float] | None = None, modes=TORCH_MODES, rounds: int = 7) -> Suite:
-    works = tuple(w for base in bases for w in _pair(base, modes))
-    return Suite(works, tuple(_faster(b, (bounds or {}).get(b.name), modes) for b in bases), rounds)
-
-
-def _against_gsplat(*bases: Raster, bounds: dict[str, float] | None = None) -> Suite:
+def _against(
+    peer: str, modes: tuple[str, ...], *bases: Any, bounds: Mapping[str, float] | None = None, rounds: int = 7
+) -> Suite:
+    """Workloads beside the same on a peer, and how many times faster ours is than the best mode of the peer."""
     works, ratios = [], []
     for base in bases:
-        modes = ("padded", "split") if base.channels == 22 else ("padded",)
-        names = [f"{base.name}/gsplat {mode}" for mode in modes]
-        works += [
-            base,
-            *(dataclasses.replace(base, name=n, implementation="gsplat", mode=m) for n, m in zip(names, modes)),
-        ]
-        bound = (bounds or {}).get(base.name)
-        ratios.append(Ratio(f"{base.name}: gsplat over jsplat", tuple(names), base.name, "higher", bound))
-    return Suite(tuple(works), tuple(ratios))
+        peers = _by(peer, base, (m for m in modes if m != "split" or base.channels == 22))
+        over, bound = tuple(work.name for work in peers), (bounds or {}).get(base.name)
+        works += [base, *peers]
+        ratios.append(Ratio(f"{base.name}: {peer} over jsplat", over, base.name, "higher", bound))
+    return Suite(tuple(works), tuple(ratios), rounds)
+
+
+_torch, _torch_alone = (functools.partial(_against, "torch", modes) for modes in (TORCH_MODES, TORCH_MODES[:1]))
+_gsplat = functools.partial(_against, "gsplat", ("padded", "split"))  # split where 22 is no size of its kernels
 
 
 def _line(axis: str, values: tuple[int, ...], **centre) -> list[Raster]:
@@ -144,42 +144,26 @@ def _line(axis: str, values: tuple[int, ...], **centre) -> list[Raster]:
     return [Raster(f"scaling {axis} {v}", **{**centre, axis: v}) for v in values]
 
 
-_CPU_CENTRE = {"count": 8000, "edge": 128, "channels": 22}
-_GPU_CENTRE = {"count": 50_000, "edge": 512, "channels": 22, "scene": "fitted"}
+def _networks(batch: int, edge: int, training: bool, modes: tuple[str, ...], products: str | None = None) -> Suite:
+    """A network in all modes; `products` names the matrix products beside it, whose modes need no layout."""
+    base = Network(
+        f"bisenet {'training' if training else 'inference'} {batch}x{edge}", batch=batch, edge=edge, training=training
+    )
+    suite = _against("torch", modes, base, bounds={base.name: 1.0}, rounds=5)
+    if products is None:
+        return suite
+    product = Product(f"{products} {Product.edge}")
+    plain = dict.fromkeys(m.replace(", channels_last", "") for m in modes if "compiled" not in m)
+    return replace(suite, workloads=(*suite.workloads, product, *_by("torch", product, plain)))
 
 
-def _networks(batch: int, edge: int, training: bool, modes: tuple[str, ...]) -> Suite:
-    kind = "training" if training else "inference"
-    base = Network(f"bisenet {kind} {batch}x{edge}", batch=batch, edge=edge, training=training)
-    peers = [dataclasses.replace(base, name=f"{base.name}/torch {m}", implementation="torch", mode=m) for m in modes]
-    ratio = Ratio(f"{base.name}: torch over jsplat", tuple(p.name for p in peers), base.name, "higher", 1.0)
-    products = ()
-    if not training and batch > 1:  # once for each kind of device
-        there = "gpu " if modes[0].startswith("cuda") else ""
-        product = Product(f"{there}matrix product {PRODUCT}", edge=PRODUCT)
-        plain = dict.fromkeys(m.replace(", channels_last", "") for m in modes if "compiled" not in m)
-        others = [
-            dataclasses.replace(product, name=n, implementation="torch", mode=m)
-            for n, m in _named(product, tuple(plain))
-        ]
-        products = (product, *others)
-    return Suite((base, *peers, *products), (ratio,), 5)
-
-
-PRODUCT = 1024  # edge of the matrices
-_CPU_MODES = (
-    "1 threads, channels_last", f"{CORES} threads", f"{CORES} threads, channels_last",
-    f"{CORES} threads, channels_last, bf16", f"{CORES} threads, channels_last, compiled",
-)  # fmt: skip
-_GPU_MODES = ("cuda, channels_last, bf16", "cuda, channels_last, bf16, compiled", "cuda, channels_last")
-TWO_MODELS = "batched, 1 threads"
+def _step(identities: int, implementation: str) -> str:
+    return f"gpu step, {identities} identities/{implementation}"
 
 
 def _fits(*fits: Fit) -> Suite:
     """Whole fits once each, ours first; `bench.run` adds the ratios to the same PSNR."""
-    peers = (
-        dataclasses.replace(f, name=f"{f.name}/two models", implementation="two_models", mode=TWO_MODELS) for f in fits
-    )
+    peers = (replace(f, name=f"{f.name}/two models", implementation="two_models", mode=TWO_MODELS) for f in fits)
     return Suite((*fits, *peers), rounds=1)
 
 
@@ -212,7 +196,7 @@ SUITES = {
         ratios=(Ratio("dense_over_xla", "dense", "train_rgb", "higher"),),
         rounds=5,
     ),
-    "cpu-raster": _against_torch(
+    "cpu-raster": _torch(
         Raster("cpu forward 3", gradient=False),
         Raster("cpu forward 22", channels=22, gradient=False),
         Raster("cpu train 3"),
@@ -224,35 +208,27 @@ SUITES = {
     "cpu-modes": Suite(  # which form of the plain PyTorch rasterizer is the one to compare with
         workloads=tuple(
             Raster(f"torch {mode}", channels=22, implementation="torch", mode=mode)
-            for mode in (
-                "batched, 1 threads",
-                f"batched, {CORES} threads",
-                "loop, 1 threads",
-                f"loop, {CORES} threads",
-                f"batched, {CORES} threads, compiled",
-            )
+            for mode in (*TORCH_MODES, *_LOOPS, f"{TORCH_MODES[-1]}, compiled")
         ),
         rounds=5,
     ),
-    "cpu-scaling": _against_torch(
+    "cpu-scaling": _torch_alone(
         *_line("count", (2000, 8000, 32000), **_CPU_CENTRE),
         *_line("channels", (3, 32), **_CPU_CENTRE),
         *_line("edge", (64, 256), **_CPU_CENTRE),
         *_line("images", (3, 8), **_CPU_CENTRE),
-        modes=TORCH_MODES[:1],
         rounds=5,
     ),
-    "cpu-step": _against_torch(
+    "cpu-step": _torch_alone(
         Step("cpu step"),
         Step("cpu step, 8 identities", identities=8),
         Lift("cpu lift of 16 views"),
-        modes=TORCH_MODES[:1],
         rounds=5,
     ),
     "cpu-fit": _fits(*(Fit(f"fit of 8, {n} steps", steps=n) for n in (50, 100))),
-    "cpu-parser": _networks(4, 128, False, _CPU_MODES),
+    "cpu-parser": _networks(4, 128, False, _CPU_MODES, "matrix product"),
     "cpu-parser-training": _networks(4, 128, True, _CPU_MODES),
-    "gpu-raster": _against_gsplat(
+    "gpu-raster": _gsplat(
         *(
             Raster(f"gpu {kind} {c}", gradient=kind == "train", **{**_GPU_CENTRE, "channels": c})
             for kind in ("forward", "train")
@@ -275,30 +251,20 @@ SUITES = {
             Ratio("gpu deterministic over scatter", "gpu own 22", "gpu own 22, scatter", "lower", 1.3),
         ),
     ),
-    "gpu-scaling": _against_gsplat(
+    "gpu-scaling": _gsplat(
         *_line("count", (30_000, 150_000), **_GPU_CENTRE),
         *_line("edge", (256, 512, 1024), **_GPU_CENTRE),
         *_line("images", (8, 32), **_GPU_CENTRE),
     ),
     "gpu-step": Suite(
+        tuple(Step(_step(b, i), i, "", b, 50_000, 512) for b in (1, 8, 32) for i in ("jsplat", "gsplat")),
         tuple(
-            Step(f"gpu step, {b} identities/{i}", i, "", b, 50_000, 512)
-            for b in (1, 8, 32)
-            for i in ("jsplat", "gsplat")
-        ),
-        tuple(
-            Ratio(
-                f"gpu step, {b}: gsplat over jsplat",
-                f"gpu step, {b} identities/gsplat",
-                f"gpu step, {b} identities/jsplat",
-                "higher",
-                2.0,
-            )
+            Ratio(f"gpu step, {b}: gsplat over jsplat", _step(b, "gsplat"), _step(b, "jsplat"), "higher", 2.0)
             for b in (1, 8, 32)
         ),
     ),
     "gpu-lift": Suite((Lift("gpu lift of 55 views", count=50_000, edge=512, views=55),)),
-    "gpu-parser": _networks(64, 512, False, _GPU_MODES),
+    "gpu-parser": _networks(64, 512, False, _GPU_MODES, "gpu matrix product"),
     "gpu-parser-1": _networks(1, 512, False, _GPU_MODES),
     "gpu-parser-training": _networks(64, 512, True, _GPU_MODES),
 }
@@ -306,13 +272,7 @@ SUITES = {
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """What a workload must reach by itself.
-
-    Attributes:
-        each: what its time is divided by.
-        bound: most milliseconds; or, of `floor`, the least share of the floor.
-        floor: compare with the floor of `bench.floor` on this machine instead.
-    """
+    """The most milliseconds of a workload, divided by `each`; or the least share of its floor (`bench.floor`)."""
 
     name: str
     workload: str

@@ -29,18 +29,7 @@ from bench.aot.target import TARGETS, lowering_for
 _MOSAIC_SHARED = re.compile(r"dynamic_shared_memory_size (%[\w$.]+)")
 _CUSTOM_KERNEL = re.compile(r"kCustomKernel\b.*?(?P<name>[\w$.]+) grid: .*?shared_memory: (?P<shared>\d+) bytes")
 
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """One kernel: threads of a block, registers of a thread, barriers in its PTX; all else in bytes."""
-
-    threads: int
-    registers: int
-    barriers: int
-    stack: int
-    spill_stores: int
-    spill_loads: int
-    shared: int
+Costs = dict[str, int]  # a kernel's threads of a block, registers of a thread, barriers in its PTX; else bytes
 
 
 @functools.cache
@@ -51,14 +40,8 @@ def device(architecture: str) -> SingleDeviceSharding:
     return SingleDeviceSharding(topology.devices[0])
 
 
-def compile_for(
-    where: SingleDeviceSharding, function: Callable[..., Any], args: Sequence[jax.ShapeDtypeStruct], dump: Path
-) -> None:
-    """Compiles; XLA's texts (PTX, the list of launches) go to `dump`, also when it fails on the way.
-
-    Raises:
-        what XLA raises when it cannot.
-    """
+def compile_for(where: SingleDeviceSharding, function: Callable[..., Any], args: Sequence[Any], dump: Path) -> None:
+    """Compiles; XLA's texts (PTX, the list of launches) go to `dump`, also when XLA raises on the way."""
     (there,) = where.device_set
     with lowering_for(there.device_kind):
         lowered = jax.jit(function, in_shardings=where, out_shardings=where).trace(*args).lower()
@@ -66,7 +49,7 @@ def compile_for(
     lowered.compile(compiler_options={"xla_dump_to": str(dump), "xla_dump_emitter_re": "ptx"})
 
 
-def measure(architecture: str, kernel: Kernel) -> dict[str, Measured]:
+def measure(architecture: str, kernel: Kernel) -> dict[str, Costs]:
     """Name in the machine code -> what a kernel costs.
 
     Raises:
@@ -81,21 +64,15 @@ def measure(architecture: str, kernel: Kernel) -> dict[str, Measured]:
         dynamic = mosaic_shared(mosaic) or triton_shared(xla)
         found = {}
         for path in sorted([*mosaic.glob("*.ptx"), *xla.glob("*.ptx")]):
-            if path.stat().st_size:
-                found |= _costs(path, dynamic)
+            if not path.stat().st_size:
+                continue
+            bodies = bodies_of(path.read_text())
+            for name, usage in usage_of(assemble(path)).items():
+                if name in dynamic:  # the others are XLA's own
+                    counted = {"threads": threads_of(bodies[name]), "barriers": barriers_of(bodies[name])}
+                    found[name] = dataclasses.asdict(usage) | counted | {"shared": dynamic[name] + usage.shared}
     if not found:
         raise RuntimeError(f"{kernel.name}: compiled, but no PTX of it was found")
-    return found
-
-
-def _costs(path: Path, dynamic: dict[str, int]) -> dict[str, Measured]:
-    """The kernels of one PTX file of which `dynamic` knows the shared memory; the others are XLA's own."""
-    bodies, found = bodies_of(path.read_text()), {}
-    for name, usage in usage_of(assemble(path)).items():
-        if name in dynamic:
-            body, spilled = bodies[name], (usage.stack, usage.spill_stores, usage.spill_loads)
-            shared = dynamic[name] + usage.static_shared
-            found[name] = Measured(threads_of(body), usage.registers, barriers_of(body), *spilled, shared)
     return found
 
 
@@ -119,7 +96,7 @@ def triton_shared(folder: Path) -> dict[str, int]:
     return {match["name"]: int(match["shared"]) for text in texts for match in _CUSTOM_KERNEL.finditer(text)}
 
 
-def _kernels(entry: Entry, measured: dict[str, dict[str, Measured]]) -> dict[str, Any]:
+def _kernels(entry: Entry, measured: dict[str, dict[str, Costs]]) -> dict[str, Any]:
     """A kernel that was met before is not compiled again: Mosaic would not even leave a dump."""
     function, args = call(entry)
     found: dict[str, Any] = {}
@@ -129,27 +106,25 @@ def _kernels(entry: Entry, measured: dict[str, dict[str, Measured]]) -> dict[str
             measured[text] = measure(entry.architecture, kernel)
         for name, numbers in measured[text].items():
             others = sum(other.split()[0] == name for other in found)
-            found[f"{name} {others + 1}" if others else name] = dataclasses.asdict(numbers)
+            found[f"{name} {others + 1}" if others else name] = numbers
     if not found:
         raise RuntimeError("calls no kernel")
     return found
 
 
-def _attempt(entry: Entry, measured: dict[str, dict[str, Measured]]) -> dict[str, Any]:
-    try:
-        with jax.enable_x64(entry.of == "x64"):
-            return _kernels(entry, measured)
-    except Exception as error:  # whatever it is, the other entries are still worth compiling
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        return {"error": f"{type(error).__name__}: {lines[0].strip() if lines else ''}"}
-
-
 def main(arguments: Sequence[str]) -> None:
     """Writes the numbers of one implementation on one architecture."""
     implementation, architecture, path = arguments
-    mine = [entry for entry in entries([implementation]) if entry.architecture == architecture]
-    measured: dict[str, dict[str, Measured]] = {}
-    Path(path).write_text(json.dumps({entry.name: _attempt(entry, measured) for entry in mine}), encoding="utf-8")
+    found, measured = {}, {}
+    for entry in entries([implementation]):
+        if entry.architecture != architecture:
+            continue
+        try:
+            with jax.enable_x64(entry.of == "x64"):
+                found[entry.name] = _kernels(entry, measured)
+        except Exception as error:  # whatever it is, the other entries are still worth compiling
+            found[entry.name] = {"error": f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"}
+    Path(path).write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,8 @@ from jsplat.kernels.blend.splats import Splats
 
 CHANNELS = (1, 3, 8, 22, 32, 64)
 PASSES = ("forward", "backward")
-WIDE = (
-    5  # channels of the program in which jax_enable_x64 is set: no other entry's, whose kernels are not compiled again
-)
+# Channels of the program in which jax_enable_x64 is set: no other entry's, whose kernels are not compiled again.
+WIDE = 5
 # Implementation -> what it is compiled for; XLA's writes no kernels.
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "xla": (),
@@ -32,11 +31,7 @@ CAPACITY = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One pass of one implementation with so many channels, on one architecture.
-
-    Attributes:
-        of: in `PASSES`; or "x64", both in a program in which jax_enable_x64 is set.
-    """
+    """One pass (or "x64": both, where jax_enable_x64 is set) of one implementation with so many channels."""
 
     implementation: str
     of: str
@@ -50,11 +45,7 @@ class Entry:
 
 
 def entries(implementations: Sequence[str]) -> list[Entry]:
-    """All entries of these implementations.
-
-    Raises:
-        KeyError: the table does not know one of them.
-    """
+    """All entries of these implementations; KeyError for one that the table does not know."""
     each = [(of, channels) for of in PASSES for channels in CHANNELS] + [("x64", WIDE)]
     return [
         Entry(name, of, channels, architecture)

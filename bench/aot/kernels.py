@@ -15,13 +15,7 @@ PRIMITIVES = ("pallas_call", "mpmd_map", "core_map")  # what `pl.pallas_call` an
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """One call of a kernel.
-
-    Attributes:
-        name: of its body's function.
-        run: the call alone.
-        args: shapes and types of its arguments.
-    """
+    """One call of a kernel: the name of its body's function, the call alone, shapes and types of its arguments."""
 
     name: str
     run: Callable[..., Any]

@@ -13,8 +13,9 @@ _TARGET = re.compile(r"^\.target\s+(\w+)", re.MULTILINE)
 _BARRIER = re.compile(r"(?<![\w.%$])(?:bar|barrier|mbarrier)\.\w")
 _REPORT = re.compile(
     r"Compiling entry function '(?P<name>[^']+)' for '\w+'.*?"
-    r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
-    r"Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
+    r"(?P<stack>\d+) bytes stack frame, (?P<spill_stores>\d+) bytes spill stores, "
+    r"(?P<spill_loads>\d+) bytes spill loads.*?"
+    r"Used (?P<registers>\d+) registers(?:[^\n]*? (?P<shared>\d+) bytes smem)?",
     re.DOTALL,
 )
 
@@ -27,17 +28,13 @@ class Usage:
     stack: int
     spill_stores: int
     spill_loads: int
-    static_shared: int
+    shared: int
 
 
 def usage_of(report: str) -> dict[str, Usage]:
     """Kernel -> usage, from the text that `ptxas -v` prints."""
-    found = {}
-    for match in _REPORT.finditer(report):
-        shared = re.search(r"(\d+) bytes smem", match["rest"])
-        registers, stack, stores, loads = (int(match[key]) for key in ("registers", "stack", "stores", "loads"))
-        found[match["name"]] = Usage(registers, stack, stores, loads, int(shared.group(1)) if shared else 0)
-    return found
+    names = [field.name for field in dataclasses.fields(Usage)]
+    return {m["name"]: Usage(*(int(m[name] or 0) for name in names)) for m in _REPORT.finditer(report)}
 
 
 def bodies_of(ptx: str) -> dict[str, str]:

@@ -68,9 +68,5 @@ TARGETS = {
 
 
 def lowering_for(kind: str) -> contextlib.AbstractContextManager:
-    """Within the block Pallas knows which GPU it lowers for, though none is there; from jax 0.11 on it wants to.
-
-    Args:
-        kind: the device's name, as in `Target.device`.
-    """
+    """Within the block Pallas knows which GPU (`Target.device`) it lowers for; from jax 0.11 on it wants to."""
     return use_abstract_mesh(AbstractMesh((), (), abstract_device=AbstractDevice(kind, None, "gpu")))

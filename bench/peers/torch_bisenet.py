@@ -1,23 +1,17 @@
 """The face-parsing BiSeNet in plain PyTorch, under the module names of zllrunning/face-parsing.PyTorch's state dict.
 
-Layers as in `jsplat.parser.bisenet` and of any width; weights travel both ways by `jsplat.parser.weights.keys`, so
-that logits can be compared before anything is timed.
+Layers as in `jsplat.parser.bisenet` and of any width; weights come by `jsplat.parser.weights.keys`, so that
+logits can be compared before anything is timed.
 """
+
+from collections import OrderedDict
 
 import numpy as np
 
+from bench.peers import F, nn, torch
 from jsplat.parser.bisenet import BLOCKS, Architecture
 from jsplat.parser.model import Variables
-from jsplat.parser.weights.keys import our_layout, torch_keys, torch_layout
-
-try:
-    import torch
-    from torch import nn
-    from torch.nn import functional as F
-except ModuleNotFoundError:  # the module still imports; `bench.peers.missing` says so in the table
-    torch = nn = F = None
-
-FAMILY = "zllrunning"
+from jsplat.parser.weights.keys import torch_keys, torch_layout
 
 
 def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1):
@@ -29,40 +23,33 @@ def bisenet(architecture: Architecture, classes: int):
 
     Input: normalised RGB `b 3 h w`, h and w multiples of 32.
     """
+    c64, c128, c256, c512 = (architecture.channels(c) for c in (64, 128, 256, 512))
 
-    class ConvBNReLU(nn.Module):
-        def __init__(self, inputs, outputs, size=3):
-            super().__init__()
-            self.conv, self.bn = _conv(inputs, outputs, size), nn.BatchNorm2d(outputs)
-
-        def forward(self, x):
-            return F.relu(self.bn(self.conv(x)), inplace=True)
+    def conv_bn_relu(inputs, outputs, size=3):
+        parts = {"conv": _conv(inputs, outputs, size), "bn": nn.BatchNorm2d(outputs), "relu": nn.ReLU(inplace=True)}
+        return nn.Sequential(OrderedDict(parts))
 
     class BasicBlock(nn.Module):
         def __init__(self, inputs, outputs, stride):
             super().__init__()
             self.conv1, self.bn1 = _conv(inputs, outputs, 3, stride), nn.BatchNorm2d(outputs)
             self.conv2, self.bn2 = _conv(outputs, outputs), nn.BatchNorm2d(outputs)
-            self.downsample = None
+            self.downsample = nn.Identity()
             if inputs != outputs or stride != 1:
                 self.downsample = nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
         def forward(self, x):
             y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-            y = self.bn2(self.conv2(y))
-            return F.relu(y + (x if self.downsample is None else self.downsample(x)), inplace=True)
+            return F.relu(self.bn2(self.conv2(y)) + self.downsample(x), inplace=True)
 
     class ResNet(nn.Module):
         def __init__(self):
             super().__init__()
-            widths = [architecture.channels(c) for c in (64, 128, 256, 512)]
-            self.conv1, self.bn1 = _conv(3, widths[0], 7, 2), nn.BatchNorm2d(widths[0])
-            inputs = widths[0]
-            for k, (outputs, blocks) in enumerate(zip(widths, BLOCKS[architecture.depth])):
-                layer = [BasicBlock(inputs, outputs, 1 if k == 0 else 2)]
-                layer += [BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)]
-                setattr(self, f"layer{k + 1}", nn.Sequential(*layer))
-                inputs = outputs
+            self.conv1, self.bn1 = _conv(3, c64, 7, 2), nn.BatchNorm2d(c64)
+            widths = zip((c64, c64, c128, c256), (c64, c128, c256, c512), BLOCKS[architecture.depth])
+            for k, (inputs, outputs, blocks) in enumerate(widths, 1):
+                rest = [BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)]
+                setattr(self, f"layer{k}", nn.Sequential(BasicBlock(inputs, outputs, min(k, 2)), *rest))
 
         def forward(self, x):
             x = F.max_pool2d(F.relu(self.bn1(self.conv1(x)), inplace=True), 3, 2, 1)
@@ -73,7 +60,7 @@ def bisenet(architecture: Architecture, classes: int):
     class AttentionRefinement(nn.Module):
         def __init__(self, inputs, outputs):
             super().__init__()
-            self.conv = ConvBNReLU(inputs, outputs)
+            self.conv = conv_bn_relu(inputs, outputs)
             self.conv_atten, self.bn_atten = _conv(outputs, outputs, 1), nn.BatchNorm2d(outputs)
 
         def forward(self, x):
@@ -83,11 +70,10 @@ def bisenet(architecture: Architecture, classes: int):
     class ContextPath(nn.Module):
         def __init__(self):
             super().__init__()
-            c128, c256, c512 = (architecture.channels(c) for c in (128, 256, 512))
             self.resnet = ResNet()
             self.arm16, self.arm32 = AttentionRefinement(c256, c128), AttentionRefinement(c512, c128)
-            self.conv_head32, self.conv_head16 = ConvBNReLU(c128, c128), ConvBNReLU(c128, c128)
-            self.conv_avg = ConvBNReLU(c512, c128, 1)
+            self.conv_head32, self.conv_head16 = conv_bn_relu(c128, c128), conv_bn_relu(c128, c128)
+            self.conv_avg = conv_bn_relu(c512, c128, 1)
 
         def forward(self, x):
             feat8, feat16, feat32 = self.resnet(x)
@@ -99,7 +85,7 @@ def bisenet(architecture: Architecture, classes: int):
     class FeatureFusion(nn.Module):
         def __init__(self, inputs, outputs):
             super().__init__()
-            self.convblk = ConvBNReLU(inputs, outputs, 1)
+            self.convblk = conv_bn_relu(inputs, outputs, 1)
             self.conv1, self.conv2 = _conv(outputs, outputs // 4, 1), _conv(outputs // 4, outputs, 1)
 
         def forward(self, x):
@@ -109,7 +95,7 @@ def bisenet(architecture: Architecture, classes: int):
     class Output(nn.Module):
         def __init__(self, inputs, middle):
             super().__init__()
-            self.conv, self.conv_out = ConvBNReLU(inputs, middle), _conv(middle, classes, 1)
+            self.conv, self.conv_out = conv_bn_relu(inputs, middle), _conv(middle, classes, 1)
 
         def forward(self, x, size):
             return F.interpolate(self.conv_out(self.conv(x)), size, mode="bilinear", align_corners=True)
@@ -117,7 +103,6 @@ def bisenet(architecture: Architecture, classes: int):
     class BiSeNet(nn.Module):
         def __init__(self):
             super().__init__()
-            c64, c128, c256 = (architecture.channels(c) for c in (64, 128, 256))
             self.cp, self.ffm = ContextPath(), FeatureFusion(2 * c128, c256)
             self.conv_out = Output(c256, c256)
             self.conv_out16, self.conv_out32 = Output(c128, c64), Output(c128, c64)
@@ -133,21 +118,12 @@ def bisenet(architecture: Architecture, classes: int):
 
 def load(network, variables: Variables, architecture: Architecture, classes: int) -> None:
     """Our variables into the torch module; every key but the batch counters must find its value."""
-    keys = torch_keys(architecture, classes, FAMILY)
+    keys = torch_keys(architecture, classes, "zllrunning")
     values = {key: torch.from_numpy(torch_layout(np.array(variables[name]))) for key, name in keys.items()}
     wanted = {key for key in network.state_dict() if not key.endswith("num_batches_tracked")}
     if wanted != set(values):
         raise ValueError(f"torch_bisenet.load: these keys have no counterpart: {sorted(wanted ^ set(values))}")
     network.load_state_dict(values, strict=False)
-
-
-def store(network, architecture: Architecture, classes: int) -> dict[str, np.ndarray]:
-    """The torch module's values under our names and in our layout."""
-    state = network.state_dict()
-    return {
-        name: our_layout(state[key].detach().float().contiguous().numpy())
-        for key, name in torch_keys(architecture, classes, FAMILY).items()
-    }
 
 
 def ohem(logits, labels, hard: float, least: float):

@@ -5,47 +5,36 @@ forms of the blend are kept apart by `form`: "batched" (tiles of similar length 
 tile at a time); the benchmark uses the faster, see `bench/README.md`.
 """
 
-import typing
-
+from bench.peers import torch, torch_call
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 from jsplat.raster.projection import FRUSTUM_MARGIN, LOW_PASS, NEAR
-
-try:
-    import torch
-except ModuleNotFoundError:  # the module still imports; `bench.peers.missing` says so in the table
-    torch = None
 
 TILE = 8
 GROUP = 1 << 18  # pixel-Gaussian pairs evaluated at once: a megabyte an array, which a processor's cache holds
 FORMS = ("batched", "loop")
 
 
-class TileLists(typing.NamedTuple):
-    """Which Gaussians touch which tile: `ids` nearest first, tile t's from `starts[t]` to `starts[t + 1]`."""
+def bin_tiles(means2d, conics, opacities, depths, size: tuple[int, int]):
+    """Which Gaussians of images `i n ...` touch which tile, by the box of the ellipse where alpha reaches its floor.
 
-    ids: "torch.Tensor"
-    starts: "torch.Tensor"
-
-
-def bin_tiles(means2d, conics, opacities, depths, size: tuple[int, int], tile: int = TILE) -> TileLists:
-    """Tile lists of images `i n ...` by the bounding box of the ellipse where alpha reaches its floor."""
+    Returns:
+        ids, nearest first, and starts: those of tile t lie from `starts[t]` to `starts[t + 1]`.
+    """
     with torch.no_grad():
         images, count = opacities.shape
-        across, down = -(-size[0] // tile), -(-size[1] // tile)
+        across, down = -(-size[0] // TILE), -(-size[1] // TILE)
         flat_means, flat_conics = means2d.reshape(-1, 2), conics.reshape(-1, 3)
         limit = torch.log(opacities.reshape(-1).clamp(min=1e-30) / ALPHA_FLOOR)
         determinant = flat_conics[:, 0] * flat_conics[:, 2] - flat_conics[:, 1] ** 2
         variance = flat_conics[:, [2, 0]] / determinant.clamp(min=1e-30)[:, None]
         reach = (2 * limit.clamp(min=0)[:, None] * variance).sqrt()
         bounds = torch.tensor([across, down], device=reach.device, dtype=reach.dtype)
-        low = ((flat_means - reach - 0.5) / tile).floor().clamp(min=0).minimum(bounds)
-        high = (((flat_means + reach - 0.5) / tile).floor() + 1).clamp(min=0).minimum(bounds)
+        low = ((flat_means - reach - 0.5) / TILE).floor().clamp(min=0).minimum(bounds)
+        high = (((flat_means + reach - 0.5) / TILE).floor() + 1).clamp(min=0).minimum(bounds)
         visible = torch.isfinite(depths.reshape(-1)) & (limit > 0) & (determinant > 0)
         spans = ((high - low).clamp(min=0) * visible[:, None]).nan_to_num(0).long()
         counts = spans[:, 0] * spans[:, 1]
-        order = depths.reshape(-1).argsort(
-            stable=True
-        )  # slots come in depth order, which the stable sort by tile keeps
+        order = depths.reshape(-1).argsort(stable=True)  # the stable sort by tile keeps this order
         gaussian = torch.repeat_interleave(order, counts[order])
         ends = counts[order].cumsum(0)
         first = torch.repeat_interleave(ends - counts[order], counts[order])
@@ -56,19 +45,19 @@ def bin_tiles(means2d, conics, opacities, depths, size: tuple[int, int], tile: i
         tiles = images * across * down
         key, place = torch.sort((gaussian // count * down + y) * across + x, stable=True)
         starts = torch.searchsorted(key, torch.arange(tiles + 1, device=key.device))
-        return TileLists(gaussian[place], starts)
+        return gaussian[place], starts
 
 
-def _corners(tiles, size, tile):
+def _corners(tiles, size):
     """Upper left pixel of each tile."""
-    across, down = -(-size[0] // tile), -(-size[1] // tile)
+    across, down = -(-size[0] // TILE), -(-size[1] // TILE)
     within = tiles % (across * down)
-    return torch.stack([within % across, within // across], -1) * tile
+    return torch.stack([within % across, within // across], -1) * TILE
 
 
-def _blend_tiles(rows, values, corners, tile: int):
+def _blend_tiles(rows, values, corners):
     """Blends lists of one length: rows `t l 6` (x, y, a, b, c, opacity), values `t l c`, corners `t 2` -> `t p c`."""
-    steps = torch.arange(tile, device=rows.device, dtype=rows.dtype) + 0.5
+    steps = torch.arange(TILE, device=rows.device, dtype=rows.dtype) + 0.5
     x = rows[..., 0] - corners[:, None, 0]
     y = rows[..., 1] - corners[:, None, 1]
     dx = (x[..., None] - steps)[..., None, :]
@@ -83,74 +72,60 @@ def _blend_tiles(rows, values, corners, tile: int):
     return weight.transpose(1, 2) @ values
 
 
-def _groups(lengths, pixels: int) -> list[tuple[int, int]]:
+def _groups(lengths):
     """Ranges of tiles, longest first, that are padded to their first one's length and hold at most GROUP pairs."""
-    found, begin = [], 0
+    begin = 0
     while begin < len(lengths):
-        fits = max(1, GROUP // (lengths[begin] * pixels))
+        end, fits = begin + 1, max(1, GROUP // (lengths[begin] * TILE**2))
         shortest = 0.75 * lengths[begin]  # more padding than that costs more than another call
-        end = begin
-        while end < len(lengths) and end - begin < fits and lengths[end] >= shortest:
+        while end < min(len(lengths), begin + fits) and lengths[end] >= shortest:
             end += 1
-        found.append((begin, end))
+        yield begin, end
         begin = end
-    return found
 
 
-def blend(
-    means2d,
-    conics,
-    opacities,
-    depths,
-    features,
-    *,
-    size: tuple[int, int],
-    form="batched",
-    tile: int = TILE,
-    kernel=None,
-):
+def blend(means2d, conics, opacities, depths, features, *, size: tuple[int, int], form="batched", kernel=None):
     """Blended features `i h w c`, alpha `i h w` and depth `i h w` of images `i n ...`; gradients by autograd."""
     images, _ = opacities.shape
-    lists = bin_tiles(means2d, conics, opacities, depths, size, tile)
+    ids, starts = bin_tiles(means2d, conics, opacities, depths, size)
     rows = torch.cat([means2d, conics, opacities[..., None]], -1).reshape(-1, 6)
     near = torch.where(torch.isfinite(depths), depths, 0.0)
     values = torch.cat([features, torch.ones_like(near)[..., None], near[..., None]], -1).flatten(0, 1)
-    lengths = lists.starts[1:] - lists.starts[:-1]
-    across, down = -(-size[0] // tile), -(-size[1] // tile)
-    flat = values.new_zeros(images * across * down, tile * tile, values.shape[-1])
-    parts = (_loop if form == "loop" else _batched)(lists, lengths, rows, values, size, tile, kernel or _blend_tiles)
+    across, down = -(-size[0] // TILE), -(-size[1] // TILE)
+    flat = values.new_zeros(images * across * down, TILE**2, values.shape[-1])
+    parts = (_loop if form == "loop" else _batched)(ids, starts, rows, values, size, kernel or _blend_tiles)
     if parts:
         where, blended = zip(*parts)
         flat = flat.index_copy(0, torch.cat(where), torch.cat(blended))
-    out = flat.reshape(images, down, across, tile, tile, -1).transpose(2, 3)
-    out = out.reshape(images, down * tile, across * tile, -1)[:, : size[1], : size[0]]
+    out = flat.reshape(images, down, across, TILE, TILE, -1).transpose(2, 3)
+    out = out.reshape(images, down * TILE, across * TILE, -1)[:, : size[1], : size[0]]
     return out[..., :-2], out[..., -2], out[..., -1]
 
 
-def _loop(lists, lengths, rows, values, size, tile, kernel):
-    busy = torch.nonzero(lengths)[:, 0]
-    corners = _corners(busy, size, tile)
-    starts = lists.starts.tolist()
+def _loop(ids, starts, rows, values, size, kernel):
+    busy = torch.nonzero(starts.diff())[:, 0]
+    corners = _corners(busy, size)
+    places = starts.tolist()
     found = []
     for k, t in enumerate(busy.tolist()):
-        ids = lists.ids[starts[t] : starts[t + 1]]
-        found.append((busy[k : k + 1], kernel(rows[ids][None], values[ids][None], corners[k : k + 1], tile)))
+        own = ids[places[t] : places[t + 1]]
+        found.append((busy[k : k + 1], kernel(rows[own][None], values[own][None], corners[k : k + 1])))
     return found
 
 
-def _batched(lists, lengths, rows, values, size, tile, kernel):
-    lengths, order = lengths.sort(descending=True)
+def _batched(ids, starts, rows, values, size, kernel):
+    lengths, order = starts.diff().sort(descending=True)
     busy = order[: int((lengths > 0).sum())]
     lengths = lengths[: len(busy)]
     # One more row of nothing, which pads the shorter lists.
     rows, values = torch.cat([rows, rows.new_zeros(1, 6)]), torch.cat([values, values.new_zeros(1, values.shape[1])])
     found = []
-    for begin, end in _groups(lengths.tolist(), tile * tile):
+    for begin, end in _groups(lengths.tolist()):
         tiles, own = busy[begin:end], lengths[begin:end, None]
         lane = torch.arange(int(own[0]), device=own.device)
-        slots = lists.starts[tiles][:, None] + lane
-        ids = torch.where(lane < own, lists.ids[slots.clamp(max=len(lists.ids) - 1)], len(rows) - 1)
-        found.append((tiles, kernel(rows[ids], values[ids], _corners(tiles, size, tile), tile)))
+        slots = starts[tiles][:, None] + lane
+        padded = torch.where(lane < own, ids[slots.clamp(max=len(ids) - 1)], len(rows) - 1)
+        found.append((tiles, kernel(rows[padded], values[padded], _corners(tiles, size))))
     return found
 
 
@@ -191,12 +166,11 @@ def blend_as(mode: str):
 
     Denormals are flushed, as XLA does: far from its centre a Gaussian is one.
     """
-    form, threads, *compiled = mode.split(", ")
-    kernel = torch.compile(_blend_tiles, dynamic=True) if compiled else _blend_tiles
+    form, *words = mode.split(", ")
+    kernel = torch.compile(_blend_tiles, dynamic=True) if "compiled" in words else _blend_tiles
 
     def run(*args, size):
-        torch.set_num_threads(int(threads.split()[0]))
         torch.set_flush_denormal(True)
         return blend(*args, size=size, form=form, kernel=kernel)
 
-    return run
+    return torch_call(words, run)

@@ -76,8 +76,8 @@ def meter(share: float | int) -> str:
 
 
 def _svg(width: int, height: int, title: str, parts: Sequence[str]) -> str:
-    label = html.escape(title)
-    return f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    box = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    return f'<svg {box} role="img" aria-label="{html.escape(title)}">{"".join(parts)}</svg>'
 
 
 def _text(x: float | int, y: float | int, text: str, anchor: str = "middle", extra: str = "") -> str:
