@@ -1,6 +1,7 @@
 """What a person corrects reaches the parser: an edited run renders and trains again, and does nothing else again."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import jax
@@ -44,7 +45,7 @@ def again(tmp_path, monkeypatch):
         shutil.copytree(made / stage_name(folder), folder, dirs_exist_ok=True)
 
     for name in ("parse_captures", "fit_captures", "label_captures"):
-        monkeypatch.setattr(f"jsplat.pipeline.run.{name}", copied)
+        monkeypatch.setattr(sys.modules["jsplat.pipeline.run"], name, copied)  # `jsplat.pipeline.run` is a function
     (tmp_path / "config.toml").write_text(SETTINGS)
     own = [f"size={spotted.SIZE}", "unseen=0", "ablation=false", "edit.changed=5"]
     config = load(RunConfig, tmp_path / "config.toml", own)
