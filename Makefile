@@ -21,7 +21,7 @@ help:
 	@echo "make clean   removes everything that was built, and out/"
 
 demo: $(READY)
-	$(BIN)/jsplat demo $(OUT) --config configs/demo.toml
+	$(BIN)/jsplat demo $(OUT) --config demo
 
 test: $(READY) peers
 	$(BIN)/python -m pytest -rs --numprocesses $$(nproc) --dist loadfile --no-loadscope-reorder $(ARGS)

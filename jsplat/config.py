@@ -6,11 +6,16 @@ its stage. This file knows none of them: it works on any dataclass whose fields 
 
 import dataclasses
 import difflib
+import fnmatch
+import inspect
+import json
 import math
+import re
+import textwrap
 import tomllib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jsplat.errors import InputError
@@ -34,14 +39,76 @@ def load(cls: type[T], toml_path: Path | None = None, overrides: Sequence[str] =
     if toml_path is not None:
         config = _merge(config, _read_toml(toml_path), f"{toml_path.name}: ", "", _leaves(config))
     for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"--set {text}", wanted="stage.field=value", got="no key" if equals else "no '='")
-        changes: object = _parse(value.strip())
-        for part in reversed(key.strip().split(".")):
-            changes = {part: changes}
-        config = _merge(config, typing.cast(dict, changes), "--set ", "", _leaves(config))
+        config = _merge(config, _changes(text), "--set ", "", _leaves(config))
     return config
+
+
+def named(overrides: Sequence[str]) -> list[str]:
+    """Dotted names of the settings that overrides give a value.
+
+    Raises:
+        InputError: a text that is no override.
+    """
+
+    def names(changes: dict, prefix: str) -> list[str]:
+        each = (names(v, f"{prefix}{k}.") if isinstance(v, dict) else [prefix + k] for k, v in changes.items())
+        return [name for found in each for name in found]
+
+    return [name for text in overrides for name in names(_changes(text), "")]
+
+
+def to_toml(config: typing.Any, notes: Mapping[str, str] | None = None, only: str | None = None) -> str:
+    """Every setting as TOML that `load` reads back, under what its docstring ("Attributes") says of it.
+
+    Args:
+        notes: more to say of a table, by its name.
+        only: the one table to write, with all within it.
+    """
+    lines = (
+        _toml_lines(config, "", notes or {}) if only is None else _toml_lines(getattr(config, only), only, notes or {})
+    )
+    return "\n".join(lines).strip() + "\n"
+
+
+def _toml_lines(config: typing.Any, name: str, notes: Mapping[str, str]) -> list[str]:
+    summary, about = _documented(type(config))
+    lines, tables, said = [*_comment(summary), *_comment(notes.get(name, ""))], [], set()
+    lines += [f"[{name}]"] if name else [""]
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        names, text = next((a for a in about if any(fnmatch.fnmatch(field.name, n) for n in a[0])), ((), ""))
+        table = dataclasses.is_dataclass(value)
+        alone = names == (field.name,) and not table
+        comment = _comment(text if alone else f"{', '.join(names)}: {text}") if text else []
+        if table:
+            tables += ["", *comment, *_toml_lines(value, f"{name}.{field.name}".lstrip("."), notes)]
+        else:
+            lines += [] if names in said else comment
+            lines.append(f"{field.name} = {_toml_value(value)}")
+        said.add(names)
+    return lines + tables
+
+
+def _documented(cls: type) -> tuple[str, list[tuple[tuple[str, ...], str]]]:
+    """The first paragraph of a docstring, and what it says under "Attributes" of which fields."""
+    text = inspect.cleandoc(cls.__doc__ or "")
+    if text.startswith(f"{cls.__name__}("):  # dataclasses write that where nobody wrote anything
+        return "", []
+    summary, _, attributes = text.partition("\nAttributes:\n")
+    entries = re.findall(r"^    ([\w*, ]+): (.*(?:\n     +.*)*)", attributes, re.MULTILINE)
+    return summary.partition("\n\n")[0], [(tuple(n.strip() for n in names.split(",")), said) for names, said in entries]
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(" ".join(text.split()), 118, initial_indent="# ", subsequent_indent="# ")
+
+
+def _toml_value(value: typing.Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    if isinstance(value, (str, Path)) or value is None:
+        return json.dumps("none" if value is None else str(value), ensure_ascii=False)
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def to_json(config: typing.Any) -> dict:
@@ -64,6 +131,17 @@ def _read_toml(path: Path) -> dict:
         raise InputError(str(path), wanted="a TOML file", got="no such file") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(str(path), wanted="a TOML file", got=error) from error
+
+
+def _changes(override: str) -> dict:
+    """What one "stage.field=value" changes, as the tables of a TOML file."""
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {override}", wanted="stage.field=value", got="no key" if equals else "no '='")
+    changes: typing.Any = _parse(value.strip())
+    for part in reversed(key.strip().split(".")):
+        changes = {part: changes}
+    return changes
 
 
 def _parse(text: str) -> typing.Any:
@@ -114,7 +192,7 @@ def _coerce(value: typing.Any, wanted: typing.Any, where: str) -> typing.Any:
     """`value` as the annotated type; exact, except that an int may stand for a float and a list for a tuple."""
     origin, options = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (typing.Union, types.UnionType):
-        for option in options:
+        for option in sorted(options, key=lambda o: o is not type(None)):  # "none" is a text too
             try:
                 return _coerce(value, option, where)
             except InputError:

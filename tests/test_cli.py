@@ -1,6 +1,9 @@
 """The command line: help with examples, settings, and bad input in one line."""
 
+import dataclasses
+import functools
 import shlex
+import tomllib
 
 import click
 import pytest
@@ -9,12 +12,15 @@ from click.testing import CliRunner
 from jsplat import cli
 from jsplat.captures.capture import write_capture
 from jsplat.cli import group
+from jsplat.config import load
 from jsplat.files.atomic import write_json
+from jsplat.pipeline import RunConfig
 from tests import ball
+from tests.tiny import TINY
 
 SETTINGS = {"heads", "train-parser", "parse", "fit", "label", "render", "evaluate", "run", "demo", "import"}
 SETTINGS |= {"edit", "export-masks", "import-masks", "ply", "sides"}
-COMMANDS = SETTINGS | {"status", "convert", "export", "study", "study-results", "turntable", "view"}
+COMMANDS = SETTINGS | {"status", "convert", "export", "study", "study-results", "turntable", "view", "settings"}
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +81,83 @@ def test_a_value_of_the_wrong_kind_is_one_line(tmp_path):
     assert "fit.steps: wanted int, got 'many'" in refusal("demo", tmp_path, "--set", "fit.steps=many")
     assert "vote.method: wanted" not in call("demo", "--help").output
     assert "VoteConfig.method: wanted one of plain" in refusal("demo", tmp_path, "--set", "vote.method=loudest")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["fit", "A", "OUT", "--set", "teacher.steps=3"],
+            "--set teacher.steps: wanted a setting that fit reads (size, seed, fit), got one that is read by demo, "
+            "train-parser",
+        ),
+        (["label", "A", "B", "C", "OUT", "--set", "fit.steps=3"], "got one that is read by demo, fit, run"),
+        (["parse", "A", "B", "OUT", "--set", "fit={steps=3}"], "--set fit.steps: wanted a setting that parse reads"),
+        (["ply", "A", "OUT", "--set", "size=3"], "(seed), got one that is read by demo, evaluate, export-masks, fit,"),
+        (
+            ["train-parser", "A", "OUT", "--set", "finetune.steps=3"],
+            "(size, seed, dataset, teacher), got one that is read by demo, run, train-parser with other options",
+        ),
+        (
+            ["train-parser", "A", "OUT", "--from", "B", "--set", "teacher.steps=3"],
+            "(size, seed, dataset, finetune), got",
+        ),
+    ],
+)
+def test_a_setting_that_a_command_does_not_read_is_refused(args, message, tmp_path):
+    assert message in refusal(*(tmp_path / a if a.isupper() else a for a in args))
+    assert not (tmp_path / "OUT").exists()
+
+
+def test_a_file_may_hold_what_other_commands_read(tmp_path):
+    (tmp_path / "run.toml").write_text("[teacher]\nsteps = 3\n[fit]\nsteps = 4\n")
+    assert "nowhere" in refusal("fit", tmp_path / "nowhere", tmp_path / "out", "--config", tmp_path / "run.toml")
+
+
+def test_every_setting_is_read_by_a_command():
+    assert [field.name for field in dataclasses.fields(RunConfig) if not group.readers(field.name)] == []
+    assert group.readers("label") == []
+    assert group.readers("fit.label_weight") == ["demo", "fit", "label", "run"]
+    assert all(_known(name) for c in cli.main.commands.values() for name in getattr(c.callback, "reads", ()))
+
+
+def _known(name: str) -> bool:
+    try:
+        return functools.reduce(getattr, name.split("."), RunConfig()) is not None
+    except AttributeError:
+        return False
+
+
+def test_a_bare_name_is_a_file_that_comes_along_unless_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load(RunConfig, group.settings_file("tiny")) == load(RunConfig, TINY)
+    line = refusal("demo", "out", "--config", "tini")
+    known = "cpu, demo, gpu, heads_cpu, tiny"
+    assert line == f"Error: --config tini: wanted a TOML file, or a name that comes along: {known}, got neither"
+    assert "wanted a TOML file, got no such file" in refusal("demo", "out", "--config", "tiny.toml")
+    assert "wanted a TOML file, got no such file" in refusal("demo", "out", "--config", "./tiny")
+    (tmp_path / "tiny").write_text("size = 7\n")
+    assert load(RunConfig, group.settings_file("tiny")).size == 7
+
+
+def test_all_settings_are_printed_and_load_back_to_the_defaults(tmp_path):
+    text = call("settings").output
+    (tmp_path / "all.toml").write_text(text)
+    assert load(RunConfig, tmp_path / "all.toml") == RunConfig()
+    told, lines = True, text.splitlines()
+    for line in lines:  # a comment may stand above several settings that are explained together
+        assert told or not line or line[0] in "#[", f"{line}: explained nowhere"
+        told = bool(line) and (line[0] == "#" or (told and line[0] != "["))
+    assert "# Read by: demo, train-parser.\n[teacher]\n" in text
+
+
+def test_the_settings_of_one_stage_are_printed(tmp_path):
+    (tmp_path / "teacher.toml").write_text(call("settings", "teacher").output)
+    table = tomllib.loads((tmp_path / "teacher.toml").read_text())
+    assert [*table] == ["teacher"]
+    assert table["teacher"].keys() == {field.name for field in dataclasses.fields(RunConfig().teacher)}
+    assert load(RunConfig, tmp_path / "teacher.toml") == RunConfig()
+    assert "STAGE: wanted one of dataset, capture, fit," in refusal("settings", "teachers")
 
 
 @pytest.fixture(scope="module")

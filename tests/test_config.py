@@ -1,14 +1,14 @@
 """Settings: what wins over what, and what an error says."""
 
 import dataclasses
-import importlib.util
 import json
+import tomllib
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from jsplat.config import load, to_json
+from jsplat.config import load, named, to_json, to_toml
 from jsplat.errors import InputError
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
@@ -25,6 +25,7 @@ class Fit:
     rates: tuple[float, ...] = (1.0,)
     seed: int | None = None
     mask: Path | None = None
+    front: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,9 @@ def test_defaults_are_beaten_by_toml_and_toml_by_overrides(tmp_path):
         ("fit.seed=4", "seed", 4),
         ("fit.seed=none", "seed", None),
         ("fit.mask=a/b.png", "mask", Path("a/b.png")),
+        ("fit.mask=none", "mask", None),
+        ("fit.front=none", "front", None),
+        ("fit.front=IMG_1.jpg", "front", "IMG_1.jpg"),
     ],
 )
 def test_values_are_read_with_the_type_of_the_field(text, field, value):
@@ -95,7 +99,10 @@ def test_values_are_read_with_the_type_of_the_field(text, field, value):
         ("fit.rates=1", "--set fit.rates: wanted a list of finite float, got 1 (int)"),
         ("fit.seed=no", "--set fit.seed: wanted int or none, got 'no' (str)"),
         ("fit.steps=none", "--set fit.steps: wanted int, got 'none' (str)"),
-        ("fit=3", "--set fit: wanted one of its fields (steps, rate, antialias, name, loss, size, rates, seed, mask)"),
+        (
+            "fit=3",
+            "--set fit: wanted one of its fields (steps, rate, antialias, name, loss, size, rates, seed, mask, front)",
+        ),
         ("fit.steps", "--set fit.steps: wanted stage.field=value, got no '='"),
         ("=1", "--set =1: wanted stage.field=value, got no key"),
         ("views.number=0", "views.number: wanted at least 1, got 0"),
@@ -145,7 +152,64 @@ def test_settings_become_json():
     assert json.loads(json.dumps(data, allow_nan=False)) == data
 
 
-@pytest.mark.skipif(importlib.util.find_spec("jsplat.pipeline") is None, reason="no jsplat.pipeline")
+def test_names_of_what_is_overridden():
+    assert named(["fit.steps=1", "views = {yaw = [0, 1], number = 2}", "seed=none"]) == [
+        "fit.steps",
+        "views.yaw",
+        "views.number",
+        "seed",
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """What a stage is,
+    in two lines.
+
+    No part of that.
+
+    Attributes:
+        lr_*: rates: of both.
+        one, two: of them
+            in two lines.
+        fit: of the fit.
+    """
+
+    lr_means: float = 1e-7
+    lr_quats: float = 2.0
+    fit: Fit = Fit()
+    two: str = 'a "b"\n\\'
+    one: tuple[int, ...] = ()
+    bare: bool = False
+
+
+def test_settings_become_toml_with_what_their_docstrings_say():
+    text = to_toml(Told(fit=Fit(mask=Path("ä/b"), front="x", seed=3)), {"fit": "Read by somebody."})
+    assert text.split("[fit]")[0].splitlines() == [
+        "# What a stage is, in two lines.",
+        "",
+        "# lr_*: rates: of both.",
+        "lr_means = 1e-07",
+        "lr_quats = 2.0",
+        "# one, two: of them in two lines.",
+        'two = "a \\"b\\"\\n\\\\"',
+        "one = []",
+        "bare = false",
+        "",
+        "# fit: of the fit.",
+        "# Read by somebody.",
+    ]
+    assert tomllib.loads(text)["fit"]["mask"] == "ä/b"
+
+
+@pytest.mark.parametrize(
+    "config", [Told(), Told(lr_means=3e22, one=(1, 2), fit=Fit(mask=Path("ä/b"), front="x", seed=3))]
+)
+def test_toml_of_settings_loads_back(config, tmp_path):
+    (tmp_path / "all.toml").write_text(to_toml(config), encoding="utf-8")
+    assert load(Told, tmp_path / "all.toml") == config
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_committed_file_is_valid_and_differs_from_the_defaults(path):
     from jsplat.pipeline import RunConfig

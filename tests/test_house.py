@@ -66,7 +66,7 @@ def sources(*folders: str) -> dict[str, str]:
 def module_of(path: str) -> str:
     """The dotted name under which a file is imported."""
     parts = list(Path(path).with_suffix("").parts)
-    parts[:1] = ["jsplat", "kernels"] if parts[0] == "kernels" else parts[:1]
+    parts[:1] = ["jsplat", parts[0]] if parts[0] in ("kernels", "configs") else parts[:1]
     return ".".join(parts)
 
 
@@ -199,7 +199,7 @@ def test_the_readme_shows_every_command():
 
 
 def test_every_package_is_installed(project):
-    packages = {module_of(path).rpartition(".")[0] for path in sources("jsplat", "kernels")}
+    packages = {module_of(path).rpartition(".")[0] for path in sources("jsplat", "kernels", "configs")}
     assert packages == set(project["tool"]["setuptools"]["packages"])
 
 

@@ -371,11 +371,12 @@ def test_labels_cost_the_oracle_of_whom_they_show(out, lied_to):
 
 
 def test_a_changed_setting_runs_its_stage_again_and_no_other(out, lied_to):
-    config = ("--config", out / "config.toml", "--set", "mask.alpha_gate=0.4")
+    config = ("--config", out / "config.toml")
+    changed = ("--set", "mask.alpha_gate=0.4")
     before = times(lied_to)
     call("fit", lied_to / "captures", lied_to / "fit", "--labels", lied_to / "parse", *config)
     assert times(lied_to) == before
-    call("label", lied_to / "captures", lied_to / "fit", lied_to / "parse", lied_to / "label", *config)
+    call("label", lied_to / "captures", lied_to / "fit", lied_to / "parse", lied_to / "label", *config, *changed)
     after = times(lied_to)
     assert {name.split("/")[0] for name in before if before[name] != after.get(name)} == {"label"}
 

@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 
 from jsplat.captures.capture import read_capture, write_capture
+from jsplat.config import load, to_toml
 from jsplat.files.ownership import DIGESTS, WRITTEN
 from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labelsets.labelset import IGNORE
+from jsplat.pipeline import RunConfig
 from jsplat.training_sets.auxiliary import read_auxiliary
 from tests.processes import QUICK, finish, programs, work
-from tests.tiny import SETTINGS
+from tests.tiny import TINY
 
 # A few steps to be killed between, and a batch that four hosts can share.
 CHANGES = ("ablation=false", "demo.people=4", "fit.steps=8", "fit.save_every=0.0", "teacher.batch=4")
@@ -36,13 +38,12 @@ class Place:
 
     def __init__(self, root, start):
         self.root, self.done, self.begin = root, root / "demo" / "run", start
-        (root / "config.toml").write_text(SETTINGS)
+        (root / "config.toml").write_text(to_toml(load(RunConfig, TINY, CHANGES)))
         # Compiled programs are kept from run to run, and compiled quickly: these tests are about everything else.
         self.environment = os.environ | QUICK | {"XDG_CACHE_HOME": str(root / "cache")}
 
     def start(self, *words, **options) -> subprocess.Popen:
         command = [sys.executable, "-m", "jsplat", *map(str, words), "--config", str(self.root / "config.toml")]
-        command += [word for change in CHANGES for word in ("--set", change)]
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         return self.begin(command, env=self.environment, text=True, **pipes, **options)
 

@@ -10,7 +10,7 @@ from jsplat.cli.group import FOLDER, main, settings
 @main.command("import")
 @click.argument("folder", type=FOLDER)
 @click.argument("out", type=FOLDER)
-@settings
+@settings("seed", "capture")
 def import_(folder: Path, out: Path, config) -> None:
     """Brings photographs with cameras in FOLDER into a capture OUT: FaceScape, NeRSemble, VHAP, nerfstudio, Blender,
     COLMAP, or plain photographs (extra `sfm`). Undoes lens distortion and finds the head's frame.

@@ -2,10 +2,12 @@
 
 import contextlib
 import functools
+import importlib.resources
 import io
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -18,20 +20,71 @@ SHOWN = 10  # of them are named
 FOLDER = click.Path(path_type=Path)
 
 
-def settings(function):
-    """Adds --config and --set; the command gets the loaded RunConfig as `config`."""
+def settings(*reads: str, idle: Callable[[dict], str] = lambda given: ""):
+    """Adds --config and --set; the command gets the loaded RunConfig as `config`.
 
-    @click.option("--config", "toml", type=click.Path(path_type=Path), help="TOML file: differences from the defaults.")
-    @click.option("--set", "overrides", multiple=True, metavar="STAGE.FIELD=VALUE", help="Changes one setting.")
-    @functools.wraps(function)
-    def command(*args, toml: Path | None, overrides: tuple[str, ...], **options):
-        prepare()
-        from jsplat.config import load
-        from jsplat.pipeline import RunConfig
+    Args:
+        reads: the settings that the command reads: stages, or single ones as "stage.field". --set of another one is
+            refused; a file may hold more, for it serves several commands.
+        idle: which of these is not read with the options given.
+    """
 
-        return function(*args, config=load(RunConfig, toml, list(overrides)), **options)
+    def decorate(function):
+        @click.option(
+            "--config",
+            "toml",
+            metavar="FILE|NAME",
+            help="TOML file: differences from the defaults; or the name of one that comes along, as gpu or cpu.",
+        )
+        @click.option("--set", "overrides", multiple=True, metavar="STAGE.FIELD=VALUE", help="Changes one setting.")
+        @functools.wraps(function)
+        def command(*args, toml: str | None, overrides: tuple[str, ...], **options):
+            prepare()
+            from jsplat.config import load
+            from jsplat.pipeline import RunConfig
 
-    return command
+            config = load(RunConfig, None if toml is None else settings_file(toml), overrides)
+            _check_read(overrides, [name for name in reads if name != idle(options)])
+            return function(*args, config=config, **options)
+
+        command.reads = reads  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def settings_file(given: str) -> Path:
+    """The file that --config names; a bare name that is no file is one of those that come with jsplat."""
+    path = Path(given)
+    if path.exists() or path.suffix == ".toml" or path.name != given:
+        return path
+    known = {p.stem: p for p in Path(str(importlib.resources.files("jsplat.configs"))).glob("*.toml")}
+    if given not in known:
+        wanted = f"a TOML file, or a name that comes along: {', '.join(sorted(known))}"
+        raise InputError(f"--config {given}", wanted=wanted, got="neither")
+    return known[given]
+
+
+def readers(setting: str) -> list[str]:
+    """Names of the commands that read a setting, or something of a stage."""
+    commands = ((name, getattr(command.callback, "reads", ())) for name, command in main.commands.items())
+    return sorted(name for name, reads in commands if _holds(reads, setting) or _holds([setting], *reads))
+
+
+def _holds(names: Iterable[str], *settings: str) -> bool:
+    return any(f"{setting}.".startswith(f"{name}.") for name in names for setting in settings)
+
+
+def _check_read(overrides: Sequence[str], reads: Sequence[str]) -> None:
+    """InputError for a setting that would change nothing."""
+    from jsplat.config import named
+
+    own = click.get_current_context().info_name
+    for name in named(overrides):
+        if not _holds(reads, name):
+            others = (f"{other} with other options" if other == own else other for other in readers(name))
+            wanted = f"a setting that {own} reads ({', '.join(reads)})"
+            raise InputError(f"--set {name}", wanted=wanted, got=f"one that is read by {', '.join(others)}")
 
 
 def may_leave_out(function):

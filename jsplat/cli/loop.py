@@ -7,6 +7,9 @@ import click
 
 from jsplat.cli.group import FOLDER, main, may_leave_out, settings
 
+RUN = ("size", "seed", "unseen", "taught", "ablation", "flip", "dataset", "fit", "vote", "sharpen", "mask", "palette")
+RUN += ("views", "edit", "simulation", "finetune", "goals")  # what a run reads
+
 
 @main.command()
 @click.argument("out", type=FOLDER)
@@ -16,7 +19,7 @@ from jsplat.cli.group import FOLDER, main, may_leave_out, settings
 )
 @click.option("--views", default=56, show_default=True, help="Photographs of each.")
 @click.option("--rig", type=click.Choice(["capture", "frontal"]), default="capture", show_default=True)
-@settings
+@settings("seed", "heads")
 def heads(out: Path, people: int, first: int, views: int, rig: str, config) -> None:
     """Makes procedural people as captures with exact labels.
 
@@ -35,7 +38,9 @@ def heads(out: Path, people: int, first: int, views: int, rig: str, config) -> N
 @click.option("--from", "start", type=FOLDER, help="Fine-tune this parser instead of starting anew.")
 @click.option("--replay", type=FOLDER, help="Mixed into every batch, to keep old skills: the old training data.")
 @click.option("--validation", type=FOLDER, help="Scored at the end.")
-@settings
+@settings(
+    "size", "seed", "dataset", "teacher", "finetune", idle=lambda given: "teacher" if given["start"] else "finetune"
+)
 def train_parser(
     data: Path, out: Path, start: Path | None, replay: Path | None, validation: Path | None, config
 ) -> None:
@@ -56,7 +61,7 @@ def train_parser(
 @click.argument("captures", type=FOLDER)
 @click.argument("out", type=FOLDER)
 @may_leave_out
-@settings
+@settings("size", "seed", "flip")
 def parse(parser: Path, captures: Path, out: Path, config) -> dict[str, str]:
     """Gives every view of CAPTURES its first labels, with PARSER.
 
@@ -73,7 +78,7 @@ def parse(parser: Path, captures: Path, out: Path, config) -> dict[str, str]:
 @click.argument("out", type=FOLDER)
 @click.option("--labels", type=FOLDER, help="First labels, from `parse`; needed where the background is unknown.")
 @may_leave_out
-@settings
+@settings("size", "seed", "fit")
 def fit(captures: Path, out: Path, labels: Path | None, config) -> dict[str, str]:
     """Fits 3D Gaussians to all CAPTURES at once.
 
@@ -91,7 +96,7 @@ def fit(captures: Path, out: Path, labels: Path | None, config) -> dict[str, str
 @click.argument("labels", type=FOLDER)
 @click.argument("out", type=FOLDER)
 @may_leave_out
-@settings
+@settings("size", "seed", "ablation", "vote", "sharpen", "mask", "palette", "fit.label_weight")
 def label(captures: Path, fitted: Path, labels: Path, out: Path, config) -> dict[str, str]:
     """Fuses first LABELS on FITTED scenes by the robust vote, and renders refined masks of every view.
 
@@ -109,7 +114,7 @@ def label(captures: Path, fitted: Path, labels: Path, out: Path, config) -> dict
 @click.argument("labelled", type=FOLDER)
 @click.argument("out", type=FOLDER)
 @may_leave_out
-@settings
+@settings("size", "seed", "views", "mask")
 def render(captures: Path, fitted: Path, labelled: Path, out: Path, config) -> dict[str, str]:
     """Renders labelled pictures from poses nobody photographed, with the refined photographs: an auxiliary set.
 
@@ -125,7 +130,7 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config) -> d
 @click.argument("parser", type=FOLDER)
 @click.argument("captures", type=FOLDER)
 @click.argument("out", type=FOLDER)
-@settings
+@settings("size", "seed", "dataset")
 def evaluate(parser: Path, captures: Path, out: Path, config) -> None:
     """Scores PARSER on labelled CAPTURES, by head pose.
 
@@ -158,7 +163,7 @@ def evaluate(parser: Path, captures: Path, out: Path, config) -> None:
     help="One of COUNT, from 0; HOST:PORT is number 0.",
 )
 @may_leave_out
-@settings
+@settings(*RUN)
 def run(
     out: Path,
     captures: Path,
@@ -176,7 +181,7 @@ def run(
     all of them see them.
 
     \b
-    jsplat run out/run --captures heads/train --parser out/teacher --config configs/heads_cpu.toml
+    jsplat run out/run --captures heads/train --parser out/teacher --config cpu
     srun jsplat run out/run --captures heads/train --parser out/teacher --distributed
     jsplat run out/run --captures heads/train --parser out/teacher --process node0:8476 2 1
     """
@@ -204,7 +209,7 @@ def run(
 @main.command()
 @click.argument("out", type=FOLDER, default=Path("out/demo"))
 @may_leave_out
-@settings
+@settings(*RUN, "teacher", "heads", "demo")
 def demo(out: Path, config) -> dict[str, str]:
     """The whole loop on procedural people, nothing downloaded.
 

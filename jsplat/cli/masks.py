@@ -13,7 +13,7 @@ FORMATS = ("indexed", "cvat", "labelme", "coco")
 @click.argument("labelled", type=FOLDER)
 @click.argument("out", type=FOLDER)
 @click.option("--format", "form", type=click.Choice(FORMATS), default="indexed", show_default=True)
-@settings
+@settings("size", "seed")
 def export_masks(labelled: Path, out: Path, form: str, config) -> None:
     """Masks of LABELLED (from `label`, an auxiliary set, or captures) for an annotation tool; OUT may end in .zip.
 
@@ -30,7 +30,7 @@ def export_masks(labelled: Path, out: Path, form: str, config) -> None:
 @click.argument("captures", type=FOLDER)
 @click.argument("out", type=FOLDER)
 @click.option("--labels", type=FOLDER, help="From `parse` or `label`: what classes there are, if CAPTURES do not say.")
-@settings
+@settings("size", "seed")
 def import_masks(masks: Path, captures: Path, out: Path, labels: Path | None, config) -> None:
     """CAPTURES with the MASKS somebody drew (a folder, an archive or a file in any of the formats), by name of class.
 
@@ -46,7 +46,7 @@ def import_masks(masks: Path, captures: Path, out: Path, labels: Path | None, co
 @click.argument("fitted", type=FOLDER)
 @click.argument("out", type=FOLDER)
 @click.option("--labelled", type=FOLDER, help="From `label`: a second file in the colours of the classes.")
-@settings
+@settings("seed")
 def ply(fitted: Path, out: Path, labelled: Path | None, config) -> None:
     """FITTED scenes as .ply that splat viewers open.
 
@@ -60,7 +60,7 @@ def ply(fitted: Path, out: Path, labelled: Path | None, config) -> None:
 
 @main.command()
 @click.argument("data", type=FOLDER)
-@settings
+@settings("size", "dataset")
 def sides(data: Path, config) -> None:
     """Says which side the labels of DATA really call left: the subject's, the viewer's, or now this and now that.
 

@@ -123,7 +123,7 @@ def view(run: Path, captures: Path | None, identity: str | None, port: int) -> N
 @click.argument("run", type=FOLDER)
 @CAPTURES
 @click.option("--port", type=PORT, default=0, help="Port on this machine.  [default: any free one]")
-@settings
+@settings("edit", "queue")
 def edit(run: Path, captures: Path | None, port: int, config) -> None:
     """Serves a local page to correct the masks of a finished RUN; every edit is evidence for the other views.
 

@@ -30,17 +30,26 @@ class DemoConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """Settings of a whole run; `size` is the longer side in pixels at which captures are read.
+    """Settings of a whole run, and of the commands before and after it.
 
     Attributes:
+        size: pixels of the longer side at which captures are read.
         seed: decides every random choice.
         unseen: so many people, the last by name, are fitted and scored but never trained on.
         taught: at most so many of the others, spread evenly, are what the students learn from; 0 for all of them.
         ablation: also score every other vote and the paper's palette, and what a person's edits would bring.
-        edit, queue, simulation: of `jsplat edit`, and of the edits that the report simulates where there is truth.
         flip: average the parser's prediction with that on the mirrored picture, when it gives the first labels.
-        capture: how captures in other layouts are imported.
-        teacher: the parser's own training; `finetune`: the student's, the truth-student's and the control's.
+        dataset: what parsers are trained and scored on, where it is a public set.
+        capture: of `jsplat import`.
+        fit, vote, sharpen, mask, views: of the stages of a run.
+        palette: of the paper's own labels, which are scored beside the others.
+        edit, queue: of `jsplat edit`; the first also of the simulated edits.
+        simulation: of the edits that the report simulates where there is truth.
+        teacher: the parser's own training.
+        finetune: the training of the student, the truth-student and the control.
+        heads: of procedural people.
+        demo: how many of them.
+        goals: what the report compares its numbers with.
     """
 
     size: int = 128

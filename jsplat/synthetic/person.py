@@ -92,7 +92,11 @@ Person = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class PeopleConfig:
-    """How often people wear what not everybody wears, and how often a mouth is open (shares in [0, 1])."""
+    """How often people wear what not everybody wears, and how often a mouth is open.
+
+    Attributes:
+        hat, glasses, earrings, necklace, open_mouth: shares of the people, in [0, 1].
+    """
 
     hat: float = 0.10
     glasses: float = 0.08
