@@ -161,8 +161,11 @@ DAMAGES = {  # name: (change of transforms.json, what the message must say)
     "focal length in words": (lambda d: d.update(fl_y="long"), r"fl_y: wanted a finite number, got 'long'"),
     "negative focal length": (lambda d: d.update(fl_x=-3.0), r"w, h, fl_x, fl_y: wanted positive numbers"),
     "half a pixel": (lambda d: d.update(w=W + 0.5), r"w, h, fl_x, fl_y: wanted positive numbers, w and h whole"),
-    "one lens per frame": (lambda d: d["frames"][1].update(fl_x=3.0), r"frames\[1\].fl_x: wanted one lens"),
-    "distortion": (lambda d: d.update(k1=0.1), r"k1: wanted 0 \(undistort the images first\), got 0.1"),
+    "one lens per frame": (
+        lambda d: d["frames"][1].update(fl_x=3.0),
+        r"frames\[1\].fl_x: wanted one lens .*`jsplat import`",
+    ),
+    "distortion": (lambda d: d.update(k1=0.1), r"k1: wanted 0 \(`jsplat import` undistorts\), got 0.1"),
     "a fisheye": (lambda d: d.update(camera_model="OPENCV_FISHEYE"), r"camera_model: wanted .*, got 'OPENCV_FISHEYE'"),
     "size mismatch": (lambda d: d.update(w=W + 2), r"frames\[0\].file_path: wanted 14x8 pixels, got 12x8"),
     "missing image": (

@@ -346,13 +346,13 @@ def test_the_report_gets_its_numbers_from_a_run(run):
 def test_a_run_that_is_not_finished_is_named(run, tmp_path):
     with pytest.raises(InputError, match=r"the captures of this run \(--captures\), got no such folder"):
         editing.open_run(tmp_path / "x" / "run", None, EditConfig())
-    with pytest.raises(InputError, match=r"wanted a finished run \(parse, fit, label\)"):
+    with pytest.raises(InputError, match=r"wanted a finished run \(parse, fit, label; a demo has it in OUT/run\)"):
         editing.open_run(tmp_path, run.parent / "captures", EditConfig())
     (folder,) = capture_folders(run.parent / "captures")
     write_capture(tmp_path / "others" / "cube", read_capture(folder))
     text = (tmp_path / "others" / "cube" / "transforms.json").read_text().replace('"ball"', '"cube"')
     (tmp_path / "others" / "cube" / "transforms.json").write_text(text)
-    with pytest.raises(InputError, match=r"wanted captures of \['ball'\], got none of them"):
+    with pytest.raises(InputError, match=r"wanted captures of \['ball'\] \(`--captures` names .*\), got none of them"):
         editing.open_run(run, tmp_path / "others", EditConfig())
 
 

@@ -324,7 +324,10 @@ def test_plain_photographs(tmp_path, monkeypatch):
     assert record["dropped"] == ["04.png"]
     assert fake.calls == [([f"{i:02d}.png" for i in range(5)], "single")]
     fake.incremental_mapping = lambda *_: {}
-    with pytest.raises(InputError, match=r"in: wanted photographs that overlap, got no cameras found"):
+    with pytest.raises(
+        InputError,
+        match=r"in: wanted photographs that overlap \(more of them, each near the next\), got no cameras found",
+    ):
         import_capture(tmp_path / "in", tmp_path / "other", ImportConfig(size=32))
 
 

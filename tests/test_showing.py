@@ -258,6 +258,8 @@ def test_results_reach_the_run_they_are_about(finished, with_student, tmp_path):
     assert json.loads((tmp_path / "study" / "study.json").read_text()) == study_of(finished) == found
     write_json(finished / "student" / "run.json", {"fingerprint": "another"})
     assert study_of(finished) is None
-    with pytest.raises(InputError, match="wanted the run this study was made of, got other masks"):
+    with pytest.raises(
+        InputError, match=r"wanted the run this study was made of, unchanged \(without `--run` .*\), got other masks"
+    ):
         study_results(tmp_path / "study", [tmp_path / "a.json"], finished)
     (finished / "study.json").unlink()

@@ -151,7 +151,8 @@ def frames_of(data: dict, where: str) -> list[dict]:
         if not isinstance(frame, dict):
             raise InputError(f"{where}: frames[{i}]", wanted="an object", got=repr(frame))
         if "fl_x" in frame:
-            raise InputError(f"{where}: frames[{i}].fl_x", wanted="one lens for all frames", got=frame["fl_x"])
+            wanted = "one lens for all frames (`jsplat import` brings several to one)"
+            raise InputError(f"{where}: frames[{i}].fl_x", wanted=wanted, got=frame["fl_x"])
     labelled = ["label_path" in frame for frame in frames]
     if any(labelled) and not all(labelled):
         field = f"{where}: frames[{labelled.index(False)}].label_path"
@@ -236,7 +237,7 @@ def lens_of(data: dict, where: str) -> tuple[np.ndarray, tuple[int, int]]:
         raise InputError(f"{where}: camera_model", wanted="OPENCV, PINHOLE or SIMPLE_PINHOLE", got=repr(model))
     for key in ("k1", "k2", "k3", "k4", "p1", "p2"):
         if number(data, key, where, 0.0) != 0.0:
-            raise InputError(f"{where}: {key}", wanted="0 (undistort the images first)", got=data[key])
+            raise InputError(f"{where}: {key}", wanted="0 (`jsplat import` undistorts)", got=data[key])
     w, h, fx = (number(data, key, where) for key in ("w", "h", "fl_x"))
     fy = number(data, "fl_y", where, fx)
     cx, cy = number(data, "cx", where, w / 2), number(data, "cy", where, h / 2)
@@ -264,7 +265,8 @@ def capture_folders(path: Path) -> list[Path]:
     folders = [p for p in without_litter(path.glob("*")) if p.is_dir() and not p.name.startswith(".")]
     found = [p for p in folders if (p / "transforms.json").is_file()]
     if not found:
-        raise InputError(str(path), wanted="a capture or a folder of captures (transforms.json)", got="none found")
+        wanted = "a capture or a folder of captures (transforms.json; `jsplat import` makes one of photographs)"
+        raise InputError(str(path), wanted=wanted, got="none found")
     if others := [p.name for p in folders if p not in found]:
         line = f"passed over folders without transforms.json: {len(others)} ({some_of(others)})"
         tell("passed over", str(path), line, folders=others)

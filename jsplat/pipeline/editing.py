@@ -77,7 +77,8 @@ def open_run(path: Path, captures: Path | None, config: EditConfig) -> Run:
         vote, sharpen, mask = VoteConfig(**about[0]), SharpenConfig(**about[1]), dict(about[2])
         mask = MaskConfig(**{**mask, "default_rule": Rule(**mask["default_rule"])})
     except (OSError, KeyError, TypeError, IndexError, json.JSONDecodeError) as error:
-        raise InputError(str(path), wanted="a finished run (parse, fit, label)", got=error) from error
+        wanted = "a finished run (parse, fit, label; a demo has it in OUT/run)"
+        raise InputError(str(path), wanted=wanted, got=error) from error
     done = {p.stem for p in (path / "label").glob("*.npz")}
     found = {}
     for folder in capture_folders(captures):
@@ -86,7 +87,8 @@ def open_run(path: Path, captures: Path | None, config: EditConfig) -> Run:
             if name in done:
                 found[name] = folder
     if not found:
-        raise InputError(str(captures), wanted=f"captures of {sorted(done)}", got="none of them")
+        wanted = f"captures of {sorted(done)} (`--captures` names those that this run was made from)"
+        raise InputError(str(captures), wanted=wanted, got="none of them")
     with np.load(path / "label" / f"{next(iter(found))}.npz") as arrays:
         size = max(arrays["refined"].shape[1:])
     return Run(path, found, size, vote, Settings(labelset, sharpen, mask, config))

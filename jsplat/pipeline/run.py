@@ -78,13 +78,14 @@ def _run(
     bad: dict[str, str] = {}
     listed = list_captures(captures_path, config.size, labels=truth, refused=bad)
     if not 0 <= config.unseen < len(listed):
-        raise InputError("unseen", wanted=f"fewer than the {len(listed)} captures", got=config.unseen)
+        wanted = f"fewer than the {len(listed)} captures (`--set unseen=0` teaches all of them)"
+        raise InputError("unseen", wanted=wanted, got=config.unseen)
     unseen = {one.identity for one in listed[len(listed) - config.unseen :]}
     taught = {one.identity for one in _taught(listed[: len(listed) - config.unseen], config)}
     teacher = open_parser(parser_path)
     for one in listed:
         if one.labelset is not None and one.labelset.names != teacher.labelset.names:
-            wanted = str(teacher.labelset.names)
+            wanted = f"those of the parser (`--truth none` passes over the captures' labels), {teacher.labelset.names}"
             raise InputError(f"capture {one.identity}: classes", wanted=wanted, got=one.labelset.names)
     editing.check_drawn(out, listed, teacher.labelset)
     replay_path = replay_path or _trained_on(parser_path)
@@ -222,7 +223,8 @@ def _render(
         return
     train = succeeded(train, folder)
     if not train:
-        raise InputError("render", wanted="somebody to train on", got=f"none left: {refused(folder)}")
+        wanted = "somebody to train on (a smaller `unseen`, a lower `views.support`, or what is said of each)"
+        raise InputError("render", wanted=wanted, got=f"none left: {refused(folder)}")
 
     def truth(capture: Capture) -> np.ndarray:
         assert capture.labels is not None  # truth is asked for only where everybody's header names labels

@@ -19,7 +19,7 @@ def status(run: Path) -> list[tuple[str, str]]:
     logs = [read_log(path) for path in run.glob("events*.jsonl")]
     events = sorted((event for log in logs for event in log), key=lambda event: event["time"])
     if not events:
-        raise InputError(str(run), wanted="the folder of a run (events.jsonl)", got="none")
+        raise InputError(str(run), wanted="the folder of a run (events.jsonl; a demo has it in OUT/run)", got="none")
     begun = {e["stage"]: i for i, e in enumerate(events) if e["event"] == "stage begins"}
     rows = []
     for name in STAGES:

@@ -117,7 +117,8 @@ def study_results(folder: Path, answers: Sequence[Path], run: Path | None = None
     found = results(key, [read_answers(path, key) for path in answers])
     found["masks"] = key.get("masks", {})
     if run is not None and found["masks"] != made_of(run):
-        raise InputError(str(run), wanted="the run this study was made of", got="other masks")
+        wanted = "the run this study was made of, unchanged (without `--run` the results stay beside the study)"
+        raise InputError(str(run), wanted=wanted, got="other masks")
     write_kept(folder / RESULT, as_json(found))
     if run is not None:
         write_kept(run / RESULT, as_json(found))

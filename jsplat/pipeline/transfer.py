@@ -35,12 +35,14 @@ def _masks(path: Path, size: int) -> tuple[dict[str, np.ndarray], LabelSet]:
         arrays = {f.stem: labels_of(path, f.stem, labelset) for f in sorted(path.glob("*.npz"))}
         plain = [name for name, known in arrays.items() if "refined" not in known]
         if plain or not arrays:
-            raise InputError(str(path), wanted="refined masks from `label`", got=f"none for {plain}")
+            wanted = "refined masks from `label` (`parse` leaves first labels, which `label` refines)"
+            raise InputError(str(path), wanted=wanted, got=f"none for {plain}")
         masks = {name: known["refined"] for name, known in arrays.items()}
         return {f"{name}/{i:03d}": m for name, of in masks.items() for i, m in enumerate(of)}, labelset
     captures = read_captures(path, size)
     if any(c.labels is None or c.labelset != captures[0].labelset for c in captures) or captures[0].labelset is None:
-        raise InputError(str(path), wanted="captures with labels of one label set", got="some without")
+        wanted = "captures with labels of one label set (masks of captures without labels come from `label`)"
+        raise InputError(str(path), wanted=wanted, got="some without")
     known = {c.identity: c.labels for c in captures if c.labels is not None}
     return {f"{name}/{i:03d}": m for name, of in known.items() for i, m in enumerate(of)}, captures[0].labelset
 
@@ -83,9 +85,12 @@ def read_masks(masks: Path, captures: Path, labels: Path | None, out: Path, conf
             names = [f"{capture.identity}/{i:03d}" for i in range(len(capture.images))]
             missing = [n for n in names if n not in drawn or drawn[n].shape != capture.images.shape[1:3]]
             if missing:
-                h, w = capture.images.shape[1:3]
-                got = "none" if missing[0] not in drawn else f"{drawn[missing[0]].shape[::-1]}"
-                raise InputError(f"{masks.name}: {missing[0]}", wanted=f"a mask of {w}x{h} pixels", got=got)
+                (h, w), there = capture.images.shape[1:3], drawn.get(missing[0])
+                got = "none" if there is None else f"{there.shape[::-1]}"
+                advice = (
+                    "every view needs one" if there is None else f"`--set size={max(there.shape)}` reads captures so"
+                )
+                raise InputError(f"{masks.name}: {missing[0]}", wanted=f"a mask of {w}x{h} pixels ({advice})", got=got)
             new = capture.with_labels(np.stack([drawn[n] for n in names]), labelset)
             write_capture(folder / capture.identity, new)
 

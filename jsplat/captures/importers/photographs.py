@@ -56,7 +56,11 @@ def read(folder: Path, config: ImportConfig) -> Source:
         pycolmap.match_exhaustive(database)
         models = pycolmap.incremental_mapping(database, folder, work)
         if not models:
-            raise InputError(str(folder), wanted="photographs that overlap", got="no cameras found")
+            raise InputError(
+                str(folder),
+                wanted="photographs that overlap (more of them, each near the next)",
+                got="no cameras found",
+            )
         best = max(models, key=lambda i: models[i].num_reg_images())
         photos, _ = read_model(work / str(best), folder, folder)
     found = {p.path.name for p in photos}
