@@ -13,6 +13,7 @@ from jsplat.captures.index import list_captures
 from jsplat.cli import group
 from jsplat.errors import InputError
 from jsplat.fitting import FitConfig, Refused, Waiting, fit_batches
+from jsplat.labelsets.labelset import CELEBAMASK_HQ
 from jsplat.parser import Architecture, new_parser, save_parser
 from tests import ball
 
@@ -119,6 +120,14 @@ def test_the_exit_status_says_whether_somebody_was_left_out(people, parser, tmp_
     for lone in ("e", "f"):
         assert call("parse", parser, people / lone, tmp_path / "none", "--set", "size=16").exit_code == 1
     assert not (tmp_path / "none").exists()
+
+
+def test_labels_that_the_parser_does_not_know_are_an_error_that_says_how_to_go_on(people, parser, tmp_path):
+    save_parser(tmp_path / "other", new_parser(Architecture(18, 0.05, 32), CELEBAMASK_HQ, seed=0))
+    words = ("run", tmp_path / "out", "--captures", people / "a", "--parser", tmp_path / "other", "--set", "unseen=0")
+    assert "capture ada: classes: wanted those of the parser (`--truth none` passes over" in call(*words).output
+    # The next thing that is missing: the labels are passed over.
+    assert "wanted a run.json that names its training data, or --replay" in call(*words, "--truth", "none").output
 
 
 def test_an_error_of_ours_is_no_reason_to_leave_somebody_out(people, parser, tmp_path, monkeypatch):

@@ -56,7 +56,7 @@ def settings(*reads: str, idle: Callable[[dict], str] = lambda given: ""):
 def settings_file(given: str) -> Path:
     """The file that --config names; a bare name that is no file is one of those that come with jsplat."""
     path = Path(given)
-    if path.exists() or path.suffix == ".toml" or path.name != given:
+    if path.is_file() or path.suffix == ".toml" or path.name != given:
         return path
     known = {p.stem: p for p in Path(str(importlib.resources.files("jsplat.configs"))).glob("*.toml")}
     if given not in known:
