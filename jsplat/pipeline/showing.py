@@ -140,11 +140,7 @@ def write_film(out: Path, frames: int, fps: int, picture: Callable[[int], UInt8[
         film = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, first.shape[1::-1])
         try:
             if not film.isOpened():
-                raise InputError(
-                    str(out),
-                    wanted="an OpenCV that writes MPEG-4 (mp4v), as opencv-python-headless does",
-                    got="one that does not",
-                )
+                raise InputError(str(out), wanted="an OpenCV that writes MPEG-4 (mp4v)", got="one that does not")
             for i in range(frames):
                 film.write(cv2.cvtColor(first if i == 0 else picture(i), cv2.COLOR_RGB2BGR))
         finally:
