@@ -105,9 +105,9 @@ def test_a_film_that_fails_leaves_nothing(tmp_path):
 
     (tmp_path / "turn.mp4").write_text("an older one")
     with pytest.raises(ZeroDivisionError):
-        write_film(tmp_path / "new.mp4", 24, map(picture, range(2)))
+        write_film(tmp_path / "new.mp4", 24.0, map(picture, range(2)))
     with pytest.raises(InputError, match="wanted a new name"):
-        write_film(tmp_path / "turn.mp4", 24, map(picture, range(2)))
+        write_film(tmp_path / "turn.mp4", 24.0, map(picture, range(2)))
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("turn.mp4", "an older one")]
 
 

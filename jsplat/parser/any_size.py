@@ -91,7 +91,7 @@ def _batches(pictures: Iterable[np.ndarray], side: int, batch: int) -> Iterator[
 
 def labels_of_any_size(
     parser: Parser,
-    pictures: Iterable[UInt8[np.ndarray, "_ _ 3"]],
+    pictures: Iterable[np.ndarray],
     batch: int = 8,
     *,
     flip: bool = False,

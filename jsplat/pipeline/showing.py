@@ -124,7 +124,7 @@ def turntable(
         progress.advance()
         return np.concatenate([np.asarray(image), labelset.colorize(labels[0])], 1)
 
-    return write_film(out, config.fps, map(picture, range(frames)))
+    return write_film(out, float(config.fps), map(picture, range(frames)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from jsplat.captures.capture import labelset_of
 from jsplat.captures.importers.source import PICTURES
 from jsplat.errors import InputError
 from jsplat.exchange import indexed
-from jsplat.exchange.colors import Painted
+from jsplat.exchange.colors import Painted, distinct
 from jsplat.files.foreign import passed_over, without_litter
 from jsplat.training_sets.split_folders import Listing, Sample
 
@@ -107,6 +107,8 @@ def _meaning(path: Path) -> Painted:
         said = json.loads(data)
     except ValueError as error:
         raise InputError(where, wanted="JSON", got=error) from error
-    if isinstance(said, dict) and "names" not in said:  # as in a capture: `classes`, or `labelset`
-        data = json.dumps(labelset_of(said, where).to_json()).encode()
-    return indexed.meaning(data, where)
+    if path.name == indexed.SIDECAR and isinstance(said, dict) and "names" in said:
+        return indexed.meaning(data, where)
+    # As parsers and captures say it: no colour of ignored pixels, and perhaps one for two classes.
+    said = said if isinstance(said, dict) and {"labelset", "classes"} & said.keys() else {"labelset": said}
+    return distinct(labelset_of(said, where))
