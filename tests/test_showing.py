@@ -16,6 +16,7 @@ from jsplat.errors import InputError
 from jsplat.files.atomic import write_json
 from jsplat.fitting.scenes_on_disk import save_scenes
 from jsplat.pipeline import RunConfig, showing, studies
+from jsplat.pipeline.films import write_film
 from jsplat.pipeline.showing import TurntableConfig, turning, turntable, view
 from jsplat.pipeline.studies import StudyConfig, make_study, study_of, study_results
 from jsplat.pipeline.work_folder import save_arrays
@@ -104,9 +105,9 @@ def test_a_film_that_fails_leaves_nothing(tmp_path):
 
     (tmp_path / "turn.mp4").write_text("an older one")
     with pytest.raises(ZeroDivisionError):
-        showing.write_film(tmp_path / "new.mp4", 2, 24, picture)
+        write_film(tmp_path / "new.mp4", 24.0, map(picture, range(2)))
     with pytest.raises(InputError, match="wanted a new name"):
-        showing.write_film(tmp_path / "turn.mp4", 2, 24, picture)
+        write_film(tmp_path / "turn.mp4", 24.0, map(picture, range(2)))
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("turn.mp4", "an older one")]
 
 

@@ -15,7 +15,7 @@ import click
 from jsplat.errors import InputError, Stopped
 from jsplat.version import VERSION
 
-LEFT_OUT = 3  # exit status: done, but for people who were left out
+LEFT_OUT = 3  # exit status: done, but for people, or pictures, that were left out
 SHOWN = 10  # of them are named
 FOLDER = click.Path(path_type=Path)
 
@@ -96,7 +96,7 @@ def may_leave_out(function):
         type=click.IntRange(min=0),
         default=0,
         metavar="N",
-        help=f"End with status 0, not {LEFT_OUT}, when at most N people are left out.  [default: 0]",
+        help=f"End with status 0, not {LEFT_OUT}, when at most N people (or pictures) are left out.  [default: 0]",
     )
     @functools.wraps(function)
     def command(*args, allowed: int, **options):

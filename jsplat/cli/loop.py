@@ -74,6 +74,28 @@ def parse(parser: Path, captures: Path, out: Path, config) -> dict[str, str]:
 
 
 @main.command()
+@click.argument("parser", type=FOLDER)
+@click.argument("source", metavar="INPUT", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@may_leave_out
+@settings
+def predict(parser: Path, source: Path, out: Path, config) -> dict[str, str]:
+    """Masks and overlays of any pictures, with PARSER, in their own pixels, under their own names.
+
+    INPUT is a picture, a folder (all pictures in it and below), a pattern in quotes, or a video. OUT/labels gets
+    indexed PNGs that name their classes, OUT/overlays the pictures under the colours of the classes.
+
+    \b
+    jsplat predict out/run/student photos out/masks
+    jsplat predict out/teacher 'photos/**/*.jpg' out/masks --set flip=false
+    jsplat predict out/teacher talk.mp4 out/talk
+    """
+    from jsplat.pipeline import predicting
+
+    return predicting.predict(parser, source, out, config)
+
+
+@main.command()
 @click.argument("captures", type=FOLDER)
 @click.argument("out", type=FOLDER)
 @click.option("--labels", type=FOLDER, help="First labels, from `parse`; needed where the background is unknown.")
@@ -132,10 +154,14 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config) -> d
 @click.argument("out", type=FOLDER)
 @settings("size", "seed", "dataset")
 def evaluate(parser: Path, captures: Path, out: Path, config) -> None:
-    """Scores PARSER on labelled CAPTURES, by head pose.
+    """Scores PARSER on labelled CAPTURES, by head pose, or on any labelled set.
+
+    A plain folder will do: images/ and labels/, or pictures beside masks of the same name; indexed PNGs that name their
+    classes, or labels.json beside them.
 
     \b
     jsplat evaluate out/run/student heads/train out/scores
+    jsplat evaluate out/run/student my_pictures out/scores --set size=512
     """
     from jsplat.pipeline import commands
 

@@ -32,28 +32,45 @@ def write(masks: Mapping[str, UInt8[np.ndarray, "h w"]], labelset: LabelSet) -> 
 
 def read(bundle: Bundle, labelset: LabelSet) -> tuple[dict[str, UInt8[np.ndarray, "h w"]], set[str]]:
     """Masks of the files, their classes matched by name; and the files that belong to them."""
-    sidecars = {n: _meaning(data, n) for n, data in bundle.files.items() if PurePosixPath(n).name == SIDECAR}
+    sidecars = {n: meaning(data, n) for n, data in bundle.files.items() if PurePosixPath(n).name == SIDECAR}
     masks, budget = {}, Budget()
     pictures = {n: data for n, data in bundle.files.items() if n.lower().endswith(".png")}
     for name, data in sorted(pictures.items()):
-        stored = label_png.read(data, name)
-        own = _meaning(stored.text[_KEY].encode(), name) if _KEY in stored.text else _beside(name, sidecars)
-        if own is None:
-            raise InputError(name, wanted=f"class names in its text or in {SIDECAR}", got="none")
-        ids = _ids(stored, own, name)
-        used = [own.labelset.names[i] for i in np.unique(ids) if i != IGNORE]
-        strange = [n for n in used if n not in labelset.names]
-        if strange:
-            raise InputError(name, wanted=f"classes among {', '.join(labelset.names)}", got=", ".join(strange))
-        table = np.full(256, IGNORE, np.uint8)
-        for n in used:
-            table[own.labelset.id(n)] = labelset.id(n)
+        ids = read_one(data, name, labelset, _beside(name, sidecars))
         if stem(name) in masks:
             raise InputError(name, wanted="a name of its own", got=f"{stem(name)} again")
-        masks[stem(name)] = table[ids]
+        masks[stem(name)] = ids
         budget.take(ids.size, name)
     photographs = {n for n in bundle.names if stem(n) in masks}
     return masks, {*sidecars, *pictures, *photographs}
+
+
+def read_one(data: bytes, where: str, labelset: LabelSet, beside: Painted | None) -> UInt8[np.ndarray, "h w"]:
+    """One mask in the ids of a label set, its classes matched by name.
+
+    Args:
+        where: the file, for messages.
+        beside: what the ids mean if the PNG itself does not say.
+    """
+    stored = label_png.read(data, where)
+    own = meaning(stored.text[_KEY].encode(), where) if _KEY in stored.text else beside
+    if own is None:
+        raise InputError(where, wanted=f"class names in its text or in {SIDECAR}", got="none")
+    ids = _ids(stored, own, where)
+    used = [own.labelset.names[i] for i in np.unique(ids) if i != IGNORE]
+    strange = [n for n in used if n not in labelset.names]
+    if strange:
+        raise InputError(where, wanted=f"classes among {', '.join(labelset.names)}", got=", ".join(strange))
+    table = np.full(256, IGNORE, np.uint8)
+    for n in used:
+        table[own.labelset.id(n)] = labelset.id(n)
+    return table[ids]
+
+
+def named_in(data: bytes, where: str) -> LabelSet | None:
+    """The classes that a PNG names in its text, if it does."""
+    text = label_png.read(data, where).text
+    return meaning(text[_KEY].encode(), where).labelset if _KEY in text else None
 
 
 def _beside(name: str, sidecars: Mapping[str, Painted]) -> Painted | None:
@@ -96,7 +113,8 @@ def _grey(ids: UInt8[np.ndarray, "h w"], own: Painted, where: str) -> UInt8[np.n
     return table[ids]
 
 
-def _meaning(data: bytes, where: str) -> Painted:
+def meaning(data: bytes, where: str) -> Painted:
+    """What labels.json, or the text of a PNG, says of classes, colours and ignored pixels."""
     try:
         said = parse(data, where)
         ignore = said.get(_IGNORE, [255, 255, 255])  # older files say nothing and paint it white

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from jaxtyping import Array, Float, UInt8
 from jsplat.captures.capture import Capture, read_capture
 from jsplat.edit import EditConfig
 from jsplat.errors import InputError
-from jsplat.files.atomic import new_file
 from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labels import to_masks
 from jsplat.pipeline.editing import Run, open_run
+from jsplat.pipeline.films import write_film
 from jsplat.pipeline.out import claim_file
 from jsplat.pipeline.stages.label import labels_of
 from jsplat.pipeline.viewer import guarded_server
@@ -125,26 +124,7 @@ def turntable(
         progress.advance()
         return np.concatenate([np.asarray(image), labelset.colorize(labels[0])], 1)
 
-    write_film(out, frames, config.fps, picture)
-    return frames
-
-
-def write_film(out: Path, frames: int, fps: int, picture: Callable[[int], UInt8[np.ndarray, "h w 3"]]) -> None:
-    """Writes an MP4 (MPEG-4 part 2) of even size into a new file, whole or not at all.
-
-    Raises:
-        InputError: something lies there, or this OpenCV cannot write one.
-    """
-    with new_file(out) as temporary:
-        first = picture(0)
-        film = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, first.shape[1::-1])
-        try:
-            if not film.isOpened():
-                raise InputError(str(out), wanted="an OpenCV that writes MPEG-4 (mp4v)", got="one that does not")
-            for i in range(frames):
-                film.write(cv2.cvtColor(first if i == 0 else picture(i), cv2.COLOR_RGB2BGR))
-        finally:
-            film.release()
+    return write_film(out, float(config.fps), map(picture, range(frames)))
 
 
 @dataclasses.dataclass(frozen=True)

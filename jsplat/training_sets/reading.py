@@ -13,12 +13,14 @@ from jaxtyping import UInt8
 from jsplat.captures.capture import capture_folders, read_capture, resize_labels
 from jsplat.captures.label_png import decode
 from jsplat.captures.pictures import read_image
+from jsplat.captures.upright import read_upright
 from jsplat.errors import InputError
 from jsplat.files.foreign import check_missing, tell_missing, tell_passed_over
 from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.labelsets.tables import LABEL_SETS, label_set, relabel, swapped, usual_choices
 from jsplat.training_sets.auxiliary import AuxiliarySet, from_captures, read_auxiliary
 from jsplat.training_sets.celebamask import COMPOSITIONS, list_celebamask
+from jsplat.training_sets.plain import PLAIN, is_plain, list_plain
 from jsplat.training_sets.sides import Sides, SidesConfig, doubled, opinions, side_convention, vote
 from jsplat.training_sets.split_folders import SPLITS, Listing, Sample, kind_of, list_split_folders
 
@@ -48,7 +50,8 @@ class DatasetConfig:
     """How a public training set is read; captures and auxiliary sets are read whole.
 
     Attributes:
-        kind: "auto" (by what lies in the folder) or a name in `LABEL_SETS` that is a set on disk.
+        kind: "auto" (by what lies in the folder), a name in `LABEL_SETS` that is a set on disk, or "plain": pictures
+            and masks that say what they mean (see `jsplat.training_sets.plain`).
         split: "train", "val", "test" or "all"; a set without splits, or the folder of one split, is always read whole.
         limit: at most so many pictures, spread evenly over the set; 0 for all.
         composition: which masks of CelebAMask-HQ cover which: "zllrunning", "official" or "farl".
@@ -72,7 +75,7 @@ class DatasetConfig:
     missing: float = 0.0
 
     def __post_init__(self):
-        kinds = ("auto", *(k for k in LABEL_SETS if not k.startswith("celebamask-hq-")))
+        kinds = ("auto", *(k for k in LABEL_SETS if not k.startswith("celebamask-hq-")), PLAIN)
         choices = {"kind": kinds, "split": SPLITS, "labels": ("own", *LABEL_SETS), "sides": ("named", "swapped")}
         for field, allowed in choices.items():
             if getattr(self, field) not in allowed:
@@ -91,12 +94,16 @@ def list_dataset(path: Path, config: DatasetConfig = DatasetConfig()) -> Listing
     Raises:
         InputError: the folder has no layout that is known, or names what is wrong with it.
     """
-    kind = kind_of(path) if config.kind == "auto" else config.kind
+    kind = _kind(path) if config.kind == "auto" else config.kind
     if kind is None:
-        wanted = "CelebAMask-HQ, LaPa, HELEN*, iBugMask or FaceSynthetics as its authors lay it out"
+        wanted = (
+            "CelebAMask-HQ, LaPa, HELEN*, iBugMask or FaceSynthetics as its authors lay it out, or images/ and labels/"
+        )
         raise InputError(str(path), wanted=wanted, got="another layout")
     if kind == "celebamask-hq":
         listing = list_celebamask(path, config.split, config.composition)
+    elif kind == PLAIN:
+        listing = list_plain(path)
     else:
         listing = list_split_folders(path, kind, config.split)
     check_missing(listing.missing, len(listing.samples), config.missing, "dataset.missing")
@@ -106,6 +113,10 @@ def list_dataset(path: Path, config: DatasetConfig = DatasetConfig()) -> Listing
     tell_passed_over(path.name, listing.passed_over)
     listing = dataclasses.replace(listing, samples=tuple(spread(listing.samples, config.limit)))
     return _swapped(listing) if config.sides == "swapped" else listing
+
+
+def _kind(path: Path) -> str | None:
+    return kind_of(path) or (PLAIN if is_plain(path) else None)
 
 
 def spread(items: Sequence[T], most: int) -> Sequence[T]:
@@ -129,9 +140,12 @@ def _part(path: Path, where: str) -> UInt8[np.ndarray, "h w"]:
     return image[..., 0] | image[..., 1] | image[..., 2]
 
 
-def _label_map(sample: Sample, labelset: LabelSet, where: str) -> UInt8[np.ndarray, "h w"]:
+def _label_map(sample: Sample, listing: Listing, where: str) -> UInt8[np.ndarray, "h w"]:
+    labelset = listing.labelset
     if sample.parts[0][0] == "":
         path = sample.parts[0][1]
+        if listing.read_labels is not None:
+            return listing.read_labels(path.read_bytes(), f"{where}, {path.name}")
         labels = decode(path.read_bytes(), f"{where}, {path.name}").ids
         labelset.check(labels, f"{where}, {path.name}")
         return labels
@@ -162,8 +176,9 @@ def read_sample(
         InputError: naming set, sample and file.
     """
     where = f"{listing.kind}: {sample.name}"
-    image = read_image(sample.image, f"{where}, {sample.image.name}")
-    labels = _label_map(sample, listing.labelset, where)
+    read = read_image if listing.read_labels is None else read_upright
+    image = read(sample.image, f"{where}, {sample.image.name}")
+    labels = _label_map(sample, listing, where)
     h, w = labels.shape
     times = image.shape[0] // h if listing.kind == "celebamask-hq" else 1
     if times < 1 or image.shape[:2] != (h * times, w * times):
@@ -226,17 +241,18 @@ def _load(listing: Listing, size: int | None, config: DatasetConfig) -> Auxiliar
 
 
 def read_training_set(path: Path, size: int | None = None, config: DatasetConfig = DatasetConfig()) -> AuxiliarySet:
-    """Reads a public set, an auxiliary set, a capture, or a folder of captures: whatever `path` holds.
+    """Reads a public set, an auxiliary set, a capture, a folder of captures, or a plain folder of pictures and masks.
 
-    Public sets say nothing of who is shown, so every picture is its own identity; yaw and pitch are NaN where unknown.
+    Public sets and plain folders say nothing of who is shown, so every picture is its own identity; yaw and pitch are
+    NaN where unknown.
 
     Args:
-        size: pixels of the longer side for captures, per side (padded) for public sets; None keeps the files'.
+        size: pixels of the longer side for captures, per side (padded) for other sets; None keeps the files'.
     """
     if (path / "samples.jsonl").is_file():
         return read_auxiliary(path)
     captures = (path / "transforms.json").is_file() or any(path.glob("*/transforms.json"))
-    if config.kind == "auto" and (captures or kind_of(path) is None):
+    if config.kind == "auto" and (captures or _kind(path) is None):
         return from_captures([read_capture(p, size) for p in capture_folders(path)])
     if size is not None and size < 1:
         raise InputError("read_training_set: size", wanted="at least 1 pixel", got=size)

@@ -6,6 +6,9 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import UInt8
+
 from jsplat.errors import InputError
 from jsplat.files.foreign import passed_over, without_litter
 from jsplat.labelsets.labelset import LabelSet
@@ -43,6 +46,8 @@ class Listing:
         samples: sorted by name.
         missing: (the file that asks for it, file name) of label maps without a photograph, and the other way round.
         passed_over: how many other files of what kind lie there.
+        read_labels: reads a label map (its bytes; file and field for messages) whose names and colours decide what it
+            means; None: its numbers are ids.
     """
 
     kind: str
@@ -50,6 +55,7 @@ class Listing:
     samples: tuple[Sample, ...]
     missing: tuple[tuple[str, str], ...] = ()
     passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    read_labels: Callable[[bytes, str], UInt8[np.ndarray, "_ _"]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -167,11 +168,16 @@ def stored_size(path: Path, where: str) -> tuple[int, int, int]:
     return width, height, orientation
 
 
+def unconverted(files: Iterable[Path]) -> list[Path]:
+    """The photographs among some files which no reader can read and nobody has converted, sorted."""
+    files = list(files)
+    readable = {p.with_suffix("") for p in files if p.suffix.lower() in PICTURES}
+    return sorted(p for p in files if p.suffix.lower() in OTHER_PICTURES and p.with_suffix("") not in readable)
+
+
 def refuse_other_pictures(folder: Path) -> None:
-    """InputError that names the photographs of a folder which no reader can read and nobody has converted."""
-    files = [p for p in without_litter(folder.iterdir()) if p.is_file()]
-    readable = {p.stem for p in files if p.suffix.lower() in PICTURES}
-    others = sorted(p.name for p in files if p.suffix.lower() in OTHER_PICTURES and p.stem not in readable)
+    """InputError that names the photographs of a folder which are `unconverted`."""
+    others = [p.name for p in unconverted(p for p in without_litter(folder.iterdir()) if p.is_file())]
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
         raise InputError(str(folder), wanted=_WANTED, got=", ".join(others[:5]) + more)
@@ -185,10 +191,10 @@ def read_photo(
     Raises:
         InputError: of another size than its lens says, or neither 8 nor 16 bits deep.
     """
-    pixels = _video_frame(photo) if photo.frame is not None else _pixels(photo.path, photo.where)
+    pixels = _video_frame(photo) if photo.frame is not None else stored_pixels(photo.path, photo.where)
     size, name = (photo.lens.width, photo.lens.height), photo.path.name
     if pixels.dtype == np.uint16:
-        pixels = _eight_bits(pixels, name, photo.where)
+        pixels = eight_bits(pixels, name, photo.where)
     if pixels.dtype != np.uint8 or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
         raise InputError(photo.where, wanted="an 8-bit picture", got=f"{name}, {pixels.dtype} {pixels.shape}")
     if pixels.shape[1::-1] != size:
@@ -209,11 +215,13 @@ def read_photo(
     return image, mask, matte
 
 
-def _pixels(path: Path, where: str) -> np.ndarray:
+def stored_pixels(path: Path, where: str) -> np.ndarray:
+    """Decodes a PNG, JPEG or TIFF as it is stored, not turned, uint8 or uint16: grey, or OpenCV's order of channels."""
     return decode_tiff(open_tiff(path, where), path.name, where) if is_tiff(path) else read_pixels(path, where)
 
 
-def _eight_bits(pixels: np.ndarray, name: str, where: str) -> np.ndarray:
+def eight_bits(pixels: np.ndarray, name: str, where: str) -> np.ndarray:
+    """16-bit levels rounded to 8; InputError (`where`: file and field) for numbers of 12 bits or fewer."""
     # Cameras of 10 or 12 bits may store their numbers as they are, which would be read as a nearly black picture.
     if (largest := int(pixels[..., :3].max() if pixels.ndim == 3 else pixels.max())) < 4096:
         raise InputError(where, wanted="16-bit levels from 0 to 65535", got=f"{name} with levels up to {largest}")
