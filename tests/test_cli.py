@@ -19,7 +19,7 @@ from tests import ball
 from tests.tiny import TINY
 
 SETTINGS = {"heads", "train-parser", "parse", "fit", "label", "render", "evaluate", "run", "demo", "import"}
-SETTINGS |= {"edit", "export-masks", "import-masks", "ply", "sides"}
+SETTINGS |= {"edit", "export-masks", "import-masks", "ply", "sides", "predict"}
 COMMANDS = SETTINGS | {"status", "convert", "export", "study", "study-results", "turntable", "view", "settings"}
 
 

@@ -78,7 +78,7 @@ def parse(parser: Path, captures: Path, out: Path, config) -> dict[str, str]:
 @click.argument("source", metavar="INPUT", type=FOLDER)
 @click.argument("out", type=FOLDER)
 @may_leave_out
-@settings
+@settings("seed", "flip")
 def predict(parser: Path, source: Path, out: Path, config) -> dict[str, str]:
     """Masks and overlays of any pictures, with PARSER, in their own pixels, under their own names.
 
