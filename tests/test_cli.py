@@ -12,7 +12,7 @@ from jsplat.cli import group
 from jsplat.files.atomic import write_json
 from tests import ball
 
-SETTINGS = {"heads", "train-parser", "parse", "fit", "label", "render", "evaluate", "run", "demo", "import"}
+SETTINGS = {"heads", "train-parser", "parse", "predict", "fit", "label", "render", "evaluate", "run", "demo", "import"}
 SETTINGS |= {"edit", "export-masks", "import-masks", "ply", "sides"}
 COMMANDS = SETTINGS | {"status", "convert", "export", "study", "study-results", "turntable", "view"}
 
@@ -89,6 +89,8 @@ def captures(tmp_path_factory):
     [
         ["parse", "NOWHERE", "CAPTURES", "OUT"],
         ["parse", "CAPTURES", "NOWHERE", "OUT"],
+        ["predict", "NOWHERE", "CAPTURES", "OUT"],
+        ["predict", "CAPTURES", "NOWHERE", "OUT"],
         ["fit", "NOWHERE", "OUT"],
         ["fit", "CAPTURES", "OUT", "--labels", "NOWHERE"],
         ["label", "CAPTURES", "NOWHERE", "LABELS", "OUT"],
