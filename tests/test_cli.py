@@ -172,6 +172,8 @@ def captures(tmp_path_factory):
     [
         ["parse", "NOWHERE", "CAPTURES", "OUT"],
         ["parse", "CAPTURES", "NOWHERE", "OUT"],
+        ["predict", "NOWHERE", "CAPTURES", "OUT"],
+        ["predict", "CAPTURES", "NOWHERE", "OUT"],
         ["fit", "NOWHERE", "OUT"],
         ["fit", "CAPTURES", "OUT", "--labels", "NOWHERE"],
         ["label", "CAPTURES", "NOWHERE", "LABELS", "OUT"],

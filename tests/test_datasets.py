@@ -300,9 +300,8 @@ def test_captures_and_auxiliary_sets_are_read_as_ever(tmp_path):
     labels_of(tmp_path / "lapa", "lapa", viewers_face())
     assert read_training_set(tmp_path / "lapa/train").labelset == LAPA
     (tmp_path / "lapa/train").rename(tmp_path / "lapa/photos")
-    with pytest.raises(
-        InputError, match=r"photos/labels/0.png: wanted class names in its text or in labels.json, got none"
-    ):
+    unnamed = r"photos/labels/0.png: wanted class names in its text or in labels.json, got none"
+    with pytest.raises(InputError, match=unnamed):
         read_training_set(tmp_path / "lapa/photos")
     with pytest.raises(InputError, match="empty: wanted a capture or a folder of captures"):
         read_training_set(tmp_path / "empty")

@@ -75,13 +75,13 @@ def _is_video(path: Path) -> bool:
 
 
 def find_input(given: Path) -> Input:
-    """The pictures that INPUT names: a file, all of a folder and below it, or those that match a pattern.
+    """The pictures that INPUT names: a file, all of a folder and below it, or those that match a pattern; maybe none.
 
     What systems leave and hidden files are no pictures. Photographs that cannot be read and that nobody has converted
     count, so that they are named.
 
     Raises:
-        InputError: there are none.
+        InputError: nothing lies there.
     """
     if given.is_file():
         return Input(given.parent, {given.name: given}, {}, (given,))
@@ -99,9 +99,6 @@ def find_input(given: Path) -> Input:
     files = [p for p in files if not any(part.startswith(".") for part in p.relative_to(root).parts)]
     pictures = sorted({*(p for p in files if p.suffix.lower() in PICTURES), *unconverted(files)})
     kinds = kinds_of(p.relative_to(root) for p in files if p not in set(pictures))
-    if not pictures:
-        there = some_of([f"{count} {kind}" for kind, count in kinds.items()]) or "no files"
-        raise InputError(str(given), wanted=_WANTED, got=there)
     return Input(root, {p.relative_to(root).as_posix(): p for p in pictures}, kinds, reads)
 
 
@@ -128,10 +125,13 @@ def predict(parser: Path, given: Path, out: Path, config: RunConfig) -> dict[str
     """
     source = find_input(given)
     claim_whole(out, "predict", parser, *source.reads)
-    tell_passed_over(given.name, source.passed_over)
+    if not source.pictures:
+        got = some_of([f"{count} {kind}" for kind, count in source.passed_over.items()]) or "no files"
+        raise InputError(str(given), wanted=_WANTED, got=got)
     about = {"parser": str(parser.resolve()), "input": str(given), "flip": config.flip}
     with digests_in(out) as digests:
         known = digests.path(parser_folder(parser))
+        tell_passed_over(given.name, source.passed_over)
         wanted = fingerprint(known, digests.of(source.root.absolute(), "pictures", source.pictures), config.flip)
         if finished(out, wanted) is None:
             opened = open_parser(parser)
