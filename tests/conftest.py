@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 import tempfile
 
 import jax
@@ -44,6 +45,14 @@ def pytest_collection_modifyitems(items):
     """What starts processes takes longest in one file: first, or one core would wait for it at the end."""
     first = ("test_survival", "devices", "test_sharded")
     items.sort(key=lambda item: not any(name in item.nodeid for name in first))
+
+
+@pytest.fixture(autouse=True)
+def _subnormals():
+    """Code that PyTorch compiles flushes subnormal numbers to zero from then on: the next test gets them back."""
+    yield
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture
