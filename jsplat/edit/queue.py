@@ -73,15 +73,16 @@ def expected_gains(looks: Looks, config: QueueConfig = QueueConfig()) -> Float[n
     shows = np.asarray(shown)
     area = shows.sum(0) / np.maximum((shows > 0).sum(0), 1)
     area = np.where(area > 0, area, np.inf)  # a class no mask has is no reason to look
-    return np.asarray([_gain(looks, v, area, config) for v in range(len(looks.labels))])
+    neighbors = nearest_views(looks.cameras, config.neighbors).tolist()
+    return np.asarray([_gain(looks, v, near, area, config) for v, near in enumerate(neighbors)])
 
 
-def _gain(looks: Looks, view: int, area: np.ndarray, config: QueueConfig) -> float:
+def _gain(looks: Looks, view: int, neighbors: list[int], area: np.ndarray, config: QueueConfig) -> float:
     step = config.stride
     height, width = looks.depth.shape[1:]
     rows, columns = np.mgrid[step // 2 : height : step, step // 2 : width : step].reshape(2, -1)
     here = looks.labels[view, rows, columns]
-    opinion, weight = _carried(looks, view, rows, columns, config)
+    opinion, weight = _carried(looks, view, neighbors, rows, columns, config.depth_tolerance)
     counted = ((here > 0) & (here != IGNORE)) | ((opinion.argmax(-1) > 0) & (weight > 0))
     here, opinion, weight = here[counted], opinion[counted], weight[counted]
     agreed = opinion[np.arange(len(here)), np.minimum(here, opinion.shape[1] - 1)]
@@ -92,13 +93,13 @@ def _gain(looks: Looks, view: int, area: np.ndarray, config: QueueConfig) -> flo
 
 
 def _carried(
-    looks: Looks, view: int, rows: np.ndarray, columns: np.ndarray, config: QueueConfig
+    looks: Looks, view: int, neighbors: list[int], rows: np.ndarray, columns: np.ndarray, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """The neighbours' first labels at these pixels, rows that sum to 1, and the trust behind them (0: nobody sees)."""
     points = Points(looks.cameras, looks.depth, view, rows, columns)
     total, weight = np.zeros((len(rows), looks.first.shape[-1])), np.zeros(len(rows))
-    for j in nearest_views(looks.cameras, config.neighbors)[view].tolist():
-        seen, v, u = points.seen_in(j, config.depth_tolerance)
+    for j in neighbors:
+        seen, v, u = points.seen_in(j, tolerance)
         total[seen] += looks.trust[j] * looks.first[j, v, u]
         weight[seen] += looks.trust[j]
     return total / np.maximum(total.sum(-1, keepdims=True), 1e-12), weight

@@ -20,6 +20,7 @@ from jsplat.files.foreign import passed_over, without_litter
 from jsplat.training_sets.split_folders import Listing, Sample
 
 PLAIN = "plain"
+_PHOTOGRAPHS = tuple(ending for ending in PICTURES if ending != ".png")  # beside which a PNG is a mask
 _SIDECARS = (indexed.SIDECAR, "labelset.json")
 
 
@@ -40,10 +41,6 @@ def _by_stem(files: Iterable[Path], folder: Path, endings: tuple[str, ...]) -> d
     return found
 
 
-def _photographs(endings: tuple[str, ...] = PICTURES) -> tuple[str, ...]:
-    return tuple(ending for ending in endings if ending != ".png")
-
-
 def is_plain(path: Path) -> bool:
     """Whether a folder looks like one: images/ and labels/, or a photograph beside a PNG of its name."""
     if (path / "images").is_dir() and (path / "labels").is_dir():
@@ -53,7 +50,7 @@ def is_plain(path: Path) -> bool:
         Path(name).with_suffix(ending).name in names
         for name in names
         if name.endswith(".png")
-        for ending in _photographs()
+        for ending in _PHOTOGRAPHS
     )
 
 
@@ -68,7 +65,7 @@ def list_plain(path: Path) -> Listing:
         labels = _by_stem(_below(path / "labels"), path / "labels", (".png",))
     else:
         files = [p for p in without_litter(path.glob("*")) if p.is_file()]
-        images, labels = (_by_stem(files, path, endings) for endings in (_photographs(), (".png",)))
+        images, labels = (_by_stem(files, path, endings) for endings in (_PHOTOGRAPHS, (".png",)))
     samples, missing = [], []
     for stem in sorted(images.keys() | labels.keys()):
         if stem not in labels:
