@@ -11,11 +11,21 @@ class InputError(ValueError):
         what: the argument, file or field at fault ("id01/transforms.json: frames[3].transform_matrix").
         wanted: what would have been accepted.
         got: what came.
+        hint: what to do about it, where there is something to do: an option, a command, a setting.
     """
 
-    def __init__(self, what: str, *, wanted: str, got: object):
-        self.what, self.wanted, self.got = what, wanted, got
-        super().__init__(f"{what}: wanted {wanted}, got {got}")
+    def __init__(self, what: str, *, wanted: str, got: object, hint: str = ""):
+        self.what, self.wanted, self.got, self.hint = what, wanted, got, hint
+        super().__init__(f"{what}: wanted {wanted}, got {got}{f'; {hint}' if hint else ''}")
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Its arguments, JSON-ready: `InputError(**parts)` says the same in another process."""
+        return {"what": self.what, "wanted": self.wanted, "got": str(self.got), "hint": self.hint}
+
+    def at(self, what: str) -> "InputError":
+        """The same, said of another argument, file or field."""
+        return type(self)(**{**self.parts, "what": what})
 
 
 class Unusable(InputError):
@@ -30,7 +40,7 @@ def of_a_person() -> Iterator[None]:
     except Unusable:
         raise
     except InputError as error:
-        raise Unusable(error.what, wanted=error.wanted, got=error.got) from error
+        raise Unusable(**error.parts) from error
 
 
 class Stopped(Exception):

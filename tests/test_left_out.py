@@ -11,7 +11,7 @@ from jsplat.captures.capture import write_capture
 from jsplat.captures.identities import check_identity
 from jsplat.captures.index import list_captures
 from jsplat.cli import group
-from jsplat.errors import InputError
+from jsplat.errors import InputError, Unusable, of_a_person
 from jsplat.fitting import FitConfig, Refused, Waiting, fit_batches
 from jsplat.labelsets.labelset import CELEBAMASK_HQ
 from jsplat.parser import Architecture, new_parser, save_parser
@@ -139,6 +139,14 @@ def test_an_error_of_ours_is_no_reason_to_leave_somebody_out(people, parser, tmp
     assert result.exit_code == 1
     assert "Error: ada: rasterize: features: wanted 310 rows, got 300" in result.output
     assert "left out" not in result.output
+
+
+def test_what_an_error_says_of_what_to_do_stays_with_it():
+    error = InputError("fl_x", wanted="light", got="darkness", hint="light a candle")
+    assert str(error.at("ada: fl_x")) == "ada: fl_x: wanted light, got darkness; light a candle"
+    assert str(InputError(**error.parts)) == str(error)
+    with pytest.raises(Unusable, match=r"; light a candle$"), of_a_person():
+        raise error
 
 
 def test_a_fit_leaves_out_whom_it_cannot_read_and_ends_on_other_errors():

@@ -127,7 +127,7 @@ def labelset_of(data: dict, where: str) -> LabelSet:
         try:
             return LabelSet.from_json(data["labelset"])
         except InputError as error:
-            raise InputError(f"{where}: labelset", wanted=error.wanted, got=error.got) from error
+            raise error.at(f"{where}: labelset") from error
     names = data.get("classes")
     if not isinstance(names, list):
         raise InputError(f"{where}: classes", wanted="a list of class names", got=repr(names))

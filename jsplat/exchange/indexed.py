@@ -122,4 +122,4 @@ def meaning(data: bytes, where: str) -> Painted:
             raise InputError(_IGNORE, wanted="a colour [r, g, b]", got=repr(ignore)[:100])
         return Painted(LabelSet.from_json(said), (ignore[0], ignore[1], ignore[2]))
     except InputError as error:
-        raise InputError(f"{where}: {error.what}", wanted=error.wanted, got=error.got) from error
+        raise error.at(f"{where}: {error.what}") from error

@@ -58,15 +58,14 @@ class Checkpoints:
                 found = self._load(like)
                 about["found"] = found and [found[0], found[2]]
             except InputError as error:
-                about["refused"] = [error.what, error.wanted, str(error.got)]
+                about["refused"] = error.parts
         found_by_first = json.loads(broadcast_bytes(json.dumps(about).encode()))
         # Compared by all with all, so that none goes on alone.
         if not _all(found_by_first["fingerprint"] == self.fingerprint):
             wanted = "the same data, settings and seed in every process"
             raise InputError(f"process {jax.process_index()}", wanted=wanted, got="others")
         if "refused" in found_by_first:
-            what, wanted, got = found_by_first["refused"]
-            raise InputError(what, wanted=wanted, got=got)
+            raise InputError(**found_by_first["refused"])
         if found_by_first["found"] is None:
             return None
         step, curves = found_by_first["found"]

@@ -114,15 +114,15 @@ def alone(lock: Path, wanted: str) -> Iterator[None]:
         InputError: in every process, naming who holds it.
     """
     with contextlib.ExitStack() as stack:
-        refused = []
+        refused = {}
         if is_first_host():
             try:
                 stack.enter_context(held(lock, wanted))
             except InputError as error:
-                refused = [error.what, error.wanted, str(error.got)]
+                refused = error.parts
         refused = json.loads(broadcast_bytes(json.dumps(refused).encode()))
         if refused:
-            raise InputError(refused[0], wanted=refused[1], got=refused[2])
+            raise InputError(**refused)
         yield
 
 
@@ -211,7 +211,7 @@ def leaving_out(folder: Path, identity: str) -> Iterator[None]:
     except Unusable as error:
         refuse(folder, identity, str(error))
     except InputError as error:
-        raise InputError(f"{identity}: {error.what}", wanted=error.wanted, got=error.got) from error
+        raise error.at(f"{identity}: {error.what}") from error
 
 
 def settled(folder: Path, identity: str) -> bool:

@@ -157,7 +157,7 @@ def _lens(name: str, width: int, height: int, params: tuple[float, ...], where: 
         matrix = np.asarray([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
         return Lens(matrix, width, height, tuple(rest), name.endswith("FISHEYE"))
     except InputError as error:
-        raise InputError(where, wanted=error.wanted, got=error.got) from error
+        raise error.at(where) from error
 
 
 def _known(name: str, where: str) -> int:

@@ -78,7 +78,7 @@ def _photo(folder: Path, data: dict, view: int, where: str) -> Photo:
     try:
         lens = Lens(intrinsics, int(width), int(height), distortion)
     except InputError as error:
-        raise InputError(f"{where}: {view}_K", wanted=error.wanted, got=error.got) from error
+        raise error.at(f"{where}: {view}_K") from error
     return Photo(f"{where}: {view}", inside(folder, f"{view}.jpg", where), lens, pose)
 
 

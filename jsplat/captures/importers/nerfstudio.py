@@ -125,7 +125,7 @@ def lens_of(frame: dict, path: Path, where: str) -> Lens:
     try:
         return Lens(np.vstack([matrix, [0, 0, 1.0]]), int(w), int(h), distortion, fisheye)
     except InputError as error:
-        raise InputError(f"{where}: lens", wanted=error.wanted, got=error.got) from error
+        raise error.at(f"{where}: lens") from error
 
 
 def _focal(frame: dict, axis: str, size: float, where: str) -> float:

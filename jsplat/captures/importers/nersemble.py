@@ -44,7 +44,7 @@ def read(folder: Path, config: ImportConfig) -> Source:
     try:
         lens = Lens(intrinsics, int(width), int(height))
     except InputError as error:
-        raise InputError(f"{where}: intrinsics", wanted=error.wanted, got=error.got) from error
+        raise error.at(f"{where}: intrinsics") from error
 
     files = {}
     for path in sorted((sequence / "images").glob("cam_*")):

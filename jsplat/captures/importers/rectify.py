@@ -41,7 +41,7 @@ def common_lens(photos: tuple[Photo, ...], turns: np.ndarray, config: ImportConf
             try:
                 known[key] = _window(photo.lens, int(turn), config)
             except InputError as error:
-                raise InputError(f"{photo.where}: lens", wanted=error.wanted, got=error.got) from error
+                raise error.at(f"{photo.where}: lens") from error
         windows.append(known[key])
     low, high = np.asarray(windows).transpose(1, 0, 2)  # 2 v 2
     low, high = (low.min(0), high.max(0)) if config.edges == "keep" else (low.max(0), high.min(0))
