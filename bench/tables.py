@@ -1,4 +1,4 @@
-"""The tables and plots of README.md and bench/README.md, as text, from the measurements alone."""
+"""The tables and plots of README.md, docs and bench/README.md, as text, from the measurements alone."""
 
 from collections.abc import Iterable, Mapping
 
@@ -79,6 +79,28 @@ def goals(devices: Devices) -> str:
     return markdown(GOAL, rows)
 
 
+BESIDE = {  # ratio in `workloads.py` -> what a stranger calls it
+    "cpu train 22: torch over jsplat": "rasterizer, forward and backward, 22 channels",
+    "cpu train 22, 8 identities: torch over jsplat": "the same, 8 identities at once",
+    "cpu step: torch over jsplat": "a whole training step of the fit",
+    "cpu lift of 16 views: torch over jsplat": "labels of 16 views lifted onto the Gaussians",
+    "fit of 8, 50 steps: two models over jsplat, same PSNR": "8 heads fitted to the same PSNR, two models in a loop",
+    "bisenet inference 4x128: torch over jsplat": "BiSeNet, inference; PyTorch in bfloat16",
+    "bisenet training 4x128: torch over jsplat": "BiSeNet, a training step; PyTorch in bfloat16",
+    "gpu train 22: gsplat over jsplat": "rasterizer, forward and backward, 22 channels: gsplat",
+    "gpu step, 32: gsplat over jsplat": "a training step of 32 identities: gsplat",
+}
+
+
+def beside(devices: Devices) -> str:
+    """README's table: how many times as long the other implementation takes."""
+    rows = []
+    for name, what in BESIDE.items():
+        for device, line in _found(devices, name, "GPU" if name.startswith("gpu") else "CPU"):
+            rows.append([what, device, why_not(line) if line["value"] is None else f"{line['value']:.3g}"])
+    return markdown(["PyTorch's time over ours", "device", "ratio"], rows)
+
+
 def times(lines: Mapping[str, dict]) -> str:
     """Milliseconds, memory and accuracy of every workload of one device, besides the scaling ones."""
     rows = []
@@ -145,7 +167,7 @@ def _no_gpu(devices: Devices) -> bool:
 
 
 def performance(devices: Devices, plots: str) -> str:
-    """README's section; `plots` is the folder of the plots as the README links it."""
+    """The section of docs/speed.md; `plots` is the folder of the plots as the page links it."""
     parts = [goals(devices), limits(devices)]
     for device, lines in devices.items():
         parts.append(f"**{device}**: {conditions(lines.values())}")

@@ -1,4 +1,4 @@
-"""Writes the results in README.md and bench/README.md, and the plots, from the JSON that runs and benchmarks left.
+"""Writes the results in README.md, docs and bench/README.md, and the plots, from the JSON of runs and benchmarks.
 
 python scripts/make_tables.py            # rewrites them between their markers; no number there is typed
 python scripts/make_tables.py --check    # fails when one is not what the files say
@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))  # bench is no installed package
 
 from bench.history import HERE, latest  # noqa: E402
 from bench.profile import section  # noqa: E402
-from bench.tables import NOT_MEASURED, drawings, markdown, performance, scaling, workloads  # noqa: E402
+from bench.tables import NOT_MEASURED, beside, drawings, markdown, performance, scaling, workloads  # noqa: E402
 from jsplat.report.findings import BINS, METHODS, Goals, headline  # noqa: E402
 
 RUNS = {"heads": ROOT / "bench/history/heads_cpu.report.json", "demo": ROOT / "bench/history/demo.report.json"}
@@ -71,16 +71,37 @@ def run_section(report: dict) -> str:
     return "\n\n".join(parts)
 
 
+def outcome(report: dict) -> str:
+    """F1 from the side of each method in one small table; how many people stand behind it is in the heading."""
+    people = len(report["fit"]["identities"])
+    counts = {"fitted": people - report["config"]["unseen"], "unseen": report["config"]["unseen"]}
+    title = {"fitted": "{} people whose captures taught the student", "unseen": "{} people nobody trained on"}
+    rows = []
+    for method, (name, _, what) in METHODS.items():
+        found = [report.get(method, {}).get(group, {}).get("bins") for group in counts]
+        shown = [number(bins[b]["f1"]) for b in ("side", "0-15") for bins in found if bins]
+        rows.append([f"**{name}**: {what}", *shown])
+    heads = [f"{b}, {title[group].format(n)}" for b in ("side", "front") for group, n in counts.items()]
+    return "F1 in %, side: |yaw| at least 60 degrees, front: at most 15.\n\n" + markdown(["", *heads], rows)
+
+
 def sections() -> dict[Path, dict[str, str]]:
     """File -> what belongs between each pair of its markers."""
     devices = latest()
-    readme = {"bench": performance(devices, PLOTS.relative_to(ROOT).as_posix())}
-    for name, path in RUNS.items():
-        readme[name] = run_section(json.loads(path.read_text())) if path.is_file() else f"{NOT_MEASURED}."
+    reports = {name: json.loads(path.read_text()) for name, path in RUNS.items()}
+    readme = {
+        "outcome": outcome(reports["heads"]),
+        "beside": beside(devices),
+    }
     profiles = [section(json.loads(path.read_text())) for path in sorted((HERE / "history").glob("*.profile.json"))]
     page = {"workloads": workloads(devices), "scaling": scaling(devices)}
     page["profile"] = "\n\n".join(profiles) or f"{NOT_MEASURED}."
-    return {ROOT / "README.md": readme, ROOT / "bench/README.md": page}
+    return {
+        ROOT / "README.md": readme,
+        ROOT / "docs/results.md": {name: run_section(report) for name, report in reports.items()},
+        ROOT / "docs/speed.md": {"bench": performance(devices, f"../{PLOTS.relative_to(ROOT).as_posix()}")},
+        ROOT / "bench/README.md": page,
+    }
 
 
 def filled(text: str, bodies: dict[str, str], where: str) -> str:

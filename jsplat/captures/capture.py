@@ -1,7 +1,7 @@
 """A capture: photographs of one head from calibrated cameras, with or without labels.
 
 On disk: `transforms.json` (nerfstudio/Blender convention: camera-to-world, OpenGL axes), images, label PNGs with class
-names in the JSON. README's Conventions section shows an example.
+names in the JSON. docs/how_it_works.md describes it whole.
 """
 
 import dataclasses

@@ -46,7 +46,7 @@ def write_report(folder: Path, report: dict, pictures: Pictures, curves: dict, g
     """Writes report.json (`report` plus "goals" and "findings") and report.html, each whole or not at all.
 
     Args:
-        report: as described in the README; any part may be missing, the page then says so.
+        report: as described in docs/how_it_works.md; any part may be missing, the page then says so.
         curves: {title: {"step": x values (optional), series name: y values}}, one small chart per title.
 
     Raises:
