@@ -1,4 +1,4 @@
-"""Writes the pictures of the README from a finished run with truth: a profile of a person nobody trained on, and a film.
+"""Writes the README's pictures from a finished run with truth: a profile of a person nobody trained on, and a film.
 
 python scripts/make_pictures.py out/demo/run out/demo/teacher   # docs/profile.png, turntable.gif, pictures.json
 """
