@@ -24,7 +24,7 @@ from jsplat.report.gallery import overlay
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 EDGE, CAPTION = 288, 26  # pixels of a panel, and of the line above it
-FILM = TurntableConfig(seconds=4.0, fps=12, size=EDGE)
+FILM = TurntableConfig(seconds=4.0, fps=9, size=224)
 
 
 def strangers(run: Run) -> list[str]:
@@ -59,7 +59,10 @@ def film(run: Run, identity: str) -> list[Image.Image]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "head.mp4"
         turntable(run.path, path, FILM, identity=identity)
-        return [Image.fromarray(frame).quantize(64) for frame in frames_of(path)]
+        return [
+            Image.fromarray(frame).quantize(224, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+            for frame in frames_of(path)
+        ]
 
 
 def main() -> None:

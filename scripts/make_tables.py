@@ -85,11 +85,18 @@ def outcome(report: dict) -> str:
     return "F1 in %, side: |yaw| at least 60 degrees, front: at most 15.\n\n" + markdown(["", *heads], rows)
 
 
+def picture(about: dict) -> str:
+    """What the pictures around it show."""
+    who = f"{about['identity']}, yaw {about['yaw']} degrees, {about['pixels']} pixels"
+    return f"A person nobody trained on ({who}): `make demo` at commit {about['commit']}, seed {about['seed']}."
+
+
 def sections() -> dict[Path, dict[str, str]]:
     """File -> what belongs between each pair of its markers."""
     devices = latest()
     reports = {name: json.loads(path.read_text()) for name, path in RUNS.items()}
     readme = {
+        "picture": picture(json.loads((ROOT / "docs/pictures.json").read_text())),
         "outcome": outcome(reports["heads"]),
         "beside": beside(devices),
     }
