@@ -1,6 +1,6 @@
 from .captures.capture import Capture, read_capture, write_capture
 from .errors import InputError
-from .exchange.ply import read_ply, write_label_ply, write_ply
+from .exchange.ply import SplatLabels, read_ply, write_label_ply, write_ply
 from .fitting import FitConfig, FitResult, fit
 from .kernels.blend import blend
 from .labels import MaskConfig, SharpenConfig, VoteConfig, clean, facing, lift, paint, sharpen, to_masks, vote
@@ -29,6 +29,7 @@ __all__ = [
     "Render",
     "Scene",
     "SharpenConfig",
+    "SplatLabels",
     "VoteConfig",
     "blend",
     "capacity_for",

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jsplat.errors import InputError
-from jsplat.exchange import read_ply, write_label_ply, write_ply
-from jsplat.labelsets.labelset import LabelSet
+from jsplat.exchange import SplatLabels, read_ply, write_label_ply, write_ply
+from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.raster.scene import Attributes, Gaussians, Scene
 
 THREE = LabelSet(
@@ -34,7 +34,8 @@ def scene(n: int = 5, degree: int = 1, k: int = 3) -> Scene:
 def test_a_scene_comes_back_bit_by_bit(tmp_path, n, degree):
     wanted = scene(n, degree)
     write_ply(tmp_path / "s.ply", wanted)
-    got = read_ply(tmp_path / "s.ply")
+    got, labels = read_ply(tmp_path / "s.ply")
+    assert labels is None
     for name in ("means", "quats", "log_scales", "logit_opacities"):
         np.testing.assert_array_equal(getattr(got.gaussians, name), getattr(wanted.gaussians, name))
     np.testing.assert_array_equal(got.attributes.sh, wanted.attributes.sh)
@@ -59,17 +60,63 @@ def test_the_file_is_laid_out_as_viewers_expect(tmp_path):
     assert (row["nx"], row["ny"], row["nz"]) == (0, 0, 0)
 
 
+def labelled(n: int) -> SplatLabels:
+    rows = np.random.default_rng(n).dirichlet(np.ones(3), n).astype(np.float32)
+    rows[0] = 0  # of which nothing is known
+    return SplatLabels.likeliest(rows, THREE)
+
+
 def test_labels_are_shown_in_their_classs_colour(tmp_path):
-    one = scene(20)
-    write_label_ply(tmp_path / "l.ply", one, THREE)
-    got = read_ply(tmp_path / "l.ply")
+    one, labels = scene(20), labelled(20)
+    write_label_ply(tmp_path / "l.ply", one, labels)
+    got, _ = read_ply(tmp_path / "l.ply")
     shown = 0.5 + 0.28209479177387814 * np.asarray(got.attributes.sh)
-    colors = np.asarray(THREE.colors)[np.asarray(one.attributes.label_logits).argmax(-1)]
     assert got.attributes.sh.shape == (20, 1, 3)
-    np.testing.assert_array_equal(np.round(shown[:, 0] * 255), colors)
+    np.testing.assert_array_equal(np.round(shown[:, 0] * 255), THREE.colorize(labels.ids[None])[0])
     np.testing.assert_array_equal(got.gaussians.means, one.gaussians.means)
-    with pytest.raises(InputError, match="write_label_ply: labelset: wanted 4 classes, as the scene, got 3"):
-        write_label_ply(tmp_path / "l.ply", scene(2, k=4), THREE)
+
+
+def test_what_splats_are_stays_with_them_bit_by_bit(tmp_path):
+    one, labels = scene(9, 3), labelled(9)
+    assert labels.ids[0] == IGNORE
+    assert {*labels.ids[1:].tolist()} == {0, 1, 2}
+    write_ply(tmp_path / "s.ply", one, labels)
+    got, back = read_ply(tmp_path / "s.ply")
+    assert back.labelset == THREE
+    np.testing.assert_array_equal(back.ids, labels.ids)
+    np.testing.assert_array_equal(back.probabilities, labels.probabilities)
+    np.testing.assert_array_equal(got.attributes.sh, one.attributes.sh)
+    header = (tmp_path / "s.ply").read_bytes().partition(b"end_header\n")[0].decode().splitlines()
+    # Behind what viewers know, of the same type; some count every property as four bytes.
+    assert header[-5:] == [f"property float {name}" for name in ("rot_3", "semantic_id", "prob_0", "prob_1", "prob_2")]
+    (comment,) = (line for line in header if line.startswith("comment"))
+    assert '"names":["background","skin","hair"]' in comment
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"float prob_1", b"float probe1", "property: wanted semantic_id and the header's classes, got no prob_1"),
+        (b'"names":', b'"nemes":', "comment classes: wanted names, colors, mirror, rare"),
+        (b"comment classes {", b"comment classes !", "comment classes: wanted names, colors, mirror, rare"),
+        (struct.pack("<f", IGNORE), struct.pack("<f", 7.0), r"semantic_id: wanted class ids below 3 or 255, got \[7\]"),
+        (struct.pack("<f", IGNORE), struct.pack("<f", 0.5), "semantic_id: wanted whole numbers from 0 to 255"),
+    ],
+)
+def test_labels_that_mean_nothing(tmp_path, old, new, message):
+    write_ply(tmp_path / "s.ply", scene(4, 0), labelled(4))
+    data = (tmp_path / "s.ply").read_bytes()
+    assert old in data
+    (tmp_path / "s.ply").write_bytes(data.replace(old, new, 1))
+    with pytest.raises(InputError, match=message):
+        read_ply(tmp_path / "s.ply")
+
+
+def test_labels_of_other_splats_are_refused(tmp_path):
+    with pytest.raises(InputError, match="write_ply: labels: wanted 3 splats, as the scene, got 4"):
+        write_ply(tmp_path / "s.ply", scene(3), labelled(4))
+    with pytest.raises(InputError, match=r"probabilities: wanted shape \(2, 3\) for these ids and classes"):
+        SplatLabels(np.zeros(2, np.uint8), np.zeros((2, 4), np.float32), THREE)
 
 
 def test_only_one_identity_and_finite_numbers_are_written(tmp_path):
@@ -94,7 +141,7 @@ def test_properties_may_come_in_another_order_and_with_others(tmp_path):
     text = [*lines[:2], "comment from elsewhere", lines[2], *(lines[3 + i] for i in order), "property float32 extra"]
     data = np.concatenate([rows[:, order], np.ones((3, 1), np.float32)], 1).astype("<f4").tobytes()
     (tmp_path / "t.ply").write_bytes(("\n".join(text) + "\nend_header\n").encode() + data)
-    got, wanted = read_ply(tmp_path / "t.ply"), scene(3, 0)
+    (got, _), wanted = read_ply(tmp_path / "t.ply"), scene(3, 0)
     np.testing.assert_array_equal(got.gaussians.quats, wanted.gaussians.quats)
     np.testing.assert_array_equal(got.attributes.sh, wanted.attributes.sh)
 
@@ -149,9 +196,9 @@ def test_splats_of_other_programs(tmp_path, order, line, kinds, more):
     g = Gaussians(one.gaussians.means, one.gaussians.quats, one.gaussians.log_scales, opacities)
     one = Scene(g, one.attributes)
     (tmp_path / "s.ply").write_bytes(elsewhere(one, order, line, kinds, more))
-    read = read_ply(tmp_path / "s.ply")
+    read, _ = read_ply(tmp_path / "s.ply")
     write_ply(tmp_path / "t.ply", read)
-    for got in (read, read_ply(tmp_path / "t.ply")):
+    for got in (read, read_ply(tmp_path / "t.ply")[0]):
         for name in ("means", "quats", "log_scales", "logit_opacities"):
             np.testing.assert_array_equal(getattr(got.gaussians, name), getattr(g, name), err_msg=name)
         np.testing.assert_array_equal(got.attributes.sh, one.attributes.sh)
@@ -231,10 +278,10 @@ def test_cut_files_and_numbers_that_are_none(tmp_path):
 def test_only_input_errors_escape(tmp_path_factory, data):
     """Bytes of a good file are changed, cut or repeated."""
     path = tmp_path_factory.mktemp("fuzz") / "s.ply"
-    write_ply(path, scene(2))
+    write_ply(path, scene(2), labelled(2))
     content = bytearray(path.read_bytes())
     at = data.draw(st.integers(0, len(content) - 1))
     content[at : at + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=9))
     path.write_bytes(bytes(content))
     with contextlib.suppress(InputError):
-        assert np.isfinite(read_ply(path).gaussians.means).all()
+        assert np.isfinite(read_ply(path)[0].gaussians.means).all()

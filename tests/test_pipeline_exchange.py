@@ -102,7 +102,10 @@ def test_scenes_become_splats(tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").glob("*.ply")) == [
         *("ada.ply", "ada_labels.ply", "eve.ply", "eve_labels.ply")
     ]
-    np.testing.assert_array_equal(read_ply(tmp_path / "out/eve.ply").gaussians.means, one.gaussians.means + 1)
+    eve, labels = read_ply(tmp_path / "out/eve.ply")
+    np.testing.assert_array_equal(eve.gaussians.means, one.gaussians.means + 1)
+    np.testing.assert_array_equal(labels.probabilities, one.attributes.label_logits)
+    np.testing.assert_array_equal(read_ply(tmp_path / "out/eve_labels.ply")[1].ids, labels.ids)
 
 
 def test_sides_are_told_even_when_they_are_wrong(tmp_path):

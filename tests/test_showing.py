@@ -13,6 +13,7 @@ from jsplat.captures.capture import write_capture
 from jsplat.captures.pictures import write_png
 from jsplat.config import to_json
 from jsplat.errors import InputError
+from jsplat.exchange import SplatLabels, write_ply
 from jsplat.files.atomic import write_json
 from jsplat.fitting.scenes_on_disk import save_scenes
 from jsplat.pipeline import RunConfig, showing, studies
@@ -187,6 +188,25 @@ def test_the_viewer_shows_what_was_fitted(finished, monkeypatch):
     np.testing.assert_allclose(server.initial_camera.position, [0, 0, ball.DISTANCE], atol=1e-3)
     np.testing.assert_allclose(server.initial_camera.look_at, 0, atol=1e-3)
     assert 2 * ball.DISTANCE * np.tan(server.initial_camera.fov / 2) == pytest.approx(ball.ACROSS)
+
+
+def test_a_ply_is_shown_with_what_its_splats_are(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "viser", types.SimpleNamespace())
+    monkeypatch.setattr(showing, "guarded_server", lambda _, *options: (_Server(options), "http://here"))
+    gaussians = ball.gaussians()
+    sh = rgb_to_sh(jnp.full((200, 3), 0.25))
+    one = Scene(gaussians, Attributes(sh, jnp.zeros((200, 0))))
+    rows = np.where(np.asarray(gaussians.means)[:, :1] > 0, [[0, 1, 0]], [[0, 0, 1]]).astype(np.float32)
+    write_ply(tmp_path / "a.ply", one, SplatLabels.likeliest(rows, ball.SIDES))
+    write_ply(tmp_path / "b.ply", one)
+    server, _ = view(tmp_path / "a.ply")
+    assert server.choice.options == ("RGB", "labels", "confidence")
+    np.testing.assert_array_equal(server.layers["/labels"].rgbs, rows[:, 1:] @ [[1, 0, 0], [0, 0, 1]])
+    half = server.initial_camera.position[2] * np.tan(server.initial_camera.fov / 2)
+    assert half == pytest.approx(2 * ball.RADIUS, rel=0.1)  # half of the height is the ball
+    assert view(tmp_path / "b.ply")[0].choice.options == ("RGB",)
+    with pytest.raises(InputError, match=r"--captures and --identity with a run only, got b\.ply"):
+        view(tmp_path / "b.ply", identity="ada")
 
 
 def test_without_viser_the_extra_is_named(finished, monkeypatch):

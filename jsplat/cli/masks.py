@@ -45,7 +45,11 @@ def import_masks(masks: Path, captures: Path, out: Path, labels: Path | None, co
 @main.command()
 @click.argument("fitted", type=FOLDER)
 @click.argument("out", type=FOLDER)
-@click.option("--labelled", type=FOLDER, help="From `label`: a second file in the colours of the classes.")
+@click.option(
+    "--labelled",
+    type=FOLDER,
+    help="From `label`: class ids and probabilities with the splats, and a file that shows them.",
+)
 @settings("seed")
 def ply(fitted: Path, out: Path, labelled: Path | None, config) -> None:
     """FITTED scenes as .ply that splat viewers open.

@@ -91,24 +91,27 @@ def turntable(
 
 
 @main.command()
-@click.argument("run", type=FOLDER)
+@click.argument("shown", metavar="RUN|PLY", type=FOLDER)
 @CAPTURES
 @IDENTITY
 @click.option("--port", type=PORT, default=8080, show_default=True, help="Port on this machine, or the next free one.")
-def view(run: Path, captures: Path | None, identity: str | None, port: int) -> None:
-    """Shows a fitted head of RUN in the browser: RGB, labels and confidence to turn by hand. Needs jsplat[view].
+def view(shown: Path, captures: Path | None, identity: str | None, port: int) -> None:
+    """Shows a fitted head of a run, or a PLY, in the browser: RGB, labels and confidence to turn by hand.
+
+    Needs jsplat[view]. A PLY shows labels where `jsplat ply --labelled` wrote them.
 
     From another machine: ssh -L 8080:127.0.0.1:8080 HOST, and the address it prints.
 
     \b
     jsplat view out/demo/run
     jsplat view out/run --captures heads/train --identity id03
+    jsplat view out/splats/id03.ply
     """
     prepare()
     from jsplat.pipeline import showing
     from jsplat.runtime.stop import STOP
 
-    server, address = showing.view(run, captures=captures, identity=identity, port=port)
+    server, address = showing.view(shown, captures=captures, identity=identity, port=port)
     click.echo(f"view: {address}  (this machine only; Ctrl+C ends it)")
     try:
         while not STOP.wait(1):

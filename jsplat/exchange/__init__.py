@@ -10,15 +10,15 @@ from jsplat.captures.pictures import check_size
 from jsplat.errors import InputError
 from jsplat.exchange import coco, cvat, indexed, labelme, panoptic
 from jsplat.exchange.kinds import format_of
-from jsplat.exchange.ply import read_ply, write_label_ply, write_ply
+from jsplat.exchange.ply import SplatLabels, read_ply, write_label_ply, write_ply
 from jsplat.exchange.shapes import BACKGROUND_NAME, IGNORE_NAME
 from jsplat.exchange.store import check_name, fill_folder, read_files, write_files
 from jsplat.files.atomic import check_free
 from jsplat.files.foreign import kinds_of, tell_passed_over
 from jsplat.labelsets.labelset import LabelSet
 
-__all__ = ["FORMATS", "export_masks", "fill_folder", "import_masks", "masks_to_files", "read_ply", "write_label_ply"]
-__all__ += ["write_ply"]
+__all__ = ["FORMATS", "SplatLabels", "export_masks", "fill_folder", "import_masks", "masks_to_files", "read_ply"]
+__all__ += ["write_label_ply", "write_ply"]
 
 _MODULES = {"indexed": indexed, "cvat": cvat, "labelme": labelme, "coco": coco}
 _READERS = {name: module.read for name, module in _MODULES.items()} | {"panoptic": panoptic.read}

@@ -2,28 +2,61 @@
 
 Per vertex float32: x y z, nx ny nz (zero), f_dc_0..2, f_rest_* (all of red, then green, then blue), opacity (before the
 sigmoid), scale_0..2 (logarithms), rot_0..3 (wxyz). Viewers show the world as it is stored; some turn it upside down.
+
+What the splats are comes behind that: semantic_id (a class; exact in float32) and prob_0, prob_1, ... (of every class),
+and a comment in the header, `classes` and a JSON object of names, colours and sides. Viewers pass over properties and
+comments that they do not know; float32 throughout, for some take every property for one.
 """
 
 import collections
 import dataclasses
+import json
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 
 from jsplat.errors import InputError
 from jsplat.files.atomic import new_file
-from jsplat.labelsets.labelset import LabelSet
+from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.raster.scene import SH_C0, Attributes, Gaussians, Scene
 
 _MOST_HEADER = 1 << 16
+_CLASSES = "comment classes "
 _ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">"}
 _TYPES = {
     "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4",
     "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4",
     "float32": "f4", "float64": "f8",
 }  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class SplatLabels:
+    """What splats are.
+
+    Attributes:
+        ids: class of each; IGNORE where nothing is known.
+        probabilities: of every class, in [0, 1].
+        labelset: what the ids mean.
+    """
+
+    ids: UInt8[np.ndarray, " n"]
+    probabilities: Float[np.ndarray, "n k"]
+    labelset: LabelSet
+
+    def __post_init__(self):
+        if self.probabilities.shape != (len(self.ids), len(self.labelset)):
+            wanted = f"shape {(len(self.ids), len(self.labelset))} for these ids and classes"
+            raise InputError("SplatLabels.probabilities", wanted=wanted, got=self.probabilities.shape)
+        self.labelset.check(self.ids, "SplatLabels.ids")
+
+    @staticmethod
+    def likeliest(probabilities: Float[np.ndarray, "n k"], labelset: LabelSet) -> "SplatLabels":
+        """Labels whose ids are the likeliest classes; IGNORE where all probabilities are 0."""
+        ids = np.where(probabilities.any(-1), probabilities.argmax(-1), IGNORE).astype(np.uint8)
+        return SplatLabels(ids, np.asarray(probabilities, np.float32), labelset)
 
 
 def _properties(rest: int) -> list[str]:
@@ -40,40 +73,46 @@ def _check_finite(
         raise InputError(where, wanted="finite numbers (opacities may be infinite)", got="NaN or infinity")
 
 
-def _write(path: Path, gaussians: Gaussians, sh: np.ndarray) -> None:
+def _write(path: Path, gaussians: Gaussians, sh: np.ndarray, labels: SplatLabels | None) -> None:
     means = np.asarray(gaussians.means, np.float32)
     if means.ndim != 2:
         raise InputError("write_ply: scene", wanted="one identity", got=f"leading axes {means.shape[:-2]}")
     rest = sh[:, 1:].transpose(0, 2, 1).reshape(len(sh), -1)
     columns = [means, np.zeros_like(means), sh[:, 0], rest, np.asarray(gaussians.logit_opacities)[:, None]]
     columns += [np.asarray(gaussians.log_scales), np.asarray(gaussians.quats)]
+    names, comments = _properties(rest.shape[1]), ""
+    if labels is not None:
+        if len(labels.ids) != len(means):
+            raise InputError("write_ply: labels", wanted=f"{len(means)} splats, as the scene", got=len(labels.ids))
+        columns += [labels.ids[:, None], labels.probabilities]
+        names += _label_properties(labels.labelset)
+        comments = f"{_CLASSES}{json.dumps(labels.labelset.to_json(), separators=(',', ':'))}\n"
     rows = np.concatenate(columns, 1).astype("<f4")
-    names = _properties(rest.shape[1])
     _check_finite(rows, np.isin(names, "opacity"), "write_ply: scene")
     properties = "".join(f"property float {name}\n" for name in names)
-    header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(rows)}\n{properties}end_header\n"
+    header = f"ply\nformat binary_little_endian 1.0\n{comments}element vertex {len(rows)}\n{properties}end_header\n"
     with new_file(path) as temporary:
         temporary.write_bytes(header.encode("ascii") + rows.tobytes())
 
 
-def write_ply(path: Path, scene: Scene) -> None:
-    """Writes the RGB of one scene (no leading axes) into a new file.
+def _label_properties(labelset: LabelSet) -> list[str]:
+    return ["semantic_id", *(f"prob_{i}" for i in range(len(labelset)))]
+
+
+def write_ply(path: Path, scene: Scene, labels: SplatLabels | None = None) -> None:
+    """Writes one scene (no leading axes) in its colours into a new file, and what its splats are if that is given.
 
     Raises:
-        InputError: a file that is there, more than one identity, or numbers that are not finite (opacities may be
-            infinite).
+        InputError: a file that is there, more than one identity, labels of another number of splats, or numbers that
+            are not finite (opacities may be infinite).
     """
-    _write(path, scene.gaussians, np.asarray(scene.attributes.sh, np.float32))
+    _write(path, scene.gaussians, np.asarray(scene.attributes.sh, np.float32), labels)
 
 
-def write_label_ply(path: Path, scene: Scene, labelset: LabelSet) -> None:
-    """`write_ply` in the colour of each Gaussian's likeliest class; mixtures would look like third classes."""
-    k = scene.attributes.label_logits.shape[-1]
-    if k != len(labelset):
-        raise InputError("write_label_ply: labelset", wanted=f"{k} classes, as the scene", got=len(labelset))
-    best = np.asarray(scene.attributes.label_logits).argmax(-1)
-    colors = np.asarray(labelset.colors, np.float32)[best] / 255
-    _write(path, scene.gaussians, ((colors - 0.5) / SH_C0).astype(np.float32)[..., None, :])
+def write_label_ply(path: Path, scene: Scene, labels: SplatLabels) -> None:
+    """`write_ply` in the colour of each splat's class; mixtures would look like third classes."""
+    colors = labels.labelset.colorize(labels.ids[None])[0].astype(np.float32) / 255
+    _write(path, scene.gaussians, ((colors - 0.5) / SH_C0).astype(np.float32)[..., None, :], labels)
 
 
 @dataclasses.dataclass
@@ -86,13 +125,15 @@ class _Element:
     lists: bool = False
 
 
-def _header(data: bytes, where: str) -> tuple[list[_Element], int]:
-    """Elements in the order in which they are stored, and where the numbers begin."""
+def _header(data: bytes, where: str) -> tuple[list[_Element], int, LabelSet | None]:
+    """Elements in the order in which they are stored, where the numbers begin, and the classes that a comment names."""
     line = b"\r\n" if data.startswith(b"ply\r\n") else b"\n"
     end = data[:_MOST_HEADER].find(line + b"end_header" + line)
     if not data.startswith(b"ply" + line) or end < 0:
         raise InputError(where, wanted="a PLY file", got=f"{len(data)} bytes that begin with {data[:8]!r}")
-    lines = [words.split() for words in data[:end].decode("ascii", "replace").splitlines()[1:]]
+    text = data[:end].decode("ascii", "replace").splitlines()[1:]
+    classes = [comment.removeprefix(_CLASSES) for comment in text if comment.startswith(_CLASSES)]
+    lines = [words.split() for words in text]
     lines = [words for words in lines if words and words[0] not in ("comment", "obj_info")]
     form = lines[0] if lines else []
     if len(form) != 3 or form[0] != "format" or form[1] not in _ORDERS or form[2] != "1.0":
@@ -109,12 +150,19 @@ def _header(data: bytes, where: str) -> tuple[list[_Element], int]:
         else:
             wanted = "an element with a number of rows, or a property of an element with a type of PLY"
             raise InputError(f"{where}: header", wanted=wanted, got=said)
-    return elements, end + len(line + b"end_header" + line)
+    return elements, end + len(line + b"end_header" + line), _classes(classes, where)
 
 
-def _vertices(data: bytes, where: str) -> np.ndarray:
-    """The rows of the one element "vertex", as records."""
-    elements, start = _header(data, where)
+def _classes(said: list[str], where: str) -> LabelSet | None:
+    try:
+        return LabelSet.from_json(json.loads(said[0])) if said else None
+    except (ValueError, TypeError, RecursionError) as error:  # an InputError is a ValueError
+        raise InputError(f"{where}: comment classes", wanted="names, colors, mirror, rare", got=error) from error
+
+
+def _vertices(data: bytes, where: str) -> tuple[np.ndarray, LabelSet | None]:
+    """The rows of the one element "vertex", as records, and the classes that a comment names."""
+    elements, start, labelset = _header(data, where)
     names = [element.name for element in elements]
     if names.count("vertex") != 1:
         raise InputError(f"{where}: element", wanted="one called vertex", got=", ".join(names)[:100] or "none")
@@ -131,26 +179,28 @@ def _vertices(data: bytes, where: str) -> np.ndarray:
     if got < wanted or (got > wanted and not any(e.lists for e in elements)):
         what = f"{vertex.count} vertices of {row.itemsize} bytes" + (" and other elements" if len(names) > 1 else "")
         raise InputError(where, wanted=f"{what}, {wanted} bytes", got=f"{got} bytes")
-    return np.frombuffer(data[first : first + vertex.count * row.itemsize], row)
+    return np.frombuffer(data[first : first + vertex.count * row.itemsize], row), labelset
 
 
-def read_ply(path: Path) -> Scene:
+def read_ply(path: Path) -> tuple[Scene, SplatLabels | None]:
     """Reads a splat PLY, binary of either byte order; normals, colours and what else it holds are passed over.
 
     An opacity may be infinite before the sigmoid: such a splat is quite opaque (or not there).
 
     Returns:
-        the scene, bit for bit what `write_ply` got; it has no classes (`label_logits` of width 0).
+        the scene, bit for bit what `write_ply` got, without `label_logits` (of width 0); and what its splats are, None
+        where the header names no classes.
 
     Raises:
-        InputError: another kind of PLY, a property missing or of whole numbers, numbers missing or not finite.
+        InputError: another kind of PLY, a property missing or of whole numbers, numbers missing or not finite, or ids
+            that are no class of the header's.
     """
     where = path.name
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(where, wanted="a readable file", got=error.strerror) from error
-    rows = _vertices(data, where)
+    rows, labelset = _vertices(data, where)
     names = rows.dtype.names or ()
     rest = sum(name.startswith("f_rest_") for name in names)
     missing = [p for p in _properties(rest) if p not in names and p not in ("nx", "ny", "nz")]
@@ -176,4 +226,16 @@ def read_ply(path: Path) -> Scene:
         columns("scale_0", "scale_1", "scale_2"),
         columns("opacity")[:, 0],
     )
-    return Scene(gaussians, Attributes(jnp.concatenate([base, more], 1), jnp.zeros((n, 0), jnp.float32)))
+    scene = Scene(gaussians, Attributes(jnp.concatenate([base, more], 1), jnp.zeros((n, 0), jnp.float32)))
+    if labelset is None:
+        return scene, None
+    if absent := [name for name in _label_properties(labelset) if name not in names]:
+        raise InputError(f"{where}: property", wanted="semantic_id and the header's classes", got=f"no {absent[0]}")
+    ids, *of_class = _label_properties(labelset)
+    given, probabilities = np.asarray(columns(ids))[:, 0], np.asarray(columns(*of_class))
+    if ((given != given.round()) | (given < 0) | (given > IGNORE)).any():
+        raise InputError(f"{where}: property semantic_id", wanted="whole numbers from 0 to 255", got="others")
+    try:
+        return scene, SplatLabels(given.astype(np.uint8), probabilities, labelset)
+    except InputError as error:
+        raise InputError(f"{where}: property semantic_id", wanted=error.wanted, got=error.got) from error

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, UInt8
 from jsplat.captures.capture import Capture, read_capture
 from jsplat.edit import EditConfig
 from jsplat.errors import InputError
+from jsplat.exchange import SplatLabels, read_ply
 from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labels import to_masks
 from jsplat.pipeline.editing import Run, open_run
@@ -30,6 +31,7 @@ from jsplat.runtime.progress import Progress
 from jsplat.views import cameras_around, look
 
 ATTRIBUTES = ("RGB", "labels", "confidence")
+_FIELD = 0.6  # radians, of the view of a PLY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +134,7 @@ class Splats:
     """What a splat viewer takes, in the head's frame.
 
     Attributes:
-        colors: by name in ATTRIBUTES, in [0, 1].
+        colors: by name in ATTRIBUTES, in [0, 1]; RGB alone where nobody knows what the splats are.
     """
 
     centers: Float[np.ndarray, "n 3"]
@@ -141,71 +143,103 @@ class Splats:
     colors: dict[str, Float[np.ndarray, "n 3"]]
 
 
-def splats(capture: Capture, scene: Scene, known: dict[str, np.ndarray], run: Run) -> Splats:
+def splats(scene: Scene, labels: SplatLabels | None, head_from_world: Float[np.ndarray, "4 4"]) -> Splats:
     """One fitted head for a viewer; confidence is the lead of the first class on the second, dark to bright."""
-    turn, shift = capture.head_from_world[:3, :3], capture.head_from_world[:3, 3]
+    turn, shift = head_from_world[:3, :3], head_from_world[:3, 3]
     axes = turn @ np.asarray(rotation_matrices(scene.gaussians.quats), np.float64)
     axes = axes * np.exp(np.asarray(scene.gaussians.log_scales, np.float64))[:, None, :]
-    rows = known["rows_refined"]
-    second, first = np.partition(rows, -2, axis=-1)[:, -2:].T
-    lead = (first - second) / np.maximum(rows.sum(-1), 1e-12)
-    ramp = cv2.applyColorMap(np.round(255 * np.clip(lead, 0, 1)).astype(np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)
-    colors = {
-        "RGB": np.clip(np.asarray(scene.attributes.sh[:, 0]) * SH_C0 + 0.5, 0, 1),
-        "labels": run.settings.labelset.colorize(rows.argmax(-1)[None])[0] / 255,
-        "confidence": ramp[:, 0, ::-1] / 255,
-    }
+    colors = {"RGB": np.clip(np.asarray(scene.attributes.sh[:, 0]) * SH_C0 + 0.5, 0, 1)}
+    if labels is not None:
+        rows = labels.probabilities
+        second, first = np.partition(np.pad(rows, ((0, 0), (1, 0))), -2, axis=-1)[:, -2:].T
+        lead = (first - second) / np.maximum(rows.sum(-1), 1e-12)
+        ramp = cv2.applyColorMap(np.round(255 * np.clip(lead, 0, 1)).astype(np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)
+        colors |= {"labels": labels.labelset.colorize(labels.ids[None])[0] / 255, "confidence": ramp[:, 0, ::-1] / 255}
     return Splats(
         np.asarray(scene.gaussians.means, np.float64) @ turn.T + shift,
         axes @ np.swapaxes(axes, -1, -2),
         np.asarray(jax.nn.sigmoid(scene.gaussians.logit_opacities))[:, None],
-        {name: np.asarray(colors[name], np.float32) for name in ATTRIBUTES},
+        {name: np.asarray(of, np.float32) for name, of in colors.items()},
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Exhibit:
+    """What the page shows, and where one stands at first: in front of `target`, `distance` away, `field` radians."""
+
+    title: str
+    splats: Splats
+    target: Float[np.ndarray, " 3"]
+    distance: float
+    field: float
+
+
+def _of_run(path: Path, captures: Path | None, identity: str | None) -> Exhibit:
+    run, capture, scene, known = _head(path, captures, identity)
+    turn, shift = capture.head_from_world[:3, :3], capture.head_from_world[:3, 3]
+    target = turn @ meeting_point(capture.cameras) + shift
+    stands = np.asarray(capture.cameras.centers) @ turn.T + shift
+    distance = float(np.median(np.linalg.norm(stands - target, axis=-1)))
+    field = float(2 * np.arctan(capture.cameras.height / 2 / capture.cameras.intrinsics[0, 1, 1]))
+    labels = SplatLabels.likeliest(known["rows_refined"], run.settings.labelset)
+    return Exhibit(capture.identity, splats(scene, labels, capture.head_from_world), target, distance, field)
+
+
+def _of_ply(path: Path) -> Exhibit:
+    """A PLY says nothing of cameras: one stands where 98 % of the splats fill half of the picture's height."""
+    scene, labels = read_ply(path)
+    shown = splats(scene, labels, np.eye(4))
+    if not len(shown.centers):
+        raise InputError(path.name, wanted="a splat", got="none")
+    target = np.median(shown.centers, 0)
+    far = float(np.quantile(np.linalg.norm(shown.centers - target, axis=-1), 0.98))
+    return Exhibit(path.stem, shown, target, 2 * max(far, 1e-3) / np.tan(_FIELD / 2), _FIELD)
+
+
 def view(
-    run_path: Path,
+    shown: Path,
     *,
     captures: Path | None = None,
     identity: str | None = None,
     port: int = 8080,
 ) -> tuple[Any, str]:
-    """Serves one head of a run to browsers on this machine, with a choice of what is painted on it.
+    """Serves one head of a run, or a PLY, to browsers on this machine, with a choice of what is painted on it.
+
+    Args:
+        shown: a run, or a splat PLY, which the other arguments say nothing about.
 
     Returns:
         the running server (`stop`), and what to open in a browser.
 
     Raises:
-        InputError: viser is missing or cannot be guarded, or there is no such run or identity.
+        InputError: viser is missing or cannot be guarded, there is no such run or identity, or a PLY that is none.
     """
     try:
         viser = importlib.import_module("viser")
     except ImportError as error:
         wanted = "the package viser, to show scenes in a browser: pip install 'jsplat[view]'"
         raise InputError("view", wanted=wanted, got="none installed") from error
-    run, capture, scene, known = _head(run_path, captures, identity)
-    shown = splats(capture, scene, known, run)
-    server, address = guarded_server(viser, port, f"jsplat: {capture.identity}")
+    is_ply = shown.suffix.lower() == ".ply"
+    if is_ply and (captures is not None or identity is not None):
+        raise InputError("view", wanted="--captures and --identity with a run only", got=shown.name)
+    what = _of_ply(shown) if is_ply else _of_run(shown, captures, identity)
+    server, address = guarded_server(viser, port, f"jsplat: {what.title}")
     server.scene.set_up_direction("+y")
+    centers, covariances, opacities = what.splats.centers, what.splats.covariances, what.splats.opacities
     layers = {
         name: server.scene.add_gaussian_splats(
-            f"/{name}", shown.centers, shown.covariances, colors, shown.opacities, visible=name == ATTRIBUTES[0]
+            f"/{name}", centers, covariances, colors, opacities, visible=name == ATTRIBUTES[0]
         )
-        for name, colors in shown.colors.items()
+        for name, colors in what.splats.colors.items()
     }
-    choice = server.gui.add_dropdown("Shown", ATTRIBUTES)
+    choice = server.gui.add_dropdown("Shown", tuple(layers))
 
     @choice.on_update
     def _(_event: Any) -> None:
         for name, layer in layers.items():
             layer.visible = name == choice.value
 
-    turn, shift = capture.head_from_world[:3, :3], capture.head_from_world[:3, 3]
-    target = turn @ meeting_point(capture.cameras) + shift
-    stands = np.asarray(capture.cameras.centers) @ turn.T + shift
-    distance = float(np.median(np.linalg.norm(stands - target, axis=-1)))
-
-    server.initial_camera.position = target + np.asarray([0.0, 0.0, distance])
-    server.initial_camera.look_at = target
-    server.initial_camera.fov = float(2 * np.arctan(capture.cameras.height / 2 / capture.cameras.intrinsics[0, 1, 1]))
+    server.initial_camera.position = what.target + np.asarray([0.0, 0.0, what.distance])
+    server.initial_camera.look_at = what.target
+    server.initial_camera.fov = what.field
     return server, address

@@ -5,12 +5,19 @@ import dataclasses
 import secrets
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from jsplat.captures.capture import write_capture
 from jsplat.errors import InputError
-from jsplat.exchange import export_masks, fill_folder, import_masks, masks_to_files, write_label_ply, write_ply
+from jsplat.exchange import (
+    SplatLabels,
+    export_masks,
+    fill_folder,
+    import_masks,
+    masks_to_files,
+    write_label_ply,
+    write_ply,
+)
 from jsplat.files.foreign import tell_passed_over
 from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labelsets.labelset import LabelSet
@@ -20,7 +27,6 @@ from jsplat.pipeline.out import claim_file, claim_whole
 from jsplat.pipeline.stages.label import labels_of
 from jsplat.pipeline.stages.shares import read_captures
 from jsplat.pipeline.work_folder import stage
-from jsplat.raster.scene import Attributes, Scene
 from jsplat.training_sets.auxiliary import read_auxiliary
 from jsplat.training_sets.reading import Sides, read_training_set, side_convention
 
@@ -96,16 +102,19 @@ def read_masks(masks: Path, captures: Path, labels: Path | None, out: Path, conf
 
 
 def write_splats(fitted: Path, labelled: Path | None, out: Path, config: RunConfig) -> None:
-    """Every fitted scene as IDENTITY.ply, and with LABELLED as IDENTITY_labels.ply in the colours of its classes."""
+    """Every fitted scene as IDENTITY.ply; with LABELLED its splats say what they are, and IDENTITY_labels.ply shows it.
+
+    The second file has the colours of the classes where the first has the photographs'.
+    """
     claim_whole(out, "ply", fitted, labelled)
     with _made_anew(out, "ply", {"fitted": str(fitted)}, config.seed) as folder:
         for name, scene in load_scenes(fitted).items():
-            write_ply(folder / f"{name}.ply", scene)
+            labels = None
             if labelled is not None:
                 labelset = labelset_in(labelled)
-                rows = jax.numpy.asarray(labels_of(labelled, name, labelset)["rows_refined"], "float32")
-                painted = Scene(scene.gaussians, Attributes(scene.attributes.sh, rows))
-                write_label_ply(folder / f"{name}_labels.ply", painted, labelset)
+                labels = SplatLabels.likeliest(labels_of(labelled, name, labelset)["rows_refined"], labelset)
+                write_label_ply(folder / f"{name}_labels.ply", scene, labels)
+            write_ply(folder / f"{name}.ply", scene, labels)
 
 
 def sides(data: Path, config: RunConfig) -> Sides:
