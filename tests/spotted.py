@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsplat.captures.capture import Capture, write_capture
-from jsplat.config import to_json
 from jsplat.edit import EditConfig, Head, Settings, prepare
 from jsplat.edit.blend_matrix import blend_weights
 from jsplat.files.atomic import write_json
 from jsplat.fitting.scenes_on_disk import save_scenes
 from jsplat.labels import MaskConfig, SharpenConfig, VoteConfig, pose_prior, to_masks
 from jsplat.labelsets.labelset import LabelSet
+from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.stages.label import label_settings
 from jsplat.pipeline.work_folder import save_arrays
 from jsplat.raster.projection import project
 from jsplat.raster.scene import Attributes, Scene, rgb_to_sh
@@ -115,5 +116,4 @@ def write_fit(run: Path, count: int) -> None:
     save_scenes(run / "fit", batch, ["ball"], CLASSES)
     save_arrays(run / "label" / "ball.npz", **known)
     write_json(run / "label" / "labelset.json", CLASSES.to_json())
-    about = [to_json(c) for c in (VoteConfig(), SharpenConfig(), MaskConfig())]
-    write_json(run / "label" / "run.json", {"config": about})
+    write_json(run / "label" / "run.json", {"config": label_settings(RunConfig())})

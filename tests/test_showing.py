@@ -1,6 +1,7 @@
 """Films and views of a fitted head, and studies of a run, on a ball that is a finished run."""
 
 import json
+import shutil
 import sys
 import types
 
@@ -9,16 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsplat.captures.capture import write_capture
+from jsplat.captures.capture import read_json, write_capture
 from jsplat.captures.pictures import write_png
-from jsplat.config import to_json
+from jsplat.edit import EditConfig
 from jsplat.errors import InputError
 from jsplat.exchange import SplatLabels, write_ply
 from jsplat.files.atomic import write_json
 from jsplat.fitting.scenes_on_disk import save_scenes
 from jsplat.pipeline import RunConfig, showing, studies
+from jsplat.pipeline.editing import open_run
 from jsplat.pipeline.films import write_film
 from jsplat.pipeline.showing import TurntableConfig, turning, turntable, view
+from jsplat.pipeline.stages.label import label_settings
 from jsplat.pipeline.studies import StudyConfig, make_study, study_of, study_results
 from jsplat.pipeline.work_folder import save_arrays
 from jsplat.raster.scene import Attributes, Scene, rgb_to_sh
@@ -51,8 +54,7 @@ def finished(tmp_path_factory):
     (run / "fit").mkdir()
     lead = [Scene(gaussians, scene.attributes)] * len(PEOPLE)
     save_scenes(run / "fit", _stack(lead), list(PEOPLE), ball.SIDES)
-    about = [to_json(c) for c in (config.vote, config.sharpen, config.mask, config.palette)] + [False]
-    write_json(run / "label" / "run.json", {"config": about, "fingerprint": "1abe1"})
+    write_json(run / "label" / "run.json", {"config": label_settings(config), "fingerprint": "1abe1"})
     write_json(run / "label" / "labelset.json", ball.SIDES.to_json())
     write_json(run / "parse" / "run.json", {"config": {"flip": True}, "fingerprint": "9a45e"})
     samples = [json.dumps({"identity": name}) + "\n" for name in PEOPLE[:2]]
@@ -131,6 +133,22 @@ def test_what_is_not_there_is_named(finished, tmp_path):
         turntable(finished, tmp_path / "a.mp4", TurntableConfig(), identity="nobody")
     with pytest.raises(InputError, match=r"OUT: wanted a file that ends in \.mp4, got a\.avi"):
         turntable(finished, tmp_path / "a.avi", TurntableConfig())
+
+
+def test_the_captures_are_where_the_run_says_or_beside_it(finished, tmp_path):
+    run = tmp_path / "runs" / "first"
+    shutil.copytree(finished, run)
+    with pytest.raises(InputError, match=r"runs/captures: wanted the captures of this run \(--captures\), got no such"):
+        open_run(run, None, EditConfig())
+    label = run / "label" / "run.json"  # as `jsplat label` leaves it
+    about = read_json(label)
+    write_json(label, about | {"config": about["config"] | {"captures": str(finished.parent / "captures")}})
+    assert set(open_run(run, None, EditConfig()).captures) == set(PEOPLE)
+    write_json(run / "run.json", {"captures": str(tmp_path / "gone")})  # as `jsplat run` does
+    with pytest.raises(InputError, match=r"gone: wanted the captures of this run"):
+        open_run(run, None, EditConfig())
+    write_json(run / "run.json", {"captures": str(finished.parent / "captures")})
+    assert set(open_run(run, None, EditConfig()).captures) == set(PEOPLE)
 
 
 # The viewer

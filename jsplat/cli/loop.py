@@ -7,6 +7,7 @@ import click
 
 from jsplat.cli.group import FOLDER, main, may_leave_out, settings
 
+UNTIL = ("parse", "fit", "label", "render", "student")
 RUN = ("size", "seed", "unseen", "taught", "ablation", "flip", "dataset", "fit", "vote", "sharpen", "mask", "palette")
 RUN += ("views", "edit", "simulation", "finetune", "goals")  # what a run reads
 
@@ -171,8 +172,14 @@ def evaluate(parser: Path, captures: Path, out: Path, config) -> None:
 @main.command()
 @click.argument("out", type=FOLDER)
 @click.option("--captures", type=FOLDER, required=True, help="Folder of captures.")
-@click.option("--parser", type=FOLDER, required=True, help="The weak parser, from `train-parser`.")
-@click.option("--replay", type=FOLDER, help="What the parser was trained on; its run.json knows, if it is still there.")
+@click.option("--parser", type=FOLDER, required=True, help="The weak parser, from `train-parser` or `convert`.")
+@click.option(
+    "--replay",
+    type=FOLDER,
+    help="What the parser was trained on, or a labelled set like it, mixed into the student's training to keep old"
+    " skills.  [default: what the parser's run.json names, if it is still there]",
+)
+@click.option("--until", type=click.Choice(UNTIL), help="Ends after this stage; without it the same command goes on.")
 @click.option(
     "--truth",
     type=click.Choice(["labels", "none"]),
@@ -195,6 +202,7 @@ def run(
     captures: Path,
     parser: Path,
     replay: Path | None,
+    until: str | None,
     truth: str,
     profile: bool,
     distributed: bool,
@@ -203,11 +211,14 @@ def run(
 ) -> dict[str, str]:
     """All stages: first labels, fit, vote, renders, fine-tuning, report. Finished stages are skipped.
 
+    Without labels in CAPTURES nothing is scored, and whatever only scores need is left out.
+
     Several processes, on one host or many, share the work when each is told so; OUT, CAPTURES and PARSER must lie where
     all of them see them.
 
     \b
     jsplat run out/run --captures heads/train --parser out/teacher --config cpu
+    jsplat run out/run --captures heads/train --parser out/teacher --until label
     srun jsplat run out/run --captures heads/train --parser out/teacher --distributed
     jsplat run out/run --captures heads/train --parser out/teacher --process node0:8476 2 1
     """
@@ -227,8 +238,12 @@ def run(
             if profile:
                 stack.enter_context(jax.profiler.trace(str(out / "profile")))
 
-        report = run_all(captures, parser, out, config, replay_path=replay, truth=truth == "labels", begun=begun)
-    click.echo(f"report: {out / 'report.html'}")
+        how = {"replay_path": replay, "truth": truth == "labels", "until": until}
+        report = run_all(captures, parser, out, config, begun=begun, **how)
+    if until is None:
+        click.echo(f"report: {out / 'report.html'}")
+    else:
+        click.echo(f"{until}: {out / until}  (the same command without --until goes on from there)")
     return report["failed"]
 
 

@@ -8,7 +8,7 @@ from jsplat.cli.group import FOLDER, main, prepare, settings
 
 FILE = click.Path(path_type=Path)
 PORT = click.IntRange(0, 65535)
-CAPTURES = click.option("--captures", type=FOLDER, help="The run's captures.  [default: beside the run]")
+CAPTURES = click.option("--captures", type=FOLDER, help="The run's captures, if they moved.  [default: as it says]")
 IDENTITY = click.option("--identity", help="Whose head.  [default: the first]")
 
 

@@ -34,7 +34,7 @@ from jsplat.pipeline.out import claim_file, claim_whole
 from jsplat.pipeline.run import open_parser, parser_folder
 from jsplat.pipeline.scoring import bin_lines, set_scores
 from jsplat.pipeline.stages.fit import fit_captures
-from jsplat.pipeline.stages.label import check_edits, label_captures, labels_of
+from jsplat.pipeline.stages.label import check_edits, label_captures, label_settings, labels_of
 from jsplat.pipeline.stages.parse import parse_captures
 from jsplat.pipeline.stages.render import render_novel_views
 from jsplat.pipeline.stages.shares import succeeded
@@ -120,7 +120,6 @@ def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConf
     claim_whole(out, "label", captures, fitted, labels)
     labelset, bad = labelset_in(labels), dict[str, str]()
     listed = list_captures(captures, config.size, refused=bad)
-    about = {"vote": to_json(config.vote), "sharpen": to_json(config.sharpen), "mask": to_json(config.mask)}
     there = succeeded(listed, labels, fitted)
     with digests_in(out) as digests:
         first, scenes = arrays_of(labels, there, digests), scenes_of(fitted, there, digests)
@@ -128,6 +127,7 @@ def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConf
         each = {name: of_label(held[name], first[name], scenes[name], config) for name in held}
         wanted = of_everybody(each)
         if finished(out, wanted) is None:
+            about = label_settings(config) | {"captures": str(captures.resolve())}
             with stage(out, wanted, about, config.seed, command="label", each=each) as folder:
                 label_captures(there, fitted, labels, labelset, config, folder)
                 for one in succeeded(there, folder):

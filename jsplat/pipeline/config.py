@@ -35,9 +35,11 @@ class RunConfig:
     Attributes:
         size: pixels of the longer side at which captures are read.
         seed: decides every random choice.
-        unseen: so many people, the last by name, are fitted and scored but never trained on.
+        unseen: so many people, the last by name, those with true labels first, are fitted and scored but never trained
+            on; none: half of those with true labels, at most 2.
         taught: at most so many of the others, spread evenly, are what the students learn from; 0 for all of them.
-        ablation: also score every other vote and the paper's palette, and what a person's edits would bring.
+        ablation: also score every other vote and the paper's palette, and what a person's edits would bring, of people
+            with true labels.
         flip: average the parser's prediction with that on the mirrored picture, when it gives the first labels.
         dataset: what parsers are trained and scored on, where it is a public set.
         capture: of `jsplat import`.
@@ -54,7 +56,7 @@ class RunConfig:
 
     size: int = 128
     seed: int = 0
-    unseen: int = 2
+    unseen: int | None = None
     taught: int = 0
     ablation: bool = True
     flip: bool = True

@@ -30,6 +30,7 @@ from jsplat.edit import (
     simulate,
 )
 from jsplat.errors import InputError, Stopped
+from jsplat.files.ownership import ABOUT
 from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labels import MaskConfig, SharpenConfig, VoteConfig, pose_prior
 from jsplat.labels.masks import Rule
@@ -63,22 +64,21 @@ def open_run(path: Path, captures: Path | None, config: EditConfig) -> Run:
     """A run whose stages `parse`, `fit` and `label` are done.
 
     Args:
-        captures: the captures it was made from; beside the run (as the demo leaves them) if None.
+        path: the folder of `jsplat run`, or one in which `parse`, `fit` and `label` wrote folders of these names.
+        captures: the captures it was made from; those that it names if None.
 
     Raises:
         InputError: naming what is not there.
     """
-    captures = captures or path.parent / "captures"
-    if not captures.is_dir():
-        raise InputError(str(captures), wanted="the captures of this run (--captures)", got="no such folder")
     try:
         about = json.loads((path / "label" / "run.json").read_text())["config"]
         labelset = LabelSet.from_json(json.loads((path / "label" / "labelset.json").read_text()))
-        vote, sharpen, mask = VoteConfig(**about[0]), SharpenConfig(**about[1]), dict(about[2])
+        vote, sharpen, mask = VoteConfig(**about["vote"]), SharpenConfig(**about["sharpen"]), about["mask"]
         mask = MaskConfig(**{**mask, "default_rule": Rule(**mask["default_rule"])})
-    except (OSError, KeyError, TypeError, IndexError, json.JSONDecodeError) as error:
-        wanted = "a finished run (parse, fit, label; a demo has it in OUT/run)"
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        wanted = "a run, or a folder with what `parse`, `fit` and `label` wrote, called so (a demo has it in OUT/run)"
         raise InputError(str(path), wanted=wanted, got=error) from error
+    captures = captures or _captures_of(path, about)
     done = {p.stem for p in (path / "label").glob("*.npz")}
     found = {}
     for folder in capture_folders(captures):
@@ -92,6 +92,18 @@ def open_run(path: Path, captures: Path | None, config: EditConfig) -> Run:
     with np.load(path / "label" / f"{next(iter(found))}.npz") as arrays:
         size = max(arrays["refined"].shape[1:])
     return Run(path, found, size, vote, Settings(labelset, sharpen, mask, config))
+
+
+def _captures_of(path: Path, about: dict) -> Path:
+    """Where the captures of a run lie: as it says itself, or its stage `label` (`about`) made alone, or beside it."""
+    try:
+        said = json.loads((path / ABOUT).read_text())["captures"]
+    except (OSError, KeyError, TypeError, json.JSONDecodeError):
+        said = about.get("captures")
+    places = [path.parent / "captures"] if said is None else [Path(said), path.parent / "captures"]
+    if (found := next((place for place in places if place.is_dir()), None)) is None:
+        raise InputError(str(places[0]), wanted="the captures of this run (--captures)", got="no such folder")
+    return found
 
 
 def _trust(run: Run, capture: Capture) -> np.ndarray:

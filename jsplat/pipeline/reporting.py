@@ -1,7 +1,7 @@
 """The last step of a run: everybody's masks scored against the truth, person by person, into report.json and .html."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,7 @@ def report(
     seconds: dict[str, float],
     failed: dict[str, str],
     config: RunConfig,
+    notes: Sequence[str] = (),
 ) -> None:
     """Scores a run whose stages are done, writes its report and prints the findings.
 
@@ -45,8 +46,9 @@ def report(
         groups: who was trained on ("fitted") and who was not ("unseen").
         seconds: of each stage.
         failed: who was left out, and why.
+        notes: what was done otherwise than usual, for the page.
     """
-    students = {n: load_parser(out / n / "parser", teacher.labelset) for n in STUDENTS if (out / n / "parser").is_dir()}
+    students = {n: load_parser(out / n / "parser", teacher.labelset) for n in STUDENTS if n in seconds}
     # The teacher is scored like the students, in one look, though its first labels may be flip-averaged.
     votes = _votes(config) if config.ablation else {}
     counts, rows = count(out, groups, {"teacher": teacher, **students}, tuple(votes.values()))
@@ -57,7 +59,9 @@ def report(
         "views": {"left_out": json.loads((out / "render" / "left_out.json").read_text())},
         "fit": {key: fitted[key] for key in ("psnr", "ssim", "identities")},
         "failed": failed,
-        **counts.scores({name: len(listed) for name, listed in groups.items()}),
+        "notes": notes,
+        "people": {g: {"all": len(of), "scored": counts.with_truth.get(g, 0)} for g, of in groups.items()},
+        **counts.scores(),
         "config": to_json(config),
         **provenance(config.seed),
     }

@@ -1,6 +1,7 @@
 """All stages in one command: captures and a parser in, a fine-tuned parser and a report out."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.digests import Digests, digests_in
 from jsplat.pipeline.fingerprints import contents, edits_of, of_everybody, of_fit, of_label, of_parse, of_render, of_set
 from jsplat.pipeline.out import begin, claim, claim_run, claim_whole
+from jsplat.pipeline.plan import Plan, plan, trained_on
 from jsplat.pipeline.stages.fit import fit_captures
-from jsplat.pipeline.stages.label import label_captures, labels_of
+from jsplat.pipeline.stages.label import label_captures, label_settings, labels_of
 from jsplat.pipeline.stages.parse import parse_captures
 from jsplat.pipeline.stages.render import render_novel_views
 from jsplat.pipeline.stages.shares import succeeded
@@ -33,7 +35,7 @@ from jsplat.runtime.provenance import provenance
 from jsplat.runtime.stop import STOP
 from jsplat.synthetic import render_captures
 from jsplat.training_sets.auxiliary import read_auxiliary
-from jsplat.training_sets.reading import read_training_set, spread
+from jsplat.training_sets.reading import read_training_set
 
 
 def run(
@@ -44,26 +46,29 @@ def run(
     *,
     replay_path: Path | None,
     truth: bool = True,
+    until: str | None = None,
     begun: Callable[[], object] = lambda: None,
 ) -> dict:
     """The whole loop; what is done already is skipped, a killed fine-tuning goes on where it was.
 
     Args:
         captures_path: folder of captures; their labels are used to score only.
-        parser_path: the weak parser (a folder of `train-parser`).
-        replay_path: its training data; the folder that the parser's run.json names if None.
+        parser_path: the weak parser (a folder of `train-parser` or `convert`).
+        replay_path: its training data; the folder that the parser's run.json names if None, and where that is gone, the
+            student is trained without.
         truth: whether to use labels for scoring at all.
+        until: the stage after which to stop (one of `jsplat.pipeline.plan.UNTIL`); None: the report.
         begun: called when `out` may be written to, before the work.
 
     Returns:
-        what report.json holds.
+        what report.json holds; with `until` only "stages" (seconds) and "failed" (who was left out, and why).
 
     Raises:
         InputError: bad input, or another run or editor works in `out`.
     """
     claim_run(out, captures_path, parser_path, replay_path)
     with alone(out / NAME, ONE_RUN):
-        return _run(captures_path, parser_path, out, config, replay_path, truth, begun)
+        return _run(captures_path, parser_path, out, config, replay_path, truth, until, begun)
 
 
 def _run(
@@ -73,38 +78,40 @@ def _run(
     config: RunConfig,
     replay_path: Path | None,
     truth: bool,
+    until: str | None,
     begun: Callable[[], object],
 ) -> dict:
     bad: dict[str, str] = {}
     listed = list_captures(captures_path, config.size, labels=truth, refused=bad)
-    if not 0 <= config.unseen < len(listed):
-        wanted = f"fewer than the {len(listed)} captures (`--set unseen=0` teaches all of them)"
-        raise InputError("unseen", wanted=wanted, got=config.unseen)
-    unseen = {one.identity for one in listed[len(listed) - config.unseen :]}
-    taught = {one.identity for one in _taught(listed[: len(listed) - config.unseen], config)}
+    old_path, lost = (replay_path, "") if replay_path is not None else trained_on(parser_path)
+    planned = plan(listed, config, until, old_path, lost)
     teacher = open_parser(parser_path)
     for one in listed:
         if one.labelset is not None and one.labelset.names != teacher.labelset.names:
             wanted = f"those of the parser (`--truth none` passes over the captures' labels), {teacher.labelset.names}"
             raise InputError(f"capture {one.identity}: classes", wanted=wanted, got=one.labelset.names)
     editing.check_drawn(out, listed, teacher.labelset)
-    replay_path = replay_path or _trained_on(parser_path)
-    replay = read_training_set(replay_path, config.size, config.dataset)
-    seconds = {}
-    read = {"captures": captures_path, "parser": parser_path, "replay": replay_path}
-    about = {name: str(path.resolve()) for name, path in read.items()} | {"truth": truth}
+    replay = None
+    if old_path is not None and "student" in planned.stages:
+        replay = read_training_set(old_path, config.size, config.dataset)
+    read = {"captures": captures_path, "parser": parser_path, "replay": old_path}
+    about = {name: None if path is None else str(path.resolve()) for name, path in read.items()}
+    about |= {"truth": truth, "stages": planned.stages, "notes": planned.notes}
     begin(out, "run", about | {"config": to_json(config)}, config.seed)
     begun()
     log_to(out / log_name(jax.process_index()))
-    log("run begins", captures=[one.identity for one in listed], **provenance(config.seed))
+    log("run begins", captures=[one.identity for one in listed], stages=planned.stages, **provenance(config.seed))
+    _tell(planned)
     for name, why in bad.items():
         log("identity failed", identity=name, stage="list", why=why)
     digests = Digests(out / DIGESTS)
     try:
         held = contents(listed, digests)
-        weak, old = broadcast_from_first(lambda: [digests.path(parser_folder(parser_path)), digests.path(replay_path)])
+        weak = broadcast_from_first(lambda: digests.path(parser_folder(parser_path)))
+        old = None if replay is None or old_path is None else broadcast_from_first(lambda: digests.path(old_path))
     finally:
         digests.save()
+    seconds: dict[str, float] = {}
 
     def do(
         name: str, part: object, wanted: str, fill: Callable[[Path], None], each: dict[str, str] | None = None
@@ -119,23 +126,32 @@ def _run(
     def do_each(name: str, part: object, each: dict[str, str], fill: Callable[[Path], None], *more: object) -> Path:
         return do(name, part, of_everybody(each, *more), fill, each)
 
+    def so_far() -> dict:
+        stages = [name for name in ("parse", "fit", "label", "render") if name in seconds]
+        return {"stages": seconds, "failed": bad | {n: why for s in stages for n, why in refused(out / s).items()}}
+
     seen = {one.identity: of_parse(held[one.identity], weak, config) for one in listed}
     first = do_each("parse", {"flip": config.flip}, seen, lambda f: parse_captures(listed, teacher, f, config.flip))
+    if planned.ends_with("parse"):
+        return so_far()
     parsed = succeeded(listed, first)
     shape = {one.identity: of_fit(held[one.identity], seen[one.identity], config) for one in parsed}
     fitted = do_each("fit", config.fit, shape, lambda f: fit_captures(parsed, first, teacher.labelset, config, f))
+    if planned.ends_with("fit"):
+        return so_far()
     with_scenes = succeeded(parsed, fitted)
-    parts = (config.vote, config.sharpen, config.mask, config.palette)
     refined = {n: of_label(held[n], seen[n], shape[n], config) for n in (one.identity for one in with_scenes)}
     labelled = do_each(
         "label",
-        [to_json(c) for c in parts] + [config.ablation],
+        label_settings(config),
         refined,
         lambda f: label_captures(with_scenes, fitted, first, teacher.labelset, config, f),
     )
     editing.vote_again(out, succeeded(with_scenes, labelled), teacher.labelset, config)
+    if planned.ends_with("label"):
+        return so_far()
     with_labels = succeeded(with_scenes, labelled)
-    train = [one for one in with_labels if one.identity in taught]
+    train = [one for one in with_labels if one.identity in planned.taught]
     edits = broadcast_from_first(lambda: {one.identity: edits_of(out, one.identity, digests) for one in with_labels})
     novel = {n: of_render(held[n], shape[n], refined[n], edits[n], config) for n in edits}
     rendered = do_each(
@@ -145,17 +161,20 @@ def _run(
         lambda f: _render(with_labels, train, out, teacher, config, f),
         [[one.identity, one.labelset is not None] for one in train],
     )
+    if planned.ends_with("render"):
+        digests.save()
+        return so_far()
     left = succeeded(with_labels, rendered)
     groups = {
-        "fitted": [o for o in left if o.identity not in unseen],
-        "unseen": [o for o in left if o.identity in unseen],
+        "fitted": [o for o in left if o.identity not in planned.unseen],
+        "unseen": [o for o in left if o.identity in planned.unseen],
     }
     sets = {name: rendered / name for name in reporting.STUDENTS if (rendered / name).is_dir()}
     data = broadcast_from_first(lambda: {name: digests.path(path) for name, path in sets.items()})
     digests.save()
-    practice = of_set(old, config)
+    practice = None if old is None else of_set(old, config)
     for name in reporting.STUDENTS:
-        if name == "truth_student" and name not in sets:
+        if name not in planned.stages or (name == "truth_student" and name not in sets):
             continue
         # What it learns from counts, not how that was made: the same set again trains nobody again.
         wanted = fingerprint(weak, practice, data.get(name), config.finetune, config.seed)
@@ -163,20 +182,29 @@ def _run(
 
         def teach(folder: Path, name: str = name) -> None:
             own = None if name == "control" else replay
-            pictures = replay if name == "control" else read_auxiliary(sets[name])
+            pictures = replay if name == "control" and replay is not None else read_auxiliary(sets[name])
             train_student(folder, pictures, config.finetune, config.seed, start=teacher, replay=own)
 
         do(name, about, wanted, teach)
+    if planned.ends_with("student"):
+        return so_far()
     names = [one.identity for one in groups["fitted"] if one.labelset is not None]
-    if config.ablation and names:
+    if "simulation" in planned.stages and names:
         about = [to_json(config.edit), to_json(config.simulation), names]
         wanted = fingerprint(about, [refined[name] for name in names])
         do("simulation", about, wanted, lambda f: _simulate(f, out, captures_path, names, config))
-    failed = bad | {name: why for s in ("parse", "fit", "label", "render") for name, why in refused(out / s).items()}
     if is_first_host():
-        reporting.report(out, groups, teacher, seconds, failed, config)
+        reporting.report(out, groups, teacher, seconds, so_far()["failed"], config, planned.notes)
     wait_for_hosts(f"{out}: reported")
     return json.loads((out / "report.json").read_text())
+
+
+def _tell(planned: Plan) -> None:
+    """Says what is done otherwise than usual, before it is done."""
+    for note in planned.notes:
+        log("run is told", note=note)
+        if is_first_host():
+            print(f"run: {note}", file=sys.stderr, flush=True)
 
 
 def parser_folder(path: Path) -> Path:
@@ -187,27 +215,6 @@ def parser_folder(path: Path) -> Path:
 def open_parser(path: Path) -> Parser:
     """The parser of a `train-parser` folder, or of a bare checkpoint folder."""
     return load_parser(parser_folder(path))
-
-
-def _taught(known: list[Listed], config: RunConfig) -> list[Listed]:
-    """Whom the students learn from; InputError, before anything was done, where memory will not do for them."""
-    if config.taught < 0:
-        raise InputError("taught", wanted="0 (all people) or more", got=config.taught)
-    chosen = list(spread(known, config.taught))
-    pictures = sum(one.shape[0] + config.views.wanted for one in chosen)
-    need, most = pictures * 4 * config.size**2 / 1e9, config.dataset.gigabytes
-    if need > most:
-        wanted = f"at most {most} GB (fewer people: taught; a smaller size, or dataset.gigabytes)"
-        raise InputError(f"the students' {pictures} pictures", wanted=wanted, got=f"{need:.3g} GB")
-    return chosen
-
-
-def _trained_on(parser_path: Path) -> Path:
-    try:
-        return Path(json.loads((parser_path / "run.json").read_text())["config"]["data"])
-    except (OSError, KeyError, json.JSONDecodeError) as error:
-        wanted = "a run.json that names its training data, or --replay"
-        raise InputError(f"{parser_path}/run.json", wanted=wanted, got=error) from error
 
 
 def _render(

@@ -57,17 +57,13 @@ class Counts:
             if method in self.methods and (across := agreement(mask, depth, capture.cameras)) is not None:
                 counted.agreements.append(across)
 
-    def scores(self, sizes: Mapping[str, int]) -> dict:
-        """{method: {group: scores}} in the shape report.json keeps, where a whole group has masks and truth.
-
-        Args:
-            sizes: people of each group.
-        """
+    def scores(self) -> dict:
+        """{method: {group: scores}} in the shape report.json keeps, where all with true labels have masks."""
         out: dict = {}
         for method in self.methods:
-            for group, size in sizes.items():
+            for group, people in self.with_truth.items():
                 counted = self.counted.get(method, {}).get(group)
-                if counted is not None and counted.people == size:
+                if counted is not None and counted.people == people:
                     known = counted.agreements
                     scores = scores_of(counted.tally, self.labelset)
                     scores["agreement"] = float(np.mean(known)) if known else None

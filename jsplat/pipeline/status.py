@@ -5,13 +5,17 @@ import json
 from pathlib import Path
 
 from jsplat.errors import InputError
+from jsplat.files.ownership import ABOUT
 from jsplat.runtime.progress import read_log
 
 STAGES = ("parse", "fit", "label", "render", "student", "truth_student", "control", "simulation")
+REPORT = "report"
 
 
 def status(run: Path) -> list[tuple[str, str]]:
     """Each stage and how it stands ("done", "running", "stopped", "failed", "waiting", with numbers).
+
+    A stage that the run will not reach, as its run.json says, is told only where it is done already.
 
     Raises:
         InputError: no run lies there.
@@ -21,21 +25,27 @@ def status(run: Path) -> list[tuple[str, str]]:
     if not events:
         raise InputError(str(run), wanted="the folder of a run (events.jsonl; a demo has it in OUT/run)", got="none")
     begun = {e["stage"]: i for i, e in enumerate(events) if e["event"] == "stage begins"}
-    rows = []
+    planned, rows = _planned(run), []
     for name in STAGES:
         found = run / name / "run.json"
         if found.is_file():
             rows.append((name, f"done in {json.loads(found.read_text())['seconds']:.0f} s"))
-        elif name in begun:
-            rows.append((name, _unfinished(events[begun[name] :], name)))
-        else:
-            rows.append((name, "waiting"))
+        elif name in planned:
+            rows.append((name, _unfinished(events[begun[name] :], name) if name in begun else "waiting"))
     failed = [e["identity"] for e in events if e["event"] == "identity failed"]
     if failed:
         rows.append(("identities that failed", ", ".join(dict.fromkeys(failed))))
     report = run / "report.html"
-    rows.append(("report", str(report) if report.is_file() else "waiting"))
+    if report.is_file() or REPORT in planned:
+        rows.append((REPORT, str(report) if report.is_file() else "waiting"))
     return rows
+
+
+def _planned(run: Path) -> list[str]:
+    try:
+        return list(json.loads((run / ABOUT).read_text())["stages"])
+    except (OSError, ValueError, KeyError, TypeError):  # it has not begun, or an older version began it
+        return [*STAGES, REPORT]
 
 
 def _unfinished(events: list[dict], name: str) -> str:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from jsplat.captures.capture import Capture
 from jsplat.captures.index import Listed
+from jsplat.config import to_json
 from jsplat.edit import check_votes, voted_labels
 from jsplat.files.atomic import write_json
 from jsplat.fitting.scenes_on_disk import saved_scenes, scene_in
@@ -55,7 +56,7 @@ def label_capture(
     Returns:
         masks "v h w": "refined", sharpened; "vote_plain", the plain vote as it came; "oracle", sharpened from the
         capture's own labels where it has some; with
-        `config.ablation` every other vote as it came, "plain_sharpened", "trained" and "palette".
+        `config.ablation`, there too, every other vote as it came, "plain_sharpened", "trained" and "palette".
         Besides: per-Gaussian tables "rows_refined" and "rows_oracle", "confidence", "alpha" and "depth" of the views,
         and "seen" (blend weight per Gaussian over all views).
     """
@@ -86,7 +87,7 @@ def label_capture(
     out["refined"], out["confidence"], render = masks(rows)
     out |= {"rows_refined": np.asarray(rows), "alpha": np.asarray(render.alpha), "depth": np.asarray(render.depth)}
     out["vote_plain"], *_ = masks(elect("plain"))
-    if config.ablation:
+    if config.ablation and capture.labels is not None:
         out |= {method: masks(elect(method))[0] for method in METHODS if method != "plain"}
         out["plain_sharpened"], *_ = masks(sharpened(elect("plain"), pictures, alike, confusion=False))
         out["palette"] = _palette_masks(gaussians, cameras, first, labelset, config, where)
@@ -130,6 +131,12 @@ def label_captures(
     each_identity("label", listed, folder, make)
     if is_first_host():
         write_json(folder / "labelset.json", labelset.to_json())
+
+
+def label_settings(config: RunConfig) -> dict:
+    """What run.json says of the stage; whoever opens a run reads vote, sharpening and masks there."""
+    parts = {"vote": config.vote, "sharpen": config.sharpen, "mask": config.mask, "palette": config.palette}
+    return {**{name: to_json(part) for name, part in parts.items()}, "ablation": config.ablation}
 
 
 def labels_of(labelled: Path, identity: str, labelset: LabelSet) -> dict[str, np.ndarray]:

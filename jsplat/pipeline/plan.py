@@ -1,0 +1,120 @@
+"""What a run will do, decided before any work from what the headers of its captures say."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsplat.captures.index import Listed
+from jsplat.errors import InputError
+from jsplat.files.foreign import some_of
+from jsplat.files.ownership import ABOUT
+from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.status import REPORT, STAGES
+from jsplat.training_sets.reading import spread
+
+UNTIL = STAGES[: STAGES.index("student") + 1]  # stages that a run may be asked to end after
+USUALLY_UNSEEN = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Which stages a run has, and who takes part in what.
+
+    Attributes:
+        stages: in their order; "report" is the last one of a whole run.
+        unseen: who is fitted and scored, but never taught.
+        taught: whom the students learn from.
+        notes: what is done otherwise than where there is truth of everybody and old training data, in sentences.
+    """
+
+    stages: tuple[str, ...]
+    unseen: frozenset[str]
+    taught: frozenset[str]
+    notes: tuple[str, ...]
+
+    def ends_with(self, stage: str) -> bool:
+        """Whether nothing is to be done after a stage."""
+        return self.stages[-1] == stage
+
+
+def plan(listed: Sequence[Listed], config: RunConfig, until: str | None, replay: Path | None, lost: str) -> Plan:
+    """The plan of a run.
+
+    Args:
+        listed: its captures; they have a label set where their labels are to be used.
+        until: the last stage, one of UNTIL; None for all of it.
+        replay: what the parser was trained on.
+        lost: why there is none, for people.
+
+    Raises:
+        InputError: `unseen` leaves nobody to learn from, `taught` is negative, or memory will not do for whom the
+            students learn from.
+    """
+    true = [one.identity for one in listed if one.labelset is not None]
+    unseen = _unseen(listed, config)
+    rest = [one for one in listed if one.identity not in unseen]
+    teaches = until in (None, "student")
+    taught = _taught(rest, config) if teaches else rest
+    parts = {
+        "truth_student": all(one.labelset is not None for one in taught),
+        "control": bool(true) and replay is not None,
+        "simulation": config.ablation and any(one.labelset is not None for one in rest),
+    }
+    stages = [name for name in STAGES if parts.get(name, True)] + [REPORT]
+    stages = stages if until is None else stages[: stages.index(until) + 1]
+    notes = [_about_truth(listed, true, unseen)] if until is None and len(true) < len(listed) else []
+    if teaches and replay is None:
+        notes.append(
+            f"WITHOUT REPLAY the student learns, and may lose what its parser knew, as on frontal faces: {lost}."
+            " `--replay FRONTAL`, a labelled set like the parser's own, mixes such pictures into every batch."
+        )
+    return Plan(tuple(stages), frozenset(unseen), frozenset(one.identity for one in taught), tuple(notes))
+
+
+def _unseen(listed: Sequence[Listed], config: RunConfig) -> list[str]:
+    """Who is held back: the last by name, those with truth first, for only they can be scored."""
+    true = [one.identity for one in listed if one.labelset is not None]
+    count = min(USUALLY_UNSEEN, len(true) // 2) if config.unseen is None else config.unseen
+    if not 0 <= count < len(listed):
+        wanted = f"fewer than the {len(listed)} captures (`--set unseen=0` teaches all of them)"
+        raise InputError("unseen", wanted=wanted, got=count)
+    order = [one.identity for one in listed if one.labelset is None] + true
+    return order[len(order) - count :]
+
+
+def _taught(known: Sequence[Listed], config: RunConfig) -> Sequence[Listed]:
+    """Whom the students learn from; InputError, before anything was done, where memory will not do for them."""
+    if config.taught < 0:
+        raise InputError("taught", wanted="0 (all people) or more", got=config.taught)
+    chosen = spread(known, config.taught)
+    pictures = sum(one.shape[0] + config.views.wanted for one in chosen)
+    need, most = pictures * 4 * config.size**2 / 1e9, config.dataset.gigabytes
+    if need > most:
+        wanted = f"at most {most} GB (fewer people: taught; a smaller size, or dataset.gigabytes)"
+        raise InputError(f"the students' {pictures} pictures", wanted=wanted, got=f"{need:.3g} GB")
+    return chosen
+
+
+def _about_truth(listed: Sequence[Listed], true: Sequence[str], unseen: Sequence[str]) -> str:
+    held = f"held back from teaching: {some_of(sorted(unseen))}" if unseen else "nobody is held back from teaching"
+    if not true:
+        return f"No truth: no scores, ablation, control, truth-student and simulated edits; {held}."
+    return (
+        f"Truth of {len(true)} of {len(listed)} people ({some_of(true)}): scores are of them alone, and {held}."
+        " There is no truth-student unless all who are taught have true labels."
+    )
+
+
+def trained_on(parser: Path) -> tuple[Path | None, str]:
+    """What the parser of a `train-parser` folder was trained on, where its run.json names that and it is still there.
+
+    Returns:
+        the folder; or None and why.
+    """
+    try:
+        named = json.loads((parser / ABOUT).read_text())["config"]["data"]
+    except (OSError, KeyError, TypeError, ValueError):
+        return None, f"{parser.name} does not say what it was trained on"
+    found = Path(str(named))
+    return (found, "") if found.exists() else (None, f"{parser.name} was trained on {found}, which is not there")
