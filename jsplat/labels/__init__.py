@@ -3,19 +3,24 @@
 from jsplat.labels.lift import facing, lift, paint
 from jsplat.labels.masks import MaskConfig, clean, to_masks
 from jsplat.labels.palette import PaletteConfig, from_colors, to_colors
-from jsplat.labels.sharpen import SharpenConfig, sharpen
+from jsplat.labels.sharpen import Said, SharpenConfig, sharpen
+from jsplat.labels.together import Heard, Means, knows_all, vote_together
 from jsplat.labels.votes import METHODS, VoteConfig, confidence, pose_prior, vote
 
 __all__ = [
     "METHODS",
+    "Heard",
     "MaskConfig",
+    "Means",
     "PaletteConfig",
+    "Said",
     "SharpenConfig",
     "VoteConfig",
     "clean",
     "confidence",
     "facing",
     "from_colors",
+    "knows_all",
     "lift",
     "paint",
     "pose_prior",
@@ -23,4 +28,5 @@ __all__ = [
     "to_colors",
     "to_masks",
     "vote",
+    "vote_together",
 ]

@@ -10,16 +10,18 @@ prior and the view's own confusion matrix as likelihood, so a view that errs is 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 from jsplat.errors import InputError
+from jsplat.labels.together import Means, absorbed, alike_classes, speaking, speaking_table
 from jsplat.labels.votes import certainty
 from jsplat.raster.camera import Camera
+from jsplat.raster.pytree import pytree, static
 from jsplat.raster.rasterizer import rasterize
 from jsplat.raster.scene import Gaussians
 from jsplat.runtime.precision import in_32_bits
@@ -53,6 +55,21 @@ class SharpenConfig:
             raise InputError("SharpenConfig: rounds, pseudo_counts", wanted="at least 0, positive", got=got)
 
 
+@pytree
+class Said:
+    """What a voter with labels of its own says of the pixels of one head.
+
+    Attributes:
+        labels: its labels, or `IGNORE`.
+        trust: weight of each view, on the scale of the others'.
+        means: per label, the classes it may mean (see `Heard`).
+    """
+
+    labels: UInt8[Array | np.ndarray, "v h w"]
+    trust: Float[Array | np.ndarray, " v"]
+    means: Means = static()
+
+
 def _normalised(x: Array) -> Array:
     return x / jnp.maximum(x.sum(-1, keepdims=True), 1e-12)
 
@@ -62,39 +79,42 @@ def sharpen(
     gaussians: Gaussians,
     rows: Float[Array, "n k"],
     cameras: Camera,
-    pictures: Float[Array | np.ndarray, "v h w k"],
+    pictures: Float[Array | np.ndarray, "v h w k"] | None,
     trust: Float[Array, " v"],
     *,
     capacity: int,
     config: SharpenConfig,
     devices: Devices = (),
+    others: Sequence[Said] = (),
 ) -> Float[Array, "n k"]:
     """Sharper class probabilities per Gaussian of one head.
 
     Args:
         gaussians, cameras: of the head; one camera per picture.
         rows: votes that sum to 1; class 0 (background) stays 0 if it is 0.
-        pictures: the parser's class probabilities per view.
+        pictures: the parser's class probabilities per view; None where no parser votes.
         trust: weight of each view, any scale.
         capacity: tile hits a view may need (`capacity_for`).
         config: rounds, and how far a view is believed.
         devices: share the views; where the arrays lie if none.
+        others: further voters. A pixel's target is the posterior of all that speak there.
     """
     if not config.rounds:
         return rows
     # Whether confusion counts is an argument of the compiled program, not a part of it: the ablation asks for both.
     count, believe = view_count(cameras), itertools.repeat(np.bool_(config.confusion))
     how = {"capacity": capacity, "config": dataclasses.replace(config, rounds=0, confusion=True)}
-    seen = to_blocks((cameras, pictures, trust), devices)
+    seen = to_blocks((cameras, pictures, trust, tuple(others)), devices)
     heads = list(itertools.islice(itertools.cycle(per_device(gaussians, devices)), len(seen)))
 
     def gains(program: Callable, rows: Array, *more: Iterable) -> list:
         tables = itertools.cycle(per_device(rows, devices))
         return [program(*block, **how) for block in zip(heads, tables, seen, *more)]
 
+    means = (*([None] if pictures is not None else []), *(said.means for said in others))
     counts = join_blocks(gains(_first_counts, rows), count, devices)
     for _ in range(config.rounds):
-        confusion = to_blocks(_confusion(counts, config=how["config"]), devices)
+        confusion = to_blocks(_confusion(counts, means=means, config=how["config"]), devices)
         found = gains(_gain, rows, confusion, unpadded(count), believe)
         gained = join_blocks([g for g, _ in found], len(found), devices)
         counts = join_blocks([c for _, c in found], count, devices)
@@ -114,58 +134,105 @@ def _shown(gaussians: Gaussians, table: Float[Array, "n k"], camera: Camera, cap
     return rasterize(gaussians, wide, camera, capacity=capacity, shape_channels=0).channels
 
 
-def _counts(prior: Array, opinion: Array, mass: Array, solid: Array) -> Float[Array, "k k"]:
-    hard = jax.nn.one_hot(opinion.argmax(-1), opinion.shape[-1]) * (mass * solid)[..., None]
-    return jnp.einsum("hwt,hws->ts", prior, hard)
+@dataclasses.dataclass(frozen=True)
+class _Opinion:
+    """What one voter says of the pixels of one view: its likeliest label "h w" of `labels`, how much of the pixel it
+    speaks of `mass`, and that times its weight there `sure`."""
+
+    label: Array
+    labels: int
+    mass: Array
+    sure: Array
+
+
+def _opinions(picture: Array | None, weight: Array, others: tuple[Said, ...], power: float, k: int) -> list[_Opinion]:
+    found = []
+    if picture is not None:
+        opinion, mass = _opinion(picture)
+        sure = weight * certainty(opinion) ** power * mass
+        found.append(_Opinion(opinion.argmax(-1), opinion.shape[-1], mass, sure))
+    for said in others:
+        speaks = np.isin(np.arange(256), speaking(said.means, k)).astype(np.float32)
+        mass = jnp.asarray(speaks)[said.labels]
+        found.append(_Opinion(said.labels, len(said.means), mass, said.trust * mass))
+    return found
+
+
+def _counts(prior: Array, opinions: list[_Opinion], solid: Array) -> list[Float[Array, "k s"]]:
+    hard = [jax.nn.one_hot(said.label, said.labels) * (said.mass * solid)[..., None] for said in opinions]
+    return [jnp.einsum("hwt,hws->ts", prior, of) for of in hard]
 
 
 @functools.partial(jax.jit, static_argnames=("capacity", "config"))
 def _first_counts(
-    gaussians: Gaussians, rows: Array, seen: tuple[Camera, Array, Array], *, capacity: int, config: SharpenConfig
-) -> Float[Array, "v k k"]:
-    """How often each view of a block says s where the votes say t."""
+    gaussians: Gaussians, rows: Array, seen: tuple, *, capacity: int, config: SharpenConfig
+) -> list[Float[Array, "v k s"]]:
+    """How often each voter's view of a block says s where the votes say t."""
 
     def one(item):
-        camera, picture, _ = item
-        opinion, mass = _opinion(picture)
+        camera, picture, weight, others = item
+        opinions = _opinions(picture, weight, others, config.trust_power, rows.shape[1])
         shown = _shown(gaussians, rows, camera, capacity)
-        return _counts(_normalised(shown[..., :-1]), opinion, mass, shown[..., -1] >= config.alpha_gate)
+        return _counts(_normalised(shown[..., :-1]), opinions, shown[..., -1] >= config.alpha_gate)
 
     return over_views(one, seen)
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _confusion(counts: Float[Array, "v k k"], *, config: SharpenConfig) -> Float[Array, "v k k"]:
-    pooled = _normalised(counts.sum(0) + 1e-3)
-    return _normalised(counts + config.pseudo_counts * pooled)
+@functools.partial(jax.jit, static_argnames=("means", "config"))
+def _confusion(
+    counts: list[Float[Array, "v k s"]], *, means: tuple[Means | None, ...], config: SharpenConfig
+) -> list[Float[Array, "v k s"]]:
+    """Of each voter; `means`: of its labels, None where they are the classes."""
+
+    def smooth(of: Array) -> Array:
+        pooled = _normalised(of.sum(0) + 1e-3)
+        return _normalised(of + config.pseudo_counts * pooled)
+
+    def one(of: Array, meaning: Means | None) -> Array:
+        if meaning is None:
+            return smooth(of)
+        table = speaking_table(meaning, of.shape[1])
+        rows = smooth(jnp.einsum("vts,ut->vus", of, jnp.asarray(alike_classes(meaning, of.shape[1]))))
+        return absorbed(rows, of.sum(0), table)
+
+    return [one(of, meaning) for of, meaning in zip(counts, means)]
 
 
 @functools.partial(jax.jit, static_argnames=("capacity", "config"))
 def _gain(
     gaussians: Gaussians,
     rows: Array,
-    seen: tuple[Camera, Array, Array],
-    confusion: Array,
+    seen: tuple,
+    confusion: list[Array],
     unpadded: Array,
     believe: Array,
     *,
     capacity: int,
     config: SharpenConfig,
-) -> tuple[Float[Array, "1 n k"], Float[Array, "v k k"]]:
+) -> tuple[Float[Array, "1 n k"], list[Float[Array, "v k s"]]]:
     """By how much each entry of the table is multiplied, as a block sees it, and the block's counts."""
 
     def one(item):
-        (camera, picture, weight), matrix, there = item
-        opinion, mass = _opinion(picture)
+        (camera, picture, weight, others), matrices, there = item
+        opinions = _opinions(picture, weight, others, config.trust_power, rows.shape[1])
         shown, vjp = jax.vjp(lambda table: _shown(gaussians, table, camera, capacity), rows)
         solid = shown[..., -1] >= config.alpha_gate
         prior = _normalised(shown[..., :-1])
-        likelihood = jnp.moveaxis(matrix[:, opinion.argmax(-1)], 0, -1)
-        target = jnp.where(believe, _normalised(prior * likelihood), opinion)
-        sure = jnp.where(solid & there, weight * certainty(opinion) ** config.trust_power * mass, 0.0)[..., None]
+        likelihoods = [jnp.moveaxis(matrix[:, said.label], 0, -1) for matrix, said in zip(matrices, opinions)]
+        most = functools.reduce(jnp.maximum, [said.sure for said in opinions])
+        if len(opinions) > 1:
+            # A voter speaks in a pixel as far as it is surer there than the others.
+            powers = [(said.sure / jnp.maximum(most, 1e-12))[..., None] for said in opinions]
+            likelihood = functools.reduce(jnp.multiply, map(jnp.power, likelihoods, powers))
+        else:
+            likelihood = likelihoods[0]
+        target = _normalised(prior * likelihood)
+        if picture is not None:
+            target = jnp.where(believe, target, _opinion(picture)[0])
+        sure = jnp.where(solid & there, most, 0.0)[..., None]
         ratio = jnp.where(prior > _SURE, target / jnp.maximum(prior, _LEAST), 0.0)
         (gained,) = vjp(jnp.concatenate([sure * ratio, jnp.zeros_like(sure)], -1))
-        return gained, _counts(prior, opinion, mass, solid)
+        return gained, _counts(prior, opinions, solid)
 
     gained, counts = over_views(one, (seen, confusion, unpadded))
     return gained.sum(0, keepdims=True), counts

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jsplat.errors import InputError
 
@@ -63,14 +63,32 @@ class VoteConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Ballots:
-    """What the methods read: `opinions` "v n k" (rows sum to 1, or to 0 where unseen), how much a view sees of a
-    Gaussian `visible_mass` "v n" in [0, 1), the pose prior `pose` "v 1", and cosines "v n" if they were given."""
+class Ballots:
+    """What the views of one voter say of the Gaussians.
+
+    Attributes:
+        opinions: "v n k", rows sum to 1, or to 0 where unseen.
+        visible_mass: "v n" in [0, 1), how much a view sees of a Gaussian.
+        pose: "v 1", trust by pose.
+        cosines: "v n", if they were given.
+    """
 
     opinions: Array
     visible_mass: Array
     pose: Array
-    cosines: Array | None
+    cosines: Array | None = None
+
+    @staticmethod
+    def of(
+        evidence: Float[Array, "v n k"], weight: Float[Array, "v n"], pose: Float[Array, " v"], config: "VoteConfig"
+    ) -> "Ballots":
+        """From what is lifted: evidence without background, and the blend weight."""
+        mass = evidence.sum(-1)
+        seen = (weight >= config.min_weight) & (mass > _EPS)
+        opinions = jnp.where(seen, 1 / jnp.maximum(mass, _EPS), 0)[..., None] * evidence
+        # A view that calls most of a Gaussian background says little about its class: it counts with the mass it has
+        # left.
+        return Ballots(opinions, jnp.where(seen, mass / (weight + config.half_weight), 0), pose[:, None])
 
 
 def certainty(opinions: Float[Array, "*b k"]) -> Float[Array, "*b"]:
@@ -88,25 +106,25 @@ def _one_hot(opinions: Array) -> Array:
     return jax.nn.one_hot(jnp.argmax(opinions, -1), opinions.shape[-1], dtype=opinions.dtype)
 
 
-def _plain(ballots: _Ballots, config: VoteConfig) -> Array:
+def _plain(ballots: Ballots, config: VoteConfig) -> Array:
     return _mean(ballots.opinions, ballots.visible_mass)
 
 
-def _one_hot_votes(ballots: _Ballots, config: VoteConfig) -> Array:
+def _one_hot_votes(ballots: Ballots, config: VoteConfig) -> Array:
     return _mean(_one_hot(ballots.opinions), ballots.visible_mass)
 
 
-def _cosine(ballots: _Ballots, config: VoteConfig) -> Array:
+def _cosine(ballots: Ballots, config: VoteConfig) -> Array:
     assert ballots.cosines is not None
     return _mean(ballots.opinions, ballots.visible_mass * (jnp.clip(ballots.cosines, 0, 1) + config.cosine_floor))
 
 
-def _entropy(ballots: _Ballots, config: VoteConfig) -> Array:
+def _entropy(ballots: Ballots, config: VoteConfig) -> Array:
     trust = certainty(ballots.opinions) ** config.entropy_power
     return _mean(ballots.opinions, ballots.visible_mass * (trust + _EPS))
 
 
-def _agreement(ballots: _Ballots, config: VoteConfig) -> Array:
+def _agreement(ballots: Ballots, config: VoteConfig) -> Array:
     def step(consensus, _):
         alike = jnp.einsum("vnk,nk,vn->v", ballots.opinions, consensus, ballots.visible_mass) / (
             ballots.visible_mass.sum(-1) + _EPS
@@ -117,8 +135,13 @@ def _agreement(ballots: _Ballots, config: VoteConfig) -> Array:
     return jax.lax.scan(step, _plain(ballots, config), length=config.iterations)[0]
 
 
-def _pose(ballots: _Ballots, config: VoteConfig) -> Array:
+def mean_by_pose(ballots: Ballots) -> Float[Array, "n k"]:
+    """The mean opinion, by trust in poses; rows of 0 where no view sees anything."""
     return _mean(ballots.opinions, ballots.visible_mass * ballots.pose)
+
+
+def _pose(ballots: Ballots, config: VoteConfig) -> Array:
+    return mean_by_pose(ballots)
 
 
 def _confusion(opinions: Array, visible_mass: Array, consensus: Array, pseudo_counts: float, pooled: bool) -> Array:
@@ -126,20 +149,23 @@ def _confusion(opinions: Array, visible_mass: Array, consensus: Array, pseudo_co
 
     The prior is `pseudo_counts` draws from the matrix pooled over the views, or from the uniform distribution.
     """
-    k = opinions.shape[-1]
-    counts = jnp.einsum("vns,vn,nt->vts", opinions, visible_mass, consensus)
-    prior = counts.sum(0) + 1 / k if pooled else jnp.ones((k, k), opinions.dtype)
+    return smoothed(jnp.einsum("vns,vn,nt->vts", opinions, visible_mass, consensus), pseudo_counts, pooled)
+
+
+def smoothed(counts: Float[Array, "v t s"], pseudo_counts: float, pooled: bool) -> Float[Array, "v t s"]:
+    """Rows that are distributions, from counts and `pseudo_counts` draws from the prior (see `_confusion`)."""
+    prior = counts.sum(0) + 1 / counts.shape[-1] if pooled else jnp.ones(counts.shape[1:], counts.dtype)
     counts = counts + pseudo_counts * prior / prior.sum(-1, keepdims=True)
     return counts / counts.sum(-1, keepdims=True)
 
 
-def _posterior(log_evidence: Array, consensus: Array) -> Array:
+def posterior(evidence: Float[Array, "n k"], consensus: Float[Array, "n k"]) -> Float[Array, "n k"]:
     """Class prior (the consensus's own shares, one draw spread evenly on top) times evidence."""
     shares = consensus.sum(0) + 1 / consensus.shape[-1]
-    return jax.nn.softmax(log_evidence + jnp.log(shares / shares.sum()), -1)
+    return jax.nn.softmax(evidence + jnp.log(shares / shares.sum()), -1)
 
 
-def _dawid_skene(ballots: _Ballots, config: VoteConfig) -> Array:
+def _dawid_skene(ballots: Ballots, config: VoteConfig) -> Array:
     """Textbook expectation-maximisation on hard opinions, every view an independent witness (Dawid and Skene, 1979).
 
     Views of one head are not independent, hence its overconfidence: kept as an ablation.
@@ -148,38 +174,62 @@ def _dawid_skene(ballots: _Ballots, config: VoteConfig) -> Array:
 
     def step(consensus, _):
         confusion = _confusion(opinions, visible_mass, consensus, pseudo_counts=1.0, pooled=False)
-        return _posterior(jnp.einsum("vns,vn,vts->nt", opinions, visible_mass, jnp.log(confusion)), consensus), None
+        return posterior(jnp.einsum("vns,vn,vts->nt", opinions, visible_mass, jnp.log(confusion)), consensus), None
 
     return jax.lax.scan(step, _mean(opinions, visible_mass), length=config.iterations)[0]
 
 
-def _tempered(ballots: _Ballots, config: VoteConfig) -> Array:
-    """Dawid and Skene with soft opinions, pooled confusion matrices, and evidence that is averaged, not summed.
+def log_evidence(ballots: Ballots, confusion: Callable[[Array], Array], config: VoteConfig) -> Array:
+    """The log evidence "n t" of one voter for each class.
 
-    The mean log evidence counts for min(effective views, temperature) witnesses, because the errors of neighbouring
+    The mean over views counts for min(effective views, temperature) witnesses, because the errors of neighbouring
     views are the same error. Effective views: (sum w)^2 / sum w^2 (Kish).
+
+    Args:
+        confusion: "v t s" from the sharpened opinions "v n s".
     """
     # Sharpened: in a soft opinion the many small classes, each with a little, outvote what the view really says.
-    opinions = ballots.opinions**config.sharpness
-    opinions = opinions / jnp.maximum(opinions.sum(-1, keepdims=True), _EPS)
+    opinions = sharper(ballots.opinions, config)
     trust = ballots.visible_mass * ballots.pose * certainty(ballots.opinions) ** config.trust_power
     total = trust.sum(0)
     effective = total**2 / jnp.maximum((trust**2).sum(0), _EPS)
     weights = trust * (jnp.minimum(effective, config.temperature) / jnp.maximum(total, _EPS))
+    return jnp.einsum("vns,vn,vts->nt", opinions, weights, jnp.log(confusion(opinions)))
+
+
+def sharper(opinions: Float[Array, "*b k"], config: VoteConfig) -> Float[Array, "*b k"]:
+    """To the power of `sharpness`, rows that sum to 1, or to 0."""
+    opinions = opinions**config.sharpness
+    return opinions / jnp.maximum(opinions.sum(-1, keepdims=True), _EPS)
+
+
+def in_rounds(evidence: Callable[[Array], Array], start: Array, config: VoteConfig) -> Array:
+    """The consensus "n t" after rounds of evidence from the last one and posterior from the evidence."""
 
     def step(consensus, _):
-        confusion = _confusion(opinions, ballots.visible_mass, consensus, config.pseudo_counts, pooled=True)
-        return _posterior(jnp.einsum("vns,vn,vts->nt", opinions, weights, jnp.log(confusion)), consensus), None
+        return posterior(evidence(consensus), consensus), None
 
-    return jax.lax.scan(step, _pose(ballots, config), length=config.iterations)[0]
+    return jax.lax.scan(step, start, length=config.iterations)[0]
 
 
-def _best(ballots: _Ballots, config: VoteConfig) -> Array:
+def _tempered(ballots: Ballots, config: VoteConfig) -> Array:
+    """Dawid and Skene with soft opinions, pooled confusion matrices, and evidence that is averaged, not summed."""
+
+    def evidence(consensus: Array) -> Array:
+        def confusion(opinions: Array) -> Array:
+            return _confusion(opinions, ballots.visible_mass, consensus, config.pseudo_counts, pooled=True)
+
+        return log_evidence(ballots, confusion, config)
+
+    return in_rounds(evidence, mean_by_pose(ballots), config)
+
+
+def _best(ballots: Ballots, config: VoteConfig) -> Array:
     """The mean of both: the pose prior is right about small frontal parts, the error model about the sides."""
     return (_pose(ballots, config) + _tempered(ballots, config)) / 2
 
 
-METHODS: dict[str, Callable[[_Ballots, VoteConfig], Array]] = {
+METHODS: dict[str, Callable[[Ballots, VoteConfig], Array]] = {
     "plain": _plain,
     "one_hot": _one_hot_votes,
     "cosine": _cosine,
@@ -242,19 +292,16 @@ def vote(
     if config.method == "cosine" and (cosines is None or cosines.shape != (v, n)):
         raise InputError("vote: cosines", wanted=f"shape {(v, n)}", got=None if cosines is None else cosines.shape)
 
-    evidence = evidence[..., first:]
-    mass = evidence.sum(-1)
-    seen = (weight >= config.min_weight) & (mass > _EPS)
-    opinions = jnp.where(seen, 1 / jnp.maximum(mass, _EPS), 0)[..., None] * evidence
-    # A view that calls most of a Gaussian background says little about its class: it counts with the mass it has left.
-    visible_mass = jnp.where(seen, mass / (weight + config.half_weight), 0)
-    ballots = _Ballots(opinions, visible_mass, pose_prior(yaw, pitch, config)[:, None], cosines)
-    rows = METHODS[config.method](ballots, config)
+    ballots = Ballots.of(evidence[..., first:], weight, pose_prior(yaw, pitch, config), config)
+    rows = METHODS[config.method](dataclasses.replace(ballots, cosines=cosines), config)
+    return jnp.pad(filled(rows, (ballots.visible_mass > 0).any(0)), ((0, 0), (first, 0)))
 
-    known = seen.any(0)[:, None]
+
+def filled(rows: Float[Array, "n k"], seen: Bool[Array, " n"]) -> Float[Array, "n k"]:
+    """The rows, and for Gaussians that no view sees the mean of the others, or the uniform row if all are so."""
+    known = seen[:, None]
     fallback = jnp.where(known, rows, 0).sum(0) + _EPS
-    rows = jnp.where(known, rows, fallback / fallback.sum())
-    return jnp.pad(rows, ((0, 0), (first, 0)))
+    return jnp.where(known, rows, fallback / fallback.sum())
 
 
 def confidence(probabilities: Float[Array, "*b n k"]) -> Float[Array, "*b n"]:

@@ -1,0 +1,187 @@
+"""Several voters on one head: parsers, and masks from elsewhere that may know only some of the classes.
+
+Each voter has labels of its own and its own error model, a confusion matrix from the classes to its labels per view,
+learned from the consensus of all. A label may mean several classes: between those the voter says nothing, for they have
+one row in common. A class that none of its labels means is absorbed in the labels that it says there, which is learned:
+it gets the rows of their classes. The log evidence of a voter is averaged over its views, whose errors are one error;
+that of several voters is summed, for their errors are their own (Dawid and Skene 1979, tempered as in
+`jsplat.labels.votes`).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jsplat.errors import InputError
+from jsplat.labels.votes import (
+    Ballots,
+    VoteConfig,
+    filled,
+    in_rounds,
+    log_evidence,
+    mean_by_pose,
+    sharper,
+    smoothed,
+)
+from jsplat.raster.pytree import pytree, static
+
+ERROR_MODELS = ("tempered", "best")  # the methods that are, or hold, a model of errors, which several voters share
+_EPS = 1e-12
+_ABSORBED = 3.0  # power of the shares in which the labels of a voter stand for a class that it does not know
+
+Means = tuple[frozenset[int], ...]
+"""Per label of a voter, the ids of the classes that it may mean; of a label without any, nothing is known."""
+
+
+@pytree
+class Heard:
+    """What one voter says about the Gaussians of one head.
+
+    Attributes:
+        evidence: per view, Gaussian and label, the blend weight times the probability of the label, summed over pixels.
+        trust: of a view by its pose (`pose_prior`; ones if nothing is known).
+        means: per label, the classes it may mean, background among them; those of none say nothing.
+    """
+
+    evidence: Float[Array, "v n s"]
+    trust: Float[Array, " v"]
+    means: Means = static()
+
+
+def knows_all(means: Means, k: int) -> bool:
+    """Whether a voter has a label of its own for each of `k` classes."""
+    return {min(of) for of in means if len(of) == 1} == set(range(k))
+
+
+def speaking(means: Means, k: int) -> list[int]:
+    """The labels of a voter that count on the head.
+
+    Those that mean something; the background alone is none where the voter knows all classes (a parser that is lost
+    says so), else it may stand for what the voter does not know.
+    """
+    complete = knows_all(means, k)
+    return [i for i, of in enumerate(means) if of and not (complete and of == {0})]
+
+
+def speaking_table(means: Means, k: int) -> Bool[np.ndarray, "s k"]:
+    """Whether a label may mean a class; labels that do not count mean none."""
+    table = np.zeros((len(means), k), bool)
+    for i in speaking(means, k):
+        table[i, list(means[i])] = True
+    return table
+
+
+def alike_classes(means: Means, k: int) -> Float[np.ndarray, "k k"]:
+    """1 where two classes have the same labels, which are some, or are one class."""
+    table = speaking_table(means, k)
+    same = (table[:, :, None] == table[:, None, :]).all(0) & table.any(0)
+    return (same | np.eye(k, dtype=bool)).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "config"))
+def vote_together(
+    voters: Sequence[Heard], weight: Float[Array, "v n"], config: VoteConfig, k: int
+) -> tuple[Float[Array, "n k"], Float[Array, "m k"]]:
+    """Class probabilities of every Gaussian of one head, from all voters, by the tempered vote.
+
+    The first voter that knows all classes begins; where none does, all begin with their labels spread evenly over what
+    they may mean.
+
+    Args:
+        voters: at least one.
+        weight: the blend weight alone, summed over pixels; 0 where a view does not see a Gaussian.
+        config: its method is "tempered" or "best", which are the same here.
+        k: how many classes there are.
+
+    Returns:
+        rows that sum to 1, as of `vote`; belief: per voter and class, how often it says what it ought to where the
+        consensus is that class, NaN for classes that none of its labels means.
+
+    Raises:
+        InputError: another method.
+    """
+    if config.method not in ERROR_MODELS:
+        wanted = f"{' or '.join(ERROR_MODELS)}, which several voters, or one that lacks classes, can share"
+        raise InputError("vote.method", wanted=wanted, got=repr(config.method))
+    first = int(config.remove_background)
+    voices = [_Voice.of(heard, weight, config, k) for heard in voters]
+    begins = next((i for i, heard in enumerate(voters) if knows_all(heard.means, k)), None)
+    begin = voices if begins is None else [voices[begins]]
+    start = functools.reduce(jnp.add, [_spread(mean_by_pose(voice.ballots), voice.table) for voice in begin])
+    start = start / jnp.maximum(start.sum(-1, keepdims=True), _EPS)
+
+    def evidence(consensus: Array) -> Array:
+        # Sharper than it came: of the little that every class has everywhere, the error models would learn that small
+        # parts are mistaken for everything.
+        consensus = sharper(consensus, config)
+        return functools.reduce(jnp.add, [voice.evidence(consensus, config) for voice in voices])
+
+    rows = in_rounds(evidence, start, config)
+    rows = filled(rows, jnp.stack([(voice.ballots.visible_mass > 0).any(0) for voice in voices]).any(0))
+    belief = jnp.stack([voice.belief(rows) for voice in voices])
+    pad = ((0, 0), (first, 0))
+    return jnp.pad(rows, pad), jnp.pad(belief, pad, constant_values=jnp.nan)
+
+
+def _spread(means: Float[Array, "n s"], table: Bool[np.ndarray, "s k"]) -> Float[Array, "n k"]:
+    share = table / np.maximum(table.sum(1, keepdims=True), 1)
+    return means @ jnp.asarray(share, means.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Voice:
+    """A voter as the error model hears it: opinions in its labels, which classes those may mean `table` "s t", and
+    which of the classes have one row `alike` "t t"."""
+
+    ballots: Ballots
+    table: np.ndarray
+    alike: np.ndarray
+
+    @staticmethod
+    def of(heard: Heard, weight: Array, config: VoteConfig, k: int) -> "_Voice":
+        kept, first = speaking(heard.means, k), int(config.remove_background)
+        table = speaking_table(heard.means, k)[kept]
+        ballots = Ballots.of(heard.evidence[..., np.asarray(kept, int)], weight, heard.trust, config)
+        return _Voice(ballots, table[:, first:], alike_classes(heard.means, k)[first:, first:])
+
+    def evidence(self, consensus: Float[Array, "n t"], config: VoteConfig) -> Float[Array, "n t"]:
+        def confusion(opinions: Array) -> Array:
+            counts = jnp.einsum("vns,vn,nt->vts", opinions, self.ballots.visible_mass, consensus)
+            rows = smoothed(jnp.einsum("vts,ut->vus", counts, jnp.asarray(self.alike)), config.pseudo_counts, True)
+            return absorbed(rows, counts.sum(0), self.table)
+
+        return log_evidence(self.ballots, confusion, config)
+
+    def belief(self, rows: Float[Array, "n t"]) -> Float[Array, " t"]:
+        ballots = self.ballots
+        counts = jnp.einsum("vns,vn,nt->ts", ballots.opinions, ballots.visible_mass, rows)
+        right = jnp.where(self.table.T, counts, 0).sum(-1) / jnp.maximum(counts.sum(-1), _EPS)
+        return jnp.where(self.table.any(0), right, jnp.nan)
+
+
+def absorbed(
+    rows: Float[Array, "v t s"], counts: Float[Array, "t s"], table: Bool[np.ndarray, "s t"]
+) -> Float[Array, "v t s"]:
+    """Confusion matrices in which a class without a label has the rows of those whose labels are said there.
+
+    Its own row would be learned from few pixels, and a class that seems to be called anything is believed nowhere.
+
+    Args:
+        counts: how often each label is said where the consensus is a class, all views.
+        table: whether a label may mean a class.
+    """
+    if table.any(0).all():
+        return rows
+    share = counts + 1 / counts.shape[1]
+    share = (share / share.sum(-1, keepdims=True)) ** _ABSORBED
+    share = share / share.sum(-1, keepdims=True)
+    of_label = jnp.einsum("st,vtl->vsl", table / np.maximum(table.sum(1, keepdims=True), 1), rows)
+    # A label without a class (the background alone, which was removed) has no row to lend.
+    lends = table.any(1)
+    mixed = jnp.einsum("ts,vsl->vtl", share * lends, of_label) + (share * ~lends).sum(-1)[None, :, None] * rows
+    return jnp.where(table.any(0)[None, :, None], rows, mixed)

@@ -1,0 +1,134 @@
+"""Several voters on one head: partial ones, equal ones, useless ones, and what is learned of each."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_votes import K, N, V, make_world, mean_recall
+
+from jsplat.errors import InputError
+from jsplat.labels import Heard, VoteConfig, knows_all, pose_prior, vote, vote_together
+from jsplat.labels.together import absorbed, alike_classes, speaking
+
+CONFIG = VoteConfig(method="tempered")
+OWN = tuple(frozenset({i}) for i in range(K))
+# Of the world's classes: 0 background, 1 and 2 large, 3 to 5 small.
+COARSE = (frozenset({0}), frozenset({1, 3, 4, 5}), frozenset({2}))
+UNDECLARED = (frozenset({0}), frozenset({1}), frozenset({2}))
+
+
+@pytest.fixture(scope="module")
+def world():
+    truth, seen, (evidence, weight, yaw, pitch) = make_world()
+    return truth, seen, weight, Heard(evidence, pose_prior(yaw, pitch, CONFIG), OWN)
+
+
+def second(truth, weight, means, said_of, damaged=0.2, seed=1):
+    """A voter with a label for each entry of `means`, who says `said_of[class]` in all views but some, where it says
+    what belongs to other points."""
+    rng = np.random.default_rng(seed)
+    said = np.repeat(np.asarray(said_of)[truth][None], V, 0)
+    for v in rng.choice(V, round(damaged * V), replace=False):
+        said[v] = rng.permutation(said[v])
+    evidence = np.eye(len(means))[said] * np.asarray(weight)[..., None]
+    return Heard(jnp.asarray(evidence, jnp.float32), jnp.ones(V), means)
+
+
+def together(world, *others, config=CONFIG):
+    _, _, weight, first = world
+    rows, belief = vote_together([first, *others], weight, config, K)
+    return np.asarray(rows), np.asarray(belief)
+
+
+def recalls(rows, truth, seen):
+    right = rows.argmax(-1) == truth
+    return np.asarray([right[seen & (truth == c)].mean() for c in range(1, K)])
+
+
+def test_rows_are_probabilities_and_a_partial_voter_helps_where_it_knows(world):
+    truth, seen, weight, _ = world
+    alone, _ = together(world)
+    for means in (COARSE, UNDECLARED):
+        rows, belief = together(world, second(truth, weight, means, [0, 1, 2, 1, 1, 1]))
+        np.testing.assert_allclose(rows.sum(-1), 1, atol=1e-5)  # K float32 roundings
+        assert (rows[:, 0] == 0).all()
+        before, after = recalls(alone, truth, seen), recalls(rows, truth, seen)
+        assert after[:2].mean() > before[:2].mean() + 0.005
+        assert (after[2:] > before[2:] - 0.02).all(), (before, after)
+        assert 0.7 < belief[1, 2] < 0.95  # 20 % of its views are wrong
+    assert np.isnan(belief[1, [0, 3, 4, 5]]).all()
+
+
+@pytest.mark.parametrize("method", ["tempered", "best"])
+def test_a_label_for_several_classes_says_nothing_between_them(world, method):
+    truth, _, weight, _ = world
+    one = VoteConfig(method=method, iterations=1)
+    coarse = second(truth, weight, COARSE, [0, 1, 2, 1, 1, 1])
+    alone, with_it = together(world, config=one)[0], together(world, coarse, config=one)[0]
+    group = [1, 3, 4, 5]
+    shares = [rows[:, group] / rows[:, group].sum(-1, keepdims=True) for rows in (alone, with_it)]
+    clear = np.minimum(*(rows[:, group].sum(-1) for rows in (alone, with_it))) > 1e-3
+    assert clear.mean() > 0.5
+    # One softmax against two: float32 roundings of log evidence up to a few tens.
+    np.testing.assert_allclose(shares[1][clear], shares[0][clear], atol=1e-4)
+    assert np.abs(with_it - alone).max() > 0.1
+
+
+def test_equal_voters_agree_and_are_surer(world):
+    _, seen, _, first = world
+    alone, twice = together(world)[0], together(world, first)[0]
+    assert (alone.argmax(-1) == twice.argmax(-1))[seen].mean() > 0.97
+    assert twice.max(-1)[seen].mean() >= alone.max(-1)[seen].mean()
+
+
+@pytest.mark.parametrize("means", [OWN, COARSE, UNDECLARED])
+@pytest.mark.parametrize("kind", ["noise", "constant", "silent"])
+def test_a_useless_voter_does_no_harm(world, means, kind):
+    truth, seen, weight, _ = world
+    labels = len(means)
+    noise = np.random.default_rng(5).integers(0, labels, (V, N))
+    said = noise if kind == "noise" else np.full((V, N), 1)
+    evidence = np.eye(labels)[said] * np.asarray(weight)[..., None] * (kind != "silent")
+    rows, _ = together(world, Heard(jnp.asarray(evidence, jnp.float32), jnp.ones(V), means))
+    # Measured: noise costs up to 0.001, the others nothing.
+    assert mean_recall(rows, truth, seen) > mean_recall(together(world)[0], truth, seen) - 0.005
+
+
+def test_voters_who_lack_different_classes_fill_each_other_in():
+    truth, seen, (_, weight, *_) = make_world()
+    parts = (frozenset({0}), frozenset({1, 2}), frozenset({3}), frozenset({4}), frozenset({5}))
+    coarse, fine = ((COARSE, [0, 1, 2, 1, 1, 1]), (parts, [0, 1, 1, 2, 3, 4]))
+    voters = [second(truth, weight, *coarse), second(truth, weight, *fine, seed=2)]
+    rows, _ = vote_together(voters, weight, VoteConfig(), K)
+    assert recalls(np.asarray(rows), truth, seen).min() > 0.97
+
+
+def test_one_voter_who_knows_all_is_near_the_plain_vote(world):
+    truth, seen, weight, first = world
+    yaw, pitch = make_world()[2][2:]
+    plain = vote(first.evidence, weight, yaw, pitch, CONFIG)
+    rows, _ = together(world)
+    assert abs(mean_recall(rows, truth, seen) - mean_recall(np.asarray(plain), truth, seen)) < 0.02
+
+
+def test_which_labels_count_and_which_classes_are_alike():
+    assert knows_all(OWN, K)
+    assert not knows_all(COARSE, K)
+    assert speaking(OWN, K) == [1, 2, 3, 4, 5]  # a parser's background says that it is lost
+    assert speaking((*COARSE, frozenset()), K) == [0, 1, 2]
+    assert (alike_classes(OWN, K) == np.eye(K)).all()
+    alike = alike_classes(UNDECLARED, K)
+    assert (alike == np.eye(K)).all()  # what no label means is like nothing
+    assert alike_classes(COARSE, K)[3].tolist() == [0, 1, 0, 1, 1, 1]
+
+
+def test_an_unknown_class_gets_the_rows_of_what_is_said_there():
+    table = np.asarray([[True, False, False], [False, True, False]])
+    rows = jnp.asarray([[[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]])
+    mixed = absorbed(rows, jnp.asarray([[90.0, 10], [20, 80], [9, 1]]), table)
+    np.testing.assert_allclose(mixed[0, :2], rows[0, :2])
+    np.testing.assert_allclose(mixed[0, 2], rows[0, 0], atol=0.01)  # (1.5 / 9.5)^3 of the other row
+
+
+def test_methods_without_error_models_are_refused(world):
+    with pytest.raises(InputError, match=r"vote\.method: wanted tempered or best"):
+        together(world, config=VoteConfig(method="plain"))
