@@ -154,7 +154,7 @@ def _opinions(picture: Array | None, weight: Array, others: tuple[Said, ...], po
     for said in others:
         speaks = np.isin(np.arange(256), speaking(said.means, k)).astype(np.float32)
         mass = jnp.asarray(speaks)[said.labels]
-        found.append(_Opinion(said.labels, len(said.means), mass, said.trust * mass))
+        found.append(_Opinion(jnp.asarray(said.labels), len(said.means), mass, jnp.asarray(said.trust) * mass))
     return found
 
 

@@ -175,7 +175,8 @@ def absorbed(
         counts: how often each label is said where the consensus is a class, all views.
         table: whether a label may mean a class.
     """
-    if table.any(0).all():
+    known = np.asarray(table).any(0)
+    if known.all():
         return rows
     share = counts + 1 / counts.shape[1]
     share = (share / share.sum(-1, keepdims=True)) ** _ABSORBED
@@ -184,4 +185,4 @@ def absorbed(
     # A label without a class (the background alone, which was removed) has no row to lend.
     lends = table.any(1)
     mixed = jnp.einsum("ts,vsl->vtl", share * lends, of_label) + (share * ~lends).sum(-1)[None, :, None] * rows
-    return jnp.where(table.any(0)[None, :, None], rows, mixed)
+    return jnp.where(jnp.asarray(known)[None, :, None], rows, mixed)
