@@ -26,7 +26,7 @@ from jsplat.runtime.stop import STOP
 
 
 def listed(names) -> list[Listed]:
-    return [Listed(Path(name), name, (2, 4, 4), None, None) for name in names]
+    return [Listed(Path(name), name, (2, 4, 4), None, None, (4, 4)) for name in names]
 
 
 class Killed(BaseException):
@@ -218,7 +218,9 @@ class Fitted(Made):
                 names = []
                 for one in waiting[i : i + 2]:
                     try:
-                        each[one.identity] = float(make(Listed(Path(), one.identity, one.shape, None, None), ())["of"])
+                        each[one.identity] = float(
+                            make(Listed(Path(), one.identity, one.shape, None, None, one.own), ())["of"]
+                        )
                         names.append(one.identity)
                     except Unusable as error:
                         yield Refused(one.identity, error)

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 from jsplat.captures.capture import (
@@ -17,7 +18,10 @@ from jsplat.captures.capture import (
     resized,
 )
 from jsplat.errors import InputError, of_a_person
+from jsplat.files.foreign import tell
 from jsplat.labelsets.labelset import LabelSet
+
+MOST = 512  # pixels of the longer side, where nobody asks for more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Listed:
         shape: views, height and width of its pictures when read.
         labelset: what its labels mean; None where it has none, or they are not to be used.
         size: of the longer side when read, in pixels; None is the files' own.
+        own: width and height of the files.
     """
 
     path: Path
@@ -35,6 +40,7 @@ class Listed:
     shape: tuple[int, int, int]
     labelset: LabelSet | None
     size: int | None
+    own: tuple[int, int]
 
     def read(self) -> Capture:
         """The capture itself; Unusable for what `read_capture` refuses."""
@@ -52,7 +58,8 @@ def list_captures(
     """The captures in a folder, sorted by its folders' names.
 
     Args:
-        size: at which they will be read.
+        size: of the longer side at which they will be read; None: each as its files are; 0: for all as the largest of
+            them, at most `MOST`.
         labels: whether their labels are to be used.
         refused: gets, by folder, why a capture cannot be used, which stops nobody else; None: it is an error.
 
@@ -76,12 +83,35 @@ def list_captures(
             print(f"{folder.name} is left out: {error}", file=sys.stderr, flush=True)
     if last is not None and not found:
         raise last
-    return list(found.values())
+    listed = list(found.values())
+    if size == 0:
+        longest = min(max(max(one.shape[1:]) for one in listed), MOST)
+        listed = [dataclasses.replace(one, shape=_shape(one.shape, longest), size=longest) for one in listed]
+    return listed
+
+
+def tell_resized(listed: Sequence[Listed]) -> None:
+    """Says on stderr how many pictures are not used in the size of their files, once in a process."""
+    kinds: dict[tuple[tuple[int, int], tuple[int, int]], int] = {}
+    for one in listed:
+        kind = (one.own, one.shape[:0:-1])
+        kinds[kind] = kinds.get(kind, 0) + one.shape[0]
+    for (own, used), pictures in kinds.items():
+        if own != used:
+            line = f"{pictures} pictures of {own[0]}x{own[1]} are used at {used[0]}x{used[1]}"
+            advice = f" (--set size={max(own)} for all of it)" if max(own) > max(used) else ""
+            tell("resized", "captures", line + advice, pictures=pictures, own=own, used=used)
+
+
+def _shape(own: tuple[int, int, int], size: int | None) -> tuple[int, int, int]:
+    width, height = resized((own[2], own[1]), size)
+    return own[0], height, width
 
 
 def _listed(folder: Path, size: int | None, labels: bool) -> Listed:
     data, where = read_json(folder / "transforms.json"), f"{folder.name}/transforms.json"
     frames = frames_of(data, where)
     labelset = labelset_of(data, where) if labels and "label_path" in frames[0] else None
-    width, height = resized(lens_of(data, where)[1], size)
-    return Listed(folder, identity_of(data, folder, where), (len(frames), height, width), labelset, size)
+    width, height = lens_of(data, where)[1]
+    shape = _shape((len(frames), height, width), size or None)
+    return Listed(folder, identity_of(data, folder, where), shape, labelset, size, (width, height))

@@ -10,8 +10,9 @@ class FitConfig:
     """How Gaussians are fitted; lengths are fractions of the scene's radius (what all cameras see): no units.
 
     Attributes:
-        gaussians: per identity, fixed throughout.
-        steps: one view of every identity per step.
+        gaussians: per identity, fixed throughout; 0: as many as the longer side of the pictures asks for (12,000 at 128
+            pixels, 48,000 at 512, in proportion).
+        steps: one view of every identity per step; 0: likewise (500 at 128 pixels, 2,000 at 512).
         hold_out: every so many views one is kept from the fit and scored; 0 fits all.
         sh_degree: 0 to 3.
         voxels: edge of the grid that carves starting points from silhouettes.
@@ -36,8 +37,8 @@ class FitConfig:
         save_every: seconds between checkpoints of an unfinished fit.
     """
 
-    gaussians: int = 12000
-    steps: int = 500
+    gaussians: int = 0
+    steps: int = 0
     hold_out: int = 14
     sh_degree: int = 0
     voxels: int = 112
@@ -71,5 +72,15 @@ class FitConfig:
         if self.relocate_every % self.steps_per_call:
             wanted = f"a multiple of steps_per_call {self.steps_per_call}: Gaussians are relocated between calls"
             raise InputError("FitConfig.relocate_every", wanted=wanted, got=self.relocate_every)
-        if self.at_once < 0:
-            raise InputError("FitConfig.at_once", wanted="0 or more", got=self.at_once)
+        for name in ("at_once", "gaussians", "steps"):
+            if getattr(self, name) < 0:
+                raise InputError(f"FitConfig.{name}", wanted="0 or more", got=getattr(self, name))
+
+    def for_side(self, pixels: int) -> "FitConfig":
+        """With what is left open (0) decided by the longer side of the pictures, in pixels.
+
+        What a head shows grows with the length of its edges in pixels, not with their area: skin stays smooth.
+        """
+        gaussians = max(100 * round(pixels * 12_000 / 128 / 100), 1000)
+        steps = max(50 * round(pixels * 500 / 128 / 50), 200)
+        return dataclasses.replace(self, gaussians=self.gaussians or gaussians, steps=self.steps or steps)

@@ -42,7 +42,7 @@ def fit(
     Args:
         captures: labels are used for the silhouettes (when the background is unknown) and, with `label_weight` > 0, as
             targets.
-        config: steps, Gaussians, rates.
+        config: steps, Gaussians, rates; what it leaves open the longest side of all pictures decides.
         seed: of the starting points, the order of views and the relocation.
         start: scenes to start from, leading axis: identities; carved from the silhouettes if None.
         resume: a folder for checkpoints; a fit found there is carried on.
@@ -107,6 +107,8 @@ def fit_batches(
     Yields:
         a result for each batch, scenes on the host; identities that could not be fitted come before it.
     """
+    if waiting:
+        config = config.for_side(max(max(one.shape[1:]) for one in waiting))
     plans = []
     for alike in shapes(waiting):
         mesh = identity_mesh(len(alike))

@@ -45,7 +45,8 @@ class ParserConfig:
         hard, least: the OHEM rule (`jsplat.parser.loss.ohem`).
         balance: chosen pixels count by the inverse frequency of their class to this power; 0 = all alike.
         auxiliary: weight of each of the two auxiliary heads.
-        label_size: side of the grid on which labels are compared, best about the pictures' own size.
+        label_size: side of the grid on which labels are compared; 0: the pictures' own longer side, and no more than
+            the network sees.
         augment: how far pictures are changed.
         log_every: steps between two numbers of the history.
         validate_every: logged entries between two scores on the validation set; 0 = at the end only.
@@ -67,16 +68,18 @@ class ParserConfig:
     least: float = 1 / 16
     balance: float = 1 / 3
     auxiliary: float = 1.0
-    label_size: int = 128
+    label_size: int = 0
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     log_every: int = 20
     validate_every: int = 0
     save_every: float = 60.0
 
     def __post_init__(self):
-        for name in ("steps", "batch", "log_every", "label_size"):
+        for name in ("steps", "batch", "log_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"ParserConfig.{name}", wanted="at least 1", got=getattr(self, name))
+        if self.label_size < 0:
+            raise InputError("ParserConfig.label_size", wanted="0 or more", got=self.label_size)
         if not 0 <= self.replay < 1:
             raise InputError("ParserConfig.replay", wanted="a share in [0, 1)", got=self.replay)
 
@@ -84,6 +87,15 @@ class ParserConfig:
     def architecture(self) -> Architecture:
         """The network a training from scratch builds."""
         return Architecture(self.depth, self.width, self.input_size)
+
+    def for_side(self, pixels: int, input_size: int) -> "ParserConfig":
+        """With the grid of the labels decided, where it is left open (0).
+
+        Args:
+            pixels: of the longer side of the training pictures.
+            input_size: what the network sees.
+        """
+        return dataclasses.replace(self, label_size=self.label_size or min(pixels, input_size))
 
 
 @dataclasses.dataclass
@@ -297,6 +309,7 @@ def train_parser(
     labelset = start.labelset if start is not None else data.labelset
     _check({"data": data, "replay": replay, "validation": validation}, labelset)
     start, mesh = start or new_parser(config.architecture, labelset, seed), mesh or batch_mesh()
+    config = config.for_side(max(data.images.shape[1:3]), start.architecture.input_size)
     # The network sees squares in training; what is upright must not be stretched to them.
     sets = [squared(of) for of in (data, replay) if of is not None]
     weights = {name: value for name, value in start.variables.items() if not is_statistic(name)}

@@ -1,5 +1,6 @@
 """The stages one by one, as the command line offers them."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Literal
@@ -7,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from jsplat.captures.importers import read_import, read_source, used_files, write_import
-from jsplat.captures.index import Listed, list_captures
+from jsplat.captures.index import Listed, list_captures, tell_resized
 from jsplat.captures.pictures import write_png
 from jsplat.config import to_json
 from jsplat.errors import InputError
@@ -40,7 +41,7 @@ from jsplat.pipeline.stages.render import render_novel_views
 from jsplat.pipeline.stages.shares import succeeded
 from jsplat.pipeline.stages.train import write_set
 from jsplat.pipeline.work_folder import cleared, fingerprint, finished, load_arrays, refused, stage
-from jsplat.training_sets.reading import read_training_set
+from jsplat.training_sets.reading import longer_side, read_training_set
 
 
 def labelset_in(parsed: Path) -> LabelSet:
@@ -77,6 +78,13 @@ def _read_outside(imported: Path) -> list[str]:
         return []
 
 
+def _listed(captures: Path, config: RunConfig, bad: dict[str, str]) -> tuple[list[Listed], RunConfig]:
+    """The captures, and the settings with what they leave open decided; `bad` gets who cannot be used."""
+    listed = list_captures(captures, config.size, refused=bad)
+    tell_resized(listed)
+    return listed, config.for_side(max(max(one.shape[1:]) for one in listed))
+
+
 def _left_out(listed: list[Listed], refused_names: dict[str, str], *folders: Path) -> dict[str, str]:
     """Whom of the captures a stage or those before it left out, and why."""
     known = {one.identity for one in listed}
@@ -87,7 +95,7 @@ def parse(parser: Path, captures: Path, out: Path, config: RunConfig) -> dict[st
     """First labels of all views; returns who was left out, and why."""
     claim_whole(out, "parse", parser, captures)
     bad: dict[str, str] = {}
-    listed = list_captures(captures, config.size, refused=bad)
+    listed, config = _listed(captures, config, bad)
     with digests_in(out) as digests:
         weak = digests.path(parser_folder(parser))
         each = {name: of_parse(held, weak, config) for name, held in contents(listed, digests).items()}
@@ -102,7 +110,7 @@ def fit(captures: Path, labels: Path | None, out: Path, config: RunConfig) -> di
     """Scenes of all captures; returns who was left out, and why."""
     claim_whole(out, "fit", captures, labels)
     bad: dict[str, str] = {}
-    listed, before = list_captures(captures, config.size, refused=bad), [] if labels is None else [labels]
+    (listed, config), before = _listed(captures, config, bad), [] if labels is None else [labels]
     labelset, there = None if labels is None else labelset_in(labels), succeeded(listed, *before)
     with digests_in(out) as digests:
         first = {} if labels is None else arrays_of(labels, there, digests)
@@ -119,7 +127,7 @@ def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConf
     """Refined masks of all views: arrays, and PNGs to look at; returns who was left out, and why."""
     claim_whole(out, "label", captures, fitted, labels)
     labelset, bad = labelset_in(labels), dict[str, str]()
-    listed = list_captures(captures, config.size, refused=bad)
+    listed, config = _listed(captures, config, bad)
     there = succeeded(listed, labels, fitted)
     with digests_in(out) as digests:
         first, scenes = arrays_of(labels, there, digests), scenes_of(fitted, there, digests)
@@ -141,7 +149,7 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunC
     """An auxiliary set of refined photographs and labelled renders; returns who was left out, and why."""
     claim_whole(out, "render", captures, fitted, labelled)
     labelset, bad = labelset_in(labelled), dict[str, str]()
-    listed = list_captures(captures, config.size, refused=bad)
+    listed, config = _listed(captures, config, bad)
     check_edits(labelled, labelset)
     there = succeeded(listed, fitted, labelled)
     with digests_in(out) as digests:
@@ -181,6 +189,7 @@ def export(parser: Path, out: Path, names: Literal["zllrunning", "yakhyo"]) -> N
 def evaluate(parser: Path, captures: Path, out: Path, config: RunConfig) -> None:
     """Scores of a parser by head pose, as scores.json."""
     claim_whole(out, "evaluate", parser, captures)
+    config = dataclasses.replace(config, size=config.size or longer_side(captures, config.dataset))
     with digests_in(out) as digests:
         wanted = fingerprint(digests.path(parser_folder(parser)), of_set(digests.path(captures), config))
         if finished(out, wanted) is None:

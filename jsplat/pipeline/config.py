@@ -4,6 +4,7 @@ import dataclasses
 
 from jsplat.captures.importers import ImportConfig
 from jsplat.edit import EditConfig, QueueConfig, SimulationConfig
+from jsplat.errors import InputError
 from jsplat.fitting import FitConfig
 from jsplat.labels import MaskConfig, PaletteConfig, SharpenConfig, VoteConfig
 from jsplat.parser import ParserConfig
@@ -33,7 +34,8 @@ class RunConfig:
     """Settings of a whole run, and of the commands before and after it.
 
     Attributes:
-        size: pixels of the longer side at which captures are read.
+        size: pixels of the longer side at which captures and training sets are read; 0: their own longer side, the
+            largest of all, up to 512.
         seed: decides every random choice.
         unseen: so many people, the last by name, those with true labels first, are fitted and scored but never trained
             on; none: half of those with true labels, at most 2.
@@ -54,7 +56,7 @@ class RunConfig:
         goals: what the report compares its numbers with.
     """
 
-    size: int = 128
+    size: int = 0
     seed: int = 0
     unseen: int | None = None
     taught: int = 0
@@ -76,3 +78,17 @@ class RunConfig:
     heads: HeadsConfig = dataclasses.field(default_factory=HeadsConfig)
     demo: DemoConfig = dataclasses.field(default_factory=DemoConfig)
     goals: Goals = dataclasses.field(default_factory=Goals)
+
+    def __post_init__(self):
+        if self.size < 0:
+            raise InputError("size", wanted="pixels, or 0 for the captures' own size up to 512", got=self.size)
+
+    def for_side(self, pixels: int, input_size: int | None = None) -> "RunConfig":
+        """With what is left open (0) decided, so that run.json says what was used.
+
+        Args:
+            pixels: of the longer side at which pictures are read.
+            input_size: of the parser that is fine-tuned, if one is.
+        """
+        finetune = self.finetune if input_size is None else self.finetune.for_side(pixels, input_size)
+        return dataclasses.replace(self, size=pixels, fit=self.fit.for_side(pixels), finetune=finetune)

@@ -1,5 +1,6 @@
 """All stages in one command: captures and a parser in, a fine-tuned parser and a report out."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 
 from jsplat.captures.capture import Capture, write_capture
-from jsplat.captures.index import Listed, list_captures
+from jsplat.captures.index import Listed, list_captures, tell_resized
 from jsplat.config import to_json
 from jsplat.errors import InputError, Stopped
 from jsplat.files.atomic import write_json
@@ -35,7 +36,7 @@ from jsplat.runtime.provenance import provenance
 from jsplat.runtime.stop import STOP
 from jsplat.synthetic import render_captures
 from jsplat.training_sets.auxiliary import read_auxiliary
-from jsplat.training_sets.reading import read_training_set
+from jsplat.training_sets.reading import longer_side, read_training_set
 
 
 def run(
@@ -83,9 +84,12 @@ def _run(
 ) -> dict:
     bad: dict[str, str] = {}
     listed = list_captures(captures_path, config.size, labels=truth, refused=bad)
+    tell_resized(listed)
+    config = config.for_side(max(max(one.shape[1:]) for one in listed))
     old_path, lost = (replay_path, "") if replay_path is not None else trained_on(parser_path)
     planned = plan(listed, config, until, old_path, lost)
     teacher = open_parser(parser_path)
+    config = config.for_side(config.size, teacher.architecture.input_size)
     for one in listed:
         if one.labelset is not None and one.labelset.names != teacher.labelset.names:
             wanted = f"those of the parser (`--truth none` passes over the captures' labels), {teacher.labelset.names}"
@@ -261,14 +265,17 @@ def train_teacher(data_path: Path, out: Path, config: RunConfig, settings: Parse
     paths = {name: path for name, path in options.items() if path is not None}
     claim_whole(out, "train-parser", data_path, *paths.values())
     read = {"data": data_path, **paths, **({"start": parser_folder(paths["start"])} if "start" in paths else {})}
+    start = open_parser(paths["start"]) if "start" in paths else None
+    input_size = (settings.architecture if start is None else start.architecture).input_size
+    pixels = config.size or longer_side(data_path, config.dataset)
+    config, settings = dataclasses.replace(config, size=pixels), settings.for_side(pixels, input_size)
     with digests_in(out) as digests:
         held = broadcast_from_first(lambda: {name: of_set(digests.path(path), config) for name, path in read.items()})
         wanted = fingerprint(settings, config.seed, held)
         if finished(out, wanted) is None:
             sets = {n: read_training_set(p, config.size, config.dataset) for n, p in paths.items() if n != "start"}
-            start = open_parser(paths["start"]) if "start" in paths else None
             data = read_training_set(data_path, config.size, config.dataset)
-            about = to_json(settings) | {"data": str(data_path.resolve())}
+            about = to_json(settings) | {"data": str(data_path.resolve()), "size": pixels}
             with stage(out, wanted, about, config.seed, command="train-parser") as folder:
                 train_student(folder, data, settings, config.seed, start=start, **sets)
     return load_parser(out / "parser")

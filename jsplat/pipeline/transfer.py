@@ -119,5 +119,6 @@ def write_splats(fitted: Path, labelled: Path | None, out: Path, config: RunConf
 
 def sides(data: Path, config: RunConfig) -> Sides:
     """Which side the labels of a set really call left; nothing is refused."""
-    read = read_training_set(data, config.size, dataclasses.replace(config.dataset, checked=0))
+    size = config.size or longer_side(data, config.dataset)
+    read = read_training_set(data, size, dataclasses.replace(config.dataset, checked=0))
     return side_convention(list(read.labels), read.labelset)

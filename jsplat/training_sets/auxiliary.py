@@ -160,8 +160,8 @@ def _write_index(folder: Path, lines: list[str], labelset: LabelSet) -> None:
     write_json(folder / "labelset.json", labelset.to_json())
 
 
-def read_auxiliary(path: Path) -> AuxiliarySet:
-    """Reads what `write_auxiliary` wrote.
+def read_auxiliary(path: Path, most: int | None = None) -> AuxiliarySet:
+    """Reads what `write_auxiliary` wrote: all of it, or the first `most` pictures.
 
     Raises:
         InputError: naming the file, line and field that is wrong.
@@ -169,7 +169,7 @@ def read_auxiliary(path: Path) -> AuxiliarySet:
     where = f"{path.name}/samples.jsonl"
     try:
         labelset = LabelSet.from_json(json.loads((path / "labelset.json").read_text("utf-8")))
-        rows = [json.loads(line) for line in (path / "samples.jsonl").read_text("utf-8").splitlines()]
+        rows = [json.loads(line) for line in (path / "samples.jsonl").read_text("utf-8").splitlines()[:most]]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(str(path), wanted="an auxiliary set (labelset.json, samples.jsonl)", got=error) from error
     if not rows:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jsplat.captures.capture import capture_folders, read_capture, resize_labels
+from jsplat.captures.index import MOST, list_captures
 from jsplat.captures.label_png import decode
 from jsplat.captures.pictures import read_image
 from jsplat.captures.upright import read_upright
@@ -26,6 +27,8 @@ from jsplat.training_sets.split_folders import SPLITS, Listing, Sample, kind_of,
 
 T = TypeVar("T")
 
+LOOKED_AT = 16  # pictures of a set whose size is asked for
+
 __all__ = [
     "COMPOSITIONS",
     "DatasetConfig",
@@ -35,6 +38,7 @@ __all__ = [
     "SidesConfig",
     "doubled",
     "list_dataset",
+    "longer_side",
     "opinions",
     "read_sample",
     "read_training_set",
@@ -240,6 +244,27 @@ def _load(listing: Listing, size: int | None, config: DatasetConfig) -> Auxiliar
     )
 
 
+def longer_side(path: Path, config: DatasetConfig = DatasetConfig()) -> int:
+    """The size at which a training set is read where nobody says one: its own longer side, at most `MOST` pixels.
+
+    Of captures the largest counts; of public sets and plain folders the largest of a few, spread over the set.
+
+    Raises:
+        InputError: as of `read_training_set`, for what it looks at.
+    """
+    if (path / "samples.jsonl").is_file():
+        return max(read_auxiliary(path, most=1).images.shape[1:3])
+    if _holds_captures(path, config):
+        return max(max(one.shape[1:]) for one in list_captures(path, 0))
+    listing = list_dataset(path, config)
+    return min(max(max(read_sample(s, listing)[1].shape) for s in spread(listing.samples, LOOKED_AT)), MOST)
+
+
+def _holds_captures(path: Path, config: DatasetConfig) -> bool:
+    captures = (path / "transforms.json").is_file() or any(path.glob("*/transforms.json"))
+    return config.kind == "auto" and (captures or _kind(path) is None)
+
+
 def read_training_set(path: Path, size: int | None = None, config: DatasetConfig = DatasetConfig()) -> AuxiliarySet:
     """Reads a public set, an auxiliary set, a capture, a folder of captures, or a plain folder of pictures and masks.
 
@@ -251,8 +276,7 @@ def read_training_set(path: Path, size: int | None = None, config: DatasetConfig
     """
     if (path / "samples.jsonl").is_file():
         return read_auxiliary(path)
-    captures = (path / "transforms.json").is_file() or any(path.glob("*/transforms.json"))
-    if config.kind == "auto" and (captures or _kind(path) is None):
+    if _holds_captures(path, config):
         return from_captures([read_capture(p, size) for p in capture_folders(path)])
     if size is not None and size < 1:
         raise InputError("read_training_set: size", wanted="at least 1 pixel", got=size)
