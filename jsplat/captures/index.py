@@ -94,7 +94,7 @@ def tell_resized(listed: Sequence[Listed]) -> None:
     """Says on stderr how many pictures are not used in the size of their files, once in a process."""
     kinds: dict[tuple[tuple[int, int], tuple[int, int]], int] = {}
     for one in listed:
-        kind = (one.own, one.shape[:0:-1])
+        kind = (one.own, (one.shape[2], one.shape[1]))
         kinds[kind] = kinds.get(kind, 0) + one.shape[0]
     for (own, used), pictures in kinds.items():
         if own != used:

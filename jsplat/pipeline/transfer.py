@@ -28,7 +28,7 @@ from jsplat.pipeline.stages.label import labels_of
 from jsplat.pipeline.stages.shares import read_captures
 from jsplat.pipeline.work_folder import stage
 from jsplat.training_sets.auxiliary import read_auxiliary
-from jsplat.training_sets.reading import Sides, read_training_set, side_convention
+from jsplat.training_sets.reading import Sides, longer_side, read_training_set, side_convention
 
 
 def _masks(path: Path, size: int) -> tuple[dict[str, np.ndarray], LabelSet]:
