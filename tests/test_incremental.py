@@ -218,9 +218,8 @@ class Fitted(Made):
                 names = []
                 for one in waiting[i : i + 2]:
                     try:
-                        each[one.identity] = float(
-                            make(Listed(Path(), one.identity, one.shape, None, None, one.own), ())["of"]
-                        )
+                        at = Listed(Path(), one.identity, one.shape, None, None, one.shape[1:])
+                        each[one.identity] = float(make(at, ())["of"])
                         names.append(one.identity)
                     except Unusable as error:
                         yield Refused(one.identity, error)

@@ -355,7 +355,7 @@ def test_nothing_to_learn_from_is_refused(monkeypatch):
     [
         ({"steps": 0}, "steps: wanted at least 1"),
         ({"replay": 1.0}, "share in"),
-        ({"label_size": 0}, "label_size: wanted at least 1"),
+        ({"label_size": -1}, "label_size: wanted 0 or more"),
     ],
 )
 def test_config_refuses(change, message):
