@@ -23,8 +23,9 @@ help:
 demo: $(READY)
 	$(BIN)/jsplat demo $(OUT) --config demo
 
+# Bytecode is written also where the environment says no: the tests start many programs.
 test: $(READY) peers
-	$(BIN)/python -m pytest -rs --numprocesses $$(nproc) --dist loadfile --no-loadscope-reorder $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -rs --numprocesses $$(nproc) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -22,10 +22,12 @@ def pytest_configure(config):
 
     Who names a folder (JAX_COMPILATION_CACHE_DIR) keeps them from run to run.
     """
-    if config.getoption("--thorough"):
-        from tests import processes
+    from tests import processes, quickly
 
+    if config.getoption("--thorough"):
         processes.QUICK.clear()  # then all programs are compiled as users compile them
+    elif os.environ["JAX_PLATFORMS"] == "cpu":
+        quickly.install()
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = tempfile.TemporaryDirectory(prefix="jsplat-tests-")
@@ -45,6 +47,13 @@ def pytest_collection_modifyitems(items):
     """What starts processes takes longest in one file: first, or one core would wait for it at the end."""
     first = ("test_survival", "devices", "test_sharded")
     items.sort(key=lambda item: not any(name in item.nodeid for name in first))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    from tests import quickly
+
+    quickly.choose(item)
 
 
 @pytest.fixture(autouse=True)

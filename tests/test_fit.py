@@ -282,7 +282,10 @@ def test_a_capacity_too_small_is_replayed_to_the_same_bits(capfd):
     cramped = fit([ada()], dataclasses.replace(SHORT, hits_per_gaussian=0.1), seed=1)
     assert "tile hits; going on with capacity" in capfd.readouterr().out
     assert 30 < cramped.capacity != fitted().capacity
-    assert_same(cramped.scene, fitted().scene)
+    roomy = dataclasses.replace(SHORT, hits_per_gaussian=(cramped.capacity + 0.5) / SHORT.gaussians)
+    at_once = fit([ada()], roomy, seed=1)
+    assert at_once.capacity == cramped.capacity
+    assert_same(cramped.scene, at_once.scene)
 
 
 def test_held_out_views_are_not_trained_on():
@@ -413,3 +416,18 @@ def test_a_first_state_can_be_given_away():
     )
     places = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(state)]
     assert len(set(places)) == len(places)
+
+
+@pytest.mark.as_users("fusion")  # last, because what was compiled before is of no use to it
+def test_programs_for_two_capacities_take_the_same_steps():
+    scene = Scene(ball.gaussians(300), Attributes(rgb_to_sh(jnp.full((300, 3), 0.5)), jnp.zeros((300, 3))))
+    ready = jax.tree.map(lambda x: np.asarray(x)[None], (scene, photos.photos_of(ada(), SHORT, 1)))
+
+    def stepped(capacity):
+        state = stepping.first_state(jax.tree.map(jnp.asarray, ready[0]), SHORT)
+        return stepping.steps(state, ready[1], np.int32(8), config=SHORT, capacity=capacity)
+
+    few, many = stepped(2400), stepped(4096)
+    assert int(few.step[0]) == 8
+    assert not np.array_equal(few.scene.gaussians.means, ready[0].gaussians.means)
+    assert_same(few.scene, many.scene)

@@ -21,6 +21,7 @@ from jsplat.synthetic import shape as shapes
 from jsplat.synthetic.person import ABSENT
 from jsplat.synthetic.trace import HIT
 
+pytestmark = pytest.mark.as_users  # rays take longer than the compiler
 CONFIG = HeadsConfig(size=64, samples=1)
 PLAIN = PeopleConfig(hat=0.0, glasses=0.0, earrings=0.0, necklace=0.0)
 

@@ -21,6 +21,7 @@ from jsplat.runtime.programs import YNNPACK, fuses_wrongly
 from tests import ball
 from tests.close import assert_close
 
+pytestmark = pytest.mark.as_users  # it is about what the compiler makes of them
 HALF = 16_500  # so that both are more than 32,768
 CAMERAS = ball.cameras([0.0, 50.0])
 PICTURES = jnp.asarray(np.random.default_rng(1).integers(0, 255, (2, 32, 32, 3)), jnp.uint8)

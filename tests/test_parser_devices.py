@@ -30,7 +30,7 @@ from jsplat.parser import train as training
 from jsplat.parser.model import is_statistic
 from jsplat.runtime.devices import BATCH
 from jsplat.training_sets.auxiliary import AuxiliarySet
-from tests.processes import finish, programs
+from tests.processes import QUICK, finish, programs
 
 ROOT = Path(__file__).resolve().parents[1]
 TWO = LabelSet(("background", "blob"), ((0, 0, 0), (255, 0, 0)), ("background", "blob"))
@@ -40,7 +40,6 @@ TWO = LabelSet(("background", "blob"), ((0, 0, 0), (255, 0, 0)), ("background", 
 CONFIG = ParserConfig(
     width=0.05, input_size=64, label_size=32, steps=2, batch=20, learning_rate=2e-4, hard=1e9, least=0.25, log_every=1
 )
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
 COMPILED = "Finished XLA compilation of jit(train_step)"
 COLLECTIVE = re.compile(r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
 CONVOLUTION = re.compile(r"= f32\[([\d,]+)\]\S* convolution\(.*op_name=\"jit\(train_step\)/jvp")
@@ -95,7 +94,7 @@ def folder(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK}
+    environment = os.environ | QUICK | {"JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.test_parser_devices", str(folder)]
     with programs() as start:
         finish(*(start([*command, *more], cwd=ROOT, env=environment) for more in ([], ["0", port], ["1", port])))

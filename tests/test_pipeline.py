@@ -1,6 +1,5 @@
 """Stages that leave nothing half done, and the whole loop on the smallest people."""
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -8,7 +7,6 @@ import os
 import shutil
 import sys
 
-import jax
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -184,19 +182,10 @@ def call(*args: object):
     return result
 
 
-@contextlib.contextmanager
-def _compiled_quickly():
-    """Nearly all of the time goes to the compiler, and few of its programs run more than twice."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     """`jsplat demo` on two people."""
-    with pytest.MonkeyPatch.context() as patch, _compiled_quickly():
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(group, "prepare", lambda: None)  # tests keep their devices, and write into no cache of the user
         path, settings = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("settings") / "config.toml"
         settings.write_text(SETTINGS)

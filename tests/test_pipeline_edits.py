@@ -50,8 +50,6 @@ def again(tmp_path, monkeypatch):
     own = [f"size={spotted.SIZE}", "unseen=0", "ablation=false", "edit.changed=5"]
     config = load(RunConfig, tmp_path / "config.toml", own)
     captures, out = tmp_path / "made" / "captures", tmp_path / "run"
-    quick = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)  # nearly all of the time goes to the compiler
     save_parser(tmp_path / "teacher" / "parser", new_parser(Architecture(18, 0.125, 32), spotted.CLASSES, seed=0))
     monkeypatch.setattr(reporting, "STUDENTS", ("student",))
 
@@ -62,8 +60,7 @@ def again(tmp_path, monkeypatch):
         return {p.relative_to(out).parts[0] for p in after if before.get(p) != after[p] and p.parent != out} - {"edits"}
 
     do.out, do.captures = out, captures
-    yield do
-    jax.config.update("jax_disable_most_optimizations", quick)
+    return do
 
 
 def learnt_from(out: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,6 @@
 """Projection, spherical harmonics and rendering, against formulas written another way in float64."""
 
 import functools
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,6 @@ from jsplat.raster.spherical_harmonics import sh_colors
 from tests import ball
 from tests.close import IMAGE, IMAGE_WHY, assert_close, assert_finite_differences
 
-GARDEN = Path(__file__).resolve().parents[2] / "shared" / "reference" / "garden.npz"
 SIZE = (40, 28)
 INTRINSICS = np.array([[60.0, 0, 20], [0, 66, 14], [0, 0, 1]])
 COUNT, CHANNELS = 60, 5
@@ -309,22 +307,29 @@ def test_a_scene_gives_colours_and_probabilities():
     assert bent(False)[1].any()
 
 
-def test_a_real_scene_renders():
-    if not GARDEN.is_file():
-        pytest.skip("no shared/reference/garden.npz beside the repository")
-    data = np.load(GARDEN)
-    width, height = int(data["width"]), int(data["height"])
-    points, colors = data["means3d"][::20], data["colors"][::20]
-    camera = Camera(jnp.asarray(data["viewmats"]), jnp.asarray(data["Ks"]), width, height)
-    camera = camera.resized(width // 12, height // 12)
-    count = len(points)
-    scene = Gaussians(
-        jnp.asarray(points),
-        jnp.tile(jnp.asarray([1.0, 0, 0, 0]), (count, 1)),
-        jnp.full((count, 3), np.log(0.03), jnp.float32),
-        jnp.full(count, 1.0, jnp.float32),
-    )
-    got = rasterize(scene, jnp.asarray(colors / 255, jnp.float32), camera, capacity=60 * count)
+def outdoors(count: int = 6000) -> tuple[Gaussians, jax.Array]:
+    """As a fit of a place outdoors leaves them: many small ones on a table, few large ones all around and far away."""
+    random = np.random.default_rng(0)
+    toward = random.normal(size=(count, 3))
+    toward /= np.linalg.norm(toward, axis=-1, keepdims=True)
+    near = np.arange(count) < count // 2
+    distance = np.where(near, 0.3 * random.uniform(size=count) ** 0.5, np.exp(random.uniform(np.log(0.5), np.log(100), count)))
+    means = toward * distance[:, None] * np.where(near[:, None], [1, 0.2, 1], 1)
+    sizes = np.exp(random.normal(np.log(0.015 * np.maximum(distance, 0.3)), 1.2, (3, count))).T
+    rows = (means, random.normal(size=(count, 4)), np.log(sizes), random.normal(1, 2, count))
+    colors = np.where(near[:, None], 0.5 + 0.4 * toward, 0.2 + 0.1 * toward)
+    return Gaussians(*(jnp.asarray(x, jnp.float32) for x in rows)), jnp.asarray(colors, jnp.float32)
+
+
+def test_an_uneven_scene_around_the_cameras_renders():
+    scene, colors = outdoors()
+    sizes = np.exp(np.asarray(scene.log_scales))
+    away = np.linalg.norm(np.asarray(scene.means) - np.asarray(VIEWS.centers)[:, None], axis=-1)
+    assert sizes.max() > 1e4 * sizes.min()
+    assert away.max() > 300 * away.min()
+    hidden = [~np.isfinite(project(scene, VIEWS[i]).depths) for i in range(3)]
+    assert all(0.1 < h.mean() < 0.4 for h in hidden)  # behind the camera
+    got = rasterize(scene, colors, VIEWS, capacity=20 * len(away[0]))
     assert all(np.isfinite(x).all() for x in (got.channels, got.alpha, got.depth))
     assert float((got.alpha > 0.5).mean()) > 0.3
     assert float(got.channels.std()) > 0.05  # a picture, not a grey field

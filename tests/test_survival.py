@@ -119,7 +119,7 @@ def test_no_end_costs_what_was_finished(place, tmp_path, request):
     (said,) = finish(process, status=128 + signal.SIGTERM)
     assert "the same command goes on from there" in said
 
-    moments, most = random.Random(0), 20.0  # seconds of processor time, so that a busy machine kills at the same places
+    moments, most = random.Random(3), 20.0  # seconds of processor time, so that a busy machine kills at the same places
     for kill in range(20 if request.config.getoption("--thorough") else 1):
         out = tmp_path / f"out{kill}"
         process = place.run(out)

@@ -66,11 +66,7 @@ def picture(height, width):
     return jnp.asarray(rgb[None] / 255, jnp.float32)
 
 
-# Each program runs once or twice: most of the time would go to the compiler's optimisations.
-QUICK = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
-
-
-@functools.partial(jax.jit, static_argnames="architecture", compiler_options=QUICK)
+@functools.partial(jax.jit, static_argnames="architecture")
 def logits(variables, rgb, architecture):
     sides = rgb.shape[1:3]
     return logits_to_pixels(with_variables(architecture, 19, variables)(normalise(rgb)), sides, sides, sides)[0]

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jsplat.kernels.blend import blend
 from jsplat.kernels.blend.cases import headlike
@@ -10,6 +11,7 @@ from jsplat.kernels.blend.cases import headlike
 EDGE, COUNT, CAPACITY = 48, 600, 4000  # several blocks an image, none of them full
 
 
+@pytest.mark.as_users
 def test_an_image_in_a_batch_has_the_bits_it_has_alone():
     batch = headlike(3, COUNT, EDGE, 4).arrays()
     weights = jnp.asarray(np.random.default_rng(0).normal(size=(EDGE, EDGE, 6)), jnp.float32)

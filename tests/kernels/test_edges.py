@@ -14,19 +14,9 @@ from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, SIZE, V
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.kernels.blend.splats import Splats
 from tests.close import assert_close
-from tests.kernels.interpreted import ON_DEVICE
 from tests.kernels.test_blend import equal, loss_of, stacked
 
 draw = functools.partial(blend, size=SIZE, capacity=CAPACITY)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled_quickly():
-    """Most programs here are run once or twice: the compiler takes most of the time."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", not ON_DEVICE)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def gradients(function, *args):

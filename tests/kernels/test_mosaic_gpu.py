@@ -29,15 +29,6 @@ SAME = 2e-6
 SAME_WHY = "float32, the same terms in another order"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compiled_quickly():
-    """Interpreted kernels are compiled once and run once: most of their time is the compiler's."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", not ON_DEVICE)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def same_kernels(case, features, set_ids, *, shape_channels):
     """Images and gradients of the kernels and of XLA's implementation, for a random gradient of the image."""
     args = (Splats(*case, features), set_ids)
