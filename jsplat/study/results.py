@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from jsplat.errors import InputError
 from jsplat.metrics.statistics import CONFIDENCE, wilson
@@ -19,7 +19,7 @@ def mean_interval(values: Sequence[float | int]) -> tuple[float, float] | None:
     n = len(values)
     if n < 2:
         return None
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2) * np.std(values, ddof=1) / np.sqrt(n))
     return float(np.mean(values)) - half, float(np.mean(values)) + half
 
 
