@@ -313,7 +313,9 @@ def outdoors(count: int = 6000) -> tuple[Gaussians, jax.Array]:
     toward = random.normal(size=(count, 3))
     toward /= np.linalg.norm(toward, axis=-1, keepdims=True)
     near = np.arange(count) < count // 2
-    distance = np.where(near, 0.3 * random.uniform(size=count) ** 0.5, np.exp(random.uniform(np.log(0.5), np.log(100), count)))
+    distance = np.where(
+        near, 0.3 * random.uniform(size=count) ** 0.5, np.exp(random.uniform(np.log(0.5), np.log(100), count))
+    )
     means = toward * distance[:, None] * np.where(near[:, None], [1, 0.2, 1], 1)
     sizes = np.exp(random.normal(np.log(0.015 * np.maximum(distance, 0.3)), 1.2, (3, count))).T
     rows = (means, random.normal(size=(count, 4)), np.log(sizes), random.normal(1, 2, count))
