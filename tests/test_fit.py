@@ -56,6 +56,23 @@ def test_ssim_is_the_formula_of_its_paper():
     assert 0.3 < float(got[0]) < 0.95
 
 
+def test_photo_loss_has_the_gradient_of_its_formula():
+    a, b = jnp.asarray(pictures(2, 20, 17, 3)), jnp.asarray(pictures(2, 20, 17, 3, seed=1))
+    a = a.at[0, :9].set(b[0, :9])
+
+    def plain(render):
+        error = render - b
+        l1 = error * jnp.sign(jax.lax.stop_gradient(error))  # no slope where they are equal: `abs` has one there
+        return 0.7 * l1.mean((-3, -2, -1)) + 0.3 * (1 - ssim(render, b)) / 2
+
+    def twice_the_second(loss):
+        return jax.jit(jax.value_and_grad(lambda render: (loss(render) * jnp.array([1.0, 2.0])).sum()))(a)
+
+    (value, slope), (want, slope_wanted) = twice_the_second(lambda x: photo_loss(x, b, 0.3)), twice_the_second(plain)
+    assert_close(value, want, 1e-6, "float32 sums in another order")
+    assert_close(slope, slope_wanted, 1e-6 * float(jnp.abs(slope_wanted).max()), "float32, the same terms regrouped")
+
+
 def test_equal_pictures_have_ssim_one_and_no_loss():
     a = jnp.asarray(pictures(2, 16, 16, 3))
     assert_close(similarity(a, a), np.ones(2), 1e-6, "float32: numerator and denominator of one value")

@@ -1,5 +1,8 @@
 """Losses between a render and a photograph."""
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,13 +14,35 @@ _WINDOW = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
 _WINDOW /= _WINDOW.sum()
 
 
-def _blur(x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
-    """Gaussian window of 11 pixels, sigma 1.5, zero outside; shifted sums, which XLA fuses into one pass an axis."""
-    for axis in (x.ndim - 3, x.ndim - 2):
-        size = x.shape[axis]
-        padded = jnp.pad(x, [(5, 5) if a == axis else (0, 0) for a in range(x.ndim)])
-        x = sum(w * jax.lax.slice_in_dim(padded, k, k + size, axis=axis) for k, w in enumerate(_WINDOW.tolist()))  # type: ignore[assignment]
+_C1, _C2 = 0.01**2, 0.03**2
+
+
+def _blur(x: Float[Array, "*b h w"]) -> Float[Array, "*b h w"]:
+    """Gaussian window of 11 pixels, sigma 1.5, zero outside; symmetric, thus its own transpose."""
+    # Barriers: fused into the eleven reads the padding keeps XLA's loops on processors from being vectorised, and with
+    # both axes in one loop each pixel reads 121.
+    x = jax.lax.optimization_barrier(jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(5, 5), (5, 5)]))
+    for axis in (x.ndim - 1, x.ndim - 2):
+        at = functools.partial(jax.lax.slice_in_dim, jax.lax.optimization_barrier(x), axis=axis)
+        size = x.shape[axis] - 10
+        pairs = (w * (at(k, k + size) + at(10 - k, 10 - k + size)) for k, w in enumerate(_WINDOW[:5].tolist()))
+        x = sum(pairs, start=float(_WINDOW[5]) * at(5, 5 + size))
     return x
+
+
+def _similarity(a: Float[Array, "*b h w"], b: Float[Array, "*b h w"]):
+    """SSIM at each pixel of planes, and its derivatives in the window's means of a, a a and a b."""
+    mean_a, mean_b, aa, bb, ab = _blur(jnp.stack([a, b, a * a, b * b, a * b]))
+    n1, n2 = 2 * mean_a * mean_b + _C1, 2 * (ab - mean_a * mean_b) + _C2
+    d1, d2 = mean_a**2 + mean_b**2 + _C1, (aa - mean_a**2) + (bb - mean_b**2) + _C2
+    scale = 1 / (d1 * d2)
+    similarity = n1 * n2 * scale
+    in_mean = 2 * (mean_b * (n2 - n1) - mean_a * similarity * (d2 - d1)) * scale
+    return similarity, (in_mean, -similarity * d1 * scale, 2 * n1 * scale)
+
+
+def _planes(x: Float[Array, "*b h w c"]) -> Float[Array, "*b c h w"]:
+    return jnp.moveaxis(x, -1, -3)
 
 
 def ssim(a: Float[Array, "*b h w c"], b: Float[Array, "*b h w c"]) -> Float[Array, "*b"]:
@@ -27,19 +52,33 @@ def ssim(a: Float[Array, "*b h w c"], b: Float[Array, "*b h w c"]) -> Float[Arra
 
 def ssim_map(a: Float[Array, "*b h w c"], b: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
     """Structural similarity at each pixel and channel."""
-    stacked = _blur(jnp.concatenate([a, b, a * a, b * b, a * b], -1))
-    mean_a, mean_b, aa, bb, ab = jnp.split(stacked, 5, -1)
-    var_a, var_b, cov = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
-    c1, c2 = 0.01**2, 0.03**2
-    return ((2 * mean_a * mean_b + c1) * (2 * cov + c2)) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
+    return jnp.moveaxis(_similarity(_planes(a), _planes(b))[0], -3, -1)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def photo_loss(
     render: Float[Array, "*b h w 3"], photo: Float[Array, "*b h w 3"], ssim_weight: float
 ) -> Float[Array, "*b"]:
-    """(1 - s) L1 + s (1 - SSIM) / 2, as Kerbl et al. 2023."""
-    l1 = jnp.abs(render - photo).mean((-3, -2, -1))
-    return (1 - ssim_weight) * l1 + ssim_weight * (1 - ssim(render, photo)) / 2
+    """(1 - s) L1 + s (1 - SSIM) / 2, as Kerbl et al. 2023; the photograph is data and has no gradient."""
+    return _photo_loss(render, photo, ssim_weight)[0]
+
+
+def _photo_loss(render: Array, photo: Array, ssim_weight: float) -> tuple[Array, Array]:
+    """The loss, and its gradient in the render: both need the same windows."""
+    a, b = _planes(render), _planes(photo)
+    similarity, inner = _similarity(a, b)
+    mean, aa, ab = _blur(jnp.stack(inner))
+    error = a - b
+    loss = ((1 - ssim_weight) * jnp.abs(error) + ssim_weight / 2 * (1 - similarity)).mean((-3, -2, -1))
+    slope = (1 - ssim_weight) * jnp.sign(error) - ssim_weight / 2 * (mean + 2 * a * aa + b * ab)
+    return loss, jnp.moveaxis(slope, -3, -1) / math.prod(render.shape[-3:])
+
+
+def _photo_loss_back(_: float, slope: Array, cotangent: Array) -> tuple[Array, Array]:
+    return cotangent[..., None, None, None] * slope, jnp.zeros_like(slope)
+
+
+photo_loss.defvjp(_photo_loss, _photo_loss_back)
 
 
 def label_loss(probabilities: Float[Array, "*b h w k"], labels: Integer[Array, "*b h w"]) -> Float[Array, "*b"]:
