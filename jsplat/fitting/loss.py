@@ -55,12 +55,20 @@ def ssim_map(a: Float[Array, "*b h w c"], b: Float[Array, "*b h w c"]) -> Float[
     return jnp.moveaxis(_similarity(_planes(a), _planes(b))[0], -3, -1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def photo_loss(
     render: Float[Array, "*b h w 3"], photo: Float[Array, "*b h w 3"], ssim_weight: float
 ) -> Float[Array, "*b"]:
     """(1 - s) L1 + s (1 - SSIM) / 2, as Kerbl et al. 2023; the photograph is data and has no gradient."""
-    return _photo_loss(render, photo, ssim_weight)[0]
+
+    @jax.custom_vjp
+    def loss(render, photo):
+        return _photo_loss(render, photo, ssim_weight)[0]
+
+    def back(slope, cotangent):
+        return cotangent[..., None, None, None] * slope, jnp.zeros_like(slope)
+
+    loss.defvjp(lambda render, photo: _photo_loss(render, photo, ssim_weight), back)
+    return loss(render, photo)
 
 
 def _photo_loss(render: Array, photo: Array, ssim_weight: float) -> tuple[Array, Array]:
@@ -72,13 +80,6 @@ def _photo_loss(render: Array, photo: Array, ssim_weight: float) -> tuple[Array,
     loss = ((1 - ssim_weight) * jnp.abs(error) + ssim_weight / 2 * (1 - similarity)).mean((-3, -2, -1))
     slope = (1 - ssim_weight) * jnp.sign(error) - ssim_weight / 2 * (mean + 2 * a * aa + b * ab)
     return loss, jnp.moveaxis(slope, -3, -1) / math.prod(render.shape[-3:])
-
-
-def _photo_loss_back(_: float, slope: Array, cotangent: Array) -> tuple[Array, Array]:
-    return cotangent[..., None, None, None] * slope, jnp.zeros_like(slope)
-
-
-photo_loss.defvjp(_photo_loss, _photo_loss_back)
 
 
 def label_loss(probabilities: Float[Array, "*b h w k"], labels: Integer[Array, "*b h w"]) -> Float[Array, "*b"]:
