@@ -18,7 +18,7 @@ REPLAY = Path("frontal")
 
 def people(true: str, blind: str = "") -> list[Listed]:
     names = {name: ball.SIDES if name in true else None for name in sorted(true + blind)}
-    return [Listed(Path(name), name, (5, 32, 32), labelset, 32) for name, labelset in names.items()]
+    return [Listed(Path(name), name, (5, 32, 32), labelset, 32, (32, 32)) for name, labelset in names.items()]
 
 
 def planned(listed, until=None, replay: Path | None = REPLAY, **settings):
