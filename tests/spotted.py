@@ -14,8 +14,10 @@ from jsplat.edit.blend_matrix import blend_weights
 from jsplat.files.atomic import write_json
 from jsplat.fitting.scenes_on_disk import save_scenes
 from jsplat.labels import MaskConfig, SharpenConfig, VoteConfig, pose_prior, to_masks
+from jsplat.labels.opinions import Logits, Voter, quantised
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.first_labels import voter_arrays
 from jsplat.pipeline.stages.label import label_settings
 from jsplat.pipeline.work_folder import save_arrays
 from jsplat.raster.projection import project
@@ -93,12 +95,18 @@ def spot(view: int = FRONT) -> np.ndarray:
     return np.where(truth[view] == SPOT, np.uint8(SPOT), np.uint8(255))
 
 
+def first_voter(probabilities: np.ndarray, labelset: LabelSet) -> Voter:
+    """A voter whose logits are as large as the pictures."""
+    look = quantised(np.log(np.maximum(probabilities.astype(np.float32), 1e-9)), (0.0, 1.0), (0.0, 1.0))
+    return Voter("parser", labelset, Logits((look,), probabilities.shape[1:3]))
+
+
 def write_run(folder: Path, count: int = 900) -> Path:
     """The stages of a run on disk; its captures lie beside it."""
     write_capture(folder / "captures" / "ball", capture())
     run = folder / "run"
     (run / "parse").mkdir(parents=True)
-    save_arrays(run / "parse" / "ball.npz", probabilities=stages()[0])
+    save_arrays(run / "parse" / "ball.npz", **voter_arrays([first_voter(stages()[0], CLASSES)]))
     write_fit(run, count)
     return run
 

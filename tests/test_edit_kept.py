@@ -53,7 +53,8 @@ def fresh(run: Path, count: int) -> dict[str, np.ndarray]:
     """What is drawn, voted on by somebody who never saw another geometry than today's."""
     capture, known = spotted.capture(), load_arrays(run / "label" / "ball.npz")
     trust = np.asarray(pose_prior(capture.yaw, capture.pitch, CONFIG.vote))
-    head = prepare(spotted.scene(count), capture.cameras, spotted.stages()[0], known, trust, spotted.settings())
+    first = spotted.first_voter(spotted.stages()[0], CLASSES).opinions
+    head = prepare(spotted.scene(count), capture.cameras, first, known, trust, spotted.settings())
     edit_all(head, {FRONT: spotted.spot()})
     return kept.vote_of(head, "")
 

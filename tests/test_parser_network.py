@@ -1,5 +1,6 @@
 """The network: its layers against the reference's list, its arithmetic against slower ways to the same numbers."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jsplat.errors import InputError
+from jsplat.errors import InputError, Unusable
+from jsplat.labels.opinions import dense, interpolation, most_probable, shape_of
 from jsplat.labelsets.labelset import CELEBAMASK_HQ, LabelSet
-from jsplat.parser import Architecture, load_parser, new_parser, predict, predict_labels, save_parser
+from jsplat.parser import Architecture, load_parser, new_parser, opinions, predict, predict_labels, save_parser
 from jsplat.parser.bisenet import Conv, convolution, double, max_pool, stem_convolution
 from jsplat.parser.model import parameter_count, variable_shapes
-from jsplat.parser.resize import interpolation, logits_to_pixels, network_size, to_network
+from jsplat.parser.resize import logits_to_pixels, network_size, to_network
 
 KEYS = Path(__file__).parent / "golden/bisenet_zllrunning_resnet18_keys.txt"
 TINY = Architecture(18, 0.05, 32)
@@ -201,3 +203,23 @@ def test_checkpoints_refuse_what_does_not_fit(tiny, tmp_path):
     (tmp_path / "parser/parser.json").write_text(text.replace("parser 1", "parser 0"))
     with pytest.raises(InputError, match="wanted 'jsplat parser 1'"):
         load_parser(tmp_path / "parser")
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_logits_at_their_stride_say_what_predict_says(tiny, flip):
+    """Up to the rounding of logits to 16 bits; sides that the network pads, and one that it mirrors with them."""
+    images = np.random.default_rng(2).integers(0, 256, (5, 21, 40, 3)).astype(np.uint8)
+    said, wanted = opinions(tiny, images, batch=2, flip=flip), predict(tiny, images, batch=2, flip=flip)
+    assert shape_of(said) == wanted.shape
+    got = np.stack([dense(said, view) for view in range(5)])
+    most = max(float(np.max(look.steps)) for look in said.looks)
+    # A probability moves by at most a quarter of what the difference of two logits does: half a step each.
+    np.testing.assert_allclose(got, wanted, atol=most / 4 + 1e-6)
+    assert [look.levels.shape for look in said.looks] == [(5, 4, 4, 3)] * (1 + flip)
+    np.testing.assert_array_equal(most_probable(said), got.argmax(-1))
+
+
+def test_logits_that_are_not_finite_are_refused(tiny):
+    broken = dataclasses.replace(tiny, variables={n: x * jnp.nan for n, x in tiny.variables.items()})
+    with pytest.raises(Unusable, match="the parser's logits: wanted finite numbers, got NaN or infinity"):
+        opinions(broken, np.zeros((1, 32, 32, 3), np.uint8))

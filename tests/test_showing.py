@@ -17,9 +17,11 @@ from jsplat.errors import InputError
 from jsplat.exchange import SplatLabels, write_ply
 from jsplat.files.atomic import write_json
 from jsplat.fitting.scenes_on_disk import save_scenes
+from jsplat.labels.opinions import Maps, Voter
 from jsplat.pipeline import RunConfig, showing, studies
 from jsplat.pipeline.editing import open_run
 from jsplat.pipeline.films import write_film
+from jsplat.pipeline.first_labels import voter_arrays
 from jsplat.pipeline.showing import TurntableConfig, turning, turntable, view
 from jsplat.pipeline.stages.label import label_settings
 from jsplat.pipeline.studies import StudyConfig, make_study, study_of, study_results
@@ -47,8 +49,8 @@ def finished(tmp_path_factory):
         labels = capture.labels
         (run / "parse").mkdir(parents=True, exist_ok=True)
         (run / "label").mkdir(parents=True, exist_ok=True)
-        guess = np.eye(3, dtype=np.float16)[np.where(labels > 0, 3 - labels, 0)]  # a teacher who swaps the sides
-        save_arrays(run / "parse" / f"{name}.npz", probabilities=guess)
+        guess = np.where(labels > 0, 3 - labels, 0).astype(np.uint8)  # a teacher who swaps the sides
+        save_arrays(run / "parse" / f"{name}.npz", **voter_arrays([Voter("parser", ball.SIDES, Maps(guess, 3))]))
         plain = np.where(labels == 2, 1, labels).astype(np.uint8)
         save_arrays(run / "label" / f"{name}.npz", refined=labels, vote_plain=plain, rows_refined=rows)
     (run / "fit").mkdir()

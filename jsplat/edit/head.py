@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from jsplat.edit.blend_matrix import blend_weights
 from jsplat.errors import InputError
 from jsplat.labels import MaskConfig, SharpenConfig, clean, to_masks
+from jsplat.labels.opinions import Opinions, dense
 from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.raster.camera import Camera
 from jsplat.raster.scene import Scene
@@ -111,7 +112,7 @@ class Head:
 def prepare(
     scene: Scene,
     cameras: Camera,
-    first: Float[np.ndarray, "v h w k"],
+    first: Opinions | Float[np.ndarray, "v h w k"],
     known: dict[str, np.ndarray],
     trust: Float[np.ndarray, " v"],
     settings: Settings,
@@ -131,7 +132,7 @@ def prepare(
     alpha = known["alpha"].reshape(views, -1)
     opinions, sure, counts = np.zeros(alpha.shape, np.uint8), np.zeros(alpha.shape, np.float32), np.zeros((views, k, k))
     for v in range(views):
-        opinion = first[v].reshape(-1, k).astype(np.float32)
+        opinion = dense(first, v).reshape(-1, k)
         mass = opinion[:, 1:].sum(-1)
         opinion = opinion / np.maximum(mass, 1e-12)[:, None]
         opinion[:, 0] = 0

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jsplat.errors import InputError
+from jsplat.labels.opinions import Opinions, dense, shape_of
 from jsplat.labelsets.labelset import IGNORE
 from jsplat.raster.camera import Camera
 from jsplat.raster.reprojection import Points, nearest_views, optical_axes
@@ -60,7 +61,7 @@ class Looks:
 
     labels: UInt8[np.ndarray, "v h w"]
     confidence: Float[np.ndarray, "v h w"]
-    first: Float[np.ndarray, "v h w k"]
+    first: Opinions | Float[np.ndarray, "v h w k"]
     depth: Float[np.ndarray, "v h w"]
     cameras: Camera
     trust: Float[np.ndarray, " v"]
@@ -68,7 +69,7 @@ class Looks:
 
 def expected_gains(looks: Looks, config: QueueConfig = QueueConfig()) -> Float[np.ndarray, " v"]:
     """The sum above for every view of one head; without the factor for neighbours."""
-    k = looks.first.shape[-1]
+    k = shape_of(looks.first)[-1]
     shown = [np.bincount(m[m != IGNORE], minlength=k) for m in looks.labels]
     shows = np.asarray(shown)
     area = shows.sum(0) / np.maximum((shows > 0).sum(0), 1)
@@ -97,10 +98,10 @@ def _carried(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The neighbours' first labels at these pixels, rows that sum to 1, and the trust behind them (0: nobody sees)."""
     points = Points(looks.cameras, looks.depth, view, rows, columns)
-    total, weight = np.zeros((len(rows), looks.first.shape[-1])), np.zeros(len(rows))
+    total, weight = np.zeros((len(rows), shape_of(looks.first)[-1])), np.zeros(len(rows))
     for j in neighbors:
         seen, v, u = points.seen_in(j, tolerance)
-        total[seen] += looks.trust[j] * looks.first[j, v, u]
+        total[seen] += looks.trust[j] * dense(looks.first, j)[v, u]
         weight[seen] += looks.trust[j]
     return total / np.maximum(total.sum(-1, keepdims=True), 1e-12), weight
 

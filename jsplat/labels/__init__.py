@@ -3,6 +3,7 @@
 from jsplat.labels.lift import facing, lift, paint
 from jsplat.labels.masks import MaskConfig, clean, to_masks
 from jsplat.labels.palette import PaletteConfig, from_colors, to_colors
+from jsplat.labels.rendered import Rendered, render_masks
 from jsplat.labels.sharpen import Said, SharpenConfig, sharpen
 from jsplat.labels.together import Heard, Means, knows_all, vote_together
 from jsplat.labels.votes import METHODS, VoteConfig, confidence, pose_prior, vote
@@ -13,6 +14,7 @@ __all__ = [
     "MaskConfig",
     "Means",
     "PaletteConfig",
+    "Rendered",
     "Said",
     "SharpenConfig",
     "VoteConfig",
@@ -24,6 +26,7 @@ __all__ = [
     "lift",
     "paint",
     "pose_prior",
+    "render_masks",
     "sharpen",
     "to_colors",
     "to_masks",

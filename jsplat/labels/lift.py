@@ -6,26 +6,28 @@ render's Jacobian, and the weighted sum of a picture over a Gaussian's pixels is
 """
 
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jsplat.labels.opinions import Opinions, pixels
 from jsplat.raster.camera import Camera
 from jsplat.raster.projection import rotation_matrices
 from jsplat.raster.rasterizer import rasterize
 from jsplat.raster.scene import Gaussians, Render
 from jsplat.raster.spherical_harmonics import unit
 from jsplat.runtime.precision import in_32_bits
-from jsplat.runtime.view_blocks import Devices, by_view, over_views
+from jsplat.runtime.view_blocks import Devices, by_view, each_block, over_views
 
 
 @in_32_bits
 def lift(
     gaussians: Gaussians,
     cameras: Camera,
-    pictures: Float[Array | np.ndarray, "v h w k"],
+    pictures: Opinions | Float[Array | np.ndarray, "v h w k"],
     *,
     capacity: int,
     devices: Devices = (),
@@ -34,21 +36,23 @@ def lift(
 
     Args:
         gaussians, cameras: of the head; one camera per picture.
-        pictures: class probabilities (or any channels) per pixel.
+        pictures: class probabilities (or any channels) per pixel, or what makes them, one view at a time.
         capacity: tile hits a view may need (`capacity_for`); the result is NaN where it is too small.
         devices: share the views; where the arrays lie if none.
 
     Returns:
         evidence: sum over pixels of blend weight times picture; weight: sum of the blend weight.
     """
-    sums = by_view(functools.partial(_lift, capacity=capacity), gaussians, (cameras, pictures), devices)
-    return sums[..., :-1], sums[..., -1]
+    return by_view(functools.partial(_lift, capacity=capacity), gaussians, (cameras, pictures), devices)
 
 
 @functools.partial(jax.jit, static_argnames="capacity")
-def _lift(gaussians: Gaussians, seen: tuple[Camera, Array], *, capacity: int) -> Float[Array, "v n k1"]:
+def _lift(
+    gaussians: Gaussians, seen: tuple[Camera, Opinions | Array], *, capacity: int
+) -> tuple[Float[Array, "v n k"], Float[Array, "v n"]]:
     def one(item):
         camera, picture = item
+        picture = pixels(picture)
         count = gaussians.means.shape[0]
         blank = jnp.zeros((count, picture.shape[-1] + 1))
 
@@ -56,8 +60,8 @@ def _lift(gaussians: Gaussians, seen: tuple[Camera, Array], *, capacity: int) ->
             return rasterize(gaussians, features, camera, capacity=capacity, shape_channels=0).channels
 
         _, vjp = jax.vjp(paint, blank)
-        (sums,) = vjp(jnp.concatenate([picture.astype(jnp.float32), jnp.ones((*picture.shape[:2], 1))], -1))
-        return sums
+        (sums,) = vjp(jnp.concatenate([picture, jnp.ones((*picture.shape[:2], 1))], -1))
+        return sums[..., :-1], sums[..., -1]
 
     return over_views(one, seen)
 
@@ -73,6 +77,19 @@ def paint(
     """Any channels per Gaussian of one head, seen by many cameras; `devices` share the views."""
     program = functools.partial(_paint, capacity=capacity)
     return by_view(program, (gaussians, jnp.asarray(features)), cameras, devices)
+
+
+def paint_blocks(
+    gaussians: Gaussians,
+    features: Float[Array | np.ndarray, "n c"],
+    cameras: Camera,
+    *,
+    capacity: int,
+    devices: Devices = (),
+) -> Iterator[tuple[slice, Render]]:
+    """`paint`, a block of views at a time: which views, and their render."""
+    program = functools.partial(_paint, capacity=capacity)
+    return each_block(program, (gaussians, jnp.asarray(features)), cameras, devices)
 
 
 @functools.partial(jax.jit, static_argnames="capacity")

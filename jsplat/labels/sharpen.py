@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from jsplat.errors import InputError
+from jsplat.labels.opinions import Opinions, pixels
 from jsplat.labels.together import Means, absorbed, alike_classes, speaking, speaking_table
 from jsplat.labels.votes import certainty
 from jsplat.raster.camera import Camera
@@ -79,7 +80,7 @@ def sharpen(
     gaussians: Gaussians,
     rows: Float[Array, "n k"],
     cameras: Camera,
-    pictures: Float[Array | np.ndarray, "v h w k"] | None,
+    pictures: Opinions | Float[Array | np.ndarray, "v h w k"] | None,
     trust: Float[Array, " v"],
     *,
     capacity: int,
@@ -92,7 +93,8 @@ def sharpen(
     Args:
         gaussians, cameras: of the head; one camera per picture.
         rows: votes that sum to 1; class 0 (background) stays 0 if it is 0.
-        pictures: the parser's class probabilities per view; None where no parser votes.
+        pictures: the parser's class probabilities per view, or what makes them, one view at a time; None where no parser
+            votes.
         trust: weight of each view, any scale.
         capacity: tile hits a view may need (`capacity_for`).
         config: rounds, and how far a view is believed.
@@ -122,9 +124,9 @@ def sharpen(
     return rows
 
 
-def _opinion(picture: Float[Array, "h w k"]) -> tuple[Float[Array, "h w k"], Float[Array, "h w"]]:
+def _opinion(picture: Opinions | Float[Array, "h w k"]) -> tuple[Float[Array, "h w k"], Float[Array, "h w"]]:
     """What the parser says of the foreground, and how much it leaves to it."""
-    picture = picture.astype(jnp.float32)
+    picture = pixels(picture)
     return _normalised(picture.at[..., 0].set(0.0)), picture[..., 1:].sum(-1)
 
 
@@ -145,7 +147,9 @@ class _Opinion:
     sure: Array
 
 
-def _opinions(picture: Array | None, weight: Array, others: tuple[Said, ...], power: float, k: int) -> list[_Opinion]:
+def _opinions(
+    picture: Opinions | Array | None, weight: Array, others: tuple[Said, ...], power: float, k: int
+) -> list[_Opinion]:
     found = []
     if picture is not None:
         opinion, mass = _opinion(picture)

@@ -4,7 +4,7 @@ from jsplat.parser.augment import AugmentConfig
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.checkpoint import load_parser, save_parser
 from jsplat.parser.model import Parser, new_parser
-from jsplat.parser.predict import predict, predict_labels
+from jsplat.parser.predict import opinions, predict, predict_labels
 from jsplat.parser.train import History, ParserConfig, train_parser
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "ParserConfig",
     "load_parser",
     "new_parser",
+    "opinions",
     "predict",
     "predict_labels",
     "save_parser",

@@ -16,9 +16,10 @@ from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 
 from jsplat.errors import InputError
+from jsplat.labels.opinions import interpolation
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.model import Parser, Variables, with_variables
-from jsplat.parser.resize import interpolation, normalise
+from jsplat.parser.resize import normalise
 from jsplat.runtime.precision import in_32_bits
 from jsplat.runtime.view_blocks import Devices, per_device
 from jsplat.training_sets.squares import Square, in_square

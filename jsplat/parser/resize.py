@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jsplat.labels.opinions import Axis, interpolation
+
 MEAN = np.asarray([0.485, 0.456, 0.406], np.float32)
 STD = np.asarray([0.229, 0.224, 0.225], np.float32)
 
@@ -15,22 +17,19 @@ def normalise(rgb: Float[Array, "*b 3"]) -> Float[Array, "*b 3"]:
     return (rgb - MEAN) / STD
 
 
-def interpolation(length: int, positions: np.ndarray) -> Float[np.ndarray, "o length"]:
-    """Rows that read a signal of `length` samples at `positions` (indices, fractions allowed), clamped at the ends."""
-    positions = np.clip(positions, 0, length - 1)
-    low = np.minimum(np.floor(positions).astype(int), max(length - 2, 0))
-    rows, share = np.arange(len(positions)), positions - low
-    matrix = np.zeros((len(positions), length), np.float32)
-    np.add.at(matrix, (rows, low), 1 - share)
-    np.add.at(matrix, (rows, np.minimum(low + 1, length - 1)), share)
-    return matrix
+def reading(native: int, network: int, content: int, pixels: int) -> Axis:
+    """Where the first of a picture's pixels reads the native logits along an axis, and how far the next one lies.
+
+    Pixel centres of the picture in the network's input, then torch's align_corners=True from there to the logits.
+    """
+    scale = (native - 1) / max(network - 1, 1)
+    return (0.5 * content / pixels - 0.5) * scale, content / pixels * scale
 
 
 @functools.cache
 def _from_native(native: int, network: int, content: int, pixels: int) -> np.ndarray:
-    # Pixel centres of the picture in the network's input, then torch's align_corners=True from there to the logits.
-    at_input = (np.arange(pixels) + 0.5) * content / pixels - 0.5
-    return interpolation(native, at_input * (native - 1) / max(network - 1, 1))
+    start, step = reading(native, network, content, pixels)
+    return interpolation(native, start + np.arange(pixels) * step)
 
 
 def logits_to_pixels(

@@ -36,8 +36,9 @@ from jsplat.labels import MaskConfig, SharpenConfig, VoteConfig, pose_prior
 from jsplat.labels.masks import Rule
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline.config import RunConfig
-from jsplat.pipeline.stages.parse import first_labels
-from jsplat.pipeline.work_folder import load_arrays, until_seen
+from jsplat.pipeline.first_labels import first_labels
+from jsplat.pipeline.packing import load_labelled
+from jsplat.pipeline.work_folder import until_seen
 from jsplat.raster.spherical_harmonics import sh_colors
 from jsplat.runtime.devices import shard_of_host, wait_for_hosts
 from jsplat.runtime.progress import Progress, log
@@ -113,8 +114,8 @@ def _trust(run: Run, capture: Capture) -> np.ndarray:
 def read(run: Run, identity: str) -> tuple[Capture, Looks]:
     """The photographs of one head, and what the queue looks at."""
     capture = read_capture(run.captures[identity], run.size)
-    known = load_arrays(run.path / "label" / f"{identity}.npz")
-    first = first_labels(run.path / "parse", capture)
+    known = load_labelled(run.path / "label", identity)
+    first = first_labels(run.path / "parse", capture).opinions
     return capture, Looks(
         known["refined"], known["confidence"], first, known["depth"], capture.cameras, _trust(run, capture)
     )
@@ -123,8 +124,8 @@ def read(run: Run, identity: str) -> tuple[Capture, Looks]:
 def ready(run: Run, identity: str, capture: Capture) -> Ready:
     """One head, ready for edits; takes a while."""
     (scene,) = load_scenes(run.path / "fit", [capture.identity]).values()
-    known = load_arrays(run.path / "label" / f"{identity}.npz")
-    first = first_labels(run.path / "parse", capture)
+    known = load_labelled(run.path / "label", identity)
+    first = first_labels(run.path / "parse", capture).opinions
     head = prepare(scene, capture.cameras, first, known, _trust(run, capture), run.settings)
 
     def render(view: int) -> np.ndarray:

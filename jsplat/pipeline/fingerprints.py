@@ -15,6 +15,7 @@ from jsplat.errors import InputError, Stopped
 from jsplat.fitting.scenes_on_disk import shards
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.digests import Digests
+from jsplat.pipeline.first_labels import FORMAT
 from jsplat.pipeline.work_folder import fingerprint
 from jsplat.runtime.devices import broadcast_from_first
 from jsplat.runtime.progress import Progress
@@ -81,7 +82,7 @@ def _files(folder: Path, names: Sequence[object]) -> dict[str, Path]:
 
 def of_parse(content: Content, parser: str, config: RunConfig) -> str:
     """First labels, by the parser with this digest."""
-    return fingerprint(content.photos, parser, config.size, config.flip)
+    return fingerprint(content.photos, parser, config.size, config.flip, FORMAT)
 
 
 def of_fit(content: Content, first: str | None, config: RunConfig) -> str:
@@ -92,7 +93,7 @@ def of_fit(content: Content, first: str | None, config: RunConfig) -> str:
 def of_label(content: Content, first: str, fitted: str, config: RunConfig) -> str:
     """Refined masks, from first labels and scene; the oracle's from the capture's own."""
     settings = [config.vote, config.sharpen, config.mask, config.palette]
-    about = [config.size, config.fit.label_weight, "ablation" if config.ablation and content.labels else ""]
+    about = [config.size, config.fit.label_weight, "ablation" if config.ablation and content.labels else "", "packed"]
     return fingerprint(content.photos, content.labels, first, fitted, about, *settings)
 
 

@@ -12,6 +12,7 @@ from jsplat.errors import Stopped
 from jsplat.labels import METHODS
 from jsplat.parser import Parser, load_parser, predict_labels
 from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.packing import load_labelled
 from jsplat.pipeline.scoring import Counts, picture_rows
 from jsplat.pipeline.studies import study_of
 from jsplat.pipeline.work_folder import load_arrays
@@ -123,7 +124,7 @@ def count(
     progress = Progress("report", len(chosen))
 
     def one(group: str, listed: Listed, shown: bool) -> None:
-        capture, known = listed.read(), load_arrays(out / "label" / f"{listed.identity}.npz")
+        capture, known = listed.read(), load_labelled(out / "label", listed.identity)
         masks = {name: known[name] for name in (*MASKS, *more) if name in known}
         masks |= {name: predict_labels(parser, capture.images) for name, parser in parsers.items()}
         counts.add(group, capture, masks, known["depth"])

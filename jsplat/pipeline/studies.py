@@ -15,8 +15,8 @@ from jsplat.files.atomic import as_json
 from jsplat.files.ownership import ABOUT, check_untouched, write_kept
 from jsplat.parser import load_parser, predict_labels
 from jsplat.pipeline.editing import Run, open_run
+from jsplat.pipeline.first_labels import first_labels
 from jsplat.pipeline.out import begin, claim
-from jsplat.pipeline.stages.parse import first_labels
 from jsplat.pipeline.work_folder import load_arrays
 from jsplat.study import Photograph, StudyConfig, page, plan, read_answers, read_key, results
 
@@ -90,7 +90,7 @@ def _photographs(run: Run, against: Path | None) -> list[Photograph]:
         if student is not None and name not in trained:
             # Both parsers look in the same way: mirrored too, where the first labels were made so.
             masks["student"] = predict_labels(student, capture.images, flip=flip)
-            masks["teacher"] = first_labels(run.path / "parse", capture).argmax(-1).astype(np.uint8)
+            masks["teacher"] = first_labels(run.path / "parse", capture).labels()
         theirs: dict[int, np.ndarray] = {}
         if against is not None and (against / name).is_dir():
             size = (capture.cameras.width, capture.cameras.height)

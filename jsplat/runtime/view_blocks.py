@@ -4,10 +4,11 @@ One compiled program serves heads with any number of views. What a block gives d
 sums go over the blocks in order: the bits are the same on any number of devices.
 """
 
+import collections
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -40,9 +41,13 @@ def to_blocks(views: T, devices: Devices = ()) -> list[T]:
     """The views in blocks, the last one filled up with its last view."""
     count, blocks = view_count(views), []
     for chosen, device in zip(block_indices(count), itertools.cycle(devices or (None,))):
-        block = _taken(views, np.minimum(chosen, count - 1))
-        blocks.append(block if device is None else jax.device_put(block, device))
+        blocks.append(_block(views, chosen, count, device))
     return blocks
+
+
+def _block(views: T, chosen: np.ndarray, count: int, device: Any) -> T:
+    block = _taken(views, np.minimum(chosen, count - 1))
+    return block if device is None else jax.device_put(block, device)
 
 
 def _taken(views: T, chosen: np.ndarray) -> T:
@@ -88,9 +93,29 @@ def by_view(program: Callable[[Any, T], Any], shared: Any, views: T, devices: De
     Returns:
         what the program returns, for all views, on the first device.
     """
-    copies = itertools.cycle(per_device(shared, devices))
-    parts = [program(own, block) for own, block in zip(copies, to_blocks(views, devices))]
-    return join_blocks(parts, view_count(views), devices)
+    return join_blocks([part for _, part in _parts(program, shared, views, devices)], view_count(views), devices)
+
+
+def each_block(
+    program: Callable[[Any, T], Any], shared: Any, views: T, devices: Devices = ()
+) -> Iterator[tuple[slice, Any]]:
+    """As `by_view`, block by block: which views, and what the program returns for them, on its device.
+
+    Few blocks are in memory at a time: each device has one to work on while one of its results is read.
+    """
+    count, coming = view_count(views), collections.deque()
+    for chosen, part in _parts(program, shared, views, devices):
+        where = slice(int(chosen[0]), min(int(chosen[-1]) + 1, count))
+        coming.append((where, jax.tree.map(lambda x, n=where.stop - where.start: x[:n], part)))
+        if len(coming) > max(len(devices), 1):
+            yield coming.popleft()
+    yield from coming
+
+
+def _parts(program: Callable[[Any, T], Any], shared: Any, views: T, devices: Devices) -> Iterator[tuple]:
+    copies, count = itertools.cycle(per_device(shared, devices)), view_count(views)
+    for chosen, own, device in zip(block_indices(count), copies, itertools.cycle(devices or (None,))):
+        yield chosen, program(own, _block(views, chosen, count, device))
 
 
 def over_views(function: Callable[..., Any], views: Any) -> Any:

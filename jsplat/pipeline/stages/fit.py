@@ -13,7 +13,7 @@ from jsplat.fitting import Refused, Waiting, fit_batches, mean_curve
 from jsplat.fitting.scenes_on_disk import save_scenes, saved_scenes, shards
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline.config import RunConfig
-from jsplat.pipeline.stages.parse import first_labels
+from jsplat.pipeline.first_labels import first_labels
 from jsplat.pipeline.stages.shares import finish_shares
 from jsplat.pipeline.work_folder import (
     checkpoint_folder,
@@ -37,7 +37,7 @@ def fit_captures(
         capture = one.unlabelled().read()
         if first is None:
             return capture
-        return capture.with_labels(first_labels(first, capture).argmax(-1).astype(np.uint8), labelset)
+        return capture.with_labels(first_labels(first, capture).labels(), labelset)
 
     done = {*saved_scenes(folder), *refused(folder)}
     waiting = [

@@ -17,25 +17,24 @@ from jsplat.files.atomic import write_json
 from jsplat.fitting.scenes_on_disk import saved_scenes, scene_in
 from jsplat.labels import (
     METHODS,
+    Rendered,
     VoteConfig,
-    clean,
     facing,
     from_colors,
     lift,
     paint,
     pose_prior,
+    render_masks,
     sharpen,
     to_colors,
-    to_masks,
     vote,
 )
-from jsplat.labelsets.labelset import LabelSet
+from jsplat.labels.opinions import Logits, Maps, Masked, Opinions, most_probable, shape_of
+from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.pipeline.config import RunConfig
-from jsplat.pipeline.stages.parse import first_labels
+from jsplat.pipeline.first_labels import first_labels
+from jsplat.pipeline.packing import load_labelled, packed
 from jsplat.pipeline.stages.shares import each_identity
-from jsplat.pipeline.work_folder import (
-    load_arrays,
-)
 from jsplat.raster.capacity import SharedCapacity
 from jsplat.raster.scene import Gaussians, Scene
 from jsplat.runtime.devices import is_first_host
@@ -45,7 +44,7 @@ from jsplat.runtime.view_blocks import Devices
 def label_capture(
     capture: Capture,
     scene: Scene,
-    first: Float[np.ndarray, "v h w k"],
+    first: Logits | Maps | Float[np.ndarray, "v h w k"],
     labelset: LabelSet,
     config: RunConfig,
     room: SharedCapacity,
@@ -63,8 +62,7 @@ def label_capture(
     gaussians, cameras = scene.gaussians, capture.cameras
     where = {"capacity": room.for_views(gaussians, cameras), "devices": devices}
     yaw, pitch = capture.yaw.astype(np.float32), capture.pitch.astype(np.float32)
-    says = 1 if capture.valid is None else capture.valid[..., None]
-    pictures = np.asarray(first * says, np.float32)
+    pictures = first if capture.valid is None else Masked(first, capture.valid)
     evidence, weight = lift(gaussians, cameras, pictures, **where)
     cosines = facing(gaussians, cameras)
     out: dict[str, np.ndarray] = {"seen": np.asarray(weight.sum(0))}
@@ -72,43 +70,40 @@ def label_capture(
     def elect(method: str) -> Array:
         return vote(evidence, weight, yaw, pitch, dataclasses.replace(config.vote, method=method), cosines)
 
-    def masks(rows: Array):
-        render = paint(gaussians, rows, cameras, **where)
-        labels, sure = to_masks(np.asarray(render.channels), np.asarray(render.alpha), labelset, config.mask)
-        return clean(labels, sure, labelset, config.mask), sure, render
+    def masks(rows: Array) -> Rendered:
+        return render_masks(gaussians, rows, cameras, labelset, config.mask, **where)
 
-    def sharpened(rows: Array, seen: np.ndarray, trust: Array, confusion: bool) -> Array:
+    def sharpened(rows: Array, seen: Opinions | np.ndarray, trust: Array, confusion: bool) -> Array:
         how = dataclasses.replace(config.sharpen, confusion=confusion)
         return sharpen(gaussians, rows, cameras, seen, trust, config=how, **where)
 
     alike = jnp.ones(len(yaw))
     trust = pose_prior(yaw, pitch, config.vote)
     rows = sharpened(elect(config.vote.method), pictures, trust, config.sharpen.confusion)
-    out["refined"], out["confidence"], render = masks(rows)
-    out |= {"rows_refined": np.asarray(rows), "alpha": np.asarray(render.alpha), "depth": np.asarray(render.depth)}
-    out["vote_plain"], *_ = masks(elect("plain"))
+    shown = masks(rows)
+    out |= {"refined": shown.labels, "confidence": shown.confidence, "alpha": shown.alpha, "depth": shown.depth}
+    out["rows_refined"], out["vote_plain"] = np.asarray(rows), masks(elect("plain")).labels
     if config.ablation and capture.labels is not None:
-        out |= {method: masks(elect(method))[0] for method in METHODS if method != "plain"}
-        out["plain_sharpened"], *_ = masks(sharpened(elect("plain"), pictures, alike, confusion=False))
+        out |= {method: masks(elect(method)).labels for method in METHODS if method != "plain"}
+        out["plain_sharpened"] = masks(sharpened(elect("plain"), pictures, alike, confusion=False)).labels
         out["palette"] = _palette_masks(gaussians, cameras, first, labelset, config, where)
         if config.fit.label_weight > 0:
             logits = scene.attributes.label_logits.at[:, 0].set(-jnp.inf)
-            out["trained"], *_ = masks(jax.nn.softmax(logits, -1))
+            out["trained"] = masks(jax.nn.softmax(logits, -1)).labels
     if capture.labels is not None:
-        truth = (capture.labels[..., None] == np.arange(len(labelset))).astype(np.float32)
+        truth = Maps(capture.labels, len(labelset))
         known, seen = lift(gaussians, cameras, truth, **where)
         rows = vote(known, seen, yaw, pitch, VoteConfig(method="plain"))
         rows = sharpened(rows, truth, alike, confusion=False)
-        out["oracle"], *_ = masks(rows)
-        out["rows_oracle"] = np.asarray(rows)
+        out["oracle"], out["rows_oracle"] = masks(rows).labels, np.asarray(rows)
     return out
 
 
 def _palette_masks(gaussians: Gaussians, cameras, first, labelset: LabelSet, config: RunConfig, where: dict):
     """The paper's own way: masks as colours, fitted as colours (here in closed form), clustered back."""
     # As many channels as classes, most of them empty: then the programs of the other votes serve this one too.
-    colors = np.zeros(first.shape, np.float32)
-    colors[..., :3] = to_colors(first.argmax(-1).astype(np.uint8), labelset)
+    colors, labels = np.zeros(shape_of(first), np.float32), most_probable(first)
+    colors[..., :3] = to_colors(np.where(labels == IGNORE, 0, labels).astype(np.uint8), labelset)
     sums, weight = lift(gaussians, cameras, colors, **where)
     painted = sums.sum(0) / jnp.maximum(weight.sum(0), 1e-6)[:, None]
     render = paint(gaussians, painted, cameras, **where)
@@ -125,8 +120,8 @@ def label_captures(
 
     def make(one: Listed, devices: Devices) -> dict[str, np.ndarray]:
         capture = one.read()
-        seen, scene = first_labels(first, capture), scene_in(scenes, one.identity)
-        return label_capture(capture, scene, seen, labelset, config, room, devices)
+        seen, scene = first_labels(first, capture).opinions, scene_in(scenes, one.identity)
+        return packed(label_capture(capture, scene, seen, labelset, config, room, devices))
 
     each_identity("label", listed, folder, make)
     if is_first_host():
@@ -146,7 +141,7 @@ def labels_of(labelled: Path, identity: str, labelset: LabelSet) -> dict[str, np
         InputError: no vote on what they drew and on this geometry is there (`jsplat.edit.check_vote`).
     """
     run = _run_of(labelled)
-    return load_arrays(labelled / f"{identity}.npz") | (voted_labels(run, identity, labelset) if run else {})
+    return load_labelled(labelled, identity) | (voted_labels(run, identity, labelset) if run else {})
 
 
 def check_edits(labelled: Path, labelset: LabelSet) -> None:

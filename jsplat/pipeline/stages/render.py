@@ -12,11 +12,7 @@ from jsplat.captures.index import Listed
 from jsplat.errors import Unusable
 from jsplat.files.atomic import write_json
 from jsplat.fitting.scenes_on_disk import saved_scenes, scene_in
-from jsplat.labels import (
-    clean,
-    paint,
-    to_masks,
-)
+from jsplat.labels import render_masks
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.stages.shares import each_identity, succeeded
@@ -69,11 +65,8 @@ def render_novel(
         raise Unusable(f"novel views of {capture.identity}", wanted=f"support {config.views.support}", got=shares.max())
     masks, alpha = {}, np.zeros(0)
     for name, table in rows.items():
-        # Also the views that are left out: each number of views would be a program of its own to join their blocks.
-        render = paint(scene.gaussians, jnp.asarray(table), cameras, **where)
-        alpha = np.asarray(render.alpha)[kept]
-        labels, sure = to_masks(np.asarray(render.channels)[kept], alpha, labelset, config.mask)
-        masks[name] = clean(labels, sure, labelset, config.mask)
+        shown = render_masks(scene.gaussians, table, cameras[kept], labelset, config.mask, **where)
+        masks[name], alpha = shown.labels, shown.alpha
     return Novel(images[kept], alpha, moved.yaw[kept], moved.pitch[kept], left, masks)
 
 
