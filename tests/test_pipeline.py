@@ -22,6 +22,7 @@ from jsplat.fitting import FitConfig
 from jsplat.metrics.agreement import agreement
 from jsplat.metrics.masks import score
 from jsplat.pipeline import RunConfig, reporting, write_people
+from jsplat.pipeline.packing import load_labelled
 from jsplat.pipeline.plan import _taught
 from jsplat.pipeline.run import open_parser
 from jsplat.pipeline.work_folder import (
@@ -236,7 +237,7 @@ def test_the_report_tells_what_all_pictures_together_score(out):
     report = json.loads((out / "run" / "report.json").read_text())
     config = load(RunConfig, out / "config.toml")
     people = [read_capture(out / "captures" / f"head000{i}", config.size) for i in range(2)]
-    known = [load_arrays(out / "run" / "label" / f"{c.identity}.npz") for c in people]
+    known = [load_labelled(out / "run" / "label", c.identity) for c in people]
 
     def scores(chosen, key):
         return score(

@@ -354,7 +354,7 @@ def test_people_scored_one_by_one_score_as_all_pictures_together(scored):
 
 def test_nothing_of_a_person_is_in_memory_when_the_next_is_read(scored, monkeypatch):
     out, groups, parsers, *_ = scored
-    alive, read, load = [], Listed.read, reporting.load_arrays
+    alive, read, load = [], Listed.read, reporting.load_labelled
 
     def watched(things):
         alive.extend(map(weakref.ref, things))
@@ -371,7 +371,7 @@ def test_nothing_of_a_person_is_in_memory_when_the_next_is_read(scored, monkeypa
         return arrays
 
     monkeypatch.setattr(Listed, "read", reading)
-    monkeypatch.setattr(reporting, "load_arrays", loading)
+    monkeypatch.setattr(reporting, "load_labelled", loading)
     reporting.count(out, groups, parsers, ("pose",))
     assert len(alive) == 5 * (3 + 5) - 1
 

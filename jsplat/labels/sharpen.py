@@ -93,8 +93,7 @@ def sharpen(
     Args:
         gaussians, cameras: of the head; one camera per picture.
         rows: votes that sum to 1; class 0 (background) stays 0 if it is 0.
-        pictures: the parser's class probabilities per view, or what makes them, one view at a time; None where no parser
-            votes.
+        pictures: the parser's class probabilities per view, or what makes them, one view at a time; None: no parser.
         trust: weight of each view, any scale.
         capacity: tile hits a view may need (`capacity_for`).
         config: rounds, and how far a view is believed.
@@ -124,9 +123,8 @@ def sharpen(
     return rows
 
 
-def _opinion(picture: Opinions | Float[Array, "h w k"]) -> tuple[Float[Array, "h w k"], Float[Array, "h w"]]:
+def _opinion(picture: Float[Array, "h w k"]) -> tuple[Float[Array, "h w k"], Float[Array, "h w"]]:
     """What the parser says of the foreground, and how much it leaves to it."""
-    picture = pixels(picture)
     return _normalised(picture.at[..., 0].set(0.0)), picture[..., 1:].sum(-1)
 
 
@@ -147,9 +145,7 @@ class _Opinion:
     sure: Array
 
 
-def _opinions(
-    picture: Opinions | Array | None, weight: Array, others: tuple[Said, ...], power: float, k: int
-) -> list[_Opinion]:
+def _opinions(picture: Array | None, weight: Array, others: tuple[Said, ...], power: float, k: int) -> list[_Opinion]:
     found = []
     if picture is not None:
         opinion, mass = _opinion(picture)
@@ -175,6 +171,7 @@ def _first_counts(
 
     def one(item):
         camera, picture, weight, others = item
+        picture = None if picture is None else pixels(picture)
         opinions = _opinions(picture, weight, others, config.trust_power, rows.shape[1])
         shown = _shown(gaussians, rows, camera, capacity)
         return _counts(_normalised(shown[..., :-1]), opinions, shown[..., -1] >= config.alpha_gate)
@@ -218,6 +215,7 @@ def _gain(
 
     def one(item):
         (camera, picture, weight, others), matrices, there = item
+        picture = None if picture is None else pixels(picture)
         opinions = _opinions(picture, weight, others, config.trust_power, rows.shape[1])
         shown, vjp = jax.vjp(lambda table: _shown(gaussians, table, camera, capacity), rows)
         solid = shown[..., -1] >= config.alpha_gate
