@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))  # bench is no installed package
 from bench.history import HERE, latest  # noqa: E402
 from bench.profile import section  # noqa: E402
 from bench.tables import NOT_MEASURED, beside, drawings, markdown, performance, scaling, workloads  # noqa: E402
-from jsplat.report.findings import BINS, METHODS, Goals, headline  # noqa: E402
+from jsplat.report.findings import BINS, METHODS, Goals, headline, of_people  # noqa: E402
 
 RUNS = {"heads": ROOT / "bench/history/heads_cpu.report.json", "demo": ROOT / "bench/history/demo.report.json"}
 PLOTS = ROOT / "bench/plots"
@@ -59,12 +59,14 @@ def run_section(report: dict) -> str:
     commit = report.get("commit", "unknown")
     where = f"{report['device']}, commit {commit}, jax {report['versions']['jax']}, seed {report['seed']}"
     fit = f"Held-out views: PSNR {report['fit']['psnr']:.1f} dB, SSIM {report['fit']['ssim']:.3f}."
+    people = {group: of_people(report, group, "people") for group in report["people"]}
     parts = [
         f"Measured on {where}.",
         f"{minutes:.1f} minutes, the teacher's training apart: {stages}. {fit}",
         "\n".join(f"- {line}" for line in headline(report, goals)),
-        "People whose captures were fitted and used for fine-tuning:\n\n" + scores(report, "fitted"),
-        "People nobody trained on (fitted all the same, to score their refined labels):\n\n" + scores(report, "unseen"),
+        f"{people['fitted']} whose captures were fitted and used for fine-tuning:\n\n" + scores(report, "fitted"),
+        f"{people['unseen']} nobody trained on (fitted all the same, to score their refined labels):\n\n"
+        + scores(report, "unseen"),
     ]
     if "ablation" in report:
         parts.append("Every vote on the same geometry, all people:\n\n" + ablation(report))
@@ -73,8 +75,7 @@ def run_section(report: dict) -> str:
 
 def outcome(report: dict) -> str:
     """F1 from the side of each method in one small table; how many people stand behind it is in the heading."""
-    people = len(report["fit"]["identities"])
-    counts = {"fitted": people - report["config"]["unseen"], "unseen": report["config"]["unseen"]}
+    counts = {group: of["scored"] for group, of in report["people"].items()}
     title = {"fitted": "{} people whose captures taught the student", "unseen": "{} people nobody trained on"}
     rows = []
     for method, (name, _, what) in METHODS.items():

@@ -195,11 +195,6 @@ def test_a_missing_folder_is_one_line_that_names_it(args, captures, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_too_many_unseen_people_are_refused(captures, tmp_path):
-    line = refusal("run", tmp_path, "--captures", captures, "--parser", captures, "--set", "unseen=1")
-    assert line == "Error: unseen: wanted fewer than the 1 captures (`--set unseen=0` teaches all of them), got 1"
-
-
 def test_people_are_written_and_not_written_twice(tmp_path):
     args = ["heads", tmp_path / "h", "--people", 2, "--views", 2, "--first", 5, "--set", "heads.size=16"]
     assert call(*args).exit_code == 0

@@ -261,10 +261,11 @@ def test_the_report_tells_what_all_pictures_together_score(out):
 def test_whom_nothing_can_be_scored_by_is_read_only_to_be_shown(out, monkeypatch):
     teacher, monkey = open_parser(out / "teacher"), "jsplat.pipeline.reporting.SHOWN"
     shown, gone = list_captures(out / "captures", 32, labels=False)
+    monkeypatch.setattr("jsplat.pipeline.reporting.LOOKED_AT", 1)
     gone = dataclasses.replace(gone, path=out / "gone")
     monkeypatch.setattr(monkey, 1)
     counts, rows = reporting.count(out / "run", {"fitted": [shown, gone]}, {"teacher": teacher}, ())
-    assert counts.scores() == {}
+    assert counts.scores()["refined"].keys() == {"fitted"}
     assert {row.title.split(",")[0] for row in rows} == {"head0000"}
     monkeypatch.setattr(monkey, 2)
     with pytest.raises(InputError, match="gone"):

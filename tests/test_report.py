@@ -161,6 +161,25 @@ def test_headline_says_what_was_missed():
     assert "10.0 points below the plain vote (goal: at least 5 points, missed)" in " ".join(worse)
 
 
+def test_no_verdict_of_success_without_a_gain():
+    report = {method: {"unseen": bins(None)} for method in ("teacher", "student")}
+    report["findings"] = findings(report)
+    verdict, front, absent = headline(report, Goals())
+    assert verdict == "No gain could be scored: it is only known that the student's losses are small enough."
+    assert front.startswith("From the front")
+    assert absent.startswith("Goals that could not be scored: gap closed; above")
+
+
+def test_people_are_counted_where_their_scores_are_told(tmp_path, full, pictures):
+    people = {"fitted": {"all": 3, "scored": 1}, "unseen": {"all": 2, "scored": 2}}
+    report = full | {"people": people}
+    text = " ".join(headline(report | {"findings": findings(report)}, Goals()))
+    assert "On side views (|yaw| at least 60°) of the 1 fitted person the refined" in text
+    assert "On 2 people never seen before the student" in text
+    write_report(tmp_path, report, pictures, CURVES)
+    assert "Unseen people: 2" in page_of(tmp_path)[1]
+
+
 def test_bins_are_those_of_evaluate():
     assert BINS == EVALUATED_BINS
 
@@ -202,6 +221,7 @@ def test_no_truth(tmp_path):
     write_report(tmp_path, {"teacher": {"fitted": {"agreement": 0.71}}}, Pictures(LABELS), {})
     _, text = page_of(tmp_path)
     assert "Nothing was scored against a goal." in text
+    assert "Goals that could not be scored: gap closed; above the plain vote; student's gain from the side;" in text
     assert "No scores: the run had no true labels to compare with." in text
     assert (
         "Not in this report: pictures of masks, turntable, curves, ablation of votes, PSNR and SSIM of the fit" in text
@@ -300,7 +320,8 @@ def scored(tmp_path, monkeypatch):
         said[capture.identity] = {name: np.where(w, 2, capture.labels).astype(np.uint8) for name, w in wrong.items()}
         depth = np.where(capture.labels > 0, ball.DISTANCE - ball.RADIUS, 0).astype(np.float32)
         kept = {name: said[capture.identity][name] for name in names[:3] + ("pose",) * (i != 1)}
-        save_arrays(tmp_path / "label" / f"{capture.identity}.npz", depth=depth, **kept)
+        kept |= {"depth": depth, "confidence": np.full(depth.shape, 0.5 + 0.1 * i, np.float32)}
+        save_arrays(tmp_path / "label" / f"{capture.identity}.npz", **kept)
         said[capture.identity]["depth"] = depth
     parsers = {name: new_parser(Architecture(18, 0.05, 32), ball.SIDES, seed=0) for name in ("teacher", "student")}
 
@@ -373,16 +394,24 @@ def test_nothing_of_a_person_is_in_memory_when_the_next_is_read(scored, monkeypa
     monkeypatch.setattr(Listed, "read", reading)
     monkeypatch.setattr(reporting, "load_labelled", loading)
     reporting.count(out, groups, parsers, ("pose",))
-    assert len(alive) == 5 * (3 + 5) - 1
+    assert len(alive) == 5 * (3 + 6) - 1
 
 
-def test_people_without_labels_are_shown_and_not_scored(scored):
-    out, groups, parsers, *_ = scored
+def test_people_without_labels_are_shown_and_not_scored(scored, monkeypatch):
+    out, groups, parsers, captures, said = scored
     blind = {name: [dataclasses.replace(one, labelset=None) for one in of] for name, of in groups.items()}
     counts, rows = reporting.count(out, blind, parsers, ())
-    assert counts.scores() == counts.ablation({"ours": "refined"}) == {}
+    scores = counts.scores()
+    assert {len(of) for method in scores.values() for of in method.values()} == {1}, "nothing but agreement"
+    assert scores["refined"]["unseen"] == {"agreement": together(captures[3:], said, "refined")["agreement"]}
+    assert counts.ablation({"ours": "refined"}) == {}
+    assert counts.changes.found()["people"] == 5
     assert "truth" not in rows[0].masks
     assert len(rows) == 16
+    monkeypatch.setattr(reporting, "SHOWN", 1)
+    monkeypatch.setattr(reporting, "LOOKED_AT", 2)
+    counts, rows = reporting.count(out, blind, parsers, ())
+    assert (counts.changes.people, len(rows)) == (4, 8), "the first two of three, and two of two"
 
 
 def test_who_has_no_truth_costs_the_others_no_scores(scored):
@@ -390,7 +419,8 @@ def test_who_has_no_truth_costs_the_others_no_scores(scored):
     some = {"fitted": [dataclasses.replace(groups["fitted"][0], labelset=None), *groups["fitted"][1:]]}
     counts, _ = reporting.count(out, some, parsers, ())
     assert counts.with_truth == {"fitted": 2}
-    assert counts.scores()["refined"] == {"fitted": together(captures[1:3], said, "refined")}
+    found, across = counts.scores()["refined"]["fitted"], together(captures[:3], said, "refined")["agreement"]
+    assert found == together(captures[1:3], said, "refined") | {"agreement": across}
 
 
 def test_scoring_ends_when_asked_to(scored, monkeypatch):

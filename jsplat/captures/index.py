@@ -53,9 +53,9 @@ class Listed:
 
 
 def list_captures(
-    path: Path, size: int | None, *, labels: bool = True, refused: dict[str, str] | None = None
+    path: Path | Sequence[Path], size: int | None, *, labels: bool = True, refused: dict[str, str] | None = None
 ) -> list[Listed]:
-    """The captures in a folder, sorted by its folders' names.
+    """The captures in a folder, sorted by its folders' names, or those whose folders are given.
 
     Args:
         size: of the longer side at which they will be read; None: each as its files are; 0: for all as the largest of
@@ -69,7 +69,7 @@ def list_captures(
     """
     found: dict[str, Listed] = {}
     last = None
-    for folder in capture_folders(path):
+    for folder in capture_folders(path) if isinstance(path, Path) else path:
         try:
             one = _listed(folder, size, labels)
             same = found.setdefault(unicodedata.normalize("NFC", one.identity).casefold(), one)

@@ -20,6 +20,6 @@ def import_(folder: Path, out: Path, config) -> None:
     jsplat import nersemble/030 captures/030 --set capture.sequence=EXP-1-head --set capture.timestep=20
     jsplat import photos captures/ada --set capture.size=1024 --set capture.front=IMG_0042.jpg
     """
-    from jsplat.pipeline import commands
+    from jsplat.pipeline import importing
 
-    commands.bring_in(folder, out, config)
+    importing.bring_in(folder, out, config)

@@ -171,7 +171,7 @@ def evaluate(parser: Path, captures: Path, out: Path, config) -> None:
 
 @main.command()
 @click.argument("out", type=FOLDER)
-@click.option("--captures", type=FOLDER, required=True, help="Folder of captures.")
+@click.option("--captures", type=FOLDER, required=True, help="Captures, or what `import` knows, or a folder of such.")
 @click.option("--parser", type=FOLDER, required=True, help="The weak parser, from `train-parser` or `convert`.")
 @click.option(
     "--replay",
@@ -196,7 +196,7 @@ def evaluate(parser: Path, captures: Path, out: Path, config) -> None:
     help="One of COUNT, from 0; HOST:PORT is number 0.",
 )
 @may_leave_out
-@settings(*RUN)
+@settings(*RUN, "capture")
 def run(
     out: Path,
     captures: Path,
@@ -211,6 +211,8 @@ def run(
 ) -> dict[str, str]:
     """All stages: first labels, fit, vote, renders, fine-tuning, report. Finished stages are skipped.
 
+    CAPTURES of another program (nerfstudio, COLMAP, FaceScape, photographs, ...: see `import`), one person's or a
+    folder of them, are imported into OUT/captures first.
     Without labels in CAPTURES nothing is scored, and whatever only scores need is left out.
 
     Several processes, on one host or many, share the work when each is told so; OUT, CAPTURES and PARSER must lie where
@@ -218,7 +220,7 @@ def run(
 
     \b
     jsplat run out/run --captures heads/train --parser out/teacher --config cpu
-    jsplat run out/run --captures heads/train --parser out/teacher --until label
+    jsplat run out/ada --captures colmap/ada --parser out/teacher --until label
     srun jsplat run out/run --captures heads/train --parser out/teacher --distributed
     jsplat run out/run --captures heads/train --parser out/teacher --process node0:8476 2 1
     """

@@ -7,13 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from jsplat.captures.importers import read_import, read_source, used_files, write_import
 from jsplat.captures.index import Listed, list_captures, tell_resized
 from jsplat.captures.pictures import write_png
-from jsplat.config import to_json
 from jsplat.errors import InputError
 from jsplat.files.atomic import write_json
-from jsplat.files.ownership import ABOUT
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.labelsets.tables import label_set
 from jsplat.parser import weights
@@ -50,32 +47,6 @@ def labelset_in(parsed: Path) -> LabelSet:
         return LabelSet.from_json(json.loads((parsed / "labelset.json").read_text()))
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(str(parsed), wanted="labels from `parse` or `label` (labelset.json)", got=error) from error
-
-
-def bring_in(source: Path, out: Path, config: RunConfig) -> None:
-    """A capture in another layout, as one of ours."""
-    claim_whole(out, "import", source)
-    with digests_in(out) as digests:
-
-        def wanted(outside: list[str]) -> str:
-            beside = digests.of(source, "outside", {path: Path(path) for path in outside})
-            return fingerprint(digests.path(source), beside, config.capture)
-
-        if finished(out, wanted(_read_outside(out))) is None:
-            used = used_files(source.resolve(), read_source(source, config.capture))
-            claim_whole(out, "import", *used)
-            outside = sorted(str(path) for path in used if not path.is_relative_to(source.resolve()))
-            about = to_json(config.capture) | {"outside": outside}
-            with stage(out, wanted(outside), about, config.seed, command="import") as folder:
-                write_import(folder, *read_import(source, config.capture))
-
-
-def _read_outside(imported: Path) -> list[str]:
-    """Which files beside its source an import has read."""
-    try:
-        return [str(path) for path in json.loads((imported / ABOUT).read_text())["config"]["outside"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
 
 
 def _listed(captures: Path, config: RunConfig, bad: dict[str, str]) -> tuple[list[Listed], RunConfig]:
@@ -195,6 +166,8 @@ def evaluate(parser: Path, captures: Path, out: Path, config: RunConfig) -> None
         if finished(out, wanted) is None:
             known, data = open_parser(parser), read_training_set(captures, config.size, config.dataset)
             with stage(out, wanted, {"size": config.size}, config.seed, command="evaluate") as folder:
-                write_json(folder / "scores.json", set_scores(known, data))
-    for line in bin_lines(json.loads((out / "scores.json").read_text())["bins"]):
+                about = {"people": len(set(data.identity))}
+                write_json(folder / "scores.json", set_scores(known, data) | about)
+    scores = json.loads((out / "scores.json").read_text())
+    for line in (f"people: {scores['people']}", *bin_lines(scores["bins"])):
         print(line)

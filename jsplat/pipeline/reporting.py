@@ -23,11 +23,13 @@ from jsplat.runtime.programs import compile_totals
 from jsplat.runtime.progress import Progress, log
 from jsplat.runtime.provenance import provenance
 from jsplat.runtime.stop import STOP
+from jsplat.training_sets.reading import spread
 
 STUDENTS = ("student", "truth_student", "control")
 MASKS = ("vote_plain", "refined", "oracle")  # scored as they lie in the stage "label"
 EDITS = "edits.json"  # in the stage "simulation"
 SHOWN = 2  # so many people of each group are shown
+LOOKED_AT = 50  # so many of each group without true labels are asked how far views agree and what the vote changed
 TURNTABLE_STEP = 3  # every so many novel views, by yaw, go into the turntable strip
 
 
@@ -63,6 +65,7 @@ def report(
         "notes": notes,
         "people": {g: {"all": len(of), "scored": counts.with_truth.get(g, 0)} for g, of in groups.items()},
         **counts.scores(),
+        "vote": counts.changes.found(),
         "config": to_json(config),
         **provenance(config.seed),
     }
@@ -104,6 +107,8 @@ def count(
 ) -> tuple[Counts, list[PictureRow]]:
     """Everybody's masks against the truth, one person in memory at a time, and the pictures of the first of each group.
 
+    Of those without true labels LOOKED_AT of each group, spread evenly, are looked at.
+
     Args:
         parsers: by the name of their masks, the teacher's first.
         more: further masks of the stage "label" to be counted, where it has them.
@@ -114,20 +119,20 @@ def count(
     teacher, *students = parsers
     methods = (teacher, *MASKS, *students)
     counts, rows = Counts(parsers[teacher].labelset, methods), []
-    # Of whom nothing is known that they could be scored by, only who is shown is looked at.
-    chosen = [
-        (group, listed, i < SHOWN)
-        for group, people in groups.items()
-        for i, listed in enumerate(people)
-        if i < SHOWN or listed.labelset is not None
-    ]
+    chosen = []
+    for group, people in groups.items():
+        some = spread([listed for listed in people if listed.labelset is None], LOOKED_AT)
+        some = {one.identity for one in (*some, *people[:SHOWN])}
+        chosen += [
+            (group, one, i < SHOWN) for i, one in enumerate(people) if one.labelset is not None or one.identity in some
+        ]
     progress = Progress("report", len(chosen))
 
     def one(group: str, listed: Listed, shown: bool) -> None:
         capture, known = listed.read(), load_labelled(out / "label", listed.identity)
         masks = {name: known[name] for name in (*MASKS, *more) if name in known}
         masks |= {name: predict_labels(parser, capture.images) for name, parser in parsers.items()}
-        counts.add(group, capture, masks, known["depth"])
+        counts.add(group, capture, masks, known["depth"], known["confidence"])
         if shown:
             rows.extend(picture_rows(group, capture, {name: masks[name] for name in methods if name in masks}))
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -21,6 +21,7 @@ from jsplat.pipeline import editing, reporting
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.digests import Digests, digests_in
 from jsplat.pipeline.fingerprints import contents, edits_of, of_everybody, of_fit, of_label, of_parse, of_render, of_set
+from jsplat.pipeline.importing import FOLDER, bring_all, foreign
 from jsplat.pipeline.out import begin, claim, claim_run, claim_whole
 from jsplat.pipeline.plan import Plan, plan, trained_on
 from jsplat.pipeline.stages.fit import fit_captures
@@ -53,7 +54,8 @@ def run(
     """The whole loop; what is done already is skipped, a killed fine-tuning goes on where it was.
 
     Args:
-        captures_path: folder of captures; their labels are used to score only.
+        captures_path: folder of captures, whose labels are used to score only; or what `import` knows, or a folder of
+            such: imported into OUT/captures, again only where its files changed.
         parser_path: the weak parser (a folder of `train-parser` or `convert`).
         replay_path: its training data; the folder that the parser's run.json names if None, and where that is gone, the
             student is trained without.
@@ -83,12 +85,19 @@ def _run(
     begun: Callable[[], object],
 ) -> dict:
     bad: dict[str, str] = {}
-    listed = list_captures(captures_path, config.size, labels=truth, refused=bad)
+    teacher, sources = open_parser(parser_path), broadcast_from_first(lambda: _strings(foreign(captures_path)))
+    read, brought = {"captures": captures_path, "parser": parser_path}, None
+    if sources:
+        # Says whose OUT is before anything lies in it.
+        begin(out, "run", {name: str(path.resolve()) for name, path in read.items()}, config.seed)
+        log_to(out / log_name(jax.process_index()))
+        brought = bring_all({name: Path(path) for name, path in sources.items()}, out, config, bad)
+        read |= {"captures": out / FOLDER, "imported_from": captures_path}
+    listed = list_captures(brought or captures_path, config.size, labels=truth, refused=bad)
     tell_resized(listed)
     config = config.for_side(max(max(one.shape[1:]) for one in listed))
     old_path, lost = (replay_path, "") if replay_path is not None else trained_on(parser_path)
     planned = plan(listed, config, until, old_path, lost)
-    teacher = open_parser(parser_path)
     config = config.for_side(config.size, teacher.architecture.input_size)
     for one in listed:
         if one.labelset is not None and one.labelset.names != teacher.labelset.names:
@@ -98,8 +107,8 @@ def _run(
     replay = None
     if old_path is not None and "student" in planned.stages:
         replay = read_training_set(old_path, config.size, config.dataset)
-    read = {"captures": captures_path, "parser": parser_path, "replay": old_path}
-    about = {name: None if path is None else str(path.resolve()) for name, path in read.items()}
+    about: dict = {name: str(path.resolve()) for name, path in read.items()}
+    about |= {"replay": None if old_path is None else str(old_path.resolve())}
     about |= {"truth": truth, "stages": planned.stages, "notes": planned.notes}
     begin(out, "run", about | {"config": to_json(config)}, config.seed)
     begun()
@@ -182,25 +191,29 @@ def _run(
             continue
         # What it learns from counts, not how that was made: the same set again trains nobody again.
         wanted = fingerprint(weak, practice, data.get(name), config.finetune, config.seed)
-        about = {"finetune": to_json(config.finetune), "data": data.get(name), "replay": old}
+        part = {"finetune": to_json(config.finetune), "data": data.get(name), "replay": old}
 
         def teach(folder: Path, name: str = name) -> None:
             own = None if name == "control" else replay
             pictures = replay if name == "control" and replay is not None else read_auxiliary(sets[name])
             train_student(folder, pictures, config.finetune, config.seed, start=teacher, replay=own)
 
-        do(name, about, wanted, teach)
+        do(name, part, wanted, teach)
     if planned.ends_with("student"):
         return so_far()
     names = [one.identity for one in groups["fitted"] if one.labelset is not None]
     if "simulation" in planned.stages and names:
-        about = [to_json(config.edit), to_json(config.simulation), names]
-        wanted = fingerprint(about, [refined[name] for name in names])
-        do("simulation", about, wanted, lambda f: _simulate(f, out, captures_path, names, config))
+        part = [to_json(config.edit), to_json(config.simulation), names]
+        wanted = fingerprint(part, [refined[name] for name in names])
+        do("simulation", part, wanted, lambda f: _simulate(f, out, read["captures"], names, config))
     if is_first_host():
         reporting.report(out, groups, teacher, seconds, so_far()["failed"], config, planned.notes)
     wait_for_hosts(f"{out}: reported")
     return json.loads((out / "report.json").read_text())
+
+
+def _strings(paths: Mapping[str, Path]) -> dict[str, str]:
+    return {name: str(path) for name, path in paths.items()}
 
 
 def _tell(planned: Plan) -> None:

@@ -9,6 +9,7 @@ from jsplat.captures.capture import Capture
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.labelsets.tables import relabel, usual_choices
 from jsplat.metrics.agreement import agreement
+from jsplat.metrics.changes import Changes
 from jsplat.metrics.masks import Tally, score, scores_of, tally
 from jsplat.parser import Parser, predict_labels
 from jsplat.report.gallery import PictureRow
@@ -23,16 +24,15 @@ class Counted:
 
     Attributes:
         people: how many.
-        agreements: of those where it could be told.
     """
 
     tally: Tally
     people: int = 0
-    agreements: list[float] = dataclasses.field(default_factory=list)
 
 
 class Counts:
-    """What all methods got right on the people of all groups; only people with true labels count.
+    """What all methods got right on the people of all groups, of those with true labels; and how far their masks agree
+    across views and what the vote changed, of everybody.
 
     Args:
         methods: those of which `scores` tells, agreement across views included; `ablation` knows others too.
@@ -42,9 +42,24 @@ class Counts:
         self.labelset, self.methods = labelset, methods
         self.with_truth: dict[str, int] = {}  # group -> people
         self.counted: dict[str, dict[str, Counted]] = {}  # method -> group -> counts
+        self.agreements: dict[str, dict[str, list[float]]] = {}  # method -> group -> of each of whom it can be told
+        self.changes = Changes(labelset)
 
-    def add(self, group: str, capture: Capture, masks: Mapping[str, np.ndarray], depth: np.ndarray) -> None:
-        """Counts the masks (`v h w` by method) of one person, `depth` (`v h w`) telling which pixels are one point."""
+    def add(
+        self, group: str, capture: Capture, masks: Mapping[str, np.ndarray], depth: np.ndarray, confidence: np.ndarray
+    ) -> None:
+        """Counts the masks of one person.
+
+        Args:
+            masks: `v h w` by method; "refined", and the first of the methods, whose masks they were refined from.
+            depth: `v h w`, which pixels are one point.
+            confidence: `v h w`, of the refined masks.
+        """
+        for method in (method for method in self.methods if method in masks):
+            if (across := agreement(masks[method], depth, capture.cameras)) is not None:
+                self.agreements.setdefault(method, {}).setdefault(group, []).append(across)
+        before = masks[self.methods[0]]
+        self.changes.add(before, masks["refined"], confidence, capture.yaw, capture.pitch)
         if capture.labels is None:
             return
         self.with_truth[group] = self.with_truth.get(group, 0) + 1
@@ -54,20 +69,21 @@ class Counts:
             counted = groups.setdefault(group, Counted(Tally.empty(len(self.labelset))))
             counted.tally.add(tally(mask, capture.labels, capture.yaw, capture.pitch, names, self.labelset))
             counted.people += 1
-            if method in self.methods and (across := agreement(mask, depth, capture.cameras)) is not None:
-                counted.agreements.append(across)
 
     def scores(self) -> dict:
-        """{method: {group: scores}} in the shape report.json keeps, where all with true labels have masks."""
+        """{method: {group: scores}} in the shape report.json keeps, where all with true labels have masks.
+
+        Agreement is of all people, and there without true labels too.
+        """
         out: dict = {}
         for method in self.methods:
+            for group, known in self.agreements.get(method, {}).items():
+                out.setdefault(method, {})[group] = {"agreement": float(np.mean(known))}
             for group, people in self.with_truth.items():
                 counted = self.counted.get(method, {}).get(group)
                 if counted is not None and counted.people == people:
-                    known = counted.agreements
-                    scores = scores_of(counted.tally, self.labelset)
-                    scores["agreement"] = float(np.mean(known)) if known else None
-                    out.setdefault(method, {})[group] = scores
+                    across = out.setdefault(method, {}).get(group, {"agreement": None})
+                    out[method][group] = scores_of(counted.tally, self.labelset) | across
         return out
 
     def ablation(self, methods: Mapping[str, str]) -> dict:

@@ -119,12 +119,16 @@ def headline(data: dict, goals: Goals) -> list[str]:
     def versus(key: str) -> str:
         return "" if met(key, found[key], goals) else f" ({goal_text(key, goals)}, missed)"
 
+    def people(group: str) -> str:
+        return of_people(data, group, "fitted people" if group == "fitted" else "people")
+
     text = []
     if found["gap_closed"] is not None:
         text.append(
-            f"On {SIDE} of the fitted people the refined labels reach an F1 of {side('refined', 'fitted')} %, where the"
-            f" teacher has {side('teacher', 'fitted')} % and the oracle {side('oracle', 'fitted')} %: refinement closes"
-            f" {percent(found['gap_closed'])} % of the gap{versus('gap_closed')}."
+            f"On {SIDE} of the {people('fitted')} the refined labels reach an F1 of"
+            f" {side('refined', 'fitted')} %, where the teacher has {side('teacher', 'fitted')} % and the oracle"
+            f" {side('oracle', 'fitted')} %: refinement closes {percent(found['gap_closed'])} % of the"
+            f" gap{versus('gap_closed')}."
         )
     if found["over_plain"] is not None:
         word = "above" if found["over_plain"] >= 0 else "below"
@@ -132,8 +136,9 @@ def headline(data: dict, goals: Goals) -> list[str]:
         text.append(f"They stand {points} points {word} the plain vote{versus('over_plain')}.")
     if found["student_gain"] is not None:
         text.append(
-            f"On people never seen before the student scores {side('student', 'unseen')} % from the side, the teacher"
-            f" {side('teacher', 'unseen')} %: {100 * found['student_gain']:+.1f} points{versus('student_gain')}."
+            f"On {people('unseen')} never seen before the student scores {side('student', 'unseen')} % from the side,"
+            f" the teacher {side('teacher', 'unseen')} %: {100 * found['student_gain']:+.1f}"
+            f" points{versus('student_gain')}."
         )
     if found["truth_gain_share"] is not None:
         share = percent(found["truth_gain_share"])
@@ -150,7 +155,37 @@ def headline(data: dict, goals: Goals) -> list[str]:
         text.append(f"Training the teacher on without new labels (the control) changes it by {change}.")
     known = [key for key in GOALS if found[key] is not None]
     missed = [GOALS[key][0] for key in known if not met(key, found[key], goals)]
+    text += [] if found["gap_closed"] is not None else _without_truth(data)
+    absent = [GOALS[key][0] for key in GOALS if key not in known]
+    text += [f"Goals that could not be scored: {'; '.join(absent)}."] if absent else []
+    verdict = f"All {len(known)} goals that could be scored are met."
     if not known:
-        return ["Nothing was scored against a goal."]
-    verdict = f"{len(missed)} of {len(known)} goals missed: {', '.join(missed)}."
-    return [verdict if missed else f"All {len(known)} goals that could be scored are met.", *text]
+        verdict = "Nothing was scored against a goal."
+    elif missed:
+        verdict = f"{len(missed)} of {len(known)} goals missed: {', '.join(missed)}."
+    elif all(GOALS[key][2] for key in known):
+        verdict = "No gain could be scored: it is only known that the student's losses are small enough."
+    return [verdict, *text]
+
+
+def of_people(data: dict, group: str, word: str) -> str:
+    """A word for the people of a group whose scores are told ("people"), after their number where that is known."""
+    count = get(data, "people", group, "scored")
+    word = word.replace("people", "person") if count == 1 else word
+    return word if count is None else f"{count} {word}"
+
+
+def _without_truth(data: dict) -> list[str]:
+    """What can be said of the refined masks all the same; it never says that they are right."""
+    text = []
+    before, after = (get(data, method, "fitted", "agreement") for method in ("teacher", "refined"))
+    if before is not None and after is not None:
+        text.append(
+            f"Where two neighbouring views see one point, the teacher's masks agree on {percent(before)} %, the refined"
+            f" ones on {percent(after)} %. That views agree does not say that they are right: look at the pictures."
+        )
+    bins = {name: get(data, "vote", "bins", name, "changed") for name in ("all", "side")}
+    if bins["all"] is not None:
+        side = "" if bins["side"] is None else f", {percent(bins['side'])} % from the side"
+        text.append(f"The vote changed {percent(bins['all'])} % of the foreground{side}.")
+    return text

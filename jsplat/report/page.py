@@ -13,6 +13,7 @@ from jsplat.errors import InputError
 from jsplat.files.atomic import as_json
 from jsplat.files.ownership import write_kept
 from jsplat.labelsets.labelset import LabelSet
+from jsplat.report import vote_section
 from jsplat.report.figures import CSS, bars, chip, heatmap, legend, lines, meter, table, timings
 from jsplat.report.findings import (
     BINS,
@@ -119,7 +120,9 @@ def _scores(data: dict, group: str) -> str:
     bins = [b for b in BINS if get(data, present[0], group, "bins", b, "n")]
     counts = [get(data, present[0], group, "bins", b, "n") for b in bins]
     head = ["", *(f"{html.escape(b)}<br><small>n = {n}</small>" for b, n in zip(bins, counts))]
-    parts = [f"<h2>{GROUPS[group]}</h2><h3>F1 by head pose, in %</h3>"]
+    count = get(data, "people", group, "scored")
+    title = GROUPS[group] if count is None else f"{GROUPS[group]}: {count}"
+    parts = [f"<h2>{title}</h2><h3>F1 by head pose, in %</h3>"]
     shown = [m for m in CHARTS[group] if m in present]
     series = [(METHODS[m][0], _color(m), [get(data, m, group, "bins", b, "f1") for b in bins]) for m in shown]
     found = {(s, g): get(data, m, group, "ci", b) for s, m in enumerate(shown) for g, b in enumerate(bins)}
@@ -316,13 +319,16 @@ def _page(data: dict, pictures: Pictures, curves: dict, goals: Goals) -> str:
         " people wear."
     )
     verdict, *sentences = (html.escape(sentence) for sentence in headline(data, goals))
-    lead = f"<p class=lead><b>{verdict}</b> {' '.join(sentences)}</p>"
+    notes = "".join(f"<li>{html.escape(note)}" for note in data.get("notes") or ())
+    notes = f"<ul class=note>{notes}</ul>" if notes else ""
+    lead = f"<p class=lead><b>{verdict}</b> {' '.join(sentences)}</p>{notes}"
     body = (
         "<h1>Label refinement report</h1><p class=sub>Face-part masks made consistent across views by one 3D"
         f" Gaussian model per head, and the parser they teach.</p>{lead}{_tiles(data, goals)}"
         f"<h2>How to read this</h2><dl>{terms}</dl><p></p><p class=note>{reading}</p>{absent}"
         f"{gallery(pictures)}{turntables(pictures)}{_left_out(data)}"
-        f"{_scores(data, 'fitted')}{_scores(data, 'unseen')}{_agreement(data)}{section(data.get('study'))}"
+        f"{_scores(data, 'fitted')}{_scores(data, 'unseen')}{_agreement(data)}"
+        f"{vote_section.section(data.get('vote'), pictures.labelset)}{section(data.get('study'))}"
         f"{_ablation(data)}{_edits(data)}"
         f"{_classes(data, pictures.labelset)}{_confusions(data)}{_fit(data, curves)}{_provenance(data)}"
     )
