@@ -85,7 +85,8 @@ def _run(
     begun: Callable[[], object],
 ) -> dict:
     bad: dict[str, str] = {}
-    teacher, sources = open_parser(parser_path), broadcast_from_first(lambda: _strings(foreign(captures_path)))
+    sources = broadcast_from_first(lambda: _strings(foreign(captures_path)))
+    teacher = open_parser(parser_path)
     read, brought = {"captures": captures_path, "parser": parser_path}, None
     if sources:
         # Says whose OUT is before anything lies in it.
