@@ -24,7 +24,8 @@ def section(vote: dict | None, labelset: LabelSet) -> str:
         " masks are foreground. Neither says which of the two is right."
     )
     parts = [f"<h2>What the vote changed</h2><p class=note>{note}</p>{table(head, rows)}"]
-    for key, title, opened in (("classes_side", SIDE, " open"), ("classes", "all views", "")):
+    closed = "" if vote["classes_side"] else " open"  # one of the two tables is open
+    for key, title, opened in (("classes_side", SIDE, " open"), ("classes", "all views", closed)):
         if classes := _classes(vote[key], labelset):
             parts.append(f"<details{opened}><summary>{title[0].upper() + title[1:]}</summary>{classes}</details>")
     return "".join(parts)
