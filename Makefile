@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 KERNELS := $(VENV)/kernels
 TORCH := torch==2.13.0+cpu
+NATIVE := kernels/blend/cpu/library.py $(wildcard kernels/blend/cpu/*.cc kernels/blend/cpu/*.h)
 OUT ?= out/demo
 
 .DEFAULT_GOAL := help
@@ -33,6 +34,7 @@ check: $(READY)
 	$(BIN)/pyright
 
 check-kernels: $(KERNELS)/.ready
+	JAX_PLATFORMS=cpu $(BIN)/python -m bench.sanitize
 	JAX_PLATFORMS=cpu PYTHONPATH=$(KERNELS) $(BIN)/python -m bench.aot.check $(ARGS)
 	JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 JAX_PLATFORMS=cpu PYTHONPATH=$(KERNELS) $(BIN)/python -m pytest tests/kernels/test_ptx.py
 
@@ -41,7 +43,7 @@ bench: $(READY)
 
 # A Debian without python3-venv has no ensurepip: there the system's pip puts one into the environment.
 # The warning that is silenced comes with every editable install.
-$(READY): pyproject.toml requirements.lock
+$(READY): pyproject.toml setup.py requirements.lock $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "jsplat needs Python 3.11 to 3.13; name one: make PYTHON=python3.11" >&2; exit 1; }
 	@if $(PYTHON) -c 'from ensurepip import bootstrap' 2>/dev/null; then $(PYTHON) -m venv $(VENV); else \
@@ -82,5 +84,5 @@ lock: $(READY)
 	  cat $(VENV)/peers.lock; } >requirements-peers.lock
 
 clean:
-	rm -rf $(VENV) out build dist *.egg-info .ruff_cache .hypothesis
+	rm -rf $(VENV) out build dist *.egg-info .ruff_cache .hypothesis kernels/blend/cpu/*.so
 	find jsplat kernels tests bench scripts -name __pycache__ -prune -exec rm -rf {} +

@@ -278,7 +278,8 @@ def test_bad_arguments_are_named():
     with pytest.raises(InputError, match=r"rasterize: features: wanted 60 rows of channels .*, got \(3, 5\)"):
         rasterize(gaussians(), features()[:3], cameras(0.0)[0])
     with pytest.raises(
-        InputError, match=r"rasterize: backend: wanted one of \('mosaic_gpu', 'triton', 'xla'\) or None, got 'fast'"
+        InputError,
+        match=r"rasterize: backend: wanted one of \('mosaic_gpu', 'triton', 'cpu', 'xla'\) or None, got 'fast'",
     ):
         rasterize(gaussians(), features(), cameras(0.0)[0], backend="fast")
 

@@ -19,6 +19,7 @@ WIDE = 5
 # Implementation -> what it is compiled for; XLA's writes no kernels.
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "xla": (),
+    "cpu": (),
     "mosaic_gpu": ("sm_90a", "sm_100a"),
     "triton": ("sm_80", "sm_90a"),
 }

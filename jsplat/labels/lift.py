@@ -1,8 +1,8 @@
 """Labels onto the geometry in closed form, and back into any view.
 
 A render is linear in what is painted on the Gaussians, so the blend weight each Gaussian has in each pixel is the
-render's Jacobian, and the weighted sum of a picture over a Gaussian's pixels is one vector-Jacobian product
-(Marrie et al. 2025, "LUDVIG"; Shen et al. 2024, "FlashSplat").
+render's Jacobian, and the weighted sum of a picture over a Gaussian's pixels is one vector-Jacobian product, for which
+`splat_sums` needs neither image nor features (Marrie et al. 2025, "LUDVIG"; Shen et al. 2024, "FlashSplat").
 """
 
 import functools
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from jsplat.labels.opinions import Opinions, pixels
 from jsplat.raster.camera import Camera
 from jsplat.raster.projection import rotation_matrices
-from jsplat.raster.rasterizer import rasterize
+from jsplat.raster.rasterizer import rasterize, splat_sums
 from jsplat.raster.scene import Gaussians, Render
 from jsplat.raster.spherical_harmonics import unit
 from jsplat.runtime.precision import in_32_bits
@@ -53,14 +53,8 @@ def _lift(
     def one(item):
         camera, picture = item
         picture = pixels(picture)
-        count = gaussians.means.shape[0]
-        blank = jnp.zeros((count, picture.shape[-1] + 1))
-
-        def paint(features):
-            return rasterize(gaussians, features, camera, capacity=capacity, shape_channels=0).channels
-
-        _, vjp = jax.vjp(paint, blank)
-        (sums,) = vjp(jnp.concatenate([picture, jnp.ones((*picture.shape[:2], 1))], -1))
+        picture = jnp.concatenate([picture, jnp.ones((*picture.shape[:2], 1))], -1)
+        sums = splat_sums(gaussians, camera, picture, capacity=capacity)
         return sums[..., :-1], sums[..., -1]
 
     return over_views(one, seen)

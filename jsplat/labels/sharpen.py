@@ -23,7 +23,7 @@ from jsplat.labels.together import Means, absorbed, alike_classes, speaking, spe
 from jsplat.labels.votes import certainty
 from jsplat.raster.camera import Camera
 from jsplat.raster.pytree import pytree, static
-from jsplat.raster.rasterizer import rasterize
+from jsplat.raster.rasterizer import rasterize, splat_sums
 from jsplat.raster.scene import Gaussians
 from jsplat.runtime.precision import in_32_bits
 from jsplat.runtime.view_blocks import Devices, join_blocks, over_views, per_device, to_blocks, unpadded, view_count
@@ -217,7 +217,7 @@ def _gain(
         (camera, picture, weight, others), matrices, there = item
         picture = None if picture is None else pixels(picture)
         opinions = _opinions(picture, weight, others, config.trust_power, rows.shape[1])
-        shown, vjp = jax.vjp(lambda table: _shown(gaussians, table, camera, capacity), rows)
+        shown = _shown(gaussians, rows, camera, capacity)
         solid = shown[..., -1] >= config.alpha_gate
         prior = _normalised(shown[..., :-1])
         likelihoods = [jnp.moveaxis(matrix[:, said.label], 0, -1) for matrix, said in zip(matrices, opinions)]
@@ -233,7 +233,7 @@ def _gain(
             target = jnp.where(believe, target, _opinion(picture)[0])
         sure = jnp.where(solid & there, most, 0.0)[..., None]
         ratio = jnp.where(prior > _SURE, target / jnp.maximum(prior, _LEAST), 0.0)
-        (gained,) = vjp(jnp.concatenate([sure * ratio, jnp.zeros_like(sure)], -1))
+        gained = splat_sums(gaussians, camera, sure * ratio, capacity=capacity)
         return gained, _counts(prior, opinions, solid)
 
     gained, counts = over_views(one, (seen, confusion, unpadded))

@@ -10,7 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from jsplat.errors import InputError
-from jsplat.kernels.blend import BACKENDS, Blended, blend
+from jsplat.kernels.blend import BACKENDS, Blended, blend, sums
 from jsplat.raster.camera import Camera
 from jsplat.raster.capacity import default_capacity, rounded_capacity
 from jsplat.raster.projection import project
@@ -90,6 +90,26 @@ def rasterize(
         shown = shown + transmittance * backdrop
     depth = jnp.where(alpha > 0, depth / jnp.where(alpha > 0, alpha, 1.0), 0.0)
     return Render(shown, alpha, depth, needed)
+
+
+@by_own_rules
+def splat_sums(
+    gaussians: Gaussians,
+    camera: Camera,
+    pictures: Float[Array, "*b h w c"],
+    *,
+    capacity: int,
+    backend: str | None = None,
+) -> Float[Array, "*b n c"]:
+    """Of each Gaussian the sum over a view's pixels of its blending weight times a picture; it has no derivative.
+
+    Args:
+        gaussians, camera, pictures: with the same leading axes.
+        capacity: tile hits a view may need; the sums are NaN where it is too small.
+        backend: see `rasterize`.
+    """
+    view = jax.tree.leaves(project(gaussians, camera))
+    return sums.splat_sums(*view, pictures, capacity=capacity, backend=backend)[0]
 
 
 def _leading_axes(gaussians: Gaussians, features, camera: Camera) -> tuple[int, ...]:

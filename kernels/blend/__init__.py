@@ -9,13 +9,14 @@ import contextlib
 import functools
 import operator
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jsplat.kernels import select
 from jsplat.kernels.blend.batching import folded, with_vmap
@@ -43,10 +44,20 @@ def _entry(name, declines):
     return Implementation(select.module(f"jsplat.kernels.blend.{name}"), declines)
 
 
+_library = select.module("jsplat.kernels.blend.cpu.library")
+
+
+def _cpu_declines(facts: Facts) -> str | None:
+    if facts.device.platform != "cpu":
+        return f"wanted a processor, got {facts.device.device_kind} ({facts.device.platform})"
+    return _library().problem()
+
+
 # The best first; the last one runs everywhere.
 IMPLEMENTATIONS = {
     "mosaic_gpu": _entry("mosaic_gpu", _mosaic_declines),
     "triton": _entry("triton", _triton_declines),
+    "cpu": _entry("cpu", _cpu_declines),
     "xla": _entry("xla", lambda facts: None),
 }
 BACKENDS = tuple(IMPLEMENTATIONS)
@@ -78,71 +89,73 @@ def blend_function(
         if images * capacity > INT32_MAX:
             most = INT32_MAX // images
             raise ValueError(f"blend: capacity: wanted at most {most} for {images} images, got {capacity}")
-        with _as_written(splats.means2d.dtype):
+        with as_written(splats.means2d.dtype):
             image, needed = implementation.forward(splats, set_ids, size=size, capacity=capacity)
-            return _nan_where(needed > capacity, image), needed
+            return nan_where(needed > capacity, image), needed
 
     def backward(splats, set_ids, image, grad_image, needed):
-        with _as_written(splats.means2d.dtype):
+        with as_written(splats.means2d.dtype):
             grads = implementation.backward(
                 splats, set_ids, image, grad_image, size=size, capacity=capacity, shape_channels=shape_channels
             )
             # An image that is NaN has no gradients, its features among them; zeros would look like a minimum.
             images_over = needed > capacity
             sets_over = jnp.zeros(grads.features.shape[0], bool).at[set_ids].max(images_over)
-            return map_images(
-                functools.partial(_nan_where, images_over), functools.partial(_nan_where, sets_over), grads
-            )
+            return map_images(functools.partial(nan_where, images_over), functools.partial(nan_where, sets_over), grads)
 
-    def over_images(function, *, gradients):
-        function = folded(function)
-        if not chosen.calls_host:
-            function = over_devices(function, gradients=gradients)
-        return with_vmap(function, gradients=gradients)
-
-    run = over_images(forward, gradients=False)
-    vjp = over_images(backward, gradients=True)
+    run = over_images(forward, chosen, gradients=False)
+    vjp = over_images(backward, chosen, gradients=True)
 
     @jax.custom_vjp
     def blend_images(splats):
         return run(splats)
 
     def blend_fwd(splats):
-        image, needed = _once(run)(splats)
+        image, needed = first_order(run)(splats)
         return (image, needed), (splats, image, needed)
 
     def blend_bwd(residuals, cotangents):
         splats, image, needed = residuals
-        return (_once(vjp)(splats, image, cotangents[0], needed),)
+        return (first_order(vjp)(splats, image, cotangents[0], needed),)
 
     blend_images.defvjp(blend_fwd, blend_bwd)
     return blend_images
 
 
-def _once(function):
+def over_images(function: Callable[..., Any], implementation: Implementation, *, gradients: bool) -> Callable[..., Any]:
+    """A function of a flat list of images for those with any leading axes, under `vmap` and on several devices."""
+    function = folded(function)
+    if not implementation.calls_host:
+        function = over_devices(function, gradients=gradients)
+    return with_vmap(function, gradients=gradients)
+
+
+def first_order(function: Callable[..., Any], op: str = "blend") -> Callable[..., Any]:
     """`function`, which within a gradient is not to be differentiated again."""
     function = jax.custom_jvp(function)
 
     @function.defjvp
     def _(primals, tangents):
-        raise NotImplementedError("blend: wanted first derivatives (jax.grad, jax.vjp), got a derivative of one")
+        raise NotImplementedError(f"{op}: wanted first derivatives (jax.grad, jax.vjp), got a derivative of one")
 
     return function
 
 
 @contextlib.contextmanager
-def _as_written(dtype):
+def as_written(dtype: Any) -> Iterator[None]:
     """Within the block integers have 32 bits, types and ranks are promoted, whatever the program around it wants."""
     types, ranks = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
     with jax.enable_x64(dtype == jnp.float64), types, ranks:
         yield
 
 
-def _nan_where(mask, x):
+def nan_where(mask: Bool[Array, " i"], x: Float[Array, "i ..."]) -> Float[Array, "i ..."]:
+    """NaN in the images of the mask."""
     return jnp.where(jnp.expand_dims(mask, tuple(range(1, x.ndim))), jnp.nan, x)
 
 
-def _device(x):
+def device_of(x: Array) -> select.Device:
+    """The device that decides which implementation runs: the array's, under `jit` the default one."""
     return select.default_device() if isinstance(x, Tracer) else next(iter(x.devices()))
 
 
@@ -190,7 +203,7 @@ def blend(
     _check(lead, sets, channels, shape_channels, capacity)
     if channels == 0:  # every implementation blends at least one
         splats = splats._replace(features=jnp.zeros((*splats.features.shape[:-1], 1), splats.features.dtype))
-    facts = Facts(_device(splats.means2d), splats.means2d.dtype, splats.features.shape[-1])
+    facts = Facts(device_of(splats.means2d), splats.means2d.dtype, splats.features.shape[-1])
     backend = select.choose("blend", IMPLEMENTATIONS, backend, facts)
     if splats.opacities.size == 0:  # no images, or nothing to draw
         empty = jnp.zeros((*lead, size[1], size[0], channels + 2), facts.dtype)

@@ -254,3 +254,41 @@ def backward(
     grads = grads[:-1].reshape(images, count, width)
     grad_features = jnp.zeros(splats.features.shape, grads.dtype).at[set_ids].add(grads[..., 6:-1])
     return Splats(grads[..., :2], grads[..., 2:5], grads[..., 5], grads[..., -1], grad_features)
+
+
+@functools.partial(jax.jit, static_argnames=("size", "capacity"))
+def splat_sums(
+    means2d: Float[Array, "i n 2"],
+    conic_roots: Float[Array, "i n 3"],
+    opacities: Float[Array, "i n"],
+    depths: Float[Array, "i n"],
+    pictures: Float[Array, "i h w c"],
+    *,
+    size: tuple[int, int],
+    capacity: int,
+) -> tuple[Float[Array, "i n c"], Int[Array, " i"]]:
+    """Of each Gaussian the sum over pixels of its weight times the picture: the gradient of its features alone.
+
+    The same bits as `backward`'s, without the image and without what moves the geometry.
+    """
+    splats = Splats(means2d, conic_roots, opacities, depths, jnp.zeros((1, opacities.shape[1], 0), opacities.dtype))
+    grid = tile_grid(size, TILE)
+    hits = bin_tiles(*splats[:4], size=size, tile=TILE, capacity=capacity)
+    chunks = _chunks(hits)
+    pixels = to_tiles(pictures, tile=TILE)
+    table, (images, count) = _table(splats), opacities.shape
+
+    def block(index, state):
+        sums, log_transmittance, last_tile = state
+        tile_ids, ids = _block(index, chunks, hits, images * count)
+        gaussians = table[ids]
+        means = _means_in_tiles(gaussians, tile_ids, grid)
+        alphas, log_transmittance = _alphas(gaussians, means, tile_ids, last_tile, log_transmittance)
+        seen = pixels.at[tile_ids].get(mode="fill", fill_value=0.0)
+        sums = sums.at[ids].add(_einsum("bkp,bpc->bkc", alphas.weight, seen), mode="drop")
+        return sums, log_transmittance, tile_ids[-1]
+
+    zeros = jnp.zeros((images * count + 1, pictures.shape[-1]), table.dtype)
+    start = (zeros, jnp.zeros(PIXELS, table.dtype), jnp.int32(-1))
+    sums, *_ = lax.fori_loop(0, -(-chunks.used // BLOCK), block, start)
+    return sums[:-1].reshape(images, count, -1), hits.needed

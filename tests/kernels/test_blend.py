@@ -10,6 +10,7 @@ import pytest
 
 from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, blend
 from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, SIZE, VISIBLE, Splats, splats
+from jsplat.kernels.blend.cpu import library
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 from jsplat.kernels.select import Facts, default_device
@@ -61,7 +62,7 @@ NATIVE = tuple(name for name in BACKENDS if works_here(name))
 RUNS = [(name, case) for name in NATIVE for case in CASES]
 if not ON_DEVICE:
     RUNS += [(name, case) for name in INTERPRETED for case in INTERPRETED_CASES[name]]
-IN_DOUBLE = ("xla",)
+IN_DOUBLE = tuple(name for name in NATIVE if name in ("cpu", "xla"))
 
 
 def stacked(out, alpha, depth, *_):
@@ -138,14 +139,15 @@ def test_these_implementations_ran():
         assert NATIVE[-1] == "xla"
         assert len(NATIVE) > 1, f"no kernel takes {default_device().device_kind}"
     else:
-        assert NATIVE == ("xla",)
-        assert {f"{name} interpreted" for name in BACKENDS if name != "xla"} == set(INTERPRETED)
+        assert (("xla",) if library.problem() else ("cpu", "xla")) == NATIVE, library.problem()
+        assert {f"{name} interpreted" for name in BACKENDS if name not in ("cpu", "xla")} == set(INTERPRETED)
     assert {name for name, _ in RUNS} == {*NATIVE, *(() if ON_DEVICE else INTERPRETED)}
 
 
 def test_an_unknown_implementation_is_refused():
     with pytest.raises(
-        ValueError, match=r"blend: backend: wanted one of \('mosaic_gpu', 'triton', 'xla'.*\) or None, got 'cuda'"
+        ValueError,
+        match=r"blend: backend: wanted one of \('mosaic_gpu', 'triton', 'cpu', 'xla'.*\) or None, got 'cuda'",
     ):
         blend(*CASES["one"]().arrays(), size=SIZE, capacity=CAPACITY, backend="cuda")
 
@@ -319,8 +321,9 @@ def test_features_that_do_not_broadcast_are_refused():
         blend(*case[:4], jnp.concatenate([case[4]] * 2), size=SIZE, capacity=CAPACITY)
 
 
-def test_two_runs_give_the_same_bits():
-    run = implementation("xla")
+@pytest.mark.parametrize("backend", NATIVE)
+def test_two_runs_give_the_same_bits(backend):
+    run = implementation(backend)
     equal(run(*CASES["random"]().arrays()), run(*CASES["random"]().arrays()))
 
 

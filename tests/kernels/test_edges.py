@@ -92,10 +92,10 @@ def test_numpy_arrays_are_taken():
 
 
 def test_jax_enable_x64_changes_nothing_of_float32():
-    args = CASES["one"]().arrays()
-    want = jax.make_jaxpr(functools.partial(gradients, draw))(*args)
+    args, by_xla = CASES["one"]().arrays(), functools.partial(draw, backend="xla")
+    want = jax.make_jaxpr(functools.partial(gradients, by_xla))(*args)
     with jax.enable_x64(True):
-        got = jax.make_jaxpr(functools.partial(gradients, draw))(*args)
+        got = jax.make_jaxpr(functools.partial(gradients, by_xla))(*args)
     assert got.out_avals == want.out_avals
     inner = [[str(e) for e in jaxpr.eqns if "while" in str(e)] for jaxpr in (got, want)]
     assert inner[0]

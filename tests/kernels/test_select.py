@@ -12,6 +12,7 @@ import pytest
 from jsplat.kernels import select
 from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, blend
 from jsplat.kernels.blend.cases import CAPACITY, CASES, SIZE
+from jsplat.kernels.blend.cpu import library
 
 
 def gpu(capability: str) -> types.SimpleNamespace:
@@ -50,8 +51,8 @@ def test_older_gpus_get_xla():
         chosen(gpu("7.5"), name="triton")
 
 
-def test_a_cpu_gets_xla():
-    assert chosen(jax.devices("cpu")[0]) == "xla"
+def test_a_processor_gets_the_library_that_was_built_for_it():
+    assert chosen(jax.devices("cpu")[0]) == ("xla" if library.problem() else "cpu")
     with pytest.raises(ValueError, match=r"blend: backend: mosaic_gpu: wanted an NVIDIA GPU .*, got .*\(cpu\)"):
         blend(*CASES["one"]().arrays(), size=SIZE, capacity=CAPACITY, backend="mosaic_gpu")
 
@@ -60,6 +61,18 @@ def test_another_makers_gpu_gets_xla():
     other = gpu("9.0")
     other.client = types.SimpleNamespace(platform_version="rocm 60000")
     assert chosen(other) == "xla"
+
+
+def test_a_library_of_other_sources_is_not_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(library, "problem", library.load.__wrapped__)
+    monkeypatch.setattr(library, "source_hash", lambda: "0123456789abcdef")
+    if (library.HERE / library.NAME).exists():
+        assert chosen(jax.devices("cpu")[0]) == "xla"
+        with pytest.raises(ValueError, match=r"cpu: wanted the library .* built from 0123456789abcdef, got .* again"):
+            chosen(jax.devices("cpu")[0], name="cpu")
+    monkeypatch.setattr(library, "HERE", tmp_path)
+    with pytest.raises(ValueError, match=r"cpu: wanted the library .*, got none: no C\+\+ compiler"):
+        chosen(jax.devices("cpu")[0], name="cpu")
 
 
 def test_the_last_one_never_declines():

@@ -1,0 +1,137 @@
+"""`blend` in C++ for processors: an implementation like `xla`, several times as fast (see kernels/README.md).
+
+In a program that is exported, or lowered for anything but a processor, XLA's version stands in its place.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from jsplat.kernels.blend import xla
+from jsplat.kernels.blend.cpu import library
+from jsplat.kernels.blend.splats import Splats
+
+
+def _operation(name: str, shapes: Callable[..., Sequence[tuple[tuple[int, ...], Any]]], fallback: Callable[..., Any]):
+    """One function of the library, as a primitive that XLA lowers where the program will run.
+
+    Args:
+        shapes: shape and dtype of each result, from the arrays and the options.
+        fallback: the same function by other means.
+    """
+    operation = Primitive(f"jsplat_{name}")
+    operation.multiple_results = True
+
+    def native(*arrays, threads, skip, **options):
+        library.load()
+        results = [jax.ShapeDtypeStruct(*of) for of in shapes(*arrays, **options)]
+        width, height = options.pop("size")
+        options |= {"width": width, "height": height, "threads": threads, "skip": skip}
+        call = jax.ffi.ffi_call(f"jsplat_{name}_{arrays[0].dtype.name}", results)
+        return call(*arrays, **{key: np.int64(value) for key, value in options.items()})
+
+    def instead(*arrays, threads, skip, **options):
+        return jax.tree.leaves(fallback(*arrays, **options))
+
+    lowered_native, lowered_instead = (mlir.lower_fun(one, multiple_results=True) for one in (native, instead))
+
+    def on_processors(ctx, *arrays, **options):
+        # A program that leaves this process must not ask for a library of ours.
+        leaves = ctx.module_context.lowering_parameters.for_export or len(ctx.module_context.platforms) > 1
+        return (lowered_instead if leaves else lowered_native)(ctx, *arrays, **options)
+
+    mlir.register_lowering(operation, lowered_instead)
+    mlir.register_lowering(operation, on_processors, platform="cpu")
+
+    @operation.def_abstract_eval
+    def _(*arrays, threads, skip, **options):
+        return [_like(arrays[0], *of) for of in shapes(*arrays, **options)]
+
+    @operation.def_impl
+    def _(*arrays, **options):
+        with jax.disable_jit(False):
+            return jax.jit(functools.partial(operation.bind, **options))(*arrays)
+
+    return operation.bind
+
+
+def _like(array: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """An array's type with another shape, in the same place: within a `shard_map` that is a part of its meaning."""
+    whole = array.sharding.update(spec=PartitionSpec(*[None] * len(shape)))
+    return array.update(shape=shape, dtype=np.dtype(dtype), weak_type=False, sharding=whole)
+
+
+def _image_of(means2d, roots, opacities, depths, features, set_ids, *, size, **_):
+    shape = (opacities.shape[0], size[1], size[0], features.shape[-1] + 2)
+    return [(shape, opacities.dtype), (opacities.shape[:1], np.int32)]
+
+
+def _gradients_of(*arrays, **_):
+    return [(x.shape, x.dtype) for x in arrays[: len(Splats._fields)]]
+
+
+def _sums_of(means2d, roots, opacities, depths, pictures, **_):
+    return [((*opacities.shape, pictures.shape[-1]), opacities.dtype), (opacities.shape[:1], np.int32)]
+
+
+_forward = _operation("forward", _image_of, lambda *x, **how: xla.forward(Splats(*x[:5]), *x[5:], **how))
+_backward = _operation("backward", _gradients_of, lambda *x, **how: xla.backward(Splats(*x[:5]), *x[5:], **how))
+_splat_sums = _operation("splat_sums", _sums_of, xla.splat_sums)
+
+
+@functools.partial(jax.jit, static_argnames=("size", "capacity", "threads", "skip"))
+def forward(
+    splats: Splats, set_ids: Int[Array, " i"], *, size: tuple[int, int], capacity: int, threads: int = 0, skip: int = 0
+) -> tuple[Float[Array, "i h w k"], Int[Array, " i"]]:
+    """See `xla.forward`; lists are as long as they have to be, whatever the capacity is.
+
+    Args:
+        threads: at most so many; 0 = as many as the process may use.
+        skip: leaves out the best instruction sets of those that the processor has, for tests.
+    """
+    image, needed = _forward(*splats, set_ids, size=size, capacity=capacity, threads=threads, skip=skip)
+    return image, needed
+
+
+@functools.partial(jax.jit, static_argnames=("size", "capacity", "shape_channels", "threads", "skip"))
+def backward(
+    splats: Splats,
+    set_ids: Int[Array, " i"],
+    image: Float[Array, "i h w k"],
+    grad_image: Float[Array, "i h w k"],
+    *,
+    size: tuple[int, int],
+    capacity: int,
+    shape_channels: int,
+    threads: int = 0,
+    skip: int = 0,
+) -> Splats:
+    """See `xla.backward`, and `forward` for the rest: the same bits on any number of threads."""
+    how = {"size": size, "capacity": capacity, "shape_channels": shape_channels, "threads": threads, "skip": skip}
+    return Splats(*_backward(*splats, set_ids, image, grad_image, **how))
+
+
+@functools.partial(jax.jit, static_argnames=("size", "capacity", "threads", "skip"))
+def splat_sums(
+    means2d: Float[Array, "i n 2"],
+    conic_roots: Float[Array, "i n 3"],
+    opacities: Float[Array, "i n"],
+    depths: Float[Array, "i n"],
+    pictures: Float[Array, "i h w c"],
+    *,
+    size: tuple[int, int],
+    capacity: int,
+    threads: int = 0,
+    skip: int = 0,
+) -> tuple[Float[Array, "i n c"], Int[Array, " i"]]:
+    """See `xla.splat_sums`, and `forward` for the rest."""
+    how = {"size": size, "capacity": capacity, "threads": threads, "skip": skip}
+    sums, needed = _splat_sums(means2d, conic_roots, opacities, depths, pictures, **how)
+    return sums, needed

@@ -1,0 +1,310 @@
+// The blend of many images, its gradients and sums of weights, by the tile kernels of the best instruction set here.
+#pragma once
+#include <cstddef>
+#include <limits>
+#include <type_traits>
+
+#include "lists.h"
+
+namespace jsplat {
+
+// The kernels of tiles.h for one instruction set.
+template <class S>
+struct Kernels {
+  int lanes;
+  void (*forward)(const Image<S>&, const Lists<S>&, int tile, S* out, S* scratch);
+  void (*backward)(const Image<S>&, const Lists<S>&, int tile, int shaping, const S* shown, const S* grad, S* rows,
+                   uint8_t* touched, S* scratch);
+  void (*sums)(const Image<S>&, const Lists<S>&, int tile, const S* picture, S* rows, uint8_t* touched, S* scratch);
+  size_t (*forward_scratch)(int channels), (*backward_scratch)(int channels), (*sums_scratch)(int channels);
+  int (*hit_width)(int channels), (*sums_width)(int channels);
+};
+
+}  // namespace jsplat
+
+#ifdef __clang__
+#define INLINE_LAMBDA __attribute__((always_inline))
+#define PRAGMA(text) _Pragma(#text)
+#define TARGET_BEGIN(isa) PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
+#define TARGET_END _Pragma("clang attribute pop")
+#else
+#define INLINE_LAMBDA __attribute__((always_inline))
+#define PRAGMA(text) _Pragma(#text)
+#define TARGET_BEGIN(isa) _Pragma("GCC push_options") PRAGMA(GCC target(isa))
+#define TARGET_END _Pragma("GCC pop_options")
+#endif
+
+#ifdef __x86_64__
+#define ISA v4
+#define LANES 16
+TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi,bmi2")
+#include "tiles.h"
+TARGET_END
+#undef ISA
+#undef LANES
+#define ISA v3
+#define LANES 8
+TARGET_BEGIN("avx2,fma,bmi,bmi2")
+#include "tiles.h"
+TARGET_END
+#undef ISA
+#undef LANES
+#endif
+#define ISA baseline
+#define LANES 4
+#include "tiles.h"
+#undef ISA
+#undef LANES
+
+namespace jsplat {
+
+// Instruction sets from the best to the one that every processor has; `name` of the first that this one has.
+struct InstructionSet {
+  const char* name;
+  bool works;
+  Kernels<float> single;
+  Kernels<double> twice;
+};
+
+inline const InstructionSet* instruction_sets() {
+  static const InstructionSet all[] = {
+#ifdef __x86_64__
+      {"x86-64-v4",
+       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"),
+       v4::kernels<float>(), v4::kernels<double>()},
+      {"x86-64-v3",
+       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"),
+       v3::kernels<float>(), v3::kernels<double>()},
+#endif
+      {"baseline", true, baseline::kernels<float>(), baseline::kernels<double>()},
+  };
+  return all;
+}
+
+inline const InstructionSet& instruction_set(int skip = 0) {
+  const InstructionSet* one = instruction_sets();
+  while (!one->works || skip-- > 0) one++;
+  return *one;
+}
+
+template <class S>
+const Kernels<S>& kernels_of(const InstructionSet& one) {
+  if constexpr (std::is_same_v<S, float>) {
+    return one.single;
+  } else {
+    return one.twice;
+  }
+}
+
+// What a call works in; kept for the next one.
+template <class S>
+struct Workspace {
+  struct OfImage {
+    Buffer<S> rows;
+    Buffer<uint8_t> touched;
+  };
+  std::vector<Lists<S>> lists;
+  std::vector<OfImage> of_image;
+  Buffer<S> scratch;
+};
+
+template <class S>
+class Borrowed {
+ public:
+  Borrowed() {
+    std::lock_guard<std::mutex> guard(mutex());
+    if (kept().empty()) {
+      own_ = std::make_unique<Workspace<S>>();
+    } else {
+      own_ = std::move(kept().back()), kept().pop_back();
+    }
+  }
+  ~Borrowed() {
+    std::lock_guard<std::mutex> guard(mutex());
+    if (kept().size() < 4) kept().push_back(std::move(own_));
+  }
+  Workspace<S>* operator->() const { return own_.get(); }
+
+ private:
+  // Never destroyed: a thread of XLA's may still be at work when the process ends.
+  static std::mutex& mutex() { return *new_once<std::mutex>(); }
+  static std::vector<std::unique_ptr<Workspace<S>>>& kept() {
+    return *new_once<std::vector<std::unique_ptr<Workspace<S>>>>();
+  }
+  template <class T>
+  static T* new_once() {
+    static T* one = new T;
+    return one;
+  }
+  std::unique_ptr<Workspace<S>> own_;
+};
+
+// A call's images, n Gaussians each, and the sets of features that they show.
+template <class S>
+struct Batch {
+  const S *means, *roots, *opacities, *depths, *features;
+  const int32_t* set_ids;
+  int images, sets, count, channels, width, height;
+  int64_t capacity;
+  int64_t pixels() const { return int64_t(width) * height; }
+  Image<S> image(int i) const {
+    const int64_t at = int64_t(i) * count;
+    return {means + 2 * at, roots + 3 * at, opacities + at, depths + at,
+            features ? features + int64_t(set_ids[i]) * count * channels : nullptr, count, channels, width, height};
+  }
+};
+
+// Makes the lists of as many images as there are threads at a time, then calls tile(image's number, image, its place in
+// the workspace, tile, scratch) for all of their tiles, then after(first image, last image).
+template <class S, class Tile, class After>
+void over_tiles(const Pool& pool, const Batch<S>& batch, Workspace<S>& work, size_t scratch, int32_t* needed,
+                const Tile& tile, const After& after) {
+  constexpr int RUN = 8;  // tiles that a thread takes at once
+  const int together = std::min(batch.images, pool.threads);
+  scratch = (scratch + 63) / 64 * 64;
+  work.scratch.resize(scratch * pool.threads + 64);
+  S* const aligned = reinterpret_cast<S*>((reinterpret_cast<uintptr_t>(work.scratch.data()) + 63) & ~uintptr_t(63));
+  if (int(work.lists.size()) < together) work.lists.resize(together), work.of_image.resize(together);
+  for (int first = 0; first < batch.images; first += together) {
+    const int last = std::min(first + together, batch.images);
+    std::vector<Image<S>> images;
+    for (int i = first; i < last; i++) images.push_back(batch.image(i));
+    make_lists(pool, images.data(), work.lists.data(), last - first, batch.capacity);
+    for (int i = first; i < last; i++) {
+      needed[i] = int32_t(std::min<int64_t>(work.lists[i - first].needed, std::numeric_limits<int32_t>::max()));
+    }
+    const int tiles = images[0].across() * images[0].down(), runs = (tiles + RUN - 1) / RUN;
+    after(first, last, false);
+    parallel(pool, runs * (last - first), [&](int task, int worker) {
+      const int k = task / runs, begin = task % runs * RUN;
+      for (int t = begin; t < std::min(begin + RUN, tiles); t++) {
+        tile(first + k, images[k], k, t, aligned + worker * scratch);
+      }
+    });
+    after(first, last, true);
+  }
+}
+
+template <class S>
+void blend_forward(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& batch, S* out, int32_t* needed) {
+  Borrowed<S> work;
+  auto tile = [&](int i, const Image<S>& image, int k, int t, S* scratch) {
+    kernels.forward(image, work->lists[k], t, out + i * batch.pixels() * (batch.channels + 2), scratch);
+  };
+  over_tiles(pool, batch, *work.operator->(), kernels.forward_scratch(batch.channels), needed, tile, [](int, int, bool) {});
+}
+
+// Sums the rows of each Gaussian's hits in the order of its run, whoever computed them, and calls
+// put(image's number, Gaussian, sum or nullptr). One set of features after the other, its images in their order.
+template <class S, class Put>
+void sum_rows(const Pool& pool, const Batch<S>& batch, const Workspace<S>& work, int first, int last, int width,
+              const Put& put) {
+  const int parts = std::max(1, std::min(4 * pool.threads, batch.count / 64));
+  parallel(pool, parts, [&](int part, int) {
+    std::vector<S> sum(width);
+    const int begin = int64_t(batch.count) * part / parts, end = int64_t(batch.count) * (part + 1) / parts;
+    for (int i = first; i < last; i++) {
+      const Lists<S>& lists = work.lists[i - first];
+      const S* rows = work.of_image[i - first].rows.data();
+      const uint8_t* touched = work.of_image[i - first].touched.data();
+      for (int g = begin; g < end; g++) {
+        const S* only = nullptr;
+        int found = 0;
+        for (int64_t hit = lists.run[g], stop = hit + lists.run_length[g]; hit < stop; hit++) {
+          if (!touched[hit]) continue;
+          const S* row = rows + hit * width;
+          if (++found == 1) {
+            only = row;
+          } else {
+            if (found == 2) std::copy_n(only, width, sum.begin()), only = sum.data();
+            for (int c = 0; c < width; c++) sum[c] += row[c];
+          }
+        }
+        put(i, g, only);
+      }
+    }
+  });
+}
+
+template <class S>
+void make_room(Workspace<S>& work, int first, int last, int width) {
+  for (int k = 0; k < last - first; k++) {
+    const int64_t slots = work.lists[k].slot_count;
+    work.of_image[k].rows.resize(slots * width), work.of_image[k].touched.resize(slots);
+  }
+}
+
+template <class S>
+struct Gradients {  // of means, roots, opacities and depths `i n ...`, and of features `f n c`
+  S *means, *roots, *opacities, *depths, *features;
+};
+
+// shown, grad: the image and the gradient of the loss with respect to it, `i h w k`.
+template <class S>
+void blend_backward(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& batch, int shaping, const S* shown,
+                    const S* grad, const Gradients<S>& out) {
+  Borrowed<S> borrowed;
+  Workspace<S>& work = *borrowed.operator->();
+  const int channels = batch.channels, width = kernels.hit_width(channels), shape = kernels.sums_width(channels + 1);
+  const int64_t image_size = batch.pixels() * (channels + 2);
+  std::vector<int32_t> needed(batch.images);
+  std::vector<bool> begun(batch.sets, false);
+  auto tile = [&](int i, const Image<S>& image, int k, int t, S* scratch) {
+    kernels.backward(image, work.lists[k], t, shaping, shown + i * image_size, grad + i * image_size,
+                     work.of_image[k].rows.data(), work.of_image[k].touched.data(), scratch);
+  };
+  auto around = [&](int first, int last, bool done) {
+    if (!done) return make_room(work, first, last, width);
+    std::vector<char> is_first(last - first);
+    for (int i = first; i < last; i++) {
+      is_first[i - first] = !begun[batch.set_ids[i]], begun[batch.set_ids[i]] = true;
+    }
+    sum_rows(pool, batch, work, first, last, width, [&](int i, int g, const S* sum) {
+      const int64_t at = int64_t(i) * batch.count + g;
+      S* features = out.features + (int64_t(batch.set_ids[i]) * batch.count + g) * channels;
+      if (is_first[i - first]) std::fill_n(features, channels, S(0));
+      if (sum == nullptr) {
+        std::fill_n(out.means + 2 * at, 2, S(0)), std::fill_n(out.roots + 3 * at, 3, S(0));
+        out.opacities[at] = out.depths[at] = 0;
+        return;
+      }
+      for (int c = 0; c < channels; c++) features[c] += sum[c];
+      out.depths[at] = sum[channels];
+      std::copy_n(sum + shape, 2, out.means + 2 * at), std::copy_n(sum + shape + 2, 3, out.roots + 3 * at);
+      out.opacities[at] = sum[shape + 5];
+    });
+  };
+  over_tiles(pool, batch, work, kernels.backward_scratch(channels), needed.data(), tile, around);
+  for (int f = 0; f < batch.sets; f++) {  // no image shows it
+    const int64_t size = int64_t(batch.count) * channels;
+    if (!begun[f]) std::fill_n(out.features + f * size, size, S(0));
+  }
+}
+
+// Of each Gaussian of each image the sum over pixels of its weight times the picture `i h w c`.
+template <class S>
+void splat_sums(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& batch, const S* pictures, S* out,
+                int32_t* needed) {
+  Borrowed<S> borrowed;
+  Workspace<S>& work = *borrowed.operator->();
+  const int channels = batch.channels, width = kernels.sums_width(channels);
+  auto tile = [&](int i, const Image<S>& image, int k, int t, S* scratch) {
+    kernels.sums(image, work.lists[k], t, pictures + i * batch.pixels() * channels, work.of_image[k].rows.data(),
+                 work.of_image[k].touched.data(), scratch);
+  };
+  auto around = [&](int first, int last, bool done) {
+    if (!done) return make_room(work, first, last, width);
+    sum_rows(pool, batch, work, first, last, width, [&](int i, int g, const S* sum) {
+      S* row = out + (int64_t(i) * batch.count + g) * channels;
+      if (sum == nullptr) {
+        std::fill_n(row, channels, S(0));
+      } else {
+        std::copy_n(sum, channels, row);
+      }
+    });
+  };
+  over_tiles(pool, batch, work, kernels.sums_scratch(channels), needed, tile, around);
+}
+
+}  // namespace jsplat

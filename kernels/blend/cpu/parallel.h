@@ -1,0 +1,49 @@
+// Tasks that threads of somebody else's pool share with the thread that asks.
+#pragma once
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+
+namespace jsplat {
+
+// Where helpers come from: XLA's own pool, or in the test harness plain threads.
+struct Pool {
+  int threads = 1;  // that may work at the same time, the caller's among them
+  std::function<void(std::function<void()>)> schedule;
+};
+
+// Calls work(task, worker) once for each task and returns when all are done; worker is below pool.threads.
+//
+// Whoever is free takes the next task. The caller takes tasks as well, and waits for those that others have begun: a
+// helper that comes late finds nothing to do, so that a busy pool delays nobody and none waits for itself.
+inline void parallel(const Pool& pool, int tasks, const std::function<void(int, int)>& work) {
+  const int helpers = std::min(pool.threads, tasks) - 1;
+  if (helpers < 1) {
+    for (int task = 0; task < tasks; task++) work(task, 0);
+    return;
+  }
+  struct State {
+    std::atomic<int> next{0}, worker{1};
+    std::mutex mutex;
+    std::condition_variable all_done;
+    int done = 0, tasks;
+    const std::function<void(int, int)>* work;  // alive as long as a task is left
+  };
+  auto state = std::make_shared<State>();
+  state->tasks = tasks, state->work = &work;
+  auto take = [](State& state, int worker) {
+    int mine = 0;
+    for (int task; (task = state.next.fetch_add(1)) < state.tasks; mine++) (*state.work)(task, worker);
+    if (mine == 0) return;
+    std::lock_guard<std::mutex> guard(state.mutex);
+    if ((state.done += mine) == state.tasks) state.all_done.notify_all();
+  };
+  for (int k = 0; k < helpers; k++) pool.schedule([state, take] { take(*state, state->worker.fetch_add(1)); });
+  take(*state, 0);
+  std::unique_lock<std::mutex> lock(state->mutex);
+  state->all_done.wait(lock, [&] { return state->done == state->tasks; });
+}
+
+}  // namespace jsplat

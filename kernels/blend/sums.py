@@ -1,0 +1,80 @@
+"""Sums of weights: what each Gaussian shows of pictures, without an image and without gradients."""
+
+import functools
+import operator
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jsplat.kernels import select
+from jsplat.kernels.blend import IMPLEMENTATIONS, as_written, device_of, first_order, nan_where, over_images
+from jsplat.kernels.blend.splats import Splats
+from jsplat.kernels.select import Facts
+
+
+def splat_sums(
+    means2d: Float[Array | np.ndarray, "*b n 2"],
+    conic_roots: Float[Array | np.ndarray, "*b n 3"],
+    opacities: Float[Array | np.ndarray, "*b n"],
+    depths: Float[Array | np.ndarray, "*b n"],
+    pictures: Float[Array | np.ndarray, "*b h w c"],
+    *,
+    capacity: int,
+    backend: str | None = None,
+) -> tuple[Float[Array, "*b n c"], Int[Array, "*b"]]:
+    """Of each Gaussian the sum over pixels of its blending weight times the picture.
+
+    That is the gradient of sum(picture * image) with respect to the features that `blend` shows: a vector-Jacobian
+    product for which neither the image nor the features are needed.
+
+    Args:
+        means2d, conic_roots, opacities, depths, capacity, backend: see `blend`.
+        pictures: any number of channels from 1 on.
+
+    Returns:
+        the sums, and the tile hits each image needed; NaN where that is more than `capacity`. In float64 if an argument
+        is, else in float32. They have no derivative.
+
+    Raises:
+        ValueError: a backend that cannot run here.
+    """
+    arrays = [jnp.asarray(x) for x in (means2d, conic_roots, opacities, depths, pictures)]
+    common = jnp.float64 if any(x.dtype == jnp.float64 for x in arrays) else jnp.float32
+    *rows, pictures = (x.astype(common) for x in arrays)
+    facts = Facts(device_of(rows[0]), rows[0].dtype, pictures.shape[-1])
+    backend = select.choose("splat_sums", IMPLEMENTATIONS, backend, facts)
+    if rows[2].size == 0:
+        lead = rows[2].shape
+        return jnp.zeros((*lead, pictures.shape[-1]), common), jnp.zeros(lead[:-1], jnp.int32)
+    size = (pictures.shape[-2], pictures.shape[-3])
+    unread = rows[2][..., None]  # features, which the sums do not depend on
+    return sums_function(size, operator.index(capacity), backend)(Splats(*rows, unread), pictures)
+
+
+@functools.lru_cache(maxsize=64)
+def sums_function(size: tuple[int, int], capacity: int, backend: str) -> Callable[[Splats, Array], tuple[Array, Array]]:
+    """`splat_sums` for one size and capacity, of arrays of one dtype; the features of `Splats` are not read."""
+    chosen = IMPLEMENTATIONS[backend]
+    implementation = chosen.load()
+    own = getattr(implementation, "splat_sums", None)
+
+    def run(splats, set_ids, pictures):
+        with as_written(splats.means2d.dtype):
+            if own is None:
+                sums, needed = _by_gradient(implementation, splats, set_ids, pictures, size, capacity)
+            else:
+                sums, needed = own(*splats[:4], pictures, size=size, capacity=capacity)
+            return nan_where(needed > capacity, sums), needed
+
+    return first_order(over_images(run, chosen, gradients=False), "splat_sums")
+
+
+def _by_gradient(implementation, splats: Splats, set_ids, pictures: Array, size, capacity) -> tuple[Array, Array]:
+    """Where there is no kernel of its own: the gradient of features that are zeros."""
+    splats = splats._replace(features=jnp.zeros((*splats.opacities.shape, pictures.shape[-1]), pictures.dtype))
+    image, needed = implementation.forward(splats, set_ids, size=size, capacity=capacity)
+    upstream = jnp.concatenate([pictures, jnp.zeros_like(pictures[..., :1]), jnp.zeros_like(pictures[..., :1])], -1)
+    grads = implementation.backward(splats, set_ids, image, upstream, size=size, capacity=capacity, shape_channels=0)
+    return grads.features, needed
