@@ -29,8 +29,8 @@ FILM = TurntableConfig(seconds=4.0, fps=9, size=224)
 
 def strangers(run: Run) -> list[str]:
     """The people of a run whom no parser was trained on."""
-    config = json.loads((run.path / "report.json").read_text())["config"]
-    return sorted(run.captures)[len(run.captures) - config["unseen"] :]
+    count = json.loads((run.path / "report.json").read_text())["people"]["unseen"]["all"]
+    return sorted(run.captures)[len(run.captures) - count :]
 
 
 def profile(run: Run, teacher: Path, identity: str) -> tuple[Image.Image, dict]:
