@@ -180,6 +180,7 @@ def evaluate(parser: Path, captures: Path, out: Path, config) -> None:
     " skills.  [default: what the parser's run.json names, if it is still there]",
 )
 @click.option("--until", type=click.Choice(UNTIL), help="Ends after this stage; without it the same command goes on.")
+@click.option("--dry-run", "dry", is_flag=True, help="Says what it would do and take, and ends; OUT is not touched.")
 @click.option(
     "--truth",
     type=click.Choice(["labels", "none"]),
@@ -203,6 +204,7 @@ def run(
     parser: Path,
     replay: Path | None,
     until: str | None,
+    dry: bool,
     truth: str,
     profile: bool,
     distributed: bool,
@@ -221,6 +223,7 @@ def run(
     \b
     jsplat run out/run --captures heads/train --parser out/teacher --config cpu
     jsplat run out/ada --captures colmap/ada --parser out/teacher --until label
+    jsplat run out/run --captures heads/train --parser out/teacher --dry-run
     srun jsplat run out/run --captures heads/train --parser out/teacher --distributed
     jsplat run out/run --captures heads/train --parser out/teacher --process node0:8476 2 1
     """
@@ -241,6 +244,9 @@ def run(
                 stack.enter_context(jax.profiler.trace(str(out / "profile")))
 
         how = {"replay_path": replay, "truth": truth == "labels", "until": until}
+        if dry:
+            click.echo("\n".join(run_all(captures, parser, out, config, dry=True, **how)["lines"]))
+            return {}
         report = run_all(captures, parser, out, config, begun=begun, **how)
     if until is None:
         click.echo(f"report: {out / 'report.html'}")

@@ -4,6 +4,16 @@ from jsplat.fitting.batches import Waiting
 from jsplat.fitting.config import FitConfig
 from jsplat.fitting.result import FitResult, Refused, mean_curve
 from jsplat.fitting.start import starting_scene
-from jsplat.fitting.train import fit, fit_batches
+from jsplat.fitting.train import fit, fit_batches, step_seconds
 
-__all__ = ["FitConfig", "FitResult", "Refused", "Waiting", "fit", "fit_batches", "mean_curve", "starting_scene"]
+__all__ = [
+    "FitConfig",
+    "FitResult",
+    "Refused",
+    "Waiting",
+    "fit",
+    "fit_batches",
+    "mean_curve",
+    "starting_scene",
+    "step_seconds",
+]

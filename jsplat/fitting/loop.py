@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -97,6 +98,20 @@ class FitLoop:
                 break
             self._save(until)
         return self._result()
+
+    @in_32_bits
+    def seconds_of_a_call(self) -> float:
+        """Time of one compiled call, once its program is there and its capacity suffices."""
+        known, call = False, self._config.steps_per_call
+        while True:
+            start = time.monotonic()
+            if not self._advance(self._done + call):
+                self._grow()
+                known = False
+            elif known:
+                return time.monotonic() - start
+            else:
+                known, self._done = True, self._done + call
 
     def _advance(self, until: int) -> bool:
         """Whether all that have not diverged came to this step; those that did are named."""

@@ -129,6 +129,17 @@ def fit_batches(
                 yield result
 
 
+def step_seconds(capture: Capture, config: FitConfig, seed: int = 0) -> float:
+    """Seconds of one step of a capture alone on this device, without what compiling takes; nothing is kept.
+
+    The programs are those of a fit of one identity at a time with these settings, and are in the cache afterwards.
+    """
+    config = config.for_side(max(capture.images.shape[1:3]))
+    task = Task(config, seed, capture.labelset, None, {}, Progress("fit", config.steps), SharedCapacity())
+    loop = FitLoop([_prepared(capture, task, seed)], task, identity_mesh(1), 1, 0, None)
+    return loop.seconds_of_a_call() / config.steps_per_call
+
+
 def _fit_batch(
     read: list[tuple[Waiting, Capture | InputError]], task: Task, mesh: Mesh, rows: int, capacity: int
 ) -> Iterator[FitResult | Refused]:

@@ -17,7 +17,7 @@ from jsplat.files.atomic import write_json
 from jsplat.files.lock import NAME, ONE_RUN
 from jsplat.files.ownership import DIGESTS, check_untouched
 from jsplat.parser import Parser, ParserConfig, load_parser
-from jsplat.pipeline import editing, reporting
+from jsplat.pipeline import editing, estimate, reporting
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.digests import Digests, digests_in
 from jsplat.pipeline.fingerprints import contents, edits_of, of_everybody, of_fit, of_label, of_parse, of_render, of_set
@@ -49,6 +49,7 @@ def run(
     replay_path: Path | None,
     truth: bool = True,
     until: str | None = None,
+    dry: bool = False,
     begun: Callable[[], object] = lambda: None,
 ) -> dict:
     """The whole loop; what is done already is skipped, a killed fine-tuning goes on where it was.
@@ -61,14 +62,17 @@ def run(
             student is trained without.
         truth: whether to use labels for scoring at all.
         until: the stage after which to stop (one of `jsplat.pipeline.plan.UNTIL`); None: the report.
+        dry: only say what would be done and what it would take, with a few measured steps; nothing is written.
         begun: called when `out` may be written to, before the work.
 
     Returns:
-        what report.json holds; with `until` only "stages" (seconds) and "failed" (who was left out, and why).
+        what report.json holds; with `dry` only "lines"; with `until` only "stages" (seconds) and "failed" (who was left out, and why).
 
     Raises:
         InputError: bad input, or another run or editor works in `out`.
     """
+    if dry:
+        return _run(captures_path, parser_path, out, config, replay_path, truth, until, begun, dry=True)
     claim_run(out, captures_path, parser_path, replay_path)
     with alone(out / NAME, ONE_RUN):
         return _run(captures_path, parser_path, out, config, replay_path, truth, until, begun)
@@ -83,6 +87,7 @@ def _run(
     truth: bool,
     until: str | None,
     begun: Callable[[], object],
+    dry: bool = False,
 ) -> dict:
     bad: dict[str, str] = {}
     sources = broadcast_from_first(lambda: _strings(foreign(captures_path)))
@@ -105,6 +110,13 @@ def _run(
             wanted = f"those of the parser (`--truth none` passes over the captures' labels), {teacher.labelset.names}"
             raise InputError(f"capture {one.identity}: classes", wanted=wanted, got=one.labelset.names)
     editing.check_drawn(out, listed, teacher.labelset)
+    learners = len(planned.taught) if "student" in planned.stages else 0
+    need = estimate.needs([one.shape for one in listed], len(teacher.labelset), config, learners)
+    free, memory = estimate.room_for(out)
+    estimate.check_room(need, free, memory, config.size)
+    lines = estimate.describe(listed, planned.stages, config, need, free)
+    if dry:
+        return {"lines": [*lines, *planned.notes, *estimate.measured(listed, teacher, config)]}
     replay = None
     if old_path is not None and "student" in planned.stages:
         replay = read_training_set(old_path, config.size, config.dataset)

@@ -1,0 +1,125 @@
+"""What a run will take, before it begins: pictures, disk and memory by arithmetic, time by a few measured steps."""
+
+import dataclasses
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from jsplat.captures.index import Listed
+from jsplat.errors import InputError
+from jsplat.fitting import step_seconds
+from jsplat.parser import Parser, predict
+from jsplat.pipeline.config import RunConfig
+
+BLOCK = 16  # pictures that the parser sees at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Needs:
+    """Bytes that a run needs, as far as shapes say it.
+
+    Attributes:
+        first_labels, scenes: on disk; neither shrinks much when it is compressed.
+        training: in memory, the pictures and masks that the students learn from, on the host and on the device.
+    """
+
+    first_labels: int
+    scenes: int
+    training: int
+
+
+def needs(shapes: Sequence[tuple[int, int, int]], classes: int, config: RunConfig, taught: int) -> Needs:
+    """Arithmetic alone.
+
+    Args:
+        shapes: views, height and width of each capture, as it is used.
+        classes: of the parser.
+        config: with nothing left open (`RunConfig.for_side`).
+        taught: how many of the captures the students learn from; 0 where none is trained.
+    """
+    sh = 3 * (config.fit.sh_degree + 1) ** 2
+    pictures = sum(v for v, _, _ in shapes) * taught // max(len(shapes), 1) + taught * config.views.wanted
+    return Needs(
+        first_labels=sum(2 * v * h * w * classes for v, h, w in shapes),
+        scenes=len(shapes) * config.fit.gaussians * 4 * (11 + sh + classes),
+        training=2 * 4 * pictures * config.size**2,
+    )
+
+
+def check_room(need: Needs, free: int, memory: int, size: int) -> None:
+    """InputError, naming what would fit, where disk or memory of this host cannot hold a run.
+
+    Args:
+        free: bytes on the disk of OUT; both as `room_for` counts them.
+        memory: bytes of this host.
+        size: at which pictures are used.
+    """
+    disk = need.first_labels + need.scenes
+    if disk > free:
+        fits = int(size * (free / disk) ** 0.5)
+        hint = f"`--set size={fits}` fits, and so do fewer captures, or an OUT on another disk"
+        raise InputError("OUT: disk", wanted=f"at least {gigabytes(disk)} free", got=gigabytes(free), hint=hint)
+    if need.training > memory:
+        fits = int(size * (memory / need.training) ** 0.5)
+        hint = f"`--set size={fits}` fits, and so do fewer people to learn from (`--set taught=N`)"
+        wanted = f"at least {gigabytes(need.training)} for what the students learn from"
+        raise InputError("memory", wanted=wanted, got=gigabytes(memory), hint=hint)
+
+
+def room_for(out: Path) -> tuple[int, int]:
+    """Bytes on the disk of OUT that are free or hold its first labels and scenes already, and memory of this host."""
+    there = next(above for above in (out.resolve(), *out.resolve().parents) if above.exists())
+    known = hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else 2**63
+    held = sum(p.stat().st_size for name in ("parse", "fit") for p in out.glob(f"*{name}*/**/*") if p.is_file())
+    return shutil.disk_usage(there).free + held, memory
+
+
+def describe(listed: Sequence[Listed], stages: Sequence[str], config: RunConfig, need: Needs, free: int) -> list[str]:
+    """Lines for people: who, how many pictures of what size, which stages, how much disk and memory."""
+    kinds: dict[tuple[int, int], int] = {}
+    for one in listed:
+        kinds[one.shape[2], one.shape[1]] = kinds.get((one.shape[2], one.shape[1]), 0) + one.shape[0]
+    pictures = ", ".join(f"{count} pictures of {w}x{h}" for (w, h), count in kinds.items())
+    return [
+        f"{len(listed)} people, {pictures}",
+        f"stages: {', '.join(stages)}",
+        f"fit: {config.fit.gaussians:,} Gaussians and {config.fit.steps:,} steps for each of them",
+        f"disk: {gigabytes(need.first_labels)} first labels, {gigabytes(need.scenes)} scenes, masks and renders besides; "
+        f"{gigabytes(free)} are free",
+        f"memory: {gigabytes(need.training)} for what the students learn from",
+    ]
+
+
+def measured(listed: Sequence[Listed], parser: Parser, config: RunConfig) -> list[str]:
+    """Lines for people: the time of first labels and fit, from one block of pictures and some steps of the first one."""
+    capture = listed[0].unlabelled().read()
+    seen = predict(parser, capture.images, flip=config.flip)  # compiles
+    block, start = capture.images[:BLOCK], time.monotonic()
+    predict(parser, block, flip=config.flip)
+    look = (time.monotonic() - start) / len(block)
+    first = capture.with_labels(seen.argmax(-1).astype("uint8"), parser.labelset)
+    step = step_seconds(first, config.fit, config.seed)
+    parse = look * sum(one.shape[0] for one in listed)
+    devices = min(jax.local_device_count(), len(listed))
+    fit = step * config.fit.steps * len(listed) / devices
+    return [
+        f"time on this {jax.local_devices()[0].device_kind}: first labels {duration(parse)}, fit {duration(fit)} or more"
+        f" (measured on {listed[0].identity} alone, {1000 * step:.3g} ms a step); label, render and training come on top"
+    ]
+
+
+def gigabytes(count: int) -> str:
+    """Bytes for people."""
+    return f"{count / 1e9:.3g} GB"
+
+
+def duration(seconds: float) -> str:
+    """A time for people."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
