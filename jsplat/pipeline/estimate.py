@@ -89,14 +89,14 @@ def describe(listed: Sequence[Listed], stages: Sequence[str], config: RunConfig,
         f"{len(listed)} people, {pictures}",
         f"stages: {', '.join(stages)}",
         f"fit: {config.fit.gaussians:,} Gaussians and {config.fit.steps:,} steps for each of them",
-        f"disk: {gigabytes(need.first_labels)} first labels, {gigabytes(need.scenes)} scenes, masks and renders besides; "
-        f"{gigabytes(free)} are free",
+        f"disk: {gigabytes(need.first_labels)} for first labels and {gigabytes(need.scenes)} for scenes of"
+        f" {gigabytes(free)} free; masks and renders come on top",
         f"memory: {gigabytes(need.training)} for what the students learn from",
     ]
 
 
 def measured(listed: Sequence[Listed], parser: Parser, config: RunConfig) -> list[str]:
-    """Lines for people: the time of first labels and fit, from one block of pictures and some steps of the first one."""
+    """Lines for people: the time of first labels and fit, from a block of pictures and some steps of the first one."""
     capture = listed[0].unlabelled().read()
     seen = predict(parser, capture.images, flip=config.flip)  # compiles
     block, start = capture.images[:BLOCK], time.monotonic()
@@ -107,9 +107,10 @@ def measured(listed: Sequence[Listed], parser: Parser, config: RunConfig) -> lis
     parse = look * sum(one.shape[0] for one in listed)
     devices = min(jax.local_device_count(), len(listed))
     fit = step * config.fit.steps * len(listed) / devices
+    how = f"measured on {listed[0].identity} alone, {1000 * step:.3g} ms a step"
     return [
-        f"time on this {jax.local_devices()[0].device_kind}: first labels {duration(parse)}, fit {duration(fit)} or more"
-        f" (measured on {listed[0].identity} alone, {1000 * step:.3g} ms a step); label, render and training come on top"
+        f"time on {devices} x {jax.local_devices()[0].device_kind}: first labels {duration(parse)}, fit {duration(fit)}"
+        f" or more ({how}); label, render and training are not measured and come on top"
     ]
 
 

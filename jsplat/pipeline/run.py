@@ -66,7 +66,8 @@ def run(
         begun: called when `out` may be written to, before the work.
 
     Returns:
-        what report.json holds; with `dry` only "lines"; with `until` only "stages" (seconds) and "failed" (who was left out, and why).
+        what report.json holds; with `until` only "stages" (seconds) and "failed" (who was left out, and why); with
+        `dry` only "lines", for people.
 
     Raises:
         InputError: bad input, or another run or editor works in `out`.
@@ -93,6 +94,9 @@ def _run(
     sources = broadcast_from_first(lambda: _strings(foreign(captures_path)))
     teacher = open_parser(parser_path)
     read, brought = {"captures": captures_path, "parser": parser_path}, None
+    if sources and dry:
+        hint = "`jsplat import` brings each of them, and the run of what it wrote says what it will take"
+        raise InputError(f"--dry-run: {captures_path}", wanted="captures of jsplat", got="another layout", hint=hint)
     if sources:
         # Says whose OUT is before anything lies in it.
         begin(out, "run", {name: str(path.resolve()) for name, path in read.items()}, config.seed)
@@ -127,7 +131,7 @@ def _run(
     begun()
     log_to(out / log_name(jax.process_index()))
     log("run begins", captures=[one.identity for one in listed], stages=planned.stages, **provenance(config.seed))
-    _tell(planned)
+    _tell(planned, lines)
     for name, why in bad.items():
         log("identity failed", identity=name, stage="list", why=why)
     digests = Digests(out / DIGESTS)
@@ -229,9 +233,9 @@ def _strings(paths: Mapping[str, Path]) -> dict[str, str]:
     return {name: str(path) for name, path in paths.items()}
 
 
-def _tell(planned: Plan) -> None:
-    """Says what is done otherwise than usual, before it is done."""
-    for note in planned.notes:
+def _tell(planned: Plan, lines: list[str]) -> None:
+    """Says what will be done, and what of it otherwise than usual, before it is done."""
+    for note in (*lines, *planned.notes):
         log("run is told", note=note)
         if is_first_host():
             print(f"run: {note}", file=sys.stderr, flush=True)
