@@ -133,7 +133,7 @@ def test_a_bare_name_is_a_file_that_comes_along_unless_there_is_one(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     assert load(RunConfig, group.settings_file("tiny")) == load(RunConfig, TINY)
     line = refusal("demo", "out", "--config", "tini")
-    known = "cpu, demo, gpu, heads_cpu, tiny"
+    known = "cpu, demo, gpu, heads_512_cpu, heads_cpu, tiny"
     assert line == f"Error: --config tini: wanted a TOML file, or a name that comes along: {known}, got neither"
     assert "wanted a TOML file, got no such file" in refusal("demo", "out", "--config", "tiny.toml")
     assert "wanted a TOML file, got no such file" in refusal("demo", "out", "--config", "./tiny")

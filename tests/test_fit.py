@@ -296,7 +296,9 @@ def test_a_result_does_not_depend_on_its_neighbours():
 
 
 def test_a_capacity_too_small_is_replayed_to_the_same_bits(capfd):
+    programs = stepping.steps._cache_size()
     cramped = fit([ada()], dataclasses.replace(SHORT, hits_per_gaussian=0.1), seed=1)
+    assert stepping.steps._cache_size() - programs == 2, "one program for each capacity"
     assert "tile hits; going on with capacity" in capfd.readouterr().out
     assert 30 < cramped.capacity != fitted().capacity
     roomy = dataclasses.replace(SHORT, hits_per_gaussian=(cramped.capacity + 0.5) / SHORT.gaussians)

@@ -13,6 +13,7 @@ from jsplat.captures.index import list_captures
 from jsplat.cli import group
 from jsplat.errors import InputError, Unusable, of_a_person
 from jsplat.fitting import FitConfig, Refused, Waiting, fit_batches
+from jsplat.labels.opinions import Maps
 from jsplat.labelsets.labelset import CELEBAMASK_HQ
 from jsplat.parser import Architecture, new_parser, save_parser
 from tests import ball
@@ -98,8 +99,8 @@ def call(*words: object):
 def parser(tmp_path, monkeypatch):
     monkeypatch.setattr(group, "prepare", lambda: None)
     monkeypatch.setattr(
-        "jsplat.pipeline.stages.parse.predict",
-        lambda parser, images, **_: np.full((*images.shape[:3], 2), 0.5, np.float32),
+        "jsplat.pipeline.stages.parse.opinions",
+        lambda parser, images, **_: Maps(np.zeros(images.shape[:3], np.uint8), len(parser.labelset.names)),
     )
     save_parser(tmp_path / "parser", new_parser(Architecture(18, 0.05, 32), ball.SIDES, seed=0))
     return tmp_path / "parser"
@@ -135,7 +136,7 @@ def test_an_error_of_ours_is_no_reason_to_leave_somebody_out(people, parser, tmp
     def misused(*_, **__):
         raise InputError("rasterize: features", wanted="310 rows", got=300)
 
-    monkeypatch.setattr("jsplat.pipeline.stages.parse.predict", misused)
+    monkeypatch.setattr("jsplat.pipeline.stages.parse.opinions", misused)
     result = call("parse", parser, people / "a", tmp_path / "out", "--set", "size=16", "--allow-failures", 9)
     assert result.exit_code == 1
     assert "Error: ada: rasterize: features: wanted 310 rows, got 300" in result.output

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import SingleDeviceSharding
 from jaxtyping import Array, Bool, Float, Int
 
 from jsplat.fitting.config import FitConfig
@@ -172,7 +173,14 @@ def _on_each_device(run: Callable[[FitState, Photos], FitState], state: FitState
     devices = sharding.mesh.devices.flat  # type: ignore[attr-defined]
 
     def own(device):
-        return jax.tree.map(lambda x: next(s.data for s in x.addressable_shards if s.device == device), (state, photos))
+        alone = SingleDeviceSharding(device)
+
+        def part(x):
+            # Made anew: a shard's type remembers the mesh, what a program returns does not, and each has its program.
+            shard = next(s.data for s in x.addressable_shards if s.device == device)
+            return jax.make_array_from_single_device_arrays(shard.shape, alone, [shard])
+
+        return jax.tree.map(part, (state, photos))
 
     def whole(*parts):
         shape = (sum(len(p) for p in parts), *parts[0].shape[1:])
