@@ -12,6 +12,17 @@ RUN = ("size", "seed", "unseen", "taught", "ablation", "flip", "dataset", "fit",
 RUN += ("views", "edit", "simulation", "finetune", "goals")  # what a run reads
 
 
+def masks_from_elsewhere(function):
+    """Adds --labels: who votes beside the parser, or in its place."""
+    return click.option(
+        "--labels",
+        multiple=True,
+        metavar="FOLDER[=TABLE]",
+        help="Masks from elsewhere, IDENTITY/NAME.png under the pictures' names, as a further voter; may be given more"
+        " than once. TABLE, a JSON file or a name as cihp, says what their labels mean where the masks do not.",
+    )(function)
+
+
 @main.command()
 @click.argument("out", type=FOLDER)
 @click.option("--people", default=8, show_default=True, help="How many.")
@@ -61,17 +72,20 @@ def train_parser(
 @click.argument("parser", type=FOLDER)
 @click.argument("captures", type=FOLDER)
 @click.argument("out", type=FOLDER)
+@masks_from_elsewhere
 @may_leave_out
 @settings("size", "seed", "flip")
-def parse(parser: Path, captures: Path, out: Path, config) -> dict[str, str]:
-    """Gives every view of CAPTURES its first labels, with PARSER.
+def parse(parser: Path, captures: Path, out: Path, labels: tuple[str, ...], config) -> dict[str, str]:
+    """Gives every view of CAPTURES its first labels, with PARSER ("none": with --labels alone).
 
     \b
     jsplat parse out/teacher heads/train out/parsed
+    jsplat parse out/teacher heads/train out/parsed --labels bodies=cihp --labels hair
+    jsplat parse none heads/train out/parsed --labels masks
     """
     from jsplat.pipeline import commands
 
-    return commands.parse(parser, captures, out, config)
+    return commands.parse(None if str(parser) == "none" else parser, captures, out, config, labels)
 
 
 @main.command()
@@ -172,7 +186,8 @@ def evaluate(parser: Path, captures: Path, out: Path, config) -> None:
 @main.command()
 @click.argument("out", type=FOLDER)
 @click.option("--captures", type=FOLDER, required=True, help="Captures, or what `import` knows, or a folder of such.")
-@click.option("--parser", type=FOLDER, required=True, help="The weak parser, from `train-parser` or `convert`.")
+@click.option("--parser", type=FOLDER, help="The weak parser, from `train-parser` or `convert`.")
+@masks_from_elsewhere
 @click.option(
     "--replay",
     type=FOLDER,
@@ -201,7 +216,8 @@ def evaluate(parser: Path, captures: Path, out: Path, config) -> None:
 def run(
     out: Path,
     captures: Path,
-    parser: Path,
+    parser: Path | None,
+    labels: tuple[str, ...],
     replay: Path | None,
     until: str | None,
     dry: bool,
@@ -216,6 +232,7 @@ def run(
     CAPTURES of another program (nerfstudio, COLMAP, FaceScape, photographs, ...: see `import`), one person's or a
     folder of them, are imported into OUT/captures first.
     Without labels in CAPTURES nothing is scored, and whatever only scores need is left out.
+    Without --parser, masks from elsewhere (--labels) take its place, and the run ends with its renders.
 
     Several processes, on one host or many, share the work when each is told so; OUT, CAPTURES and PARSER must lie where
     all of them see them.
@@ -224,6 +241,8 @@ def run(
     jsplat run out/run --captures heads/train --parser out/teacher --config cpu
     jsplat run out/ada --captures colmap/ada --parser out/teacher --until label
     jsplat run out/run --captures heads/train --parser out/teacher --dry-run
+    jsplat run out/run --captures heads/train --parser out/teacher --labels bodies=cihp
+    jsplat run out/run --captures heads/train --labels masks
     srun jsplat run out/run --captures heads/train --parser out/teacher --distributed
     jsplat run out/run --captures heads/train --parser out/teacher --process node0:8476 2 1
     """
@@ -243,7 +262,9 @@ def run(
             if profile:
                 stack.enter_context(jax.profiler.trace(str(out / "profile")))
 
-        how = {"replay_path": replay, "truth": truth == "labels", "until": until}
+        if parser is None and labels and until is None:
+            until = "render"
+        how = {"replay_path": replay, "labels": labels, "truth": truth == "labels", "until": until}
         if dry:
             click.echo("\n".join(run_all(captures, parser, out, config, dry=True, **how)["lines"]))
             return {}

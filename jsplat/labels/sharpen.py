@@ -98,7 +98,8 @@ def sharpen(
         capacity: tile hits a view may need (`capacity_for`).
         config: rounds, and how far a view is believed.
         devices: share the views; where the arrays lie if none.
-        others: further voters. A pixel's target is the posterior of all that speak there.
+        others: further voters, weighed by what their views tell of the votes. A pixel's target is the posterior of all
+            that speak there.
     """
     if not config.rounds:
         return rows
@@ -179,22 +180,32 @@ def _first_counts(
     return over_views(one, seen)
 
 
+def _told(counts: Float[Array, "v k s"]) -> Float[Array, " v"]:
+    """The mutual information of class and label in each view, as a share of the label's entropy: 0 for noise."""
+    joint = counts / jnp.maximum(counts.sum((1, 2), keepdims=True), 1e-12)
+    entropy = [
+        -jax.scipy.special.xlogy(p, p).sum(-1) for p in (joint.sum(1), joint.sum(2), joint.reshape(len(joint), -1))
+    ]
+    return jnp.clip((entropy[0] + entropy[1] - entropy[2]) / jnp.maximum(entropy[0], 1e-6), 0, 1)
+
+
 @functools.partial(jax.jit, static_argnames=("means", "config"))
 def _confusion(
     counts: list[Float[Array, "v k s"]], *, means: tuple[Means | None, ...], config: SharpenConfig
-) -> list[Float[Array, "v k s"]]:
-    """Of each voter; `means`: of its labels, None where they are the classes."""
+) -> list[tuple[Float[Array, "v k s"], Float[Array, " v"]]]:
+    """Of each voter, and what its views tell; `means`: of its labels, None where they are the classes: the parser,
+    whose views are weighed by pose instead."""
 
     def smooth(of: Array) -> Array:
         pooled = _normalised(of.sum(0) + 1e-3)
         return _normalised(of + config.pseudo_counts * pooled)
 
-    def one(of: Array, meaning: Means | None) -> Array:
+    def one(of: Array, meaning: Means | None) -> tuple[Array, Array]:
         if meaning is None:
-            return smooth(of)
+            return smooth(of), jnp.ones(len(of))
         table = speaking_table(meaning, of.shape[1])
         rows = smooth(jnp.einsum("vts,ut->vus", of, jnp.asarray(alike_classes(meaning, of.shape[1]))))
-        return absorbed(rows, of.sum(0), table)
+        return absorbed(rows, of.sum(0), table), _told(of)
 
     return [one(of, meaning) for of, meaning in zip(counts, means)]
 
@@ -204,7 +215,7 @@ def _gain(
     gaussians: Gaussians,
     rows: Array,
     seen: tuple,
-    confusion: list[Array],
+    confusion: list[tuple[Array, Array]],
     unpadded: Array,
     believe: Array,
     *,
@@ -220,11 +231,12 @@ def _gain(
         shown = _shown(gaussians, rows, camera, capacity)
         solid = shown[..., -1] >= config.alpha_gate
         prior = _normalised(shown[..., :-1])
-        likelihoods = [jnp.moveaxis(matrix[:, said.label], 0, -1) for matrix, said in zip(matrices, opinions)]
-        most = functools.reduce(jnp.maximum, [said.sure for said in opinions])
+        likelihoods = [jnp.moveaxis(matrix[:, said.label], 0, -1) for (matrix, _), said in zip(matrices, opinions)]
+        sures = [said.sure * told if len(opinions) > 1 else said.sure for (_, told), said in zip(matrices, opinions)]
+        most = functools.reduce(jnp.maximum, sures)
         if len(opinions) > 1:
             # A voter speaks in a pixel as far as it is surer there than the others.
-            powers = [(said.sure / jnp.maximum(most, 1e-12))[..., None] for said in opinions]
+            powers = [(sure / jnp.maximum(most, 1e-12))[..., None] for sure in sures]
             likelihood = functools.reduce(jnp.multiply, map(jnp.power, likelihoods, powers))
         else:
             likelihood = likelihoods[0]

@@ -59,7 +59,7 @@ LABEL_SETS: dict[str, LabelSet] = {
 
 # What becomes of a class where the other set has no name for it: the class that covers it there, or None (ignore) where
 # annotators disagree or paint what lies underneath.
-_COVERED_BY: dict[str, str | None] = {
+COVERED_BY: dict[str, str | None] = {
     **{"l_ear": "skin", "r_ear": "skin", "beard": "skin", "eye_g": None, "ear_r": None, "facewear": None},
     **{"neck_l": "neck", "neck": "background", "cloth": "background", "hat": "background"},
 }
@@ -86,12 +86,12 @@ def usual_choices(source: LabelSet, target: LabelSet) -> dict[str, str | None]:
     since it says nothing.
     """
     choices = {}
-    for name in (n for n in source.names if n not in target.names and n in _COVERED_BY):
-        to = _COVERED_BY[name]
-        to = _COVERED_BY.get(to) if to is not None and to not in target.names else to
+    for name in (n for n in source.names if n not in target.names and n in COVERED_BY):
+        to = COVERED_BY[name]
+        to = COVERED_BY.get(to) if to is not None and to not in target.names else to
         if to is None or to in target.names:
             choices[name] = to
-    if any(_COVERED_BY.get(n) == "background" for n in target.names if n not in source.names):
+    if any(COVERED_BY.get(n) == "background" for n in target.names if n not in source.names):
         choices["background"] = None
     return choices
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from jsplat.labelsets.tables import label_set
 from jsplat.parser import weights
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.digests import Digests, digests_in
+from jsplat.pipeline.elsewhere import gather
 from jsplat.pipeline.fingerprints import (
     arrays_of,
     contents,
@@ -38,6 +40,8 @@ from jsplat.pipeline.stages.render import render_novel_views
 from jsplat.pipeline.stages.shares import succeeded
 from jsplat.pipeline.stages.train import write_set
 from jsplat.pipeline.work_folder import cleared, fingerprint, finished, load_arrays, refused, stage
+from jsplat.runtime.devices import broadcast_from_first
+from jsplat.training_sets.elsewhere import folder_in
 from jsplat.training_sets.reading import longer_side, read_training_set
 
 
@@ -62,18 +66,22 @@ def _left_out(listed: list[Listed], refused_names: dict[str, str], *folders: Pat
     return refused_names | {n: why for folder in folders for n, why in refused(folder).items() if n in known}
 
 
-def parse(parser: Path, captures: Path, out: Path, config: RunConfig) -> dict[str, str]:
-    """First labels of all views; returns who was left out, and why."""
-    claim_whole(out, "parse", parser, captures)
+def parse(
+    parser: Path | None, captures: Path, out: Path, config: RunConfig, labels: Sequence[str] = ()
+) -> dict[str, str]:
+    """First labels of all views, from all voters (see `gather`); returns who was left out, and why."""
+    claim_whole(out, "parse", parser, captures, *map(folder_in, labels))
     bad: dict[str, str] = {}
     listed, config = _listed(captures, config, bad)
+    voters = gather(None if parser is None else open_parser(parser), labels, listed)
     with digests_in(out) as digests:
-        weak = digests.path(parser_folder(parser))
-        each = {name: of_parse(held, weak, config) for name, held in contents(listed, digests).items()}
+        weak = "" if parser is None else digests.path(parser_folder(parser))
+        voices = broadcast_from_first(lambda: voters.fingerprints(weak, listed, digests))
+        each = {name: of_parse(held, voices[name], config) for name, held in contents(listed, digests).items()}
         wanted, about = of_everybody(each), {"flip": config.flip, "size": config.size}
         if finished(out, wanted) is None:
             with stage(out, wanted, about, config.seed, command="parse", each=each) as folder:
-                parse_captures(listed, open_parser(parser), folder, config.flip)
+                parse_captures(listed, voters, folder, config.flip)
     return _left_out(listed, bad, out)
 
 

@@ -12,6 +12,7 @@ from jsplat.errors import Stopped
 from jsplat.labels import METHODS
 from jsplat.parser import Parser, load_parser, predict_labels
 from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.elsewhere import VOTERS, others_named
 from jsplat.pipeline.packing import load_labelled
 from jsplat.pipeline.scoring import Counts, picture_rows
 from jsplat.pipeline.studies import study_of
@@ -69,6 +70,8 @@ def report(
         "config": to_json(config),
         **provenance(config.seed),
     }
+    if (voters := _voters(out, groups, teacher)) is not None:
+        found["voters"] = voters
     if votes and counts.with_truth:
         found["ablation"] = counts.ablation(votes)
     if "simulation" in seconds:
@@ -85,6 +88,24 @@ def report(
     log("run ends", report=str(out / "report.html"), compiling=compile_totals())
     for line in headline(json.loads((out / "report.json").read_text()), config.goals):
         print(line)
+
+
+def _voters(out: Path, groups: dict[str, list[Listed]], teacher: Parser) -> list[dict] | None:
+    """Who voted, and how often each says what it ought to where the consensus is a class, mean over people."""
+    listed = json.loads((out / "parse" / VOTERS).read_text())
+    if len(listed) < 2:
+        return None
+    beliefs: dict[str, list[np.ndarray]] = {}
+    for one in (one for people in groups.values() for one in people):
+        others = others_named(out / "parse", one.identity)
+        known = load_arrays(out / "label" / f"{one.identity}.npz", "belief")["belief"] if others else np.zeros((0, 0))
+        for name, belief in zip((listed[0]["name"], *others), known):
+            beliefs.setdefault(name, []).append(belief)
+    for voter in listed:
+        seen = np.stack(beliefs.get(voter["name"], [np.full(len(teacher.labelset), np.nan)]))
+        pairs = zip(teacher.labelset.names, seen.T)
+        voter["believed"] = {n: float(np.nanmean(of)) for n, of in pairs if np.isfinite(of).any()}
+    return listed
 
 
 def _taken_over(out: Path, stages: Iterable[str]) -> dict[str, list[int]]:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -16,10 +16,12 @@ from jsplat.errors import InputError, Stopped
 from jsplat.files.atomic import write_json
 from jsplat.files.lock import NAME, ONE_RUN
 from jsplat.files.ownership import DIGESTS, check_untouched
+from jsplat.labelsets.labelset import LabelSet
 from jsplat.parser import Parser, ParserConfig, load_parser
 from jsplat.pipeline import editing, estimate, reporting
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.digests import Digests, digests_in
+from jsplat.pipeline.elsewhere import gather
 from jsplat.pipeline.fingerprints import contents, edits_of, of_everybody, of_fit, of_label, of_parse, of_render, of_set
 from jsplat.pipeline.importing import FOLDER, bring_all, foreign
 from jsplat.pipeline.out import begin, claim, claim_run, claim_whole
@@ -37,16 +39,18 @@ from jsplat.runtime.provenance import provenance
 from jsplat.runtime.stop import STOP
 from jsplat.synthetic import render_captures
 from jsplat.training_sets.auxiliary import read_auxiliary
+from jsplat.training_sets.elsewhere import folder_in
 from jsplat.training_sets.reading import longer_side, read_training_set
 
 
 def run(
     captures_path: Path,
-    parser_path: Path,
+    parser_path: Path | None,
     out: Path,
     config: RunConfig,
     *,
     replay_path: Path | None,
+    labels: Sequence[str] = (),
     truth: bool = True,
     until: str | None = None,
     dry: bool = False,
@@ -57,7 +61,9 @@ def run(
     Args:
         captures_path: folder of captures, whose labels are used to score only; or what `import` knows, or a folder of
             such: imported into OUT/captures, again only where its files changed.
-        parser_path: the weak parser (a folder of `train-parser` or `convert`).
+        parser_path: the weak parser (a folder of `train-parser` or `convert`); None: `labels` take its place, and the
+            run ends with its renders, for nobody is there to be taught.
+        labels: further voters, FOLDER or FOLDER=TABLE (see `jsplat.pipeline.elsewhere.gather`).
         replay_path: its training data; the folder that the parser's run.json names if None, and where that is gone, the
             student is trained without.
         truth: whether to use labels for scoring at all.
@@ -72,19 +78,23 @@ def run(
     Raises:
         InputError: bad input, or another run or editor works in `out`.
     """
+    if parser_path is None and (dry or until == "student"):
+        asked = "--dry-run" if dry else "--until student"
+        raise InputError(asked, wanted="a --parser, to be measured or taught", got="none")
     if dry:
-        return _run(captures_path, parser_path, out, config, replay_path, truth, until, begun, dry=True)
-    claim_run(out, captures_path, parser_path, replay_path)
+        return _run(captures_path, parser_path, out, config, replay_path, labels, truth, until, begun, dry=True)
+    claim_run(out, captures_path, parser_path, replay_path, *map(folder_in, labels))
     with alone(out / NAME, ONE_RUN):
-        return _run(captures_path, parser_path, out, config, replay_path, truth, until, begun)
+        return _run(captures_path, parser_path, out, config, replay_path, labels, truth, until, begun)
 
 
 def _run(
     captures_path: Path,
-    parser_path: Path,
+    parser_path: Path | None,
     out: Path,
     config: RunConfig,
     replay_path: Path | None,
+    labels: Sequence[str],
     truth: bool,
     until: str | None,
     begun: Callable[[], object],
@@ -92,8 +102,9 @@ def _run(
 ) -> dict:
     bad: dict[str, str] = {}
     sources = broadcast_from_first(lambda: _strings(foreign(captures_path)))
-    teacher = open_parser(parser_path)
-    read, brought = {"captures": captures_path, "parser": parser_path}, None
+    teacher = None if parser_path is None else open_parser(parser_path)
+    read: dict[str, Path] = {"captures": captures_path} | ({} if parser_path is None else {"parser": parser_path})
+    brought = None
     if sources and dry:
         hint = "`jsplat import` brings each of them, and the run of what it wrote says what it will take"
         raise InputError(f"--dry-run: {captures_path}", wanted="captures of jsplat", got="another layout", hint=hint)
@@ -106,27 +117,32 @@ def _run(
     listed = list_captures(brought or captures_path, config.size, labels=truth, refused=bad)
     tell_resized(listed)
     config = config.for_side(max(max(one.shape[1:]) for one in listed))
-    old_path, lost = (replay_path, "") if replay_path is not None else trained_on(parser_path)
-    planned = plan(listed, config, until, old_path, lost)
-    config = config.for_side(config.size, teacher.architecture.input_size)
+    voters = gather(teacher, labels, listed)
+    if parser_path is None:
+        old_path, lost, until = None, "", until or "render"
+    else:
+        old_path, lost = (replay_path, "") if replay_path is not None else trained_on(parser_path)
+    planned, classes = plan(listed, config, until, old_path, lost), voters.classes
+    if teacher is not None:
+        config = config.for_side(config.size, teacher.architecture.input_size)
     for one in listed:
-        if one.labelset is not None and one.labelset.names != teacher.labelset.names:
-            wanted = f"those of the parser (`--truth none` passes over the captures' labels), {teacher.labelset.names}"
+        if one.labelset is not None and one.labelset.names != classes.names:
+            wanted = f"those that are voted on (`--truth none` passes over the captures' labels), {classes.names}"
             raise InputError(f"capture {one.identity}: classes", wanted=wanted, got=one.labelset.names)
-    editing.check_drawn(out, listed, teacher.labelset)
+    editing.check_drawn(out, listed, classes)
     learners = len(planned.taught) if "student" in planned.stages else 0
-    need = estimate.needs([one.shape for one in listed], len(teacher.labelset), config, learners)
+    need = estimate.needs([one.shape for one in listed], len(classes), config, learners)
     free, memory = estimate.room_for(out)
     estimate.check_room(need, free, memory, config.size)
     lines = estimate.describe(listed, planned.stages, config, need, free)
     if dry:
+        assert teacher is not None
         return {"lines": [*lines, *planned.notes, *estimate.measured(listed, teacher, config)]}
     replay = None
     if old_path is not None and "student" in planned.stages:
         replay = read_training_set(old_path, config.size, config.dataset)
-    about: dict = {name: str(path.resolve()) for name, path in read.items()}
     about |= {"replay": None if old_path is None else str(old_path.resolve())}
-    about |= {"truth": truth, "stages": planned.stages, "notes": planned.notes}
+    about |= {"labels": list(labels), "truth": truth, "stages": planned.stages, "notes": planned.notes}
     begin(out, "run", about | {"config": to_json(config)}, config.seed)
     begun()
     log_to(out / log_name(jax.process_index()))
@@ -137,7 +153,8 @@ def _run(
     digests = Digests(out / DIGESTS)
     try:
         held = contents(listed, digests)
-        weak = broadcast_from_first(lambda: digests.path(parser_folder(parser_path)))
+        weak = "" if parser_path is None else broadcast_from_first(lambda: digests.path(parser_folder(parser_path)))
+        voices = broadcast_from_first(lambda: voters.fingerprints(weak, listed, digests))
         old = None if replay is None or old_path is None else broadcast_from_first(lambda: digests.path(old_path))
     finally:
         digests.save()
@@ -160,13 +177,13 @@ def _run(
         stages = [name for name in ("parse", "fit", "label", "render") if name in seconds]
         return {"stages": seconds, "failed": bad | {n: why for s in stages for n, why in refused(out / s).items()}}
 
-    seen = {one.identity: of_parse(held[one.identity], weak, config) for one in listed}
-    first = do_each("parse", {"flip": config.flip}, seen, lambda f: parse_captures(listed, teacher, f, config.flip))
+    seen = {one.identity: of_parse(held[one.identity], voices[one.identity], config) for one in listed}
+    first = do_each("parse", {"flip": config.flip}, seen, lambda f: parse_captures(listed, voters, f, config.flip))
     if planned.ends_with("parse"):
         return so_far()
     parsed = succeeded(listed, first)
     shape = {one.identity: of_fit(held[one.identity], seen[one.identity], config) for one in parsed}
-    fitted = do_each("fit", config.fit, shape, lambda f: fit_captures(parsed, first, teacher.labelset, config, f))
+    fitted = do_each("fit", config.fit, shape, lambda f: fit_captures(parsed, first, classes, config, f))
     if planned.ends_with("fit"):
         return so_far()
     with_scenes = succeeded(parsed, fitted)
@@ -175,9 +192,9 @@ def _run(
         "label",
         label_settings(config),
         refined,
-        lambda f: label_captures(with_scenes, fitted, first, teacher.labelset, config, f),
+        lambda f: label_captures(with_scenes, fitted, first, classes, config, f),
     )
-    editing.vote_again(out, succeeded(with_scenes, labelled), teacher.labelset, config)
+    editing.vote_again(out, succeeded(with_scenes, labelled), classes, config)
     if planned.ends_with("label"):
         return so_far()
     with_labels = succeeded(with_scenes, labelled)
@@ -188,12 +205,13 @@ def _run(
         "render",
         [to_json(config.views), config.unseen, config.taught],
         novel,
-        lambda f: _render(with_labels, train, out, teacher, config, f),
+        lambda f: _render(with_labels, train, out, classes, config, f),
         [[one.identity, one.labelset is not None] for one in train],
     )
     if planned.ends_with("render"):
         digests.save()
         return so_far()
+    assert teacher is not None  # without a parser nothing is planned after the renders
     left = succeeded(with_labels, rendered)
     groups = {
         "fitted": [o for o in left if o.identity not in planned.unseen],
@@ -252,14 +270,14 @@ def open_parser(path: Path) -> Parser:
 
 
 def _render(
-    listed: list[Listed], train: list[Listed], out: Path, teacher: Parser, config: RunConfig, folder: Path
+    listed: list[Listed], train: list[Listed], out: Path, classes: LabelSet, config: RunConfig, folder: Path
 ) -> None:
     """Novel views of everyone, and what the students learn from of those in `train`."""
 
     def known(identity: str) -> dict[str, np.ndarray]:
-        return labels_of(out / "label", identity, teacher.labelset)
+        return labels_of(out / "label", identity, classes)
 
-    render_novel_views(listed, out / "fit", known, teacher.labelset, config, folder)
+    render_novel_views(listed, out / "fit", known, classes, config, folder)
     if not is_first_host():
         return
     train = succeeded(train, folder)
@@ -275,7 +293,7 @@ def _render(
     if all(one.labelset is not None for one in train):
         masks["truth_student"] = truth
     for name, mask_of in masks.items():
-        write_set(folder / name, train, folder, mask_of, name, teacher.labelset)
+        write_set(folder / name, train, folder, mask_of, name, classes)
 
 
 def _simulate(folder: Path, out: Path, captures_path: Path, names: list[str], config: RunConfig) -> None:

@@ -219,6 +219,27 @@ def _ablation(data: dict) -> str:
     return f"<h2>Which vote?</h2><p class=note>{note}</p>{table(head, rows, strong)}"
 
 
+def _voters(data: dict) -> str:
+    voters = data.get("voters") or []
+    if not voters:
+        return ""
+    lines = [
+        f"<dt>{html.escape(v['name'])}<dd>{v['pictures']} pictures of {v['people']} people; lacks"
+        f" {v['lacks_pictures']} pictures of theirs, and {len(v['lacks_people'])} people"
+        f" {html.escape(', '.join(v['lacks_people'][:8]))}"
+        for v in voters
+        if "people" in v
+    ]
+    names = dict.fromkeys(name for v in voters for name in v["believed"])
+    rows = [[html.escape(n), *(percent(v["believed"].get(n)) for v in voters)] for n in names]
+    note = (
+        "How often each voter says what it ought to where the consensus of all is a class, in %; a dash where none of"
+        " its labels means the class."
+    )
+    shown = table(["", *(html.escape(v["name"]) for v in voters)], rows)
+    return f"<h2>Who voted</h2><dl>{''.join(lines)}</dl><p class=note>{note}</p>{shown}"
+
+
 def _confusions(data: dict) -> str:
     group = "unseen" if get(data, "student", "unseen", "confusion", "side") else "fitted"
     cards = []
@@ -329,7 +350,7 @@ def _page(data: dict, pictures: Pictures, curves: dict, goals: Goals) -> str:
         f"{gallery(pictures)}{turntables(pictures)}{_left_out(data)}"
         f"{_scores(data, 'fitted')}{_scores(data, 'unseen')}{_agreement(data)}"
         f"{vote_section.section(data.get('vote'), pictures.labelset)}{section(data.get('study'))}"
-        f"{_ablation(data)}{_edits(data)}"
+        f"{_ablation(data)}{_voters(data)}{_edits(data)}"
         f"{_classes(data, pictures.labelset)}{_confusions(data)}{_fit(data, curves)}{_provenance(data)}"
     )
     return (

@@ -79,7 +79,8 @@ def list_plain(path: Path) -> Listing:
             str(path), wanted="pictures and masks of the same names", got=f"none, {len(missing)} without the other"
         )
     first = samples[0].parts[0][1]
-    sidecar, beside = _sidecar(first.parent, path)
+    sidecar = sidecar_file(first.parent, path)
+    beside = None if sidecar is None else sidecar_meaning(sidecar)
     labelset = beside.labelset if beside is not None else indexed.named_in(first.read_bytes(), first.name)
     if labelset is None:
         where = f"{path.name}/{first.relative_to(path).as_posix()}"
@@ -89,16 +90,14 @@ def list_plain(path: Path) -> Listing:
     return Listing(PLAIN, labelset, tuple(samples), tuple(missing), passed_over(path, used), read)
 
 
-def _sidecar(folder: Path, root: Path) -> tuple[Path | None, Painted | None]:
+def sidecar_file(folder: Path, root: Path) -> Path | None:
     """The nearest file that says what masks mean, from `folder` up to `root`."""
     above = [place for place in (folder, *folder.parents) if place.is_relative_to(root)]
-    for path in (place / name for place in above for name in _SIDECARS):
-        if path.is_file():
-            return path, _meaning(path)
-    return None, None
+    return next((path for path in (place / name for place in above for name in _SIDECARS) if path.is_file()), None)
 
 
-def _meaning(path: Path) -> Painted:
+def sidecar_meaning(path: Path) -> Painted:
+    """What such a file says."""
     data, where = path.read_bytes(), f"{path.parent.name}/{path.name}"
     try:
         said = json.loads(data)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -17,7 +18,9 @@ from jsplat.files.atomic import write_json
 from jsplat.fitting.scenes_on_disk import saved_scenes, scene_in
 from jsplat.labels import (
     METHODS,
+    Heard,
     Rendered,
+    Said,
     VoteConfig,
     facing,
     from_colors,
@@ -28,10 +31,12 @@ from jsplat.labels import (
     sharpen,
     to_colors,
     vote,
+    vote_together,
 )
 from jsplat.labels.opinions import Logits, Maps, Masked, Opinions, most_probable, shape_of
 from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.elsewhere import Other, others_in
 from jsplat.pipeline.first_labels import first_labels
 from jsplat.pipeline.packing import load_labelled, packed
 from jsplat.pipeline.stages.shares import each_identity
@@ -49,6 +54,7 @@ def label_capture(
     config: RunConfig,
     room: SharedCapacity,
     devices: Devices = (),
+    others: Sequence[Other] = (),
 ) -> dict[str, np.ndarray]:
     """Everything the label stage knows about one head; `devices` share its views.
 
@@ -57,7 +63,8 @@ def label_capture(
         capture's own labels where it has some; with
         `config.ablation`, there too, every other vote as it came, "plain_sharpened", "trained" and "palette".
         Besides: per-Gaussian tables "rows_refined" and "rows_oracle", "confidence", "alpha" and "depth" of the views,
-        and "seen" (blend weight per Gaussian over all views).
+        and "seen" (blend weight per Gaussian over all views); with `others`, who vote and sharpen too, "belief" "m k"
+        (see `vote_together`), the first voter's first.
     """
     gaussians, cameras = scene.gaussians, capture.cameras
     where = {"capacity": room.for_views(gaussians, cameras), "devices": devices}
@@ -73,13 +80,23 @@ def label_capture(
     def masks(rows: Array) -> Rendered:
         return render_masks(gaussians, rows, cameras, labelset, config.mask, **where)
 
-    def sharpened(rows: Array, seen: Opinions | np.ndarray, trust: Array, confusion: bool) -> Array:
+    def sharpened(
+        rows: Array, seen: Opinions | np.ndarray, trust: Array, confusion: bool, others: Sequence[Said] = ()
+    ) -> Array:
         how = dataclasses.replace(config.sharpen, confusion=confusion)
-        return sharpen(gaussians, rows, cameras, seen, trust, config=how, **where)
+        return sharpen(gaussians, rows, cameras, seen, trust, config=how, others=others, **where)
 
     alike = jnp.ones(len(yaw))
     trust = pose_prior(yaw, pitch, config.vote)
-    rows = sharpened(elect(config.vote.method), pictures, trust, config.sharpen.confusion)
+    said = [Said(o.labels, np.asarray(trust if o.frontal else alike), o.means) for o in others]
+    if said:
+        own = tuple(frozenset({i}) for i in range(len(labelset)))
+        heard = [Heard(evidence, trust, own), *(_heard(gaussians, cameras, one, where) for one in said)]
+        rows, belief = vote_together(heard, weight, config.vote, len(labelset))
+        out["belief"] = np.asarray(belief)
+    else:
+        rows = elect(config.vote.method)
+    rows = sharpened(rows, pictures, trust, config.sharpen.confusion, said)
     shown = masks(rows)
     out |= {"refined": shown.labels, "confidence": shown.confidence, "alpha": shown.alpha, "depth": shown.depth}
     out["rows_refined"], out["vote_plain"] = np.asarray(rows), masks(elect("plain")).labels
@@ -97,6 +114,11 @@ def label_capture(
         rows = sharpened(rows, truth, alike, confusion=False)
         out["oracle"], out["rows_oracle"] = masks(rows).labels, np.asarray(rows)
     return out
+
+
+def _heard(gaussians: Gaussians, cameras, said: Said, where: dict) -> Heard:
+    evidence, _ = lift(gaussians, cameras, Maps(said.labels, len(said.means)), **where)
+    return Heard(evidence, jnp.asarray(said.trust), said.means)
 
 
 def _palette_masks(gaussians: Gaussians, cameras, first, labelset: LabelSet, config: RunConfig, where: dict):
@@ -121,7 +143,8 @@ def label_captures(
     def make(one: Listed, devices: Devices) -> dict[str, np.ndarray]:
         capture = one.read()
         seen, scene = first_labels(first, capture).opinions, scene_in(scenes, one.identity)
-        return packed(label_capture(capture, scene, seen, labelset, config, room, devices))
+        others = others_in(first, capture)
+        return packed(label_capture(capture, scene, seen, labelset, config, room, devices, others))
 
     each_identity("label", listed, folder, make)
     if is_first_host():

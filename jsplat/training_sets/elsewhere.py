@@ -1,0 +1,161 @@
+"""Masks from elsewhere for the pictures of captures: FOLDER/IDENTITY/NAME.png, or FOLDER/NAME.png for one capture.
+
+NAME is the picture's, relative as its capture has it: images/000.jpg is images/000.png or 000.png (or, as some programs
+write, 000.jpg.png). What a mask means its own text says, labels.json or labelset.json beside or above it, or a table.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jsplat.captures import label_png
+from jsplat.captures.capture import Capture, frames_of, read_json, resize_labels
+from jsplat.captures.index import Listed
+from jsplat.errors import InputError, Unusable
+from jsplat.exchange import indexed
+from jsplat.exchange.colors import distinct
+from jsplat.files.foreign import read_text, some_of, tell, with_slashes, without_litter
+from jsplat.labelsets.labelset import IGNORE
+from jsplat.labelsets.vocabulary import Vocabulary, known_table, read_table, table_names
+from jsplat.training_sets.plain import sidecar_file, sidecar_meaning
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A folder of masks from elsewhere.
+
+    Attributes:
+        name: how people call it.
+        vocabulary: what its labels may mean.
+    """
+
+    name: str
+    path: Path
+    vocabulary: Vocabulary
+
+    def masks_of(self, one: Listed, alone: bool) -> list[Path | None]:
+        """The mask of each picture of a capture; None where there is none. `alone`: it is the only capture."""
+        where = f"{one.path.name}/transforms.json"
+        frames = frames_of(read_json(one.path / "transforms.json"), where)
+        roots = [self.path / one.identity, *([self.path] if alone else [])]
+        return [_mask(roots, str(frame.get("file_path", ""))) for frame in frames]
+
+    def read(self, masks: Sequence[Path | None], capture: Capture) -> UInt8[np.ndarray, "v h w"]:
+        """Labels by number, at the size of the capture's pictures; IGNORE where nothing is said.
+
+        Raises:
+            Unusable: a mask that cannot be read, or is of another shape than the pictures.
+        """
+        height, width = capture.images.shape[1:3]
+        labels = np.full(capture.images.shape[:3], IGNORE, np.uint8)
+        for view, path in enumerate(masks):
+            if path is None:
+                continue
+            where = f"{self.name}/{path.relative_to(self.path).as_posix()}"
+            mask = self._one(path, where)
+            if abs(mask.shape[0] * width - mask.shape[1] * height) > max(*mask.shape, height, width):
+                got = f"{mask.shape[1]}x{mask.shape[0]}"
+                raise Unusable(where, wanted=f"the shape of its picture, {width}x{height} or a multiple", got=got)
+            labels[view] = resize_labels(mask, (width, height))
+        return labels if capture.valid is None else np.where(capture.valid, labels, np.uint8(IGNORE))
+
+    def _one(self, path: Path, where: str) -> UInt8[np.ndarray, "h w"]:
+        own = self.vocabulary.labelset
+        try:
+            data = path.read_bytes()
+            if not self.vocabulary.numbered:
+                return indexed.read_one(data, where, own, distinct(own))
+            stored = label_png.read(data, where)
+            if isinstance(stored, label_png.Colors):
+                hint = "`colors` in the table file say what they mean"
+                raise InputError(where, wanted="numbers, as the table has no colours", got="colours", hint=hint)
+            own.check(stored.ids, where)
+            return stored.ids
+        except OSError as error:
+            raise Unusable(where, wanted="a readable file", got=error) from error
+        except InputError as error:
+            raise Unusable(**error.parts) from error
+
+
+def _mask(roots: Sequence[Path], name: str) -> Path | None:
+    """The first file that bears a picture's name, with or without the folders before it."""
+    parts = PurePosixPath(with_slashes(name)).parts
+    for root in roots:
+        for i in range(len(parts)):
+            tail = PurePosixPath(*parts[i:])
+            for found in (root / tail.with_suffix(".png"), root / f"{tail}.png"):
+                if found.is_file():
+                    return found
+    return None
+
+
+def folder_in(given: str) -> Path:
+    """The folder of FOLDER or FOLDER=TABLE."""
+    return Path(given if Path(given).is_dir() else given.rpartition("=")[0] or given)
+
+
+def open_source(given: str) -> Source:
+    """A source from the command line: FOLDER, or FOLDER=TABLE, where TABLE is a known table's name or a JSON file.
+
+    Raises:
+        InputError: no such folder or table, or nothing says what its masks mean.
+    """
+    path = folder_in(given)
+    table = "" if str(path) == str(Path(given)) else given.rpartition("=")[2]
+    if not path.is_dir():
+        raise InputError(f"--labels {given}", wanted="a folder of masks, or FOLDER=TABLE", got="no such folder")
+    if table:
+        vocabulary = known_table(table) if not Path(table).is_file() else read_table(_json(Path(table)), table)
+        if vocabulary is None:
+            raise InputError(f"--labels {given}", wanted=f"a table file, or one of {table_names()}", got=repr(table))
+        return Source(path.name, path, vocabulary)
+    masks = without_litter(path.rglob("*.png"), path)
+    if not masks:
+        raise InputError(f"--labels {given}", wanted="PNG masks (IDENTITY/NAME.png)", got="none")
+    beside = sidecar_file(masks[0].parent, path)
+    if beside is not None and _is_table(said := _json(beside)):
+        return Source(path.name, path, read_table(said, str(beside)))
+    where = f"{path.name}/{masks[0].relative_to(path).as_posix()}"
+    labelset = indexed.named_in(masks[0].read_bytes(), where) or (
+        None if beside is None else sidecar_meaning(beside).labelset
+    )
+    if labelset is None:
+        hint = f"`--labels {given}=TABLE`, where TABLE is a JSON file or one of {table_names()}"
+        raise InputError(
+            where, wanted=f"names of its classes in its text or in {indexed.SIDECAR}", got="none", hint=hint
+        )
+    return Source(path.name, path, Vocabulary(labelset))
+
+
+def _json(path: Path) -> object:
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise InputError(str(path), wanted="JSON", got=error) from error
+
+
+def _is_table(said: object) -> bool:
+    """Whether a sidecar is a table file, and not what programs of ours write, which says how labels mirror."""
+    return isinstance(said, dict) and "names" in said and "mirror" not in said
+
+
+def tell_lacking(source: Source, masks: dict[str, list[Path | None]]) -> None:
+    """Names whom a source says nothing of, and counts the pictures that it lacks of the others.
+
+    Raises:
+        InputError: it has none for anybody.
+    """
+    absent = [name for name, of in masks.items() if not any(of)]
+    if len(absent) == len(masks):
+        wanted = f"masks of some of {some_of(sorted(masks))}: IDENTITY/NAME.png under the pictures' names"
+        raise InputError(str(source.path), wanted=wanted, got="none")
+    if absent:
+        tell("labels lack people", str(source.path), f"has nothing of {len(absent)} people: {some_of(absent)}")
+    fewer = {name: of.count(None) for name, of in masks.items() if any(of) and None in of}
+    if fewer:
+        said = some_of([f"{count} of {len(masks[name])} of {name}" for name, count in fewer.items()])
+        tell("labels lack pictures", str(source.path), f"has no masks of {sum(fewer.values())} pictures: {said}")
