@@ -126,6 +126,7 @@ def test_what_cannot_be_used_is_said(folder, tmp_path):
 
 def test_a_run_on_masks_alone(folder, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(group, "prepare", lambda: None)
+    monkeypatch.setattr("jsplat.files.foreign._told", set())  # each thing is told once in a process
     sources = ("--labels", folder / "fine", "--labels", folder / "coarse")
     words = ("--captures", folder / "captures", "--config", TINY, "--set", "unseen=0")
 
