@@ -138,7 +138,7 @@ def test_a_run_on_masks_alone(folder, tmp_path, monkeypatch, capfd):
     assert "a --parser to be taught" in refused.output
     done = call(*sources, "--until", "label")
     assert done.exit_code == 0, done.output
-    told = capfd.readouterr().err + done.output
+    told = refused.output + done.output + capfd.readouterr().err
     assert "has nothing of 1 people: a" in told
     assert "has no masks of 1 pictures: 1 of 8 of b" in told
     voters = json.loads((tmp_path / "run" / "parse" / "voters.json").read_text())

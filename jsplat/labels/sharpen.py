@@ -159,7 +159,7 @@ def _opinions(picture: Array | None, weight: Array, others: tuple[Said, ...], po
     return found
 
 
-def _counts(prior: Array, opinions: list[_Opinion], solid: Array) -> list[Float[Array, "k s"]]:
+def _counts(prior: Array, opinions: list[_Opinion], solid: Array) -> list[Float[Array, "k _"]]:
     hard = [jax.nn.one_hot(said.label, said.labels) * (said.mass * solid)[..., None] for said in opinions]
     return [jnp.einsum("hwt,hws->ts", prior, of) for of in hard]
 
@@ -167,7 +167,7 @@ def _counts(prior: Array, opinions: list[_Opinion], solid: Array) -> list[Float[
 @functools.partial(jax.jit, static_argnames=("capacity", "config"))
 def _first_counts(
     gaussians: Gaussians, rows: Array, seen: tuple, *, capacity: int, config: SharpenConfig
-) -> list[Float[Array, "v k s"]]:
+) -> list[Float[Array, "v k _"]]:
     """How often each voter's view of a block says s where the votes say t."""
 
     def one(item):
@@ -191,8 +191,8 @@ def _told(counts: Float[Array, "v k s"]) -> Float[Array, " v"]:
 
 @functools.partial(jax.jit, static_argnames=("means", "config"))
 def _confusion(
-    counts: list[Float[Array, "v k s"]], *, means: tuple[Means | None, ...], config: SharpenConfig
-) -> list[tuple[Float[Array, "v k s"], Float[Array, " v"]]]:
+    counts: list[Float[Array, "v k _"]], *, means: tuple[Means | None, ...], config: SharpenConfig
+) -> list[tuple[Float[Array, "v k _"], Float[Array, " v"]]]:
     """Of each voter, and what its views tell; `means`: of its labels, None where they are the classes: the parser,
     whose views are weighed by pose instead."""
 
@@ -221,7 +221,7 @@ def _gain(
     *,
     capacity: int,
     config: SharpenConfig,
-) -> tuple[Float[Array, "1 n k"], list[Float[Array, "v k s"]]]:
+) -> tuple[Float[Array, "1 n k"], list[Float[Array, "v k _"]]]:
     """By how much each entry of the table is multiplied, as a block sees it, and the block's counts."""
 
     def one(item):

@@ -32,6 +32,7 @@ from jsplat.raster.pytree import pytree, static
 
 ERROR_MODELS = ("tempered", "best")  # the methods that are, or hold, a model of errors, which several voters share
 _EPS = 1e-12
+_LEAST = 1e-3
 _ABSORBED = 3.0  # power of the shares in which the labels of a voter stand for a class that it does not know
 
 Means = tuple[frozenset[int], ...]
@@ -87,7 +88,7 @@ def alike_classes(means: Means, k: int) -> Float[np.ndarray, "k k"]:
 def vote_together(
     voters: Sequence[Heard], weight: Float[Array, "v n"], config: VoteConfig, k: int
 ) -> tuple[Float[Array, "n k"], Float[Array, "m k"]]:
-    """Class probabilities of every Gaussian of one head, from all voters, by the tempered vote.
+    """Class probabilities of every Gaussian of one head, from all voters.
 
     The first voter that knows all classes begins; where none does, all begin with their labels spread evenly over what
     they may mean.
@@ -95,7 +96,8 @@ def vote_together(
     Args:
         voters: at least one.
         weight: the blend weight alone, summed over pixels; 0 where a view does not see a Gaussian.
-        config: its method is "tempered" or "best", which are the same here.
+        config: its method is "tempered"; or "best", the mean of that and of the beginner's rows by pose, on which the
+            evidence of the others was added: a class that the error model lost is not lost in both.
         k: how many classes there are.
 
     Returns:
@@ -122,6 +124,11 @@ def vote_together(
         return functools.reduce(jnp.add, [voice.evidence(consensus, config) for voice in voices])
 
     rows = in_rounds(evidence, start, config)
+    if config.method == "best" and begins is not None:
+        others = [voice.evidence(sharper(rows, config), config) for i, voice in enumerate(voices) if i != begins]
+        # What the beginner never says must stay possible, or nobody could say it.
+        likely = jnp.log((1 - _LEAST) * start + _LEAST / start.shape[-1])
+        rows = (jax.nn.softmax(functools.reduce(jnp.add, others, likely), -1) + rows) / 2
     rows = filled(rows, jnp.stack([(voice.ballots.visible_mass > 0).any(0) for voice in voices]).any(0))
     belief = jnp.stack([voice.belief(rows) for voice in voices])
     pad = ((0, 0), (first, 0))
