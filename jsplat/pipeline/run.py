@@ -141,6 +141,7 @@ def _run(
     replay = None
     if old_path is not None and "student" in planned.stages:
         replay = read_training_set(old_path, config.size, config.dataset)
+    about: dict = {name: str(path.resolve()) for name, path in read.items()}
     about |= {"replay": None if old_path is None else str(old_path.resolve())}
     about |= {"labels": list(labels), "truth": truth, "stages": planned.stages, "notes": planned.notes}
     begin(out, "run", about | {"config": to_json(config)}, config.seed)
