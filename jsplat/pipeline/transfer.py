@@ -40,7 +40,7 @@ MASKS = "masks"  # the stage of a run
 def _masks(path: Path, size: int) -> tuple[dict[str, np.ndarray], LabelSet]:
     """Masks by name of a run (in the pixels of its pictures), a folder of `label`, an auxiliary set, or captures."""
     if (path / MASKS / ABOUT).is_file():
-        return _own_masks(path)
+        return own_masks(path)
     if (path / "samples.jsonl").is_file():
         data = read_auxiliary(path)
         return {f"{i:05d}": mask for i, mask in enumerate(data.labels)}, data.labelset
@@ -61,7 +61,7 @@ def _masks(path: Path, size: int) -> tuple[dict[str, np.ndarray], LabelSet]:
     return {f"{name}/{i:03d}": m for name, of in known.items() for i, m in enumerate(of)}, captures[0].labelset
 
 
-def _own_masks(run: Path) -> tuple[dict[str, np.ndarray], LabelSet]:
+def own_masks(run: Path) -> tuple[dict[str, np.ndarray], LabelSet]:
     """The masks of a run's original pictures.
 
     Raises:
