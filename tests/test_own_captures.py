@@ -108,10 +108,10 @@ def test_without_truth_a_student_is_trained_and_nothing_is_called_a_success(plac
     assert "run: WITHOUT REPLAY the student learns" in whole
     assert "parser does not say what it was trained on" in whole
     rows = dict(status(out))
-    assert [*rows] == ["parse", "fit", "label", "render", "student", "report"]
+    assert [*rows] == ["parse", "fit", "label", "masks", "overlays", "render", "student", "report"]
     assert "waiting" not in rows.values()
     report = json.loads((out / "report.json").read_text())
-    assert [*report["stages"]] == ["parse", "fit", "label", "render", "student"]
+    assert [*report["stages"]] == ["parse", "fit", "label", "masks", "overlays", "render", "student"]
     assert report["people"] == {"fitted": {"all": 2, "scored": 0}, "unseen": {"all": 0, "scored": 0}}
     assert (out / "student" / "parser").is_dir()
     assert report["vote"]["people"] == 2
