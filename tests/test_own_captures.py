@@ -11,6 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from jsplat import cli
+from jsplat.captures import label_png
+from jsplat.captures.own_pixels import own_pixels
+from jsplat.captures.pictures import read_image
 from jsplat.cli import group
 from jsplat.edit import EditConfig
 from jsplat.files.ownership import DIGESTS
@@ -79,11 +82,21 @@ def test_a_run_imports_on_the_way_and_ends_where_it_was_asked_to(place, labelled
     assert f"label: {out / 'label'}" in labelled
     assert "WITHOUT REPLAY" not in labelled, "nobody was taught"
     assert sorted(p.name for p in (out / "captures").iterdir() if p.is_dir()) == [*SOURCES]
-    assert [name for name, _ in status(out)] == ["parse", "fit", "label"]
+    assert [name for name, _ in status(out)] == ["parse", "fit", "label", "masks", "overlays"]
     assert all(found.startswith("done") for _, found in status(out))
     about = json.loads((out / "run.json").read_text())
     assert about["captures"] == str(out / "captures")
     assert about["imported_from"] == str(place / "photos")
+
+
+def test_masks_have_the_names_and_the_pixels_of_the_photographs(place, labelled):
+    assert "masks in own pixels: 10/10" in labelled
+    for name in SOURCES:
+        for own in own_pixels(place / "out" / "captures" / name):
+            mask = label_png.decode((place / "out" / "masks" / name / f"{own.name}.png").read_bytes(), own.name)
+            assert mask.ids.shape == own.read().shape[:2] == own.size[::-1] != (32, 32)
+            shown = read_image(place / "out" / "overlays" / name / f"{own.name}.jpg", own.name)
+            assert shown.shape[:2] == mask.ids.shape
 
 
 def test_what_has_labels_is_opened_without_naming_the_captures(place, labelled):
