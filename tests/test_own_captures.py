@@ -11,6 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from jsplat import cli
+from jsplat.captures import label_png
+from jsplat.captures.own_pixels import own_pixels
+from jsplat.captures.pictures import read_image
 from jsplat.cli import group
 from jsplat.edit import EditConfig
 from jsplat.files.ownership import DIGESTS
@@ -79,11 +82,21 @@ def test_a_run_imports_on_the_way_and_ends_where_it_was_asked_to(place, labelled
     assert f"label: {out / 'label'}" in labelled
     assert "WITHOUT REPLAY" not in labelled, "nobody was taught"
     assert sorted(p.name for p in (out / "captures").iterdir() if p.is_dir()) == [*SOURCES]
-    assert [name for name, _ in status(out)] == ["parse", "fit", "label"]
+    assert [name for name, _ in status(out)] == ["parse", "fit", "label", "masks", "overlays"]
     assert all(found.startswith("done") for _, found in status(out))
     about = json.loads((out / "run.json").read_text())
     assert about["captures"] == str(out / "captures")
     assert about["imported_from"] == str(place / "photos")
+
+
+def test_masks_have_the_names_and_the_pixels_of_the_photographs(place, labelled):
+    assert "masks in own pixels: 10/10" in labelled
+    for name in SOURCES:
+        for own in own_pixels(place / "out" / "captures" / name):
+            mask = label_png.decode((place / "out" / "masks" / name / f"{own.name}.png").read_bytes(), own.name)
+            assert mask.ids.shape == own.read().shape[:2] == own.size[::-1] != (32, 32)
+            shown = read_image(place / "out" / "overlays" / name / f"{own.name}.jpg", own.name)
+            assert shown.shape[:2] == mask.ids.shape
 
 
 def test_what_has_labels_is_opened_without_naming_the_captures(place, labelled):
@@ -108,10 +121,10 @@ def test_without_truth_a_student_is_trained_and_nothing_is_called_a_success(plac
     assert "run: WITHOUT REPLAY the student learns" in whole
     assert "parser does not say what it was trained on" in whole
     rows = dict(status(out))
-    assert [*rows] == ["parse", "fit", "label", "render", "student", "report"]
+    assert [*rows] == ["parse", "fit", "label", "masks", "overlays", "render", "student", "report"]
     assert "waiting" not in rows.values()
     report = json.loads((out / "report.json").read_text())
-    assert [*report["stages"]] == ["parse", "fit", "label", "render", "student"]
+    assert [*report["stages"]] == ["parse", "fit", "label", "masks", "overlays", "render", "student"]
     assert report["people"] == {"fitted": {"all": 2, "scored": 0}, "unseen": {"all": 0, "scored": 0}}
     assert (out / "student" / "parser").is_dir()
     assert report["vote"]["people"] == 2

@@ -45,7 +45,7 @@ from tests.tiny import SETTINGS
 METHODS = ("teacher", "vote_plain", "refined", "oracle", "control", "truth_student", "student")
 BINS = {"0-15", "15-45", "45-75", "75-105", ">105", "steep", "side", "all"}
 SCORES = {"f1", "f1_core", "miou", "miou_fg", "boundary_iou", "n"}
-STAGES = ["parse", "fit", "label", "render", "student", "truth_student", "control", "simulation"]
+STAGES = ["parse", "fit", "label", "masks", "overlays", "render", "student", "truth_student", "control", "simulation"]
 
 
 # A stage

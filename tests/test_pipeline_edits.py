@@ -11,6 +11,7 @@ import pytest
 from jsplat.captures.label_png import encode
 from jsplat.config import load
 from jsplat.edit import UNTOUCHED, EditConfig, QueueConfig
+from jsplat.errors import InputError
 from jsplat.exchange import import_masks
 from jsplat.files.atomic import write_json
 from jsplat.files.ownership import write_kept
@@ -86,7 +87,7 @@ def say(again, layer: np.ndarray) -> None:
 
 
 def test_an_edit_reaches_what_the_student_learns_from_and_the_student(again):
-    assert again() == {*KEPT, "render", "student"}
+    assert again() == {*KEPT, "masks", "overlays", "render", "student"}
     truth, spot = spotted.capture().labels, spotted.spot() == SPOT
     assert truth is not None
     before, novel_before = learnt_from(again.out)
@@ -97,7 +98,7 @@ def test_an_edit_reaches_what_the_student_learns_from_and_the_student(again):
     assert again() == set(), "looking at a run made it render again"
 
     say(again, spotted.spot())
-    assert again() == {"render", "student"}
+    assert again() == {"masks", "overlays", "render", "student"}
     after, novel = learnt_from(again.out)
     # In its own view what was said, up to the pixels that the set cleans away or a splat's edge adds.
     assert (after[FRONT] == SPOT)[spot].all()
@@ -107,14 +108,20 @@ def test_an_edit_reaches_what_the_student_learns_from_and_the_student(again):
     assert np.array_equal(after[BACK], before[BACK])
     assert (novel == SPOT).any(), "the novel views were labelled before the edit"
     assert any(not np.array_equal(a, b) for a, b in zip(student(again.out), weights)), "the student learnt nothing new"
-    out = again.out.parent / "masks"
-    transfer.write_masks(again.out / "label", out, "indexed", load(RunConfig, None, [f"size={spotted.SIZE}"]))
-    said = import_masks(out, spotted.CLASSES)
-    assert (said[f"ball/{FRONT:03d}"] == SPOT)[spot].all(), "an edit is not exported"
+    config = load(RunConfig, None, [f"size={spotted.SIZE}"])
+    for source in (again.out / "label", again.out):  # the run has the pictures' own pixels, which are the same here
+        out = again.out.parent / f"masks of {source.name}"
+        transfer.write_masks(source, out, "indexed", config)
+        said = import_masks(out, spotted.CLASSES)
+        assert len(said) == len(spotted.YAW)
+        assert (said[f"ball/{FRONT:03d}"] == SPOT)[spot].all(), "an edit is not exported"
+    assert (again.out / "overlays" / "ball" / f"{FRONT:03d}.jpg").is_file()
 
     assert again() == set()
     say(again, np.full_like(spotted.spot(), UNTOUCHED))
-    assert again() == {"render", "student"}
+    with pytest.raises(InputError, match=r"masks: wanted masks with all that was drawn .*, got older ones of ball"):
+        transfer.write_masks(again.out, again.out.parent / "older", "indexed", config)
+    assert again() == {"masks", "overlays", "render", "student"}
     for now, then in zip(learnt_from(again.out), (before, novel_before)):
         assert np.array_equal(now, then)
     assert all(np.array_equal(a, b) for a, b in zip(student(again.out), weights))  # same data, same seed

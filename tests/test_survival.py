@@ -169,7 +169,7 @@ def test_a_capture_that_cannot_be_read_is_named_and_the_others_finish_whatever_t
 
     # Mended, it is made like the others, and they are not made again.
     shutil.copyfile(place.root / "demo" / "captures" / PEOPLE[1] / "images" / "002.png", torn)
-    stages = ("parse", "fit", "label", "render")
+    stages = ("parse", "fit", "label", "masks", "overlays", "render")
     before = {p: p.stat().st_ino for stage in stages for p in (tmp_path / "out" / stage).glob("*.npz")}
     finish(place.run(tmp_path / "out", captures=captures))
     assert fitted_by(tmp_path / "out", 0)[3:] == [PEOPLE[1]]

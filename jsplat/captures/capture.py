@@ -284,6 +284,11 @@ def write_capture(path: Path, capture: Capture) -> None:
         fill_capture(folder, capture)
 
 
+def picture_name(view: int) -> str:
+    """What `write_capture` calls the picture of a view."""
+    return f"images/{view:03d}.png"
+
+
 def fill_capture(folder: Path, capture: Capture) -> None:
     """`write_capture` into a folder that is there."""
     if len(capture.images) < 2:
@@ -295,7 +300,7 @@ def fill_capture(folder: Path, capture: Capture) -> None:
     matrices = np.linalg.inv(np.asarray(capture.cameras.camera_from_world, np.float64)) @ OPENGL_FROM_OPENCV
     frames = []
     for i, (image, matrix) in enumerate(zip(capture.images, matrices)):
-        frame = {"file_path": f"images/{i:03d}.png", "transform_matrix": matrix.tolist()}
+        frame = {"file_path": picture_name(i), "transform_matrix": matrix.tolist()}
         frame |= {"yaw": float(capture.yaw[i]), "pitch": float(capture.pitch[i])}
         write_png(folder / frame["file_path"], image)
         if capture.labels is not None:

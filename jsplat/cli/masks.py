@@ -15,9 +15,12 @@ FORMATS = ("indexed", "cvat", "labelme", "coco")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="indexed", show_default=True)
 @settings("size", "seed")
 def export_masks(labelled: Path, out: Path, form: str, config) -> None:
-    """Masks of LABELLED (from `label`, an auxiliary set, or captures) for an annotation tool; OUT may end in .zip.
+    """Masks of LABELLED (a run, from `label`, an auxiliary set, or captures) for an annotation tool.
+
+    Those of a run are in the pixels of the pictures that its captures were imported from. OUT may end in .zip.
 
     \b
+    jsplat export-masks out/run out/masks.zip --format cvat
     jsplat export-masks out/run/label out/masks.zip --format cvat
     """
     from jsplat.pipeline import transfer

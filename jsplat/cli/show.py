@@ -126,18 +126,42 @@ def view(shown: Path, captures: Path | None, identity: str | None, port: int) ->
 @click.argument("run", type=FOLDER)
 @CAPTURES
 @click.option("--port", type=PORT, default=0, help="Port on this machine.  [default: any free one]")
+@click.option(
+    "--from",
+    "corrected",
+    type=FOLDER,
+    metavar="MASKS",
+    help="Takes as edits what somebody changed in masks of `export-masks RUN`, and serves no page.",
+)
+@click.option("--exported", type=FOLDER, help="With --from: what was exported, if RUN has other masks since.")
 @settings("edit", "queue")
-def edit(run: Path, captures: Path | None, port: int, config) -> None:
+def edit(run: Path, captures: Path | None, port: int, corrected: Path | None, exported: Path | None, config) -> None:
     """Serves a local page to correct the masks of a finished RUN; every edit is evidence for the other views.
 
-    `jsplat run` again brings the corrections into renders and students.
+    With --from it takes corrections made in CVAT, labelme or another tool. `jsplat run` again votes on edits and brings
+    them into masks, renders and students.
 
     From another machine: ssh -L 9000:127.0.0.1:PORT HOST, and the address it prints with 9000 instead of PORT.
 
     \b
     jsplat edit out/demo/run
     jsplat edit out/run --captures heads/train --port 8000
+    jsplat edit out/run --from corrected.zip
     """
-    from jsplat.pipeline import editing
+    if corrected is None:
+        if exported is not None:
+            raise click.UsageError("--exported goes with --from MASKS")
+        from jsplat.pipeline import editing
 
-    editing.serve(run, captures, port, config.edit, config.queue)
+        editing.serve(run, captures, port, config.edit, config.queue)
+        return
+    from jsplat.pipeline.corrections import take_corrections
+
+    taken = take_corrections(run, corrected, captures, config.edit, exported)
+    click.echo(
+        f"{len(taken.edited)} pictures corrected ({sum(taken.edited.values())} pixels), {len(taken.same)} the same"
+    )
+    if taken.small:
+        click.echo(f"changes too small for the run's size: {len(taken.small)} ({', '.join(taken.small[:5])})")
+    if taken.edited:
+        click.echo("`jsplat run` again votes on them")

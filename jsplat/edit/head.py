@@ -33,6 +33,7 @@ class EditConfig:
         plays: a class takes part in the vote on a view if it has more than this in some pixel, or was named.
         least: blend weights up to this are left out of the cached matrix.
         changed: another view counts as changed by an edit when more pixels than this changed their class.
+        outline: pixels by which another program may move outlines before it counts as an edit (`--from`); 0: exactly.
     """
 
     weight: float = 10.0
@@ -46,6 +47,7 @@ class EditConfig:
     plays: float = 0.02
     least: float = 0.002
     changed: int = 20
+    outline: int = 1
 
     def __post_init__(self):
         for name in ("weight", "half_weight", "power", "rounds", "least_say", "reach", "plays"):
@@ -53,9 +55,9 @@ class EditConfig:
                 raise InputError(f"EditConfig.{name}", wanted="a positive number", got=getattr(self, name))
         if not 0 <= self.lead < 1:
             raise InputError("EditConfig.lead", wanted="a number from 0 to below 1", got=self.lead)
-        if self.rim < 0 or not 0 <= self.least < 0.1 or self.changed < 0:
-            got = (self.rim, self.least, self.changed)
-            raise InputError("EditConfig: rim, least, changed", wanted="0 or more, least below 0.1", got=got)
+        if min(self.rim, self.changed, self.outline) < 0 or not 0 <= self.least < 0.1:
+            got = (self.rim, self.least, self.changed, self.outline)
+            raise InputError("EditConfig: rim, least, changed, outline", wanted="0 or more, least below 0.1", got=got)
 
 
 @dataclasses.dataclass(frozen=True)

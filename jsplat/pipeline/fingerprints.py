@@ -102,6 +102,16 @@ def of_render(content: Content, fitted: str, labelled: str, edits: str, config: 
     return fingerprint(content.photos, fitted, labelled, edits, config.size, config.seed, config.views, config.mask)
 
 
+def own_pictures(one: Listed, digests: Digests) -> str:
+    """What is known of the pictures that a capture was made from."""
+    return digests.of(one.path, "import", {"import.json": one.path / "import.json"})
+
+
+def of_masks(content: Content, fitted: str, labelled: str, edits: str, pictures: str, config: RunConfig) -> str:
+    """Masks in the pixels of the original pictures, from scene and refined masks, with what a person corrected."""
+    return fingerprint(content.photos, fitted, labelled, edits, pictures, config.size, config.mask)
+
+
 def of_set(files: str, config: RunConfig) -> str:
     """A training set, of files with this digest, as it is read; how much memory it may take changes nothing."""
     how = {name: value for name, value in to_json(config.dataset).items() if name != "gigabytes"}

@@ -13,7 +13,8 @@ from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.status import REPORT, STAGES
 from jsplat.training_sets.reading import spread
 
-UNTIL = STAGES[: STAGES.index("student") + 1]  # stages that a run may be asked to end after
+_WITH_LABEL = ("masks", "overlays")  # stages that follow at once: they hand over what it found
+UNTIL = tuple(name for name in STAGES[: STAGES.index("student") + 1] if name not in _WITH_LABEL)  # where it may end
 USUALLY_UNSEEN = 2
 
 
@@ -34,8 +35,8 @@ class Plan:
     notes: tuple[str, ...]
 
     def ends_with(self, stage: str) -> bool:
-        """Whether nothing is to be done after a stage."""
-        return self.stages[-1] == stage
+        """Whether nothing is to be done after a stage, but what follows it at once."""
+        return [name for name in self.stages if name not in _WITH_LABEL][-1] == stage
 
 
 def plan(listed: Sequence[Listed], config: RunConfig, until: str | None, replay: Path | None, lost: str) -> Plan:
@@ -62,7 +63,7 @@ def plan(listed: Sequence[Listed], config: RunConfig, until: str | None, replay:
         "simulation": config.ablation and any(one.labelset is not None for one in rest),
     }
     stages = [name for name in STAGES if parts.get(name, True)] + [REPORT]
-    stages = stages if until is None else stages[: stages.index(until) + 1]
+    stages = stages if until is None else stages[: stages.index(_WITH_LABEL[-1] if until == "label" else until) + 1]
     notes = [_about_truth(listed, true, unseen)] if until is None and len(true) < len(listed) else []
     if teaches and replay is None:
         notes.append(

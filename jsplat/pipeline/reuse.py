@@ -46,4 +46,8 @@ def _take(folder: Path, work: Path, names: Collection[str]) -> set[str]:
             if (folder / result).is_file():
                 link_files(folder / result, work / result)
                 taken.add(name)
+        # A folder of files that are written once and never again, whole or not: what it lacks is made.
+        if not (folder / f"{name}.npz").exists() and (folder / name).is_dir() and not (work / name).exists():
+            link_files(folder / name, work / name)
+            taken.add(name)
     return taken

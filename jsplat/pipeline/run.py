@@ -22,12 +22,24 @@ from jsplat.pipeline import editing, estimate, reporting
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.digests import Digests, digests_in
 from jsplat.pipeline.elsewhere import gather
-from jsplat.pipeline.fingerprints import contents, edits_of, of_everybody, of_fit, of_label, of_parse, of_render, of_set
+from jsplat.pipeline.fingerprints import (
+    contents,
+    edits_of,
+    of_everybody,
+    of_fit,
+    of_label,
+    of_masks,
+    of_parse,
+    of_render,
+    of_set,
+    own_pictures,
+)
 from jsplat.pipeline.importing import FOLDER, bring_all, foreign
 from jsplat.pipeline.out import begin, claim, claim_run, claim_whole
 from jsplat.pipeline.plan import Plan, plan, trained_on
 from jsplat.pipeline.stages.fit import fit_captures
 from jsplat.pipeline.stages.label import label_captures, label_settings, labels_of
+from jsplat.pipeline.stages.own import layers_in, write_overlays, write_own_masks
 from jsplat.pipeline.stages.parse import parse_captures
 from jsplat.pipeline.stages.render import render_novel_views
 from jsplat.pipeline.stages.shares import succeeded
@@ -175,7 +187,7 @@ def _run(
         return do(name, part, of_everybody(each, *more), fill, each)
 
     def so_far() -> dict:
-        stages = [name for name in ("parse", "fit", "label", "render") if name in seconds]
+        stages = [name for name in ("parse", "fit", "label", "masks", "render") if name in seconds]
         return {"stages": seconds, "failed": bad | {n: why for s in stages for n, why in refused(out / s).items()}}
 
     seen = {one.identity: of_parse(held[one.identity], voices[one.identity], config) for one in listed}
@@ -196,11 +208,31 @@ def _run(
         lambda f: label_captures(with_scenes, fitted, first, classes, config, f),
     )
     editing.vote_again(out, succeeded(with_scenes, labelled), classes, config)
-    if planned.ends_with("label"):
-        return so_far()
     with_labels = succeeded(with_scenes, labelled)
     train = [one for one in with_labels if one.identity in planned.taught]
     edits = broadcast_from_first(lambda: {one.identity: edits_of(out, one.identity, digests) for one in with_labels})
+    pictures = {one.identity: own_pictures(one, digests) for one in with_labels}
+    own = {n: of_masks(held[n], shape[n], refined[n], edits[n], pictures[n], config) for n in edits}
+    masks = do_each(
+        "masks",
+        {"edits": edits},
+        own,
+        lambda f: write_own_masks(
+            with_labels,
+            fitted,
+            lambda name: labels_of(labelled, name, classes),
+            layers_in(out, classes),
+            classes,
+            config,
+            f,
+        ),
+    )
+    with_masks = succeeded(with_labels, masks)
+    seen_on = {one.identity: own[one.identity] for one in with_masks}
+    do_each("overlays", None, seen_on, lambda f: write_overlays(with_masks, masks, classes, f))
+    if planned.ends_with("label"):
+        digests.save()
+        return so_far()
     novel = {n: of_render(held[n], shape[n], refined[n], edits[n], config) for n in edits}
     rendered = do_each(
         "render",

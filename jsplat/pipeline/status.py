@@ -8,7 +8,7 @@ from jsplat.errors import InputError
 from jsplat.files.ownership import ABOUT
 from jsplat.runtime.progress import read_log
 
-STAGES = ("parse", "fit", "label", "render", "student", "truth_student", "control", "simulation")
+STAGES = ("parse", "fit", "label", "masks", "overlays", "render", "student", "truth_student", "control", "simulation")
 REPORT = "report"
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import secrets
 from pathlib import Path
 
@@ -18,11 +19,14 @@ from jsplat.exchange import (
     write_label_ply,
     write_ply,
 )
-from jsplat.files.foreign import tell_passed_over
+from jsplat.files.foreign import some_of, tell_passed_over
+from jsplat.files.ownership import ABOUT
 from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline.commands import labelset_in
 from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.digests import Digests
+from jsplat.pipeline.fingerprints import edits_of
 from jsplat.pipeline.out import claim_file, claim_whole
 from jsplat.pipeline.stages.label import labels_of
 from jsplat.pipeline.stages.shares import read_captures
@@ -30,9 +34,13 @@ from jsplat.pipeline.work_folder import stage
 from jsplat.training_sets.auxiliary import read_auxiliary
 from jsplat.training_sets.reading import Sides, longer_side, read_training_set, side_convention
 
+MASKS = "masks"  # the stage of a run
+
 
 def _masks(path: Path, size: int) -> tuple[dict[str, np.ndarray], LabelSet]:
-    """Masks by name of a folder of `label`, an auxiliary set, or labelled captures."""
+    """Masks by name of a run (in the pixels of its pictures), a folder of `label`, an auxiliary set, or captures."""
+    if (path / MASKS / ABOUT).is_file():
+        return own_masks(path)
     if (path / "samples.jsonl").is_file():
         data = read_auxiliary(path)
         return {f"{i:05d}": mask for i, mask in enumerate(data.labels)}, data.labelset
@@ -51,6 +59,21 @@ def _masks(path: Path, size: int) -> tuple[dict[str, np.ndarray], LabelSet]:
         raise InputError(str(path), wanted=wanted, got="some without")
     known = {c.identity: c.labels for c in captures if c.labels is not None}
     return {f"{name}/{i:03d}": m for name, of in known.items() for i, m in enumerate(of)}, captures[0].labelset
+
+
+def own_masks(run: Path) -> tuple[dict[str, np.ndarray], LabelSet]:
+    """The masks of a run's original pictures.
+
+    Raises:
+        InputError: somebody corrected masks since, and these do not show it yet.
+    """
+    labelset, about = labelset_in(run / "label"), json.loads((run / MASKS / ABOUT).read_text())
+    then = about["config"]["edits"]
+    stale = [name for name in then if edits_of(run, name, Digests()) != then[name]]
+    if stale:
+        wanted = "masks with all that was drawn (`jsplat run` again makes them)"
+        raise InputError(str(run / MASKS), wanted=wanted, got=f"older ones of {some_of(stale)}")
+    return import_masks(run / MASKS, labelset), labelset
 
 
 def write_masks(path: Path, out: Path, form: str, config: RunConfig) -> None:

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import numpy as np
 
-from jsplat.captures.capture import Capture, fill_capture
+from jsplat.captures.capture import Capture, fill_capture, picture_name
 from jsplat.captures.importers import colmap, facescape, nerfstudio, nersemble, photographs, vhap
 from jsplat.captures.importers.account import tell_account
 from jsplat.captures.importers.headframe import HeadFrame, find_head
@@ -85,8 +85,9 @@ def read_import(folder: Path, config: ImportConfig) -> tuple[Capture, dict]:
     """A capture in one of the `LAYOUTS`: lenses undone, one size, in the head's frame.
 
     Returns:
-        the capture; and layout, the pictures' original names, views left out, files passed over, and the way from the
-        source's world to the head's. What is left out or passed over is said on stderr too.
+        the capture; and layout, the pictures' original names, lenses and turns (`jsplat.captures.own_pixels` reads
+        them), views left out, files passed over, and the way from the source's world to the head's. What is left out or
+        passed over is said on stderr too.
 
     Raises:
         InputError: naming the file and field that is wrong.
@@ -121,7 +122,7 @@ def read_import(folder: Path, config: ImportConfig) -> tuple[Capture, dict]:
     )
     if source.labelset is not None:
         capture = capture.with_labels(np.stack([v.labels for v in views]), source.labelset)
-    return capture, _record(folder, source, head, capture) | {"passed_over": kinds}
+    return capture, _record(folder, source, head, orientations, capture) | {"passed_over": kinds}
 
 
 def _orientation(photo: Photo) -> int:
@@ -140,18 +141,25 @@ def _below(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path, folder)).as_posix()
 
 
-def _record(folder: Path, source: Source, head: HeadFrame, capture: Capture) -> dict:
+def _record(folder: Path, source: Source, head: HeadFrame, orientations: list[int], capture: Capture) -> dict:
     return {
         "layout": source.layout,
+        "folder": str(folder),
         "views": [
             {
+                "picture": picture_name(i),
                 "source": _below(photo.path, folder),
+                "frame": photo.frame,
+                "orientation": orientation,
+                "lens": photo.lens.to_json(),
                 "mask": None if photo.mask is None else _below(photo.mask, folder),
                 "quarter_turns": int(turn),
                 "yaw": float(yaw),
                 "pitch": float(pitch),
             }
-            for photo, turn, yaw, pitch in zip(source.photos, head.turns, capture.yaw, capture.pitch)
+            for i, (photo, orientation, turn, yaw, pitch) in enumerate(
+                zip(source.photos, orientations, head.turns, capture.yaw, capture.pitch)
+            )
         ],
         "dropped": [*source.dropped, *(name for _, name in source.missing)],
         "missing": [name for _, name in source.missing],

@@ -46,6 +46,33 @@ class Lens:
         if len(self.distortion) > (4 if self.fisheye else 8):
             raise InputError("lens", wanted="at most 8 coefficients, 4 for a fisheye", got=self.distortion)
 
+    def to_json(self) -> dict:
+        """A JSON-ready description."""
+        numbers = {
+            "fl_x": self.matrix[0, 0],
+            "fl_y": self.matrix[1, 1],
+            "cx": self.matrix[0, 2],
+            "cy": self.matrix[1, 2],
+        }
+        sizes = {"w": self.width, "h": self.height, "distortion": [float(k) for k in self.distortion]}
+        return {name: float(value) for name, value in numbers.items()} | sizes | {"fisheye": self.fisheye}
+
+    @staticmethod
+    def from_json(data: dict) -> "Lens":
+        """The inverse of `to_json`; InputError for anything else."""
+        try:
+            fx, fy, cx, cy = (float(data[key]) for key in ("fl_x", "fl_y", "cx", "cy"))
+            size, bend = (int(data["w"]), int(data["h"])), tuple(float(k) for k in data["distortion"])
+            fisheye = data["fisheye"] is True
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError("lens", wanted="fl_x, fl_y, cx, cy, w, h, distortion, fisheye", got=error) from error
+        return Lens(np.asarray([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), *size, bend, fisheye)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a pinhole."""
+        return not self.fisheye and not any(self.distortion)
+
     @property
     def focal(self) -> tuple[float, float]:
         """fx, fy in pixels."""
@@ -106,7 +133,7 @@ class Lens:
         """
         r, seen = self.radii(field)
         bent = (pixels - self.matrix[:2, 2]) / self.focal
-        if not any(self.distortion) and not self.fisheye:
+        if self.plain:
             length = np.hypot(*bent.T)
             return bent * np.minimum(1.0, r[-1] / np.maximum(length, 1e-30))[:, None]
         length = np.hypot(*bent.T)

@@ -191,7 +191,7 @@ def read_photo(
     Raises:
         InputError: of another size than its lens says, or neither 8 nor 16 bits deep.
     """
-    pixels = _video_frame(photo) if photo.frame is not None else stored_pixels(photo.path, photo.where)
+    pixels = video_frame(photo) if photo.frame is not None else stored_pixels(photo.path, photo.where)
     size, name = (photo.lens.width, photo.lens.height), photo.path.name
     if pixels.dtype == np.uint16:
         pixels = eight_bits(pixels, name, photo.where)
@@ -228,7 +228,8 @@ def eight_bits(pixels: np.ndarray, name: str, where: str) -> np.ndarray:
     return cv2.convertScaleAbs(pixels, alpha=255 / 65535)  # rounds
 
 
-def _video_frame(photo: Photo) -> np.ndarray:
+def video_frame(photo: Photo) -> UInt8[np.ndarray, "h w 3"]:
+    """The frame of a video that a photo names, as stored, in OpenCV's order of colours; InputError if it has none."""
     if not photo.path.is_file():
         raise InputError(photo.where, wanted="a video", got=f"no file {photo.path.name}")
     video = cv2.VideoCapture(str(photo.path))
