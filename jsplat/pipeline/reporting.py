@@ -92,7 +92,8 @@ def report(
 
 def _voters(out: Path, groups: dict[str, list[Listed]], teacher: Parser) -> list[dict] | None:
     """Who voted, and how often each says what it ought to where the consensus is a class, mean over people."""
-    listed = json.loads((out / "parse" / VOTERS).read_text())
+    told = out / "parse" / VOTERS
+    listed = json.loads(told.read_text()) if told.is_file() else []  # older first labels have one voter
     if len(listed) < 2:
         return None
     beliefs: dict[str, list[np.ndarray]] = {}
