@@ -16,6 +16,7 @@ from jsplat.errors import InputError, Unusable
 from jsplat.exchange import export_masks
 from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE
 from jsplat.labelsets.vocabulary import BODIES, known_table, read_table
+from jsplat.pipeline import reporting
 from jsplat.pipeline.elsewhere import gather
 from jsplat.pipeline.work_folder import load_arrays
 from jsplat.training_sets.elsewhere import open_source
@@ -152,5 +153,8 @@ def test_a_run_on_masks_alone(folder, tmp_path, monkeypatch, capfd):
     solid = (known["b"]["refined"] > 0) & (truth > 0)
     assert solid.mean() > 0.1
     assert (known["b"]["refined"] == truth)[solid].mean() > 0.9
+    listed = list_captures(folder / "captures", 32)
+    fine, coarse = reporting.voters_of(tmp_path / "run", {"fitted": listed}, ball.SIDES)
+    assert set(fine["believed"]) == set(coarse["believed"]) == {"left", "right"}
     again = call(*sources, "--until", "label")
     assert "== parse" not in again.output + capfd.readouterr().err

@@ -10,6 +10,7 @@ from jsplat.captures.index import Listed
 from jsplat.config import to_json
 from jsplat.errors import Stopped
 from jsplat.labels import METHODS
+from jsplat.labelsets.labelset import LabelSet
 from jsplat.parser import Parser, load_parser, predict_labels
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.elsewhere import VOTERS, others_named
@@ -70,7 +71,7 @@ def report(
         "config": to_json(config),
         **provenance(config.seed),
     }
-    if (voters := _voters(out, groups, teacher)) is not None:
+    if (voters := voters_of(out, groups, teacher.labelset)) is not None:
         found["voters"] = voters
     if votes and counts.with_truth:
         found["ablation"] = counts.ablation(votes)
@@ -90,8 +91,9 @@ def report(
         print(line)
 
 
-def _voters(out: Path, groups: dict[str, list[Listed]], teacher: Parser) -> list[dict] | None:
-    """Who voted, and how often each says what it ought to where the consensus is a class, mean over people."""
+def voters_of(out: Path, groups: dict[str, list[Listed]], classes: LabelSet) -> list[dict] | None:
+    """Who voted, and how often each says what it ought to where the consensus is a class, mean over people; None: one
+    voter alone."""
     told = out / "parse" / VOTERS
     listed = json.loads(told.read_text()) if told.is_file() else []  # older first labels have one voter
     if len(listed) < 2:
@@ -103,8 +105,8 @@ def _voters(out: Path, groups: dict[str, list[Listed]], teacher: Parser) -> list
         for name, belief in zip((listed[0]["name"], *others), known):
             beliefs.setdefault(name, []).append(belief)
     for voter in listed:
-        seen = np.stack(beliefs.get(voter["name"], [np.full(len(teacher.labelset), np.nan)]))
-        pairs = zip(teacher.labelset.names, seen.T)
+        seen = np.stack(beliefs.get(voter["name"], [np.full(len(classes), np.nan)]))
+        pairs = zip(classes.names, seen.T)
         voter["believed"] = {n: float(np.nanmean(of)) for n, of in pairs if np.isfinite(of).any()}
     return listed
 
