@@ -13,9 +13,11 @@ from jsplat.captures.index import Listed
 from jsplat.errors import InputError
 from jsplat.fitting import step_seconds
 from jsplat.parser import Parser, predict
+from jsplat.parser.resize import network_size
 from jsplat.pipeline.config import RunConfig
 
 BLOCK = 16  # pictures that the parser sees at a time
+_STRIDE = 8  # of the network's logits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +34,9 @@ class Needs:
     training: int
 
 
-def needs(shapes: Sequence[tuple[int, int, int]], classes: int, config: RunConfig, taught: int) -> Needs:
+def needs(
+    shapes: Sequence[tuple[int, int, int]], classes: int, config: RunConfig, taught: int, input_size: int | None
+) -> Needs:
     """Arithmetic alone.
 
     Args:
@@ -40,11 +44,19 @@ def needs(shapes: Sequence[tuple[int, int, int]], classes: int, config: RunConfi
         classes: of the parser.
         config: with nothing left open (`RunConfig.for_side`).
         taught: how many of the captures the students learn from; 0 where none is trained.
+        input_size: of the parser's network, whose logits are kept; None where there are label maps alone.
     """
+
+    def first(height: int, width: int) -> int:
+        if input_size is None:
+            return height * width
+        _, (down, across) = network_size(height, width, input_size)
+        return (1 + config.flip) * classes * 2 * (down // _STRIDE) * (across // _STRIDE)
+
     sh = 3 * (config.fit.sh_degree + 1) ** 2
     pictures = sum(v for v, _, _ in shapes) * taught // max(len(shapes), 1) + taught * config.views.wanted
     return Needs(
-        first_labels=sum(2 * v * h * w * classes for v, h, w in shapes),
+        first_labels=sum(v * first(h, w) for v, h, w in shapes),
         scenes=len(shapes) * config.fit.gaussians * 4 * (11 + sh + classes),
         training=2 * 4 * pictures * config.size**2,
     )

@@ -143,7 +143,8 @@ def _run(
             raise InputError(f"capture {one.identity}: classes", wanted=wanted, got=one.labelset.names)
     editing.check_drawn(out, listed, classes)
     learners = len(planned.taught) if "student" in planned.stages else 0
-    need = estimate.needs([one.shape for one in listed], len(classes), config, learners)
+    input_size = None if teacher is None else teacher.architecture.input_size
+    need = estimate.needs([one.shape for one in listed], len(classes), config, learners, input_size)
     free, memory = estimate.room_for(out)
     estimate.check_room(need, free, memory, config.size)
     lines = estimate.describe(listed, planned.stages, config, need, free)
