@@ -65,6 +65,7 @@ def test_help_shows_an_example_that_parses(name):
 def test_the_first_page_names_every_command():
     output = call("--help").output
     assert all(f"  {name} " in output for name in COMMANDS)
+    assert sorted(name for names in group.SECTIONS.values() for name in names) == sorted(COMMANDS)
     assert "jsplat demo out/demo" in output
 
 

@@ -133,7 +133,23 @@ def prepare() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # most programs are small, and many
 
 
+SECTIONS = {  # of `jsplat --help`: each command once, those that are used first in front
+    "Run": ("demo", "run", "status", "settings", "parse", "fit", "label", "render"),
+    "Look and correct": ("edit", "view", "turntable", "study", "study-results"),
+    "Exchange": ("export-masks", "import-masks", "ply"),
+    "Parser": ("predict", "evaluate", "train-parser", "convert", "export"),
+    "Make data": ("import", "heads", "sides"),
+}
+
+
 class _Group(click.Group):
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands by what they are for."""
+        room = formatter.width - 6 - max(map(len, self.commands))
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(room)) for name in names])
+
     def invoke(self, ctx: click.Context):
         """Bad input ends in one line, not in a traceback; a stop on request in a line and a status of its own."""
         if isinstance(sys.stdout, io.TextIOWrapper):  # a letter that the console has not ends no work of hours
