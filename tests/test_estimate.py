@@ -7,8 +7,11 @@ import pytest
 
 from jsplat.errors import InputError
 from jsplat.fitting import step_seconds
+from jsplat.kernels.blend import IMPLEMENTATIONS
+from jsplat.kernels.select import Implementation
 from jsplat.pipeline import RunConfig
 from jsplat.pipeline.estimate import Needs, check_room, duration, needs, room_for
+from jsplat.raster.rasterizer import default_backend
 from tests import ball
 
 SHAPES = [(56, 384, 512)] * 2
@@ -44,6 +47,15 @@ def test_room_counts_what_a_killed_run_has_made_already(tmp_path, monkeypatch):
 
 def test_a_measured_step_is_a_time_and_leaves_the_fit_as_it_is():
     assert 0 < step_seconds(ball.capture("ada", np.arange(8) * 45.0, size=16), ball.FIT) < 60
+
+
+def test_what_rasterizes_is_told_and_why_nothing_better_does(monkeypatch):
+    monkeypatch.setitem(
+        IMPLEMENTATIONS, "cpu", Implementation(lambda: None, lambda facts: "wanted a library, got none")
+    )
+    assert default_backend() == "xla (cpu: wanted it, got none)"
+    monkeypatch.setitem(IMPLEMENTATIONS, "cpu", Implementation(lambda: None, lambda facts: None))
+    assert default_backend() == "cpu"
 
 
 def test_times_for_people():

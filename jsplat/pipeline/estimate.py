@@ -15,6 +15,7 @@ from jsplat.fitting import step_seconds
 from jsplat.parser import Parser, predict
 from jsplat.parser.resize import network_size
 from jsplat.pipeline.config import RunConfig
+from jsplat.raster.rasterizer import default_backend
 
 BLOCK = 16  # pictures that the parser sees at a time
 _STRIDE = 8  # of the network's logits
@@ -100,6 +101,7 @@ def describe(listed: Sequence[Listed], stages: Sequence[str], config: RunConfig,
     return [
         f"{len(listed)} people, {pictures}",
         f"stages: {', '.join(stages)}",
+        f"rasterizer: {default_backend()}",
         f"fit: {config.fit.gaussians:,} Gaussians and {config.fit.steps:,} steps for each of them",
         f"disk: {gigabytes(need.first_labels)} for first labels and {gigabytes(need.scenes)} for scenes of"
         f" {gigabytes(free)} free; masks and renders come on top",

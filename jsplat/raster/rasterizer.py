@@ -10,7 +10,8 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from jsplat.errors import InputError
-from jsplat.kernels.blend import BACKENDS, Blended, blend, sums
+from jsplat.kernels import select
+from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, Blended, blend, sums
 from jsplat.raster.camera import Camera
 from jsplat.raster.capacity import default_capacity, rounded_capacity
 from jsplat.raster.projection import project
@@ -110,6 +111,16 @@ def splat_sums(
     """
     view = jax.tree.leaves(project(gaussians, camera))
     return sums.splat_sums(*view, pictures, capacity=capacity, backend=backend)[0]
+
+
+def default_backend() -> str:
+    """What `rasterize` takes for float32 arrays by itself; where that is XLA, with the reason."""
+    facts = select.Facts(select.default_device(), np.dtype(np.float32), 3)
+    name = select.choose("blend", IMPLEMENTATIONS, None, facts)
+    best = {"cpu": "cpu", "gpu": "mosaic_gpu"}.get(facts.device.platform)
+    if name != BACKENDS[-1] or best is None:
+        return name
+    return f"{name} ({best}: {IMPLEMENTATIONS[best].declines(facts)})"
 
 
 def _leading_axes(gaussians: Gaussians, features, camera: Camera) -> tuple[int, ...]:
