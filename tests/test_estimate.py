@@ -50,9 +50,7 @@ def test_a_measured_step_is_a_time_and_leaves_the_fit_as_it_is():
 
 
 def test_what_rasterizes_is_told_and_why_nothing_better_does(monkeypatch):
-    monkeypatch.setitem(
-        IMPLEMENTATIONS, "cpu", Implementation(lambda: None, lambda facts: "wanted a library, got none")
-    )
+    monkeypatch.setitem(IMPLEMENTATIONS, "cpu", Implementation(lambda: None, lambda facts: "wanted it, got none"))
     assert default_backend() == "xla (cpu: wanted it, got none)"
     monkeypatch.setitem(IMPLEMENTATIONS, "cpu", Implementation(lambda: None, lambda facts: None))
     assert default_backend() == "cpu"
