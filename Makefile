@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 KERNELS := $(VENV)/kernels
 TORCH := torch==2.13.0+cpu
-NATIVE := kernels/blend/cpu/library.py $(wildcard kernels/blend/cpu/*.cc kernels/blend/cpu/*.h)
+NATIVE := kernels/blend/cpu/compiled.py $(wildcard kernels/blend/cpu/*.cc kernels/blend/cpu/*.h)
 OUT ?= out/demo
 
 .DEFAULT_GOAL := help

@@ -14,9 +14,9 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 FOLDER = "kernels/blend/cpu"
-_spec = importlib.util.spec_from_file_location("library", Path(__file__).parent / FOLDER / "library.py")
-library = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(library)
+_spec = importlib.util.spec_from_file_location("compiled", Path(__file__).parent / FOLDER / "compiled.py")
+compiled = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(compiled)
 
 
 class Build(build_ext):
@@ -27,7 +27,7 @@ class Build(build_ext):
 
     def build_extension(self, ext):
         try:
-            library.build(Path(self.get_ext_fullpath(ext.name)))
+            compiled.build(Path(self.get_ext_fullpath(ext.name)))
         except (RuntimeError, OSError) as error:
             raise CompileError(f"the kernel for processors was not built, XLA takes its place: {error}") from error
 
@@ -41,9 +41,9 @@ class Wheel(bdist_wheel):
 
 
 EXTENSION = Extension(
-    f"jsplat.kernels.blend.cpu.{library.NAME.removesuffix('.so')}",
+    f"jsplat.kernels.blend.cpu.{compiled.NAME.removesuffix('.so')}",
     sources=[f"{FOLDER}/blend.cc"],
-    depends=[f"{FOLDER}/{name}" for name in library.SOURCES],
+    depends=[f"{FOLDER}/{name}" for name in compiled.SOURCES],
     optional=True,
 )
 setup(

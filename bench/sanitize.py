@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from jsplat.kernels.blend.cases import CASES, SIZE, headlike
-from jsplat.kernels.blend.cpu import library
+from jsplat.kernels.blend.cpu import compiled
 from jsplat.kernels.blend.splats import Splats
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,8 +59,8 @@ def write_cases(path: Path) -> None:
 def run(name: str, folder: Path) -> str | None:
     """What one sanitizer has to say, or None."""
     program = folder / name.replace(",", "_")
-    how = (f"-fsanitize={name}", f"-I{library.HERE}", "-g1", "-O1", *SANITIZERS[name])
-    command = library.command([str(ROOT / "tests/kernels/harness.cc")], program, *how)
+    how = (f"-fsanitize={name}", f"-I{compiled.HERE}", "-g1", "-O1", *SANITIZERS[name])
+    command = compiled.command([str(ROOT / "tests/kernels/harness.cc")], program, *how)
     built = subprocess.run(command, capture_output=True, text=True)
     if built.returncode:
         return f"{name}: not compiled: {built.stderr[-2000:]}"
@@ -71,7 +71,7 @@ def run(name: str, folder: Path) -> str | None:
 
 def main() -> int:
     """1 where a sanitizer complains; 0 with a line that says why where nothing can be compiled."""
-    if library.compiler() is None:
+    if compiled.compiler() is None:
         print("no C++ compiler: the kernels for processors were not checked")
         return 0
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:

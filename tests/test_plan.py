@@ -15,6 +15,8 @@ from tests import ball
 
 REPLAY = Path("frontal")
 
+ALWAYS = ("parse", "fit", "label", "masks", "overlays", "render", "student")
+
 
 def people(true: str, blind: str = "") -> list[Listed]:
     names = {name: ball.SIDES if name in true else None for name in sorted(true + blind)}
@@ -38,7 +40,7 @@ def test_half_of_the_people_are_held_back_and_no_more_than_two(true, unseen):
 
 def test_without_truth_nobody_is_held_back_and_nothing_waits_to_be_scored():
     found = planned(people("", "ab"))
-    assert found.stages == ("parse", "fit", "label", "masks", "overlays", "render", "student", "report")
+    assert found.stages == (*ALWAYS, "report")
     assert (found.unseen, found.taught) == (set(), {"a", "b"})
     assert found.notes == (
         "No truth: no scores, ablation, control, truth-student and simulated edits; nobody is held back from teaching.",
@@ -49,36 +51,14 @@ def test_without_truth_nobody_is_held_back_and_nothing_waits_to_be_scored():
 def test_those_with_truth_are_held_back_first():
     found = planned(people("ab", "cd"))
     assert (found.unseen, found.taught) == ({"b"}, {"a", "c", "d"})
-    assert found.stages == (
-        "parse",
-        "fit",
-        "label",
-        "masks",
-        "overlays",
-        "render",
-        "student",
-        "control",
-        "simulation",
-        "report",
-    )
+    assert found.stages == (*ALWAYS, "control", "simulation", "report")
     assert found.notes[0].startswith("Truth of 2 of 4 people (a, b): scores are of them alone, and held back")
     assert planned(people("ab", "cd"), unseen=3).unseen == {"d", "a", "b"}
 
 
 def test_without_old_data_the_student_is_trained_and_a_loud_line_says_so():
     found = planned(people("ab"), replay=None)
-    assert found.stages == (
-        "parse",
-        "fit",
-        "label",
-        "masks",
-        "overlays",
-        "render",
-        "student",
-        "truth_student",
-        "simulation",
-        "report",
-    )
+    assert found.stages == (*ALWAYS, "truth_student", "simulation", "report")
     (note,) = found.notes
     assert note.startswith("WITHOUT REPLAY the student learns")
     assert "teacher says nothing. `--replay FRONTAL`" in note

@@ -44,13 +44,13 @@ def _entry(name, declines):
     return Implementation(select.module(f"jsplat.kernels.blend.{name}"), declines)
 
 
-_library = select.module("jsplat.kernels.blend.cpu.library")
+_compiled = select.module("jsplat.kernels.blend.cpu.compiled")
 
 
 def _cpu_declines(facts: Facts) -> str | None:
     if facts.device.platform != "cpu":
         return f"wanted a processor, got {facts.device.device_kind} ({facts.device.platform})"
-    return _library().problem()
+    return _compiled().problem()
 
 
 # The best first; the last one runs everywhere.

@@ -10,7 +10,7 @@ import pytest
 
 from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, blend
 from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, SIZE, VISIBLE, Splats, splats
-from jsplat.kernels.blend.cpu import library
+from jsplat.kernels.blend.cpu import compiled
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 from jsplat.kernels.select import Facts, default_device
@@ -139,7 +139,7 @@ def test_these_implementations_ran():
         assert NATIVE[-1] == "xla"
         assert len(NATIVE) > 1, f"no kernel takes {default_device().device_kind}"
     else:
-        assert (("xla",) if library.problem() else ("cpu", "xla")) == NATIVE, library.problem()
+        assert (("xla",) if compiled.problem() else ("cpu", "xla")) == NATIVE, compiled.problem()
         assert {f"{name} interpreted" for name in BACKENDS if name not in ("cpu", "xla")} == set(INTERPRETED)
     assert {name for name, _ in RUNS} == {*NATIVE, *(() if ON_DEVICE else INTERPRETED)}
 

@@ -11,13 +11,13 @@ import pytest
 from bench.sanitize import DEGENERATE, degenerate
 from jsplat.kernels.blend import blend, cpu
 from jsplat.kernels.blend.cases import CAPACITY, CASES, SIZE, headlike
-from jsplat.kernels.blend.cpu import library
+from jsplat.kernels.blend.cpu import compiled
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.kernels.blend.splats import Splats
 from jsplat.kernels.blend.sums import splat_sums
 from tests.close import assert_close
 
-pytestmark = pytest.mark.skipif(library.problem() is not None, reason=str(library.problem()))
+pytestmark = pytest.mark.skipif(compiled.problem() is not None, reason=str(compiled.problem()))
 IMAGES, EDGE, CHANNELS, ROOM = 3, 48, 5, 4096
 
 
@@ -55,7 +55,7 @@ def test_every_instruction_set_gives_the_same_numbers(skip):
 
 
 def sets() -> int:
-    return {"x86-64-v4": 3, "x86-64-v3": 2, "baseline": 1}[library.instruction_set()]
+    return {"x86-64-v4": 3, "x86-64-v3": 2, "baseline": 1}[compiled.instruction_set()]
 
 
 @pytest.mark.parametrize("seeds", np.array_split(np.arange(DEGENERATE), 2))

@@ -12,7 +12,7 @@ import pytest
 from jsplat.kernels import select
 from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, blend
 from jsplat.kernels.blend.cases import CAPACITY, CASES, SIZE
-from jsplat.kernels.blend.cpu import library
+from jsplat.kernels.blend.cpu import compiled
 
 
 def gpu(capability: str) -> types.SimpleNamespace:
@@ -52,7 +52,7 @@ def test_older_gpus_get_xla():
 
 
 def test_a_processor_gets_the_library_that_was_built_for_it():
-    assert chosen(jax.devices("cpu")[0]) == ("xla" if library.problem() else "cpu")
+    assert chosen(jax.devices("cpu")[0]) == ("xla" if compiled.problem() else "cpu")
     with pytest.raises(ValueError, match=r"blend: backend: mosaic_gpu: wanted an NVIDIA GPU .*, got .*\(cpu\)"):
         blend(*CASES["one"]().arrays(), size=SIZE, capacity=CAPACITY, backend="mosaic_gpu")
 
@@ -64,13 +64,13 @@ def test_another_makers_gpu_gets_xla():
 
 
 def test_a_library_of_other_sources_is_not_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr(library, "problem", library.load.__wrapped__)
-    monkeypatch.setattr(library, "source_hash", lambda: "0123456789abcdef")
-    if (library.HERE / library.NAME).exists():
+    monkeypatch.setattr(compiled, "problem", compiled.load.__wrapped__)
+    monkeypatch.setattr(compiled, "source_hash", lambda: "0123456789abcdef")
+    if (compiled.HERE / compiled.NAME).exists():
         assert chosen(jax.devices("cpu")[0]) == "xla"
         with pytest.raises(ValueError, match=r"cpu: wanted the library .* built from 0123456789abcdef, got .* again"):
             chosen(jax.devices("cpu")[0], name="cpu")
-    monkeypatch.setattr(library, "HERE", tmp_path)
+    monkeypatch.setattr(compiled, "HERE", tmp_path)
     with pytest.raises(ValueError, match=r"cpu: wanted the library .*, got none: no C\+\+ compiler"):
         chosen(jax.devices("cpu")[0], name="cpu")
 

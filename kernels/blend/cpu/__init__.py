@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from jsplat.kernels.blend import xla
-from jsplat.kernels.blend.cpu import library
+from jsplat.kernels.blend.cpu import compiled
 from jsplat.kernels.blend.splats import Splats
 
 
@@ -30,7 +30,7 @@ def _operation(name: str, shapes: Callable[..., Sequence[tuple[tuple[int, ...], 
     operation.multiple_results = True
 
     def native(*arrays, threads, skip, **options):
-        library.load()
+        compiled.load()
         results = [jax.ShapeDtypeStruct(*of) for of in shapes(*arrays, **options)]
         width, height = options.pop("size")
         options |= {"width": width, "height": height, "threads": threads, "skip": skip}
