@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jsplat.raster.projection import rotation_matrices
 from jsplat.raster.pytree import replace
 from jsplat.raster.scene import Gaussians, Scene
+from jsplat.runtime.precision import einsum, matmul
 
 MOST_COPIES = 16
 _SIGN_BINOMIAL = np.zeros((MOST_COPIES, MOST_COPIES))
@@ -25,7 +26,7 @@ def split_opacity(
     copies = jnp.clip(copies, 1, MOST_COPIES)
     each = 1 - (1 - opacity) ** (1 / copies)
     powers = each[:, None] ** jnp.arange(1, MOST_COPIES + 1)
-    terms = powers @ jnp.asarray(_SIGN_BINOMIAL.T, opacity.dtype)
+    terms = matmul(powers, jnp.asarray(_SIGN_BINOMIAL.T, opacity.dtype))
     total = jnp.where(jnp.arange(MOST_COPIES) < copies[:, None], terms, 0.0).sum(-1)
     return each, jnp.where(copies > 1, opacity / jnp.maximum(total, 1e-9), 1.0)
 
@@ -61,4 +62,4 @@ def exploration(gaussians: Gaussians, key: jax.Array) -> Float[Array, "n 3"]:
     """Noise along each Gaussian's own axes, in world units, large only where the opacity is near 0 (eq. 8)."""
     gate = jax.nn.sigmoid(-100 * (jax.nn.sigmoid(gaussians.logit_opacities) - 0.05))
     axes = rotation_matrices(gaussians.quats) * jnp.exp(gaussians.log_scales)[:, None, :]
-    return gate[:, None] * jnp.einsum("nij,nj->ni", axes, jax.random.normal(key, gaussians.means.shape))
+    return gate[:, None] * einsum("nij,nj->ni", axes, jax.random.normal(key, gaussians.means.shape))

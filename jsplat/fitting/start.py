@@ -11,7 +11,7 @@ from jsplat.fitting.config import FitConfig
 from jsplat.labelsets.labelset import IGNORE
 from jsplat.raster.camera import Camera, meeting_point
 from jsplat.raster.scene import Attributes, Gaussians, Scene, rgb_to_sh
-from jsplat.runtime.precision import in_32_bits
+from jsplat.runtime.precision import einsum, in_32_bits, matmul
 
 START_OPACITY = 0.6
 FACING = 0.3  # cosine above which a view may colour a point
@@ -99,8 +99,8 @@ def starting_scene(capture: Capture, config: FitConfig, key: jax.Array, classes:
 
 def _pixels(points: Float[Array, "n 3"], camera: Camera) -> tuple[jax.Array, jax.Array]:
     """Pixel indices (x, y) and whether the point lies in the picture."""
-    local = points @ camera.camera_from_world[:3, :3].T + camera.camera_from_world[:3, 3]
-    image = local @ camera.intrinsics.T
+    local = matmul(points, camera.camera_from_world[:3, :3].T) + camera.camera_from_world[:3, 3]
+    image = matmul(local, camera.intrinsics.T)
     xy = jnp.floor(image[:, :2] / jnp.maximum(image[:, 2:], 1e-6)).astype(jnp.int32)
     limit = jnp.asarray([camera.width, camera.height])
     valid = (local[:, 2] > 0) & (xy >= 0).all(-1) & (xy < limit).all(-1)
@@ -136,7 +136,7 @@ def _seen_from(points, normals, images, known, cameras):
         xy, valid = _pixels(points, camera)
         valid &= says[xy[:, 1], xy[:, 0]]
         toward = camera.centers - points
-        facing = jnp.einsum("ni,ni->n", toward, normals) / jnp.linalg.norm(toward, axis=-1)
+        facing = einsum("ni,ni->n", toward, normals) / jnp.linalg.norm(toward, axis=-1)
         weight = jnp.where(valid, jnp.where(facing > FACING, facing, 1e-4), 0.0)
         color = image[xy[:, 1], xy[:, 0]].astype(jnp.float32)
         return (totals[0] + weight[:, None] * color, totals[1] + weight), None

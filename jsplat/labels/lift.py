@@ -19,7 +19,7 @@ from jsplat.raster.projection import rotation_matrices
 from jsplat.raster.rasterizer import rasterize, splat_sums
 from jsplat.raster.scene import Gaussians, Render
 from jsplat.raster.spherical_harmonics import unit
-from jsplat.runtime.precision import in_32_bits
+from jsplat.runtime.precision import einsum, in_32_bits
 from jsplat.runtime.view_blocks import Devices, by_view, each_block, over_views
 
 
@@ -99,4 +99,4 @@ def facing(gaussians: Gaussians, cameras: Camera) -> Float[Array, "v n"]:
     shortest = jnp.argmin(gaussians.log_scales, -1)
     normals = jnp.take_along_axis(rotation, shortest[:, None, None], -1)[..., 0]
     rays = unit(gaussians.means - cameras.centers[:, None, :], (0.0, 0.0, 1.0))
-    return jnp.abs(jnp.einsum("vni,ni->vn", rays, normals))
+    return jnp.abs(einsum("vni,ni->vn", rays, normals))

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Num, UInt8, UInt16
 from jsplat.errors import Unusable
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.raster.pytree import pytree, static
-from jsplat.runtime.precision import in_32_bits
+from jsplat.runtime.precision import einsum, in_32_bits
 
 LEVELS = 65535
 Axis = tuple[float, float]
@@ -161,7 +161,7 @@ def _softmax(look: Look, size: tuple[int, int]) -> Float[Array, "k h w"]:
     lengths = look.levels.shape[:2]
     rows, columns = (_reading(axis, n, m) for axis, n, m in zip((look.rows, look.columns), size, lengths))
     logits = look.levels.astype(jnp.float32) * -look.steps
-    read = jnp.einsum("hi,ijk,wj->khw", rows, logits, columns, optimize="optimal", precision="highest")
+    read = einsum("hi,ijk,wj->khw", rows, logits, columns, optimize="optimal")
     return jax.nn.softmax(read, axis=0)
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 
 from jsplat.errors import InputError
 from jsplat.labelsets.labelset import LabelSet
+from jsplat.runtime.precision import matmul
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +55,8 @@ def to_colors(labels: UInt8[np.ndarray, "*b h w"], labelset: LabelSet) -> Float[
 
 
 def _nearest(pixels: jax.Array, centers: jax.Array) -> jax.Array:
-    # |p - c|^2 without |p|^2, which is the same for all centres; HIGHEST, or a GPU would round colours to 10 bits.
-    cross = jnp.matmul(pixels, centers.T, precision=jax.lax.Precision.HIGHEST)
+    # |p - c|^2 without |p|^2, which is the same for all centres.
+    cross = matmul(pixels, centers.T)
     return jnp.argmin((centers**2).sum(-1) - 2 * cross, -1)
 
 
@@ -66,7 +67,7 @@ def _lloyd(renders: jax.Array, solid: jax.Array, centers: jax.Array) -> jax.Arra
         pixels, counts = picture[0].reshape(-1, 3), picture[1].reshape(-1, 1)
         member = jax.nn.one_hot(_nearest(pixels, centers), len(centers)) * counts
         ones = jnp.concatenate([pixels, jnp.ones_like(counts)], -1)
-        return totals + jnp.matmul(member.T, ones, precision=jax.lax.Precision.HIGHEST), None
+        return totals + matmul(member.T, ones), None
 
     totals = jax.lax.scan(add, jnp.zeros((len(centers), 4)), (renders, solid))[0]
     return jnp.where(totals[:, 3:] > 0, totals[:, :3] / jnp.maximum(totals[:, 3:], 1), centers)

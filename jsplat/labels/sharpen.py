@@ -25,7 +25,7 @@ from jsplat.raster.camera import Camera
 from jsplat.raster.pytree import pytree, static
 from jsplat.raster.rasterizer import rasterize, splat_sums
 from jsplat.raster.scene import Gaussians
-from jsplat.runtime.precision import in_32_bits
+from jsplat.runtime.precision import einsum, in_32_bits
 from jsplat.runtime.view_blocks import Devices, join_blocks, over_views, per_device, to_blocks, unpadded, view_count
 
 _LEAST = 1e-3  # channels below this do not divide
@@ -161,7 +161,7 @@ def _opinions(picture: Array | None, weight: Array, others: tuple[Said, ...], po
 
 def _counts(prior: Array, opinions: list[_Opinion], solid: Array) -> list[Float[Array, "k _"]]:
     hard = [jax.nn.one_hot(said.label, said.labels) * (said.mass * solid)[..., None] for said in opinions]
-    return [jnp.einsum("hwt,hws->ts", prior, of) for of in hard]
+    return [einsum("hwt,hws->ts", prior, of) for of in hard]
 
 
 @functools.partial(jax.jit, static_argnames=("capacity", "config"))
@@ -204,7 +204,7 @@ def _confusion(
         if meaning is None:
             return smooth(of), jnp.ones(len(of))
         table = speaking_table(meaning, of.shape[1])
-        rows = smooth(jnp.einsum("vts,ut->vus", of, jnp.asarray(alike_classes(meaning, of.shape[1]))))
+        rows = smooth(einsum("vts,ut->vus", of, jnp.asarray(alike_classes(meaning, of.shape[1]))))
         return absorbed(rows, of.sum(0), table), _told(of)
 
     return [one(of, meaning) for of, meaning in zip(counts, means)]

@@ -29,6 +29,7 @@ from jsplat.labels.votes import (
     smoothed,
 )
 from jsplat.raster.pytree import pytree, static
+from jsplat.runtime.precision import einsum, matmul
 
 ERROR_MODELS = ("tempered", "best")  # the methods that are, or hold, a model of errors, which several voters share
 _EPS = 1e-12
@@ -137,7 +138,7 @@ def vote_together(
 
 def _spread(means: Float[Array, "n s"], table: Bool[np.ndarray, "s k"]) -> Float[Array, "n k"]:
     share = table / np.maximum(table.sum(1, keepdims=True), 1)
-    return means @ jnp.asarray(share, means.dtype)
+    return matmul(means, jnp.asarray(share, means.dtype))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,15 +159,15 @@ class _Voice:
 
     def evidence(self, consensus: Float[Array, "n t"], config: VoteConfig) -> Float[Array, "n t"]:
         def confusion(opinions: Array) -> Array:
-            counts = jnp.einsum("vns,vn,nt->vts", opinions, self.ballots.visible_mass, consensus)
-            rows = smoothed(jnp.einsum("vts,ut->vus", counts, jnp.asarray(self.alike)), config.pseudo_counts, True)
+            counts = einsum("vns,vn,nt->vts", opinions, self.ballots.visible_mass, consensus)
+            rows = smoothed(einsum("vts,ut->vus", counts, jnp.asarray(self.alike)), config.pseudo_counts, True)
             return absorbed(rows, counts.sum(0), self.table)
 
         return log_evidence(self.ballots, confusion, config)
 
     def belief(self, rows: Float[Array, "n t"]) -> Float[Array, " t"]:
         ballots = self.ballots
-        counts = jnp.einsum("vns,vn,nt->ts", ballots.opinions, ballots.visible_mass, rows)
+        counts = einsum("vns,vn,nt->ts", ballots.opinions, ballots.visible_mass, rows)
         right = jnp.where(self.table.T, counts, 0).sum(-1) / jnp.maximum(counts.sum(-1), _EPS)
         return jnp.where(self.table.any(0), right, jnp.nan)
 
@@ -188,8 +189,8 @@ def absorbed(
     share = counts + 1 / counts.shape[1]
     share = (share / share.sum(-1, keepdims=True)) ** _ABSORBED
     share = share / share.sum(-1, keepdims=True)
-    of_label = jnp.einsum("st,vtl->vsl", table / np.maximum(table.sum(1, keepdims=True), 1), rows)
+    of_label = einsum("st,vtl->vsl", table / np.maximum(table.sum(1, keepdims=True), 1), rows)
     # A label without a class (the background alone, which was removed) has no row to lend.
     lends = table.any(1)
-    mixed = jnp.einsum("ts,vsl->vtl", share * lends, of_label) + (share * ~lends).sum(-1)[None, :, None] * rows
+    mixed = einsum("ts,vsl->vtl", share * lends, of_label) + (share * ~lends).sum(-1)[None, :, None] * rows
     return jnp.where(jnp.asarray(known)[None, :, None], rows, mixed)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jsplat.errors import InputError
+from jsplat.runtime.precision import einsum
 
 _EPS = 1e-12
 
@@ -98,7 +99,7 @@ def certainty(opinions: Float[Array, "*b k"]) -> Float[Array, "*b"]:
 
 def _mean(opinions: Array, weights: Array) -> Array:
     """Mean over views; rows that no view supports are 0 (`vote` fills them)."""
-    total = jnp.einsum("vnk,vn->nk", opinions, weights)
+    total = einsum("vnk,vn->nk", opinions, weights)
     return total / jnp.maximum(total.sum(-1, keepdims=True), _EPS)
 
 
@@ -126,7 +127,7 @@ def _entropy(ballots: Ballots, config: VoteConfig) -> Array:
 
 def _agreement(ballots: Ballots, config: VoteConfig) -> Array:
     def step(consensus, _):
-        alike = jnp.einsum("vnk,nk,vn->v", ballots.opinions, consensus, ballots.visible_mass) / (
+        alike = einsum("vnk,nk,vn->v", ballots.opinions, consensus, ballots.visible_mass) / (
             ballots.visible_mass.sum(-1) + _EPS
         )
         trust = (alike / (alike.max() + _EPS)) ** config.agreement_power
@@ -149,7 +150,7 @@ def _confusion(opinions: Array, visible_mass: Array, consensus: Array, pseudo_co
 
     The prior is `pseudo_counts` draws from the matrix pooled over the views, or from the uniform distribution.
     """
-    return smoothed(jnp.einsum("vns,vn,nt->vts", opinions, visible_mass, consensus), pseudo_counts, pooled)
+    return smoothed(einsum("vns,vn,nt->vts", opinions, visible_mass, consensus), pseudo_counts, pooled)
 
 
 def smoothed(counts: Float[Array, "v t s"], pseudo_counts: float, pooled: bool) -> Float[Array, "v t s"]:
@@ -174,7 +175,7 @@ def _dawid_skene(ballots: Ballots, config: VoteConfig) -> Array:
 
     def step(consensus, _):
         confusion = _confusion(opinions, visible_mass, consensus, pseudo_counts=1.0, pooled=False)
-        return posterior(jnp.einsum("vns,vn,vts->nt", opinions, visible_mass, jnp.log(confusion)), consensus), None
+        return posterior(einsum("vns,vn,vts->nt", opinions, visible_mass, jnp.log(confusion)), consensus), None
 
     return jax.lax.scan(step, _mean(opinions, visible_mass), length=config.iterations)[0]
 
@@ -194,7 +195,7 @@ def log_evidence(ballots: Ballots, confusion: Callable[[Array], Array], config: 
     total = trust.sum(0)
     effective = total**2 / jnp.maximum((trust**2).sum(0), _EPS)
     weights = trust * (jnp.minimum(effective, config.temperature) / jnp.maximum(total, _EPS))
-    return jnp.einsum("vns,vn,vts->nt", opinions, weights, jnp.log(confusion(opinions)))
+    return einsum("vns,vn,vts->nt", opinions, weights, jnp.log(confusion(opinions)))
 
 
 def sharper(opinions: Float[Array, "*b k"], config: VoteConfig) -> Float[Array, "*b k"]:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from jsplat.errors import InputError
 from jsplat.raster.pytree import pytree, static
+from jsplat.runtime.precision import einsum
 
 Angles = Float[np.ndarray, "*b"]
 
@@ -39,7 +40,7 @@ class Camera:
     def centers(self) -> Float[Array, "*b 3"]:
         """Camera centres in world coordinates."""
         rotation, translation = self.camera_from_world[..., :3, :3], self.camera_from_world[..., :3, 3]
-        return -jnp.einsum("...ji,...j->...i", rotation, translation)
+        return -einsum("...ji,...j->...i", rotation, translation)
 
     def resized(self, width: int, height: int) -> "Camera":
         """The same view with another number of pixels; the half-pixel convention needs no offset here."""

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float
 from jsplat.errors import InputError
 from jsplat.raster.camera import Camera
 from jsplat.raster.scene import SH_C0
-from jsplat.runtime.precision import by_own_rules
+from jsplat.runtime.precision import by_own_rules, einsum
 
 
 def is_direction(vectors: Float[Array, "*b d"]) -> Bool[Array, "*b"]:
@@ -64,5 +64,5 @@ def sh_colors(sh: Float[Array, "*b n s 3"], means: Float[Array, "*b n 3"], camer
             1.445305721320277 * z * (x * x - y * y),
             -0.5900435899266435 * x * (x * x - 3 * y * y),
         ]
-    rgb = jnp.einsum("...ns,...nsc->...nc", jnp.stack(basis, -1), sh, precision="highest")
+    rgb = einsum("...ns,...nsc->...nc", jnp.stack(basis, -1), sh)
     return jnp.where(valid, jnp.maximum(rgb + 0.5, 0.0), jnp.nan)

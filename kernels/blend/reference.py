@@ -43,7 +43,9 @@ def blend_reference(
         transmittance = jnp.concatenate([jnp.ones_like(after[:1]), after[:-1]])
         weight = jnp.where(transmittance >= TRANSMITTANCE_STOP, alpha * transmittance, 0.0)
         finite_depths = jnp.where(hidden, 0.0, depths[order])
-        return weight.T @ features, weight.sum(0), weight.T @ finite_depths
+        # In float32 on a GPU, too, in all bits of the factors.
+        shown, depth = (jnp.matmul(weight.T, x, precision="highest") for x in (features, finite_depths))
+        return shown, weight.sum(0), depth
 
     channels, alpha, depth = jax.vmap(one)(means2d, conic_roots, opacities, depths, features)
     shape = (-1, height, width)
