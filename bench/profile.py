@@ -29,11 +29,10 @@ from bench.workloads import Work
 from jsplat.fitting import FitConfig
 from jsplat.fitting.loss import label_loss, photo_loss
 from jsplat.fitting.photos import photos_of
-from jsplat.fitting.step import first_state, optimizer, steps
+from jsplat.fitting.step import first_capacity, first_state, optimizer, steps
 from jsplat.kernels.blend import blend
-from jsplat.kernels.blend.xla import TILE
 from jsplat.kernels.tiling import bin_tiles
-from jsplat.raster.capacity import capacity_for
+from jsplat.raster.capacity import backend_tile, capacity_for
 from jsplat.raster.projection import project
 from jsplat.raster.spherical_harmonics import sh_colors
 
@@ -64,7 +63,8 @@ def pieces(identities: int, count: int, edge: int) -> dict[str, Callable[[], Any
     photos = [photos_of(person, config, k) for k, person in enumerate(people)]
     photos = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *photos)
     needed = [capacity_for(one_of(scene, k).gaussians, person.cameras) for k, person in enumerate(people)]
-    capacity = max(int(config.hits_per_gaussian * count), *needed)  # as the fit has it
+    classes = scene.attributes.label_logits.shape[-1]
+    capacity = max(first_capacity(config.hits_per_gaussian, count, classes, config), *needed)  # as the fit has it
     state = [jax.tree.map(jnp.array, first_state(scene, config))]
 
     def step():
@@ -73,6 +73,7 @@ def pieces(identities: int, count: int, edge: int) -> dict[str, Callable[[], Any
 
     camera = jax.tree.map(lambda x: x[:, 0], photos.cameras)
     lens = {"size": (camera.width, camera.height), "capacity": capacity}
+    tile = backend_tile(3 + classes)
 
     def colours(sh, logits, means):
         return sh_colors(sh, means, camera), jax.nn.softmax(logits, -1)
@@ -86,7 +87,7 @@ def pieces(identities: int, count: int, edge: int) -> dict[str, Callable[[], Any
     rows, depths = projection(scene.gaussians), project(scene.gaussians, camera).depths
 
     def binning(means2d, conic_roots, opacities):
-        return bin_tiles(means2d, conic_roots, opacities, depths, tile=TILE, **lens)
+        return bin_tiles(means2d, conic_roots, opacities, depths, tile=tile, **lens)
 
     def blending(means2d, conic_roots, opacities, features):
         return blend(means2d, conic_roots, opacities, depths, features, shape_channels=3, **lens).channels

@@ -15,10 +15,9 @@ from bench.peers import gsplat, need, torch, torch_call, torch_raster
 from bench.scenes import fitted_splats
 from bench.timing import CannotRunError, Job, compiled, seconds_of
 from bench.workloads import Raster
-from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, blend, mosaic_gpu, triton
+from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, blend, mosaic_gpu, tile_of, triton
 from jsplat.kernels.blend.cases import Splats, headlike
 from jsplat.kernels.blend.reference import blend_reference
-from jsplat.kernels.blend.xla import TILE
 from jsplat.kernels.select import Facts, choose, default_device
 from jsplat.kernels.tiling import bin_tiles
 
@@ -83,7 +82,8 @@ def _ours(work: Raster, splats: Splats):
         draw = functools.partial(blend_reference, size=size)
     elif work.implementation in ("jsplat", *BACKENDS):
         backend = None if work.implementation == "jsplat" else work.implementation
-        needed = bin_tiles(*splats.arrays()[:4], size=size, tile=TILE, capacity=1).needed
+        tile = tile_of(Facts(default_device(), np.dtype(np.float32), work.channels), backend)
+        needed = bin_tiles(*splats.arrays()[:4], size=size, tile=tile, capacity=1).needed
         capacity = -(-int(needed.max()) // 4096) * 4096  # rounded up as the fit does
         draw = functools.partial(blend, size=size, capacity=capacity, backend=backend)
         if work.mode == "two passes":

@@ -9,8 +9,11 @@ import pytest
 from scipy.special import gammaln, lpmv
 
 from jsplat.errors import InputError
+from jsplat.kernels.blend import IMPLEMENTATIONS
+from jsplat.kernels.blend.cases import headlike
+from jsplat.kernels.tiling import bin_tiles
 from jsplat.raster.camera import Camera, orbit
-from jsplat.raster.capacity import SharedCapacity, capacity_for, default_capacity
+from jsplat.raster.capacity import SharedCapacity, backend_tile, capacity_for, default_capacity, hits_of
 from jsplat.raster.projection import LOW_PASS, NEAR, project, rotation_matrices
 from jsplat.raster.rasterizer import rasterize, render_scene
 from jsplat.raster.scene import Attributes, Gaussians, Render, Scene, rgb_to_sh
@@ -365,11 +368,11 @@ def test_few_large_gaussians_need_no_capacity(count, size):
     lens = np.array([[512.0, 0, 256], [0, 512, 256], [0, 0, 1]])
     camera = orbit(*(np.array([x]) for x in (0.0, 0.0, 0.0, 2.0)), lens, (512, 512))[0]
     most = jax.jit(lambda: rasterize(scene, jnp.ones((count, 1)), camera, capacity=1).needed)()
-    assert 8 * count < most <= default_capacity(count, (512, 512)) <= 2**18
+    assert 8 * count < most <= default_capacity(count, (512, 512), backend_tile(1)) <= 2**18
 
 
 def test_a_default_that_is_too_small_grows_where_numbers_are_at_hand(monkeypatch):
-    monkeypatch.setattr("jsplat.raster.capacity.default_capacity", lambda *_: 100)
+    monkeypatch.setattr("jsplat.raster.rasterizer.default_capacity", lambda *_: 100)
     jax.tree.map(np.testing.assert_array_equal, rasterize(gaussians(), features(), VIEWS), three_views())
     gradient = jax.grad(lambda x: (rasterize(gaussians(), x, VIEWS).channels ** 2).sum())(features())
     assert gradient.any()
@@ -384,8 +387,21 @@ def test_too_little_capacity_is_an_error_in_a_gradient_that_is_not_compiled():
 
 
 def test_the_default_capacity_is_bounded_by_what_can_be_needed_and_by_memory():
-    assert default_capacity(10, (512, 512)) == 10 * 64 * 64
-    assert default_capacity(1000, (512, 512)) == 64 * 64 * 64
-    assert default_capacity(100_000, (128, 128)) == 800_000
-    assert default_capacity(1000, (512, 512), views=64) == 2**16
-    assert default_capacity(0, (8, 8)) == 1
+    assert default_capacity(10, (512, 512), (8, 8)) == 10 * 64 * 64
+    assert default_capacity(1000, (512, 512), (8, 8)) == 64 * 64 * 64
+    assert default_capacity(100_000, (128, 128), (8, 8)) == 800_000
+    assert default_capacity(1000, (512, 512), (8, 8), views=64) == 2**16
+    assert default_capacity(0, (8, 8), (8, 8)) == 1
+
+
+def test_capacities_are_counted_in_the_tiles_of_the_backend_that_runs(monkeypatch):
+    for name, tile in {"mosaic_gpu": (16, 8), "triton": (8, 8), "cpu": (8, 8), "xla": (8, 8)}.items():
+        found = IMPLEMENTATIONS[name]._replace(declines=lambda facts: None)
+        with monkeypatch.context() as patch:
+            patch.setitem(IMPLEMENTATIONS, name, found)
+            assert backend_tile(22, backend=name) == tile
+    assert default_capacity(100_000, (128, 128), (16, 8)) == 600_000
+    assert default_capacity(1000, (512, 512), (16, 8)) == 64 * 32 * 64
+    splats = headlike(1, 4000, 128, 3).arrays()[:4]
+    needed = [int(bin_tiles(*splats, size=(128, 128), tile=t, capacity=1).needed[0]) for t in ((8, 8), (16, 8))]
+    assert abs(hits_of(needed[0], (16, 8)) / needed[1] - 1) < 0.05

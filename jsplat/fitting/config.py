@@ -30,7 +30,7 @@ class FitConfig:
         relocate_every: steps between relocations of dead Gaussians; 0 never.
         relocate_until: share of the steps after which none is relocated and no noise added.
         dead_opacity: a Gaussian below this is dead.
-        hits_per_gaussian: first guess of the capacity for tile hits.
+        hits_per_gaussian: first guess of the capacity, in hits of tiles of 8 x 8 pixels; others are hit in proportion.
         steps_per_call: steps in one compiled call.
         at_once: identities that one device fits at once; 0: as many as its memory holds, and one on a processor, where
             more are not faster. The result's last bits may depend on it, and on no other company.

@@ -16,7 +16,7 @@ from jsplat.fitting.config import FitConfig
 from jsplat.fitting.held_out import score
 from jsplat.fitting.photos import Photos
 from jsplat.fitting.result import FitResult, Losses
-from jsplat.fitting.step import advance, first_state, relocate_all
+from jsplat.fitting.step import advance, first_capacity, first_state, relocate_all
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.raster.capacity import SharedCapacity, rounded_capacity
 from jsplat.raster.scene import Scene
@@ -71,7 +71,8 @@ class FitLoop:
         self._captures = [one.capture for one in ready]
         filled = ready + ready[-1:] * (rows - len(ready))
         self._photos, scene = jax.tree.map(lambda *x: np.stack(x), *[(one.photos, one.scene) for one in filled])
-        self._capacity = max(capacity, int(task.config.hits_per_gaussian * scene.gaussians.means.shape[1]))
+        count, classes = scene.attributes.label_logits.shape[1:]
+        self._capacity = max(capacity, first_capacity(task.config.hits_per_gaussian, count, classes, task.config))
         self._losses: Losses = []
         self._done, state = 0, first_state(scene, task.config)
         fingerprint = _fingerprint(self._photos, scene, self._compiled)

@@ -15,7 +15,7 @@ from jsplat.fitting.loss import label_loss, photo_loss
 from jsplat.fitting.mcmc import exploration, relocate
 from jsplat.fitting.photos import Photos, bucket, padded_size
 from jsplat.raster.camera import Camera
-from jsplat.raster.capacity import HITS_PER_GAUSSIAN
+from jsplat.raster.capacity import HITS_PER_GAUSSIAN, backend_tile, hits_of
 from jsplat.raster.pytree import pytree, replace
 from jsplat.raster.rasterizer import rasterize, render_scene
 from jsplat.raster.scene import Attributes, Gaussians, Scene
@@ -198,6 +198,11 @@ def first_state(scene: Scene, config: FitConfig) -> FitState:
     return FitState(scene, moments, step, needed, jnp.zeros(rows), jnp.zeros(rows, bool))
 
 
+def first_capacity(hits: float, gaussians: int, classes: int, config: FitConfig) -> int:
+    """Room for so many hits of each Gaussian, in tiles of 8 x 8 pixels, counted in those of the backend that runs."""
+    return hits_of(hits * gaussians, backend_tile(3 + (classes if config.label_weight > 0 else 0)))
+
+
 @in_32_bits
 def bytes_each(shape: tuple[int, int, int], classes: int, config: FitConfig) -> int:
     """What one identity needs on a device: arguments and temporaries of the compiled steps.
@@ -226,7 +231,7 @@ def bytes_each(shape: tuple[int, int, int], classes: int, config: FitConfig) -> 
         attributes = Attributes(jnp.zeros((1, n, (config.sh_degree + 1) ** 2, 3)), jnp.zeros((1, n, classes)))
         return first_state(Scene(gaussians, attributes), config), photos
 
-    capacity = HITS_PER_GAUSSIAN * config.gaussians
+    capacity = first_capacity(HITS_PER_GAUSSIAN, config.gaussians, classes, config)
     lowered = steps.lower(*jax.eval_shape(blank), jnp.int32(0), config=config, capacity=capacity)
     plan = lowered.compile().memory_analysis()
     assert plan is not None  # every device that says how much memory it has also plans with it

@@ -49,7 +49,7 @@ def fit(
 
     Returns:
         scenes in the captures' order. The same seed on the same machine gives the same bits, whether or
-        not the fit was killed between, and on any number of its devices.
+        not the fit was killed between, and on any number of its devices (GPUs: those for which there is a kernel).
 
     Raises:
         InputError: a capture cannot be started from, or their labels mean different things.

@@ -13,7 +13,7 @@ from jsplat.errors import InputError
 from jsplat.kernels import select
 from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, Blended, blend, sums
 from jsplat.raster.camera import Camera
-from jsplat.raster.capacity import default_capacity, rounded_capacity
+from jsplat.raster.capacity import backend_tile, default_capacity, rounded_capacity
 from jsplat.raster.projection import project
 from jsplat.raster.scene import Gaussians, Render, Scene
 from jsplat.raster.spherical_harmonics import sh_colors
@@ -42,7 +42,8 @@ def rasterize(
         gaussians, features, camera: leading axes broadcast: Gaussians `(b, 1)` and cameras `(b, v)` give `(b, v)`.
         background: what shows where alpha is below 1: a number, `*v c`, or a picture `*v h w c`; zeros if None.
         capacity: tile hits a view may need. If None, what the views need where their numbers are at hand; under
-            `jit` and `vmap` 8 per Gaussian or 64 per tile of 8 x 8 pixels, whichever is more. See `capacity_for`.
+            `jit` and `vmap` 8 per Gaussian (6 where tiles are 16 x 8 pixels) or 64 per tile, whichever is more. See
+            `capacity_for`.
         shape_channels: only the first so many channels send gradients to the geometry; all if None.
         antialiased: see `project`.
         backend: a name in `jsplat.kernels.blend.BACKENDS`; the best that works here if None.
@@ -77,7 +78,10 @@ def rasterize(
             backend=backend,
         )
 
-    at_first = default_capacity(count, size, math.prod(lead)) if capacity is None else capacity
+    at_first = capacity
+    if at_first is None:
+        tile = backend_tile(channels, features.dtype, x=view.means2d, backend=backend)
+        at_first = default_capacity(count, size, tile, math.prod(lead))
     blended = draw(at_first)
     if (most := _most_hits(blended.needed)) > at_first:
         if capacity is not None:

@@ -1,8 +1,8 @@
 """Alpha blending of projected Gaussians: one differentiable function, one contract, several implementations.
 
 The contract is `reference.blend_reference`. `custom_vjp` stands outside and `custom_vmap` inside (`batching`), so that
-any nesting of `vmap` and `grad` calls the same function with more images. An implementation is a module with `forward`
-and `backward` like those of `xla`: i images, f sets of features, `set_ids` the set of each image.
+any nesting of `vmap` and `grad` calls the same function with more images. An implementation is a module with `TILE`,
+`forward` and `backward` like those of `xla`: i images, f sets of features, `set_ids` the set of each image.
 """
 
 import contextlib
@@ -70,6 +70,15 @@ class Blended(typing.NamedTuple):
     alpha: Float[Array, "*b h w"]
     depth: Float[Array, "*b h w"]
     needed: Int[Array, "*b"]
+
+
+def tile_of(facts: Facts, backend: str | None = None) -> tuple[int, int]:
+    """Width and height in pixels of the tiles in which `blend` counts what images need, by the backend that runs.
+
+    Raises:
+        ValueError: a backend that cannot run here.
+    """
+    return IMPLEMENTATIONS[select.choose("blend", IMPLEMENTATIONS, backend, facts)].load().TILE
 
 
 @functools.lru_cache(maxsize=64)

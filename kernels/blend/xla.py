@@ -210,6 +210,8 @@ def backward(
     The gradient of a weight is grad_image . feature. The sum of weight * that over a pixel's whole list is
     image . grad_image, so that what lies behind a Gaussian is the whole less the running sum. With T for the
     transmittance, the gradient of an alpha is T * (gradient of the weight) - (sum behind) / (1 - alpha).
+
+    The same bits on every run on processors alone: a GPU scatters a block by atomics.
     """
     grid = tile_grid(size, TILE)
     hits = bin_tiles(*splats[:4], size=size, tile=TILE, capacity=capacity)

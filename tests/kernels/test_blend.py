@@ -321,7 +321,8 @@ def test_features_that_do_not_broadcast_are_refused():
         blend(*case[:4], jnp.concatenate([case[4]] * 2), size=SIZE, capacity=CAPACITY)
 
 
-@pytest.mark.parametrize("backend", NATIVE)
+# XLA's path adds the gradients of a block by atomics on GPUs.
+@pytest.mark.parametrize("backend", [name for name in NATIVE if name != "xla" or default_device().platform == "cpu"])
 def test_two_runs_give_the_same_bits(backend):
     run = implementation(backend)
     equal(run(*CASES["random"]().arrays()), run(*CASES["random"]().arrays()))

@@ -18,6 +18,8 @@ from jsplat.kernels.blend import xla
 from jsplat.kernels.blend.cpu import compiled
 from jsplat.kernels.blend.splats import Splats
 
+TILE = xla.TILE  # it counts as XLA does, whose place it takes
+
 
 def _operation(name: str, shapes: Callable[..., Sequence[tuple[tuple[int, ...], Any]]], fallback: Callable[..., Any]):
     """One function of the library, as a primitive that XLA lowers where the program will run.
