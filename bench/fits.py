@@ -1,6 +1,8 @@
 """Training steps, whole fits and label lifts made ready."""
 
+import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +14,11 @@ from bench.peers import gsplat, need, torch_raster, two_models
 from bench.raster import relative_error
 from bench.scenes import captures, dome, fitted, one_of
 from bench.timing import Job, compiled, seconds_of
-from bench.workloads import Fit, Lift, Step
+from bench.workloads import Fit, Lift, Step, Work
 from jsplat.fitting import FitConfig, fit
 from jsplat.fitting.loss import label_loss, photo_loss
+from jsplat.kernels.blend import BACKENDS
+from jsplat.kernels.select import use_backend
 from jsplat.labels.lift import lift
 from jsplat.labelsets.labelset import CELEBAMASK_HQ
 from jsplat.raster.capacity import capacity_for
@@ -35,9 +39,21 @@ def _targets(identities: int, edge: int) -> tuple[np.ndarray, np.ndarray]:
     return random.uniform(0, 1, (*shape, 3)).astype(np.float32), random.integers(0, CLASSES, shape).astype(np.uint8)
 
 
+def on_backend(prepare: Callable[..., Job], work: Work) -> Job:
+    """A job made and called on the backend that the workload names, if it names one."""
+    with use_backend(work.implementation if work.implementation in BACKENDS else None):
+        job = prepare(work)
+
+    def call():
+        with use_backend(work.implementation if work.implementation in BACKENDS else None):
+            return job.call()
+
+    return dataclasses.replace(job, call=call)
+
+
 def prepare_step(work: Step) -> Job:
     """A job of one training step; a peer's first loss must be ours."""
-    if work.implementation == "jsplat":
+    if work.is_ours:
         step, loss, more = _our_step(work)
         return Job(step, {"loss": loss}, **more)
     if work.implementation == "gsplat":
@@ -99,7 +115,7 @@ def prepare_lift(work: Lift) -> Job:
     def ours():
         return jax.block_until_ready(lift(scene.gaussians, cameras, pictures, capacity=capacity))
 
-    if work.implementation == "jsplat":
+    if work.is_ours:
         return Job(ours, compile_seconds=seconds_of(ours))
     need("torch")
     theirs = two_models.lift(scene.gaussians, cameras, np.array(pictures), work.mode)
@@ -115,7 +131,7 @@ def prepare_fit(work: Fit) -> Job:
     Ours trains labels in the same pass, as the peer trains them in its second model.
     """
     config = FitConfig(gaussians=work.count, steps=work.steps, voxels=64, hold_out=5, label_weight=0.1)
-    people, found, ours = list(captures(work.identities, work.views, work.size)), {}, work.implementation == "jsplat"
+    people, found, ours = list(captures(work.identities, work.views, work.size)), {}, work.is_ours
     if not ours:
         need("torch")
 

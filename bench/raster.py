@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterator
 from unittest import mock
 
@@ -15,7 +16,7 @@ from bench.peers import gsplat, need, torch, torch_call, torch_raster
 from bench.scenes import fitted_splats
 from bench.timing import CannotRunError, Job, compiled, seconds_of
 from bench.workloads import Raster
-from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, blend, mosaic_gpu, tile_of, triton
+from jsplat.kernels.blend import IMPLEMENTATIONS, blend, mosaic_gpu, tile_of, triton
 from jsplat.kernels.blend.cases import Splats, headlike
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.kernels.select import Facts, choose, default_device
@@ -36,8 +37,7 @@ def prepare(work: Raster) -> Job:
     counts = _pairs(work.scene, work.images, work.count, work.edge)
     floor = floor_of(counts, work.images, work.count, work.edge, work.channels, work.gradient)
     facts = Facts(default_device(), np.dtype(np.float32), work.channels)
-    ours = work.implementation == "jsplat"
-    about = {"backend": choose("blend", IMPLEMENTATIONS, None, facts)} if ours else {}
+    about = {"backend": choose("blend", IMPLEMENTATIONS, None, facts)} if work.is_ours else {}
     return Job(call, right, about, {**floor, **counts}, **more)
 
 
@@ -80,12 +80,11 @@ def _ours(work: Raster, splats: Splats):
     size = (work.edge, work.edge)
     if work.implementation == "dense":
         draw = functools.partial(blend_reference, size=size)
-    elif work.implementation in ("jsplat", *BACKENDS):
-        backend = None if work.implementation == "jsplat" else work.implementation
-        tile = tile_of(Facts(default_device(), np.dtype(np.float32), work.channels), backend)
+    elif work.is_ours:
+        tile = tile_of(Facts(default_device(), np.dtype(np.float32), work.channels))
         needed = bin_tiles(*splats.arrays()[:4], size=size, tile=tile, capacity=1).needed
         capacity = -(-int(needed.max()) // 4096) * 4096  # rounded up as the fit does
-        draw = functools.partial(blend, size=size, capacity=capacity, backend=backend)
+        draw = functools.partial(blend, size=size, capacity=capacity)
         if work.mode == "two passes":
             draw = functools.partial(_in_two_passes, draw)
     else:
@@ -98,7 +97,24 @@ def _ours(work: Raster, splats: Splats):
     def evaluate(weights):
         return jax.tree.map(np.asarray, program(jnp.asarray(weights), *args))
 
-    return evaluate, lambda: jax.block_until_ready(program(weights, *args)), more
+    def call():
+        with _on_one_core() if work.mode == "one core" else contextlib.nullcontext():
+            return jax.block_until_ready(program(weights, *args))
+
+    return evaluate, call, more
+
+
+@contextlib.contextmanager
+def _on_one_core() -> Iterator[None]:
+    """Within the block all threads of the process share one core."""
+    threads, cores = [int(name) for name in os.listdir("/proc/self/task")], os.sched_getaffinity(0)
+    for thread in threads:
+        os.sched_setaffinity(thread, {min(cores)})
+    try:
+        yield
+    finally:
+        for thread in threads:
+            os.sched_setaffinity(thread, cores)
 
 
 def _in_two_passes(draw: Callable, *args) -> tuple[jax.Array]:

@@ -42,7 +42,7 @@ PACKAGES = ("jax", "jaxlib", "numpy", "flax", "torch", "gsplat")
 
 def prepare(work: Work) -> Job:
     """Makes a workload ready to be timed."""
-    job = PREPARE[type(work)](work)
+    job = fits.on_backend(PREPARE[type(work)], work)
     return dataclasses.replace(job, work={**work.described(), **job.work})
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 from bench.timing import Ratio, Suite
+from jsplat.kernels.blend import BACKENDS
 
 CORES = os.cpu_count() or 1
 _HISTORY = {"count": "gaussians", "images": "identities", "batch": "images", "size": "edge"}
@@ -15,11 +16,22 @@ _HISTORY = {"count": "gaussians", "images": "identities", "batch": "images", "si
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What all workloads have; `mode` is the implementation's own, see its module."""
+    """What all workloads have.
+
+    Attributes:
+        implementation: "jsplat" (the best backend that works on the device), a name in `jsplat.kernels.blend.BACKENDS`,
+            or what the kind of workload knows besides.
+        mode: the implementation's own, see its module.
+    """
 
     name: str
     implementation: str = "jsplat"
     mode: str = ""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether jsplat runs it, on whichever backend."""
+        return self.implementation in ("jsplat", *BACKENDS)
 
     def ours(self) -> Self:
         """The same as we run it, without a name."""
@@ -36,10 +48,9 @@ class Raster(Work):
     """Blending projected Gaussians.
 
     Attributes:
-        implementation: "jsplat" (the best backend that works on the device), a name in `jsplat.kernels.blend.BACKENDS`,
-            "dense" (the reference in float32), or a peer: "torch", "gsplat".
-        mode: of ours "two passes" (colours, then all other channels) or "scatter" (gradients summed by atomics: not the
-            same bits on every run).
+        implementation: also "dense" (the reference in float32), or a peer: "torch", "gsplat".
+        mode: of ours "two passes" (colours, then all other channels), "scatter" (gradients summed by atomics: not the
+            same bits on every run) or "one core" (all threads of the process on one).
         scene: "headlike" (random, on an ellipsoid) or "fitted" (heads that the project's fit made).
         gradient: forward and backward, or forward alone.
         edge: of the square images, in pixels.
@@ -144,6 +155,11 @@ def _line(axis: str, values: tuple[int, ...], **centre) -> list[Raster]:
     return [Raster(f"scaling {axis} {v}", **{**centre, axis: v}) for v in values]
 
 
+def _beside_xla(*bases: Any) -> tuple[Any, ...]:
+    """Workloads on the best backend of the device, and the same on XLA's loop."""
+    return tuple(work for b in bases for work in (b, replace(b, name=f"{b.name}/xla", implementation="xla")))
+
+
 def _networks(batch: int, edge: int, training: bool, modes: tuple[str, ...], products: str | None = None) -> Suite:
     """A network in all modes; `products` names the matrix products beside it, whose modes need no layout."""
     base = Network(
@@ -225,9 +241,64 @@ SUITES = {
         Lift("cpu lift of 16 views"),
         rounds=5,
     ),
+    "cpu-kernel": Suite(  # what the C++ kernel gives over XLA's loop, PyTorch, and one core
+        workloads=(
+            *_beside_xla(
+                Raster("kernel train 22", channels=22),
+                Raster("kernel train 22, 8 identities", channels=22, images=8),
+                Raster("kernel train 3"),
+                Step("kernel step"),
+                Step("kernel step, 8 identities", identities=8),
+                Lift("kernel lift of 16 views"),
+            ),
+            Raster("kernel train 22, 8 identities/one core", channels=22, images=8, mode="one core"),
+            *_by("torch", Raster("kernel train 22", channels=22), TORCH_MODES),
+        ),
+        ratios=(
+            *(
+                Ratio(f"{name}: xla over cpu", f"{name}/xla", name, "higher", bound)
+                for name, bound in (
+                    ("kernel train 22", 3.5),
+                    ("kernel train 22, 8 identities", 3.5),
+                    ("kernel train 3", None),
+                    ("kernel step", 2.0),
+                    ("kernel step, 8 identities", 2.0),
+                    ("kernel lift of 16 views", None),
+                )
+            ),
+            Ratio(
+                "kernel train 22: torch over cpu",
+                tuple(f"kernel train 22/torch {mode}" for mode in TORCH_MODES),
+                "kernel train 22",
+                "higher",
+                10.0,
+            ),
+            Ratio(
+                "kernel: one core over two",
+                "kernel train 22, 8 identities/one core",
+                "kernel train 22, 8 identities",
+                "higher",
+                1.8,
+            ),
+        ),
+    ),
+    "cpu-kernel-fit": Suite(
+        _beside_xla(Fit("kernel fit of 8, 100 steps", steps=100)),
+        (
+            Ratio(
+                "kernel fit of 8, 100 steps: xla over cpu",
+                "kernel fit of 8, 100 steps/xla",
+                "kernel fit of 8, 100 steps",
+                "higher",
+                2.0,
+            ),
+        ),
+        rounds=3,
+    ),
     "cpu-fit": _fits(*(Fit(f"fit of 8, {n} steps", steps=n) for n in (50, 100))),
     "cpu-parser": _networks(4, 128, False, _CPU_MODES, "matrix product"),
     "cpu-parser-training": _networks(4, 128, True, _CPU_MODES),
+    "cpu-parser-512": replace(_networks(1, 512, True, _CPU_MODES[2:3]), rounds=3),
     "gpu-raster": _gsplat(
         *(
             Raster(f"gpu {kind} {c}", gradient=kind == "train", **{**_GPU_CENTRE, "channels": c})

@@ -3,6 +3,7 @@ from .errors import InputError
 from .exchange.ply import SplatLabels, read_ply, write_label_ply, write_ply
 from .fitting import FitConfig, FitResult, fit
 from .kernels.blend import blend
+from .kernels.select import use_backend
 from .labels import MaskConfig, SharpenConfig, VoteConfig, clean, facing, lift, paint, sharpen, to_masks, vote
 from .labelsets.labelset import LabelSet
 from .parser import Parser, load_parser, predict, predict_labels
@@ -49,6 +50,7 @@ __all__ = [
     "sh_colors",
     "sharpen",
     "to_masks",
+    "use_backend",
     "vote",
     "write_capture",
     "write_label_ply",

@@ -3,16 +3,20 @@
 Nothing is decided when this is imported, and no device is touched before an op is called.
 """
 
+import contextlib
 import importlib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 Device = Any  # jax.Device, which type checkers take for a variable
+
+# A context that jit's caches know: a program traced within it is not taken for one traced outside.
+_asked = jax.make_user_context(default_value=None)
 
 
 class Facts(typing.NamedTuple):
@@ -49,17 +53,32 @@ def module(name: str) -> Callable[[], types.ModuleType]:
     return lambda: importlib.import_module(name)
 
 
+@contextlib.contextmanager
+def use_backend(name: str | None) -> Iterator[None]:
+    """Within the block every op whose caller names no backend takes this one, in programs traced there too.
+
+    Args:
+        name: one of `jsplat.kernels.blend.BACKENDS`; None: the best that works, as without the block.
+
+    Raises:
+        ValueError: by the first op, where the backend is unknown or cannot run here.
+    """
+    with _asked(name):
+        yield
+
+
 def choose(op: str, implementations: Mapping[str, Implementation], name: str | None, facts: Facts) -> str:
     """The name of the implementation to run.
 
     Args:
         op: for messages.
         implementations: the best first; the last one never declines.
-        name: the one asked for, or None.
+        name: the one asked for; None: that of `use_backend`, else the best that can.
 
     Raises:
         ValueError: there is none of that name, or it cannot run here.
     """
+    name = _asked.value if name is None else name
     if name is None:
         return next(key for key, one in implementations.items() if one.declines(facts) is None)
     if name not in implementations:

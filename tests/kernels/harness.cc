@@ -61,13 +61,33 @@ int check(std::ifstream& file, const int32_t* sizes) {
   }
 }
 
+// Whether what a task throws reaches the caller, whichever thread it was on, after all other tasks were done.
+int check_throwing(int count) {
+  std::vector<std::thread> threads;
+  const Pool pool{count, [&](std::function<void()> task) { threads.emplace_back(std::move(task)); }};
+  std::atomic<int> done{0};
+  bool thrown = false;
+  try {
+    parallel(pool, 8, [&](int task, int) {
+      if (task % 4 == 3) throw std::bad_alloc();
+      done++;
+    });
+  } catch (const std::bad_alloc&) {
+    thrown = true;
+  }
+  for (auto& thread : threads) thread.join();
+  const bool right = thrown && (count == 1 || done == 6);
+  if (!right) std::printf("%d threads: a task's exception was lost\n", count);
+  return !right;
+}
+
 }  // namespace
 
 // Each case: images, sets, Gaussians, channels, width, height as int32, then its arrays as float64.
 int main(int, char** argv) {
   std::ifstream file(argv[1], std::ios::binary);
   int32_t sizes[6];
-  int failures = 0, cases = 0;
+  int failures = check_throwing(1) + check_throwing(3), cases = 0;
   while (file.read(reinterpret_cast<char*>(sizes), sizeof sizes)) {
     const auto at = file.tellg();
     failures += check<float>(file, sizes);

@@ -93,3 +93,20 @@ def test_an_import_touches_no_device():
         "assert not xla_bridge._backends, xla_bridge._backends\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_block_chooses_for_programs_that_were_traced_before():
+    splats = CASES["one"]().arrays()
+    draw = jax.jit(lambda *arrays: blend(*arrays, size=SIZE, capacity=CAPACITY).channels)
+
+    def in_cpp() -> bool:
+        return "custom_call @jsplat_forward" in draw.lower(*splats).as_text()
+
+    assert in_cpp() == (not compiled.problem())
+    with select.use_backend("xla"):
+        assert not in_cpp()
+    assert in_cpp() == (not compiled.problem())
+    with select.use_backend("triton"), pytest.raises(ValueError, match="triton: wanted an NVIDIA GPU"):
+        draw(*splats)
+    with select.use_backend("cuda"), pytest.raises(ValueError, match=r"wanted one of .* or None, got 'cuda'"):
+        draw(*splats)

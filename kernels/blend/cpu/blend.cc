@@ -1,6 +1,7 @@
 // `blend` on processors, as XLA calls it through its foreign function interface.
 #include "blend.h"
 
+#include <new>
 #include <thread>
 #ifdef __linux__
 #include <sched.h>
@@ -54,6 +55,17 @@ const Kernels<S>& kernels(int64_t skip) {
   return kernels_of<S>(instruction_set(int(skip)));
 }
 
+// A call that runs out of memory is an error of the program that called, not the end of the process.
+template <class Work>
+ffi::Error guarded(const Work& work) {
+  try {
+    work();
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "blend: cpu: no memory left for the lists of tiles");
+  }
+  return ffi::Error::Success();
+}
+
 template <ffi::DataType type>
 ffi::Error forward(ffi::ThreadPool threads, Array<type> means, Array<type> roots, Array<type> opacities,
                    Array<type> depths, Array<type> features, Ids set_ids, int64_t width, int64_t height,
@@ -62,8 +74,9 @@ ffi::Error forward(ffi::ThreadPool threads, Array<type> means, Array<type> roots
   using S = ffi::NativeType<type>;
   auto batch = batch_of<type>(means, roots, opacities, depths, width, height, capacity);
   show<type>(batch, features, set_ids);
-  blend_forward<S>(pool_of(threads, most), kernels<S>(skip), batch, out->typed_data(), needed->typed_data());
-  return ffi::Error::Success();
+  return guarded([&] {
+    blend_forward<S>(pool_of(threads, most), kernels<S>(skip), batch, out->typed_data(), needed->typed_data());
+  });
 }
 
 template <ffi::DataType type>
@@ -78,9 +91,10 @@ ffi::Error backward(ffi::ThreadPool threads, Array<type> means, Array<type> root
   show<type>(batch, features, set_ids);
   const Gradients<S> out{d_means->typed_data(), d_roots->typed_data(), d_opacities->typed_data(),
                          d_depths->typed_data(), d_features->typed_data()};
-  blend_backward<S>(pool_of(threads, most), kernels<S>(skip), batch, int(shape_channels), shown.typed_data(),
-                    grad.typed_data(), out);
-  return ffi::Error::Success();
+  return guarded([&] {
+    blend_backward<S>(pool_of(threads, most), kernels<S>(skip), batch, int(shape_channels), shown.typed_data(),
+                      grad.typed_data(), out);
+  });
 }
 
 template <ffi::DataType type>
@@ -90,9 +104,10 @@ ffi::Error sums(ffi::ThreadPool threads, Array<type> means, Array<type> roots, A
   using S = ffi::NativeType<type>;
   auto batch = batch_of<type>(means, roots, opacities, depths, width, height, capacity);
   batch.channels = int(pictures.dimensions()[3]);
-  splat_sums<S>(pool_of(threads, most), kernels<S>(skip), batch, pictures.typed_data(), out->typed_data(),
-                needed->typed_data());
-  return ffi::Error::Success();
+  return guarded([&] {
+    splat_sums<S>(pool_of(threads, most), kernels<S>(skip), batch, pictures.typed_data(), out->typed_data(),
+                  needed->typed_data());
+  });
 }
 
 }  // namespace

@@ -20,7 +20,12 @@ template <class T>
 class Buffer {
  public:
   T* resize(size_t count) {
-    if (count > capacity_) data_.reset(new T[capacity_ = count + count / 4]);
+    if (count > capacity_) {
+      const size_t more = count + count / 4;
+      data_.reset();  // the old one first, so that both are never held
+      capacity_ = 0;  // where no memory is left, nothing is
+      data_.reset(new T[more]), capacity_ = more;
+    }
     return data_.get();
   }
   T* data() const { return data_.get(); }

@@ -2,6 +2,7 @@
 #pragma once
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -18,6 +19,7 @@ struct Pool {
 //
 // Whoever is free takes the next task. The caller takes tasks as well, and waits for those that others have begun: a
 // helper that comes late finds nothing to do, so that a busy pool delays nobody and none waits for itself.
+// What a task throws is thrown again here once all are done; the first one, where several do.
 inline void parallel(const Pool& pool, int tasks, const std::function<void(int, int)>& work) {
   const int helpers = std::min(pool.threads, tasks) - 1;
   if (helpers < 1) {
@@ -29,21 +31,29 @@ inline void parallel(const Pool& pool, int tasks, const std::function<void(int, 
     std::mutex mutex;
     std::condition_variable all_done;
     int done = 0, tasks;
+    std::exception_ptr thrown;
     const std::function<void(int, int)>* work;  // alive as long as a task is left
   };
   auto state = std::make_shared<State>();
   state->tasks = tasks, state->work = &work;
   auto take = [](State& state, int worker) {
     int mine = 0;
-    for (int task; (task = state.next.fetch_add(1)) < state.tasks; mine++) (*state.work)(task, worker);
+    std::exception_ptr thrown;
+    for (int task; (task = state.next.fetch_add(1)) < state.tasks; mine++) try {
+        (*state.work)(task, worker);
+      } catch (...) {
+        thrown = std::current_exception();
+      }
     if (mine == 0) return;
     std::lock_guard<std::mutex> guard(state.mutex);
+    if (thrown && !state.thrown) state.thrown = thrown;
     if ((state.done += mine) == state.tasks) state.all_done.notify_all();
   };
   for (int k = 0; k < helpers; k++) pool.schedule([state, take] { take(*state, state->worker.fetch_add(1)); });
   take(*state, 0);
   std::unique_lock<std::mutex> lock(state->mutex);
   state->all_done.wait(lock, [&] { return state->done == state->tasks; });
+  if (state->thrown) std::rethrow_exception(state->thrown);
 }
 
 }  // namespace jsplat
