@@ -7,13 +7,15 @@ import pytest
 from jsplat.edit import UNTOUCHED, EditConfig, edit, edit_all
 from jsplat.edit.blend_matrix import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP, blend_weights
 from jsplat.edit.evidence import _won
+from jsplat.edit.voices import likelihood
 from jsplat.errors import InputError
 from jsplat.kernels import constants
-from jsplat.labels import paint
+from jsplat.labels import Said, paint
+from jsplat.labelsets.labelset import IGNORE
 from jsplat.raster.capacity import capacity_for
 from tests import spotted
 from tests.close import assert_close
-from tests.spotted import BACK, FRONT, SPOT
+from tests.spotted import BACK, FRONT, SIZE, SPOT
 
 
 def test_the_constants_are_the_rasterizers():
@@ -67,17 +69,28 @@ def test_views_that_do_not_see_the_place_are_left_exactly_as_they_were():
     # The moved rows and the cached render stay in step, up to what `reach` leaves out of a pixel.
     again = np.stack([w @ head.rows for w in head.weights])
     assert np.abs(again - head.shown).max() <= 2 * head.settings.edit.reach
-    moved = np.abs(head.rows - head.parser_rows).max(-1) > 0
+    moved = np.abs(head.rows - head.voted_rows).max(-1) > 0
     assert moved.sum() <= outcome.gaussians
+
+
+def second_voter(damage: int | None = None) -> Said:
+    """Who knows the ball and the spot alone, and looked away in view 2; `damage`: a view in which it saw no spot."""
+    truth = spotted.capture().labels
+    assert truth is not None
+    labels = np.where(truth == SPOT, 2, np.minimum(truth, 1)).astype(np.uint8)
+    labels[2] = IGNORE
+    if damage is not None:
+        labels[damage] = np.minimum(labels[damage], 1)
+    return Said(labels, np.ones(len(labels), np.float32), (frozenset({0}), frozenset({1, 2}), frozenset({3})))
 
 
 def test_the_rows_are_those_of_the_update_written_out():
     """The module's formula on whole arrays in float64, nothing left out: no small weights, pixels or classes."""
-    head = spotted.head(reach=1e-9, plays=1e-9, rounds=3)
+    head = spotted.head([second_voter()], reach=1e-9, plays=1e-9, rounds=3)
     layer, settings, k = spotted.spot(), head.settings.edit, len(spotted.CLASSES)
     weights = np.concatenate([w.toarray() for w in head.weights]).astype(np.float64)  # all pixels x Gaussians
     seen = [w.toarray().sum(0) for w in head.weights]
-    spoken = np.full(head.opinions.shape, UNTOUCHED)
+    spoken = np.full(head.voices[0].labels.shape, UNTOUCHED)
     touched = layer != UNTOUCHED
     around = np.zeros_like(touched)
     for y, x in np.argwhere(touched):
@@ -94,25 +107,47 @@ def test_the_rows_are_those_of_the_update_written_out():
     a = share(weights[heard].sum(0))[who, None]
     one_hot = np.eye(k)[spoken[heard]]
     rest, pulls = weights[:, ~who] @ head.rows[~who], weights[:, who]
-    said = head.confusion[np.arange(len(head.opinions))[:, None], :, head.opinions].reshape(-1, k)
-    sure = np.where(spoken == UNTOUCHED, head.sure.ravel(), 0)[:, None]
+    most, said = np.maximum(*(voice.sure.ravel() for voice in head.voices)), np.float64(1)
+    for voice in head.voices:
+        of = voice.confusion[np.arange(len(voice.labels))[:, None], :, voice.labels].reshape(-1, k)
+        said = said * of ** (voice.sure.ravel() / np.maximum(most, 1e-12))[:, None]
+    sure = np.where(spoken == UNTOUCHED, most, 0)[:, None]
 
     def shares(x):
         return x / np.maximum(x.sum(-1, keepdims=True), 1e-12)
 
-    base = head.parser_rows[who].astype(np.float64)
+    base = head.voted_rows[who].astype(np.float64)
     rows = (1 - 0.02 * a) * base + 0.02 * a * shares(pulls[heard].T @ one_hot)
     for _ in range(settings.rounds):
         prior = shares(rest + pulls @ rows)
         inverse = np.where(prior > 1e-6, 1 / np.maximum(prior, 1e-3), 0)
-        parser = rows * (pulls.T @ (sure * shares(prior * said) * inverse))
-        parser = np.where(parser.sum(-1, keepdims=True) > 1e-6, shares(parser), base)
+        voters = rows * (pulls.T @ (sure * shares(prior * said) * inverse))
+        voters = np.where(voters.sum(-1, keepdims=True) > 1e-6, shares(voters), base)
         human = rows * (pulls[heard].T @ (_won(prior[heard], spoken[heard], settings.lead) * inverse[heard]))
-        rows = shares((1 - a) * parser + a * shares(human))
+        rows = shares((1 - a) * voters + a * shares(human))
 
     edit(head, FRONT, layer)
     assert_close(head.rows[who], rows, 1e-4, "three updates in float32, with divisions by shares down to 1e-3")
-    assert np.array_equal(head.rows[~who], head.parser_rows[~who])
+    assert np.array_equal(head.rows[~who], head.voted_rows[~who])
+
+
+def test_voters_beside_the_first_are_heard():
+    alone, two = spotted.head(), spotted.head([second_voter()])
+    assert [voice.confusion.shape[2] for voice in two.voices] == [4, 3]
+    assert (two.voices[1].sure[2] == 0).all()  # where it says nothing
+    likely, sure = likelihood(two.voices, 2, np.arange(SIZE**2), np.arange(4))
+    own, weight = likelihood(alone.voices, 2, np.arange(SIZE**2), np.arange(4))
+    np.testing.assert_array_equal(sure, weight)
+    np.testing.assert_allclose(likely[sure > 0], own[sure > 0], rtol=1e-6)  # to the power of 1, in float32
+    said = two.voices[1].confusion
+    np.testing.assert_array_equal(said[:, 1], said[:, 2])  # classes of one label
+    # Who knows the spot helps the person to show it in the other views, who missed it in one of them less so.
+    shown = []
+    for others in ([], [second_voter(damage=1)], [second_voter()]):
+        head = spotted.head(others, weight=1.0)
+        edit(head, FRONT, spotted.spot())
+        shown.append((head.masks == SPOT).sum())
+    assert shown[0] < shown[1] < shown[2], shown
 
 
 def test_as_many_threads_as_there_are_cores_give_the_same_bits(monkeypatch):

@@ -7,7 +7,7 @@ from test_votes import K, N, V, make_world, mean_recall
 
 from jsplat.errors import InputError
 from jsplat.labels import Heard, VoteConfig, knows_all, pose_prior, vote, vote_together
-from jsplat.labels.together import absorbed, alike_classes, speaking
+from jsplat.labels.together import alike_classes, speaking
 
 CONFIG = VoteConfig(method="tempered")
 OWN = tuple(frozenset({i}) for i in range(K))
@@ -118,14 +118,6 @@ def test_which_labels_count_and_which_classes_are_alike():
     alike = alike_classes(UNDECLARED, K)
     assert (alike == np.eye(K)).all()  # what no label means is like nothing
     assert alike_classes(COARSE, K)[3].tolist() == [0, 1, 0, 1, 1, 1]
-
-
-def test_an_unknown_class_gets_the_rows_of_what_is_said_there():
-    table = np.asarray([[True, False, False], [False, True, False]])
-    rows = jnp.asarray([[[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]])
-    mixed = absorbed(rows, jnp.asarray([[90.0, 10], [20, 80], [9, 1]]), table)
-    np.testing.assert_allclose(mixed[0, :2], rows[0, :2])
-    np.testing.assert_allclose(mixed[0, 2], rows[0, 0], atol=0.01)  # (1.5 / 9.5)^3 of the other row
 
 
 def test_methods_without_error_models_are_refused(world):

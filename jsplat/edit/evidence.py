@@ -1,13 +1,13 @@
 """An edit is evidence, not a patch: what a person says about some pixels goes into the vote on the geometry.
 
 The vote is redone for the Gaussians under the edited pixels by the update of `jsplat.labels.sharpen` with one more
-voice. Let r be the parser's side of the update (all views, each believed through its own confusion matrix) and h the
+voice. Let r be the voters' side of the update (all views, each believed through its own confusion matrix) and h the
 person's (the classes said, shared out to the Gaussians by responsibility), both rows that sum to 1. Then
 
     row = (1 - a) r + a h,   a = s / (1 + s),   s = weight * (m / best)^power
 
 with m the Gaussian's blend weight in the pixels the person spoke about and `best` the most it has in any view: whoever
-sees a Gaussian as well as any view does counts `weight` times as much as all the parser's views together; who sees it
+sees a Gaussian as well as any view does counts `weight` times as much as all views of all voters together; who sees it
 at a grazing angle, where small parts are thinner than a pixel, hardly counts. A person names the class that leads in a
 pixel, not one that fills it: the target of such a pixel is the mixture nearest to what shows there in which that class
 leads by `lead`. All other Gaussians stay as they are, so a re-vote costs what a few Gaussians reach, not what the head
@@ -23,7 +23,8 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int, UInt8
 from scipy import ndimage
 
-from jsplat.edit.head import UNTOUCHED, Head, normalised
+from jsplat.edit.head import UNTOUCHED, Head
+from jsplat.edit.voices import likelihood, normalised
 from jsplat.errors import InputError
 from jsplat.labels import clean, to_masks
 from jsplat.labelsets.labelset import IGNORE
@@ -116,7 +117,7 @@ class _Place:
     Attributes:
         classes: which k play a part; the others are left out of the arithmetic.
         rest: what all other Gaussians show there.
-        sure: the parser's weight; `likelihood`: of what it says if a class were true.
+        sure: the voters' weight; `likelihood`: of what they say if a class were true.
         heard: the s pixels that people named a class for; `named`: which, counted among `classes`; `hears`: their part
             of the weights.
     """
@@ -135,7 +136,7 @@ class _Place:
 
 def _vote_again(head: Head, who: np.ndarray) -> None:
     """EM on the rows of a few Gaussians; the others only show through. Views side by side: each fits into the cache."""
-    old, base = head.rows[who], head.parser_rows[who]
+    old, base = head.rows[who], head.voted_rows[who]
     spoken_labels = {v: _spoken(head, v) for v in head.layers}
     spoken = np.unique(np.concatenate(list(spoken_labels.values()) or [np.zeros(0, np.uint8)]))
     # "Background" corrects the outline of its own view alone: no Gaussian on the head is background, and the vote
@@ -152,13 +153,13 @@ def _vote_again(head: Head, who: np.ndarray) -> None:
         seed = np.float32(0.02) * person  # a class that a Gaussian never had would stay at 0
         table = (1 - seed) * base + seed * normalised(wanted)
         for _ in range(head.settings.edit.rounds):
-            parser, human = np.zeros_like(table), np.zeros_like(table)
+            voters, human = np.zeros_like(table), np.zeros_like(table)
             asked = threads.map(lambda place, now=table: _ask(place, now, head.settings.edit.lead), places)
             for place, (one, other) in zip(places, asked):
-                parser[:, place.classes] += one
+                voters[:, place.classes] += one
                 human[:, place.classes] += other
-            parser = np.where(parser.sum(-1, keepdims=True) > 1e-6, normalised(parser), base)
-            table = normalised((1 - person) * parser + person * normalised(human)).astype(np.float32)
+            voters = np.where(voters.sum(-1, keepdims=True) > 1e-6, normalised(voters), base)
+            table = normalised((1 - person) * voters + person * normalised(human)).astype(np.float32)
         head.rows[who] = table
         list(threads.map(lambda place: _show(head, place, table - old), places))
 
@@ -181,7 +182,8 @@ def _place(head: Head, who: np.ndarray, v: int, spoken_labels: np.ndarray | None
     plays[named] = True
     classes = np.flatnonzero(plays)
     # A pixel that a person spoke about says nothing else.
-    sure = np.where(spoken == UNTOUCHED, head.sure[v][pixel], 0)[:, None].astype(np.float32)
+    said, sure = likelihood(head.voices, v, pixel, classes)
+    sure = np.where(spoken == UNTOUCHED, sure, 0)[:, None].astype(np.float32)
     return _Place(
         view=v,
         pixel=pixel,
@@ -189,7 +191,7 @@ def _place(head: Head, who: np.ndarray, v: int, spoken_labels: np.ndarray | None
         classes=classes,
         rest=shown[:, classes] - weights @ head.rows[np.ix_(who, classes)],
         sure=sure,
-        likelihood=head.confusion[v][classes].T[head.opinions[v][pixel]],
+        likelihood=said,
         heard=heard,
         named=np.searchsorted(classes, spoken[heard]),
         hears=sp.csc_matrix(weights.tocsr()[heard]) if len(heard) else sp.csc_matrix((0, len(who)), dtype=np.float32),
@@ -197,14 +199,14 @@ def _place(head: Head, who: np.ndarray, v: int, spoken_labels: np.ndarray | None
 
 
 def _ask(place: _Place, table: np.ndarray, lead: float) -> tuple[np.ndarray, np.ndarray]:
-    """One update: how much of each class the parser and people see in the Gaussians, both n k."""
+    """One update: how much of each class the voters and people see in the Gaussians, both n k."""
     own = np.ascontiguousarray(table[:, place.classes])
     prior = normalised(place.rest + place.weights @ own)
     inverse = np.where(prior > 1e-6, 1 / np.maximum(prior, np.float32(1e-3)), 0)
-    parser = place.weights.T @ (place.sure * normalised(prior * place.likelihood) * inverse)
+    voters = place.weights.T @ (place.sure * normalised(prior * place.likelihood) * inverse)
     heard = place.heard
     human = place.hears.T @ (_won(prior[heard], place.named, lead) * inverse[heard])
-    return own * parser, own * human
+    return own * voters, own * human
 
 
 def _won(prior: np.ndarray, named: np.ndarray, lead: float) -> np.ndarray:

@@ -1,15 +1,17 @@
 """A head under edit: what never changes with an edit, and the labels as they stand."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, UInt8
 
 from jsplat.edit.blend_matrix import blend_weights
+from jsplat.edit.voices import Voice, heard
 from jsplat.errors import InputError
-from jsplat.labels import MaskConfig, SharpenConfig, clean, to_masks
-from jsplat.labels.opinions import Opinions, dense
+from jsplat.labels import MaskConfig, Said, SharpenConfig, clean, to_masks
+from jsplat.labels.opinions import Opinions
 from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.raster.camera import Camera
 from jsplat.raster.scene import Scene
@@ -22,7 +24,7 @@ class EditConfig:
     """How edits enter the vote.
 
     Attributes:
-        weight: how many times the whole parser's vote a person counts for a Gaussian seen as well as it can be.
+        weight: how many times all other voters together a person counts for a Gaussian seen as well as it can be.
         power: how fast that falls where a Gaussian is seen less well than in its best view.
         half_weight: a Gaussian's best view counts as at least this blend weight (pixels).
         lead: by how much the class that a person names is to lead every other, in [0, 1).
@@ -79,9 +81,8 @@ class Head:
     Attributes:
         weights: per view, blend weight of n Gaussians in p pixels; `best`: a Gaussian's largest sum of a view.
         alpha: of the refined render.
-        opinions, sure: the parser's foreground opinion, and its weight (trust in the view times certainty).
-        confusion: per view, how often it says s (last axis) where the consensus is t.
-        parser_rows: the label stage's table; `rows`: the table as it stands; `shown`: its render.
+        voices: what the voters of the label stage say.
+        voted_rows: the label stage's table; `rows`: the table as it stands; `shown`: its render.
         refined: masks of the label stage; `start`: the same from the matrix here, to see what an edit changed.
         raw: class ids of `shown` before small regions are cleaned away; `confidence`: how sure they are.
         masks: as they stand, without what a person said in that very view.
@@ -92,10 +93,8 @@ class Head:
     weights: list[sp.csc_matrix]
     best: Float[np.ndarray, " n"]
     alpha: Float[np.ndarray, "v h w"]
-    opinions: UInt8[np.ndarray, "v p"]
-    sure: Float[np.ndarray, "v p"]
-    confusion: Float[np.ndarray, "v k k"]
-    parser_rows: Float[np.ndarray, "n k"]
+    voices: tuple[Voice, ...]
+    voted_rows: Float[np.ndarray, "n k"]
     rows: Float[np.ndarray, "n k"]
     shown: Float[np.ndarray, "v p k"]
     refined: UInt8[np.ndarray, "v h w"]
@@ -118,45 +117,28 @@ def prepare(
     known: dict[str, np.ndarray],
     trust: Float[np.ndarray, " v"],
     settings: Settings,
+    others: Sequence[Said] = (),
 ) -> Head:
     """Everything a re-vote of one head needs; the slow part, once per head.
 
     Args:
-        first: the parser's class probabilities.
+        first: the first voter's class probabilities.
         known: of the label stage: "rows_refined", "refined" and "alpha".
-        trust: weight of each view, as `sharpen` had it.
+        trust: weight of each of its views; with `others`: the further voters, as `sharpen` had them.
     """
-    sharpen = settings.sharpen
     weights = blend_weights(scene.gaussians, cameras, settings.edit.least)
     rows = np.asarray(known["rows_refined"], np.float32)
     shown = np.stack([w @ rows for w in weights])
-    views, k = len(weights), rows.shape[1]
-    alpha = known["alpha"].reshape(views, -1)
-    opinions, sure, counts = np.zeros(alpha.shape, np.uint8), np.zeros(alpha.shape, np.float32), np.zeros((views, k, k))
-    for v in range(views):
-        opinion = dense(first, v).reshape(-1, k)
-        mass = opinion[:, 1:].sum(-1)
-        opinion = opinion / np.maximum(mass, 1e-12)[:, None]
-        opinion[:, 0] = 0
-        opinions[v] = opinion.argmax(-1)
-        mass = np.where(alpha[v] >= sharpen.alpha_gate, mass, 0)
-        entropy = -(opinion * np.log(np.maximum(opinion, 1e-12))).sum(-1) / np.log(k)
-        sure[v] = trust[v] * np.clip(1 - entropy, 0, 1) ** sharpen.trust_power * mass
-        hard = np.zeros((len(mass), k), np.float32)
-        hard[np.arange(len(mass)), opinions[v]] = mass
-        counts[v] = normalised(shown[v]).T @ hard
-    pooled = normalised(counts.sum(0) + 1e-3)
-    pictures = shown.reshape(*known["alpha"].shape, k)
+    solid = (known["alpha"] >= settings.sharpen.alpha_gate).reshape(len(weights), -1).astype(np.float32)
+    pictures = shown.reshape(*known["alpha"].shape, -1)
     raw, confidence = to_masks(pictures, known["alpha"], settings.labelset, settings.mask)
     return Head(
         settings=settings,
         weights=weights,
         best=np.max([np.asarray(w.sum(0)).ravel() for w in weights], 0),
         alpha=known["alpha"],
-        opinions=opinions,
-        sure=sure,
-        confusion=normalised(counts + sharpen.pseudo_counts * pooled).astype(np.float32),
-        parser_rows=rows,
+        voices=heard(first, trust, others, shown, solid, settings.sharpen),
+        voted_rows=rows,
         rows=rows.copy(),
         shown=shown,
         refined=known["refined"],
@@ -165,8 +147,3 @@ def prepare(
         confidence=confidence,
         masks=known["refined"].copy(),
     )
-
-
-def normalised(x: np.ndarray) -> np.ndarray:
-    """Rows that sum to 1, or 0."""
-    return x / np.maximum(x.sum(-1, keepdims=True), 1e-12)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, UInt8
 
 from jsplat.errors import InputError
 from jsplat.labels.opinions import Opinions, pixels
-from jsplat.labels.together import Means, absorbed, alike_classes, speaking, speaking_table
+from jsplat.labels.together import Means, alike_classes, speaking
 from jsplat.labels.votes import certainty
 from jsplat.raster.camera import Camera
 from jsplat.raster.pytree import pytree, static
@@ -116,7 +116,7 @@ def sharpen(
     means = (*([None] if pictures is not None else []), *(said.means for said in others))
     counts = join_blocks(gains(_first_counts, rows), count, devices)
     for _ in range(config.rounds):
-        confusion = to_blocks(_confusion(counts, means=means, config=how["config"]), devices)
+        confusion = to_blocks(error_models(counts, means=means, config=how["config"]), devices)
         found = gains(_gain, rows, confusion, unpadded(count), believe)
         gained = join_blocks([g for g, _ in found], len(found), devices)
         counts = join_blocks([c for _, c in found], count, devices)
@@ -190,11 +190,15 @@ def _told(counts: Float[Array, "v k s"]) -> Float[Array, " v"]:
 
 
 @functools.partial(jax.jit, static_argnames=("means", "config"))
-def _confusion(
+def error_models(
     counts: list[Float[Array, "v k _"]], *, means: tuple[Means | None, ...], config: SharpenConfig
 ) -> list[tuple[Float[Array, "v k _"], Float[Array, " v"]]]:
-    """Of each voter, and what its views tell; `means`: of its labels, None where they are the classes: the parser,
-    whose views are weighed by pose instead."""
+    """The confusion matrices of each voter, rows that sum to 1, and what its views tell, from 0 to 1.
+
+    Args:
+        counts: how often each voter says s where the votes are t.
+        means: of its labels; None where they are the classes: the parser, whose views are weighed by pose instead.
+    """
 
     def smooth(of: Array) -> Array:
         pooled = _normalised(of.sum(0) + 1e-3)
@@ -203,9 +207,7 @@ def _confusion(
     def one(of: Array, meaning: Means | None) -> tuple[Array, Array]:
         if meaning is None:
             return smooth(of), jnp.ones(len(of))
-        table = speaking_table(meaning, of.shape[1])
-        rows = smooth(einsum("vts,ut->vus", of, jnp.asarray(alike_classes(meaning, of.shape[1]))))
-        return absorbed(rows, of.sum(0), table), _told(of)
+        return smooth(einsum("vts,ut->vus", of, jnp.asarray(alike_classes(meaning, of.shape[1])))), _told(of)
 
     return [one(of, meaning) for of, meaning in zip(counts, means)]
 

@@ -2,10 +2,9 @@
 
 Each voter has labels of its own and its own error model, a confusion matrix from the classes to its labels per view,
 learned from the consensus of all. A label may mean several classes: between those the voter says nothing, for they have
-one row in common. A class that none of its labels means is absorbed in the labels that it says there, which is learned:
-it gets the rows of their classes. The log evidence of a voter is averaged over its views, whose errors are one error;
-that of several voters is summed, for their errors are their own (Dawid and Skene 1979, tempered as in
-`jsplat.labels.votes`).
+one row in common. What it says where a class is that none of its labels means is learned. The log evidence of a voter
+is averaged over its views, whose errors are one error; that of several voters is summed, for their errors are their own
+(Dawid and Skene 1979, tempered as in `jsplat.labels.votes`).
 """
 
 import dataclasses
@@ -34,7 +33,6 @@ from jsplat.runtime.precision import einsum, matmul
 ERROR_MODELS = ("tempered", "best")  # the methods that are, or hold, a model of errors, which several voters share
 _EPS = 1e-12
 _LEAST = 1e-3
-_ABSORBED = 3.0  # power of the shares in which the labels of a voter stand for a class that it does not know
 
 Means = tuple[frozenset[int], ...]
 """Per label of a voter, the ids of the classes that it may mean; of a label without any, nothing is known."""
@@ -160,8 +158,7 @@ class _Voice:
     def evidence(self, consensus: Float[Array, "n t"], config: VoteConfig) -> Float[Array, "n t"]:
         def confusion(opinions: Array) -> Array:
             counts = einsum("vns,vn,nt->vts", opinions, self.ballots.visible_mass, consensus)
-            rows = smoothed(einsum("vts,ut->vus", counts, jnp.asarray(self.alike)), config.pseudo_counts, True)
-            return absorbed(rows, counts.sum(0), self.table)
+            return smoothed(einsum("vts,ut->vus", counts, jnp.asarray(self.alike)), config.pseudo_counts, True)
 
         return log_evidence(self.ballots, confusion, config)
 
@@ -170,27 +167,3 @@ class _Voice:
         counts = einsum("vns,vn,nt->ts", ballots.opinions, ballots.visible_mass, rows)
         right = jnp.where(self.table.T, counts, 0).sum(-1) / jnp.maximum(counts.sum(-1), _EPS)
         return jnp.where(self.table.any(0), right, jnp.nan)
-
-
-def absorbed(
-    rows: Float[Array, "v t s"], counts: Float[Array, "t s"], table: Bool[np.ndarray, "s t"]
-) -> Float[Array, "v t s"]:
-    """Confusion matrices in which a class without a label has the rows of those whose labels are said there.
-
-    Its own row would be learned from few pixels, and a class that seems to be called anything is believed nowhere.
-
-    Args:
-        counts: how often each label is said where the consensus is a class, all views.
-        table: whether a label may mean a class.
-    """
-    known = np.asarray(table).any(0)
-    if known.all():
-        return rows
-    share = counts + 1 / counts.shape[1]
-    share = (share / share.sum(-1, keepdims=True)) ** _ABSORBED
-    share = share / share.sum(-1, keepdims=True)
-    of_label = einsum("st,vtl->vsl", table / np.maximum(table.sum(1, keepdims=True), 1), rows)
-    # A label without a class (the background alone, which was removed) has no row to lend.
-    lends = table.any(1)
-    mixed = einsum("ts,vsl->vtl", share * lends, of_label) + (share * ~lends).sum(-1)[None, :, None] * rows
-    return jnp.where(jnp.asarray(known)[None, :, None], rows, mixed)

@@ -5,11 +5,19 @@ from collections.abc import Mapping
 
 from jsplat.errors import InputError
 from jsplat.labelsets.labelset import LabelSet
-from jsplat.labelsets.tables import COVERED_BY, LABEL_SETS
+from jsplat.labelsets.tables import LABEL_SETS
 
 _FACE = "skin l_brow r_brow l_eye r_eye nose mouth u_lip l_lip l_ear r_ear"
-_CLOTH = "Upper-clothes Dress Coat Jumpsuits Scarf UpperClothes"
-_LIMBS = "Glove Socks Pants Skirt Left-arm Right-arm Left-leg Right-leg Left-shoe Right-shoe Belt Bag body-skin others"
+_ON_SKIN = ("l_brow", "r_brow", "l_eye", "r_eye", "nose", "u_lip", "l_lip", "l_ear", "r_ear", "beard", "facewear")
+_LIES_ON: dict[str, tuple[str, ...]] = dict.fromkeys(_ON_SKIN, ("skin",)) | {
+    "mouth": ("u_lip", "l_lip"),
+    "eye_g": ("skin", "l_eye", "r_eye"),
+    "ear_r": ("l_ear", "r_ear"),
+    "neck_l": ("neck",),
+    "skin": ("background",),
+}
+_AROUND: dict[str, tuple[str, ...]] = dict.fromkeys(("hair", "hat", "neck", "cloth"), ("background",))
+"""What is painted where a set has no class for a part of a face; and around it, which sets do differently."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +27,7 @@ class Vocabulary:
     Attributes:
         labelset: their names and colours, by number.
         means: label -> classes it may mean; a label that is not here means the class of its name (a part without a
-            side: both sides), or what face parsing usually makes of it.
+            side: both sides). A class that the set in question lacks is what it lies on there.
         frontal: whether views from the front are to be trusted more, as those of face parsers; None: if a label means
             the nose alone.
         numbered: the numbers in a mask decide what it means, not the colours, because nothing says what they are.
@@ -33,15 +41,47 @@ class Vocabulary:
     def ids_in(self, classes: LabelSet, where: str) -> tuple[frozenset[int], ...]:
         """Per label, the ids of the classes it may mean; empty: it says nothing.
 
+        A part of a face that no label means is painted as what it lies on: a nose as skin, or as background where skin
+        has no label; in public face-parsing sets, whose authors say so, the rest as background. Else nothing is known.
+
         Raises:
             InputError: (`where`: whose labels) one that means nothing known.
         """
+        found = self._told(classes, where)
+        for missing, labels in self._covers(found, classes).items():
+            for label in labels:
+                found[label] = (*found[label], missing)
+        return tuple(frozenset(map(classes.id, names)) for names in found.values())
+
+    def presumed(self, classes: LabelSet, where: str) -> str:
+        """In words, what `ids_in` makes of classes that no label means; "" if there are no such classes."""
+        stand: dict[str, list[str]] = {}
+        for missing, labels in self._covers(self._told(classes, where), classes).items():
+            stand.setdefault(" or ".join(labels) or "not known what", []).append(missing)
+        return "; ".join(f"{labels} for {', '.join(names)}" for labels, names in stand.items())
+
+    def _covers(self, found: Mapping[str, tuple[str, ...]], classes: LabelSet) -> dict[str, list[str]]:
+        """Class that no label means -> the labels that are painted there."""
+        named = {name for names in found.values() for name in names}
+        public = not self.means and self.labelset.names in [known.names for known in LABEL_SETS.values()]
+        lies_on = _LIES_ON | _AROUND if public else _LIES_ON
+
+        def labels_of(name: str) -> list[str]:
+            if name in named:
+                return [label for label, names in found.items() if name in names]
+            return list(dict.fromkeys(label for under in lies_on.get(name, ()) for label in labels_of(under)))
+
+        return {name: labels_of(name) for name in classes.names if name not in named}
+
+    def _told(self, classes: LabelSet, where: str) -> dict[str, tuple[str, ...]]:
         found, homeless = {}, []
-        for name in self.labelset.names:
-            told = self._told(name, classes)
-            if told is None:
-                homeless.append(name)
-            found[name] = told or ()
+        for label in self.labelset.names:
+            named = _known(label, classes)
+            if label in self.means:
+                named = tuple(n for of in self.means[label] for n in _known(of, classes) or (of,))
+            if named is None:
+                homeless.append(label)
+            found[label] = tuple(dict.fromkeys(named or ()))
         if homeless:
             hint = f'a table file says so: {{"means": {{"{homeless[0]}": [classes] or null}}}}'
             wanted = f"labels whose meaning among {', '.join(classes.names)} is known"
@@ -50,33 +90,27 @@ class Vocabulary:
             raise InputError(
                 f"{where}: means", wanted=f"classes among {', '.join(classes.names)}", got=", ".join(strange)
             )
-        # A public face-parsing set without a class paints what lies around it there, as its authors say.
-        if not self.means and self.labelset.names in [known.names for known in LABEL_SETS.values()]:
-            for missing in (n for n in classes.names if not any(n in of for of in found.values())):
-                cover = COVERED_BY.get(missing)
-                cover = COVERED_BY.get(cover) if cover is not None and cover not in found else cover
-                if cover in found:
-                    found[cover] = (*found[cover], missing)
-        return tuple(frozenset(map(classes.id, names)) for names in found.values())
-
-    def _told(self, name: str, classes: LabelSet) -> tuple[str, ...] | None:
-        if name in self.means:
-            return self.means[name]
-        if name in classes.names:
-            return (name,)
-        for stem in (name, name.removesuffix("s")):
-            if sides := tuple(n for n in (f"l_{stem}", f"r_{stem}") if n in classes.names):
-                return sides
-        if name in COVERED_BY:
-            cover = COVERED_BY[name]
-            return (cover,) if cover in classes.names else ()
-        return None
+        return found
 
     def trusts_front(self, ids: tuple[frozenset[int], ...], classes: LabelSet) -> bool:
         """Whether its views are weighed by pose as a parser's are; `ids`: of `ids_in`."""
         if self.frontal is not None:
             return self.frontal
         return "nose" in classes.names and frozenset({classes.id("nose")}) in ids
+
+
+def _known(name: str, classes: LabelSet) -> tuple[str, ...] | None:
+    """The classes that a word means: its own, both sides of it, the part without sides, or what it lies on."""
+    if name in classes.names:
+        return (name,)
+    for stem in (name, name.removesuffix("s")):
+        if sides := tuple(n for n in (f"l_{stem}", f"r_{stem}") if n in classes.names):
+            return sides
+    under = (_LIES_ON | _AROUND).get(name)
+    if under is None:
+        return None
+    both = [n for n in (name[2:], f"{name[2:]}s") if name[1] == "_" and n in classes.names]
+    return tuple(both[:1]) or tuple(n for of in under for n in _known(of, classes) or ())
 
 
 def _voc(i: int) -> tuple[int, int, int]:
@@ -90,31 +124,64 @@ def plain_labels(names: tuple[str, ...], colors: tuple[tuple[int, int, int], ...
     return LabelSet(names, colors or tuple(_voc(i) for i in range(len(names))), names)
 
 
-def _bodies(names: str) -> Vocabulary:
+def _bodies(names: str, told: Mapping[str, str], numbered: bool = False) -> Vocabulary:
+    """Labels in order, and what those of them mean that say anything about heads."""
     labels = plain_labels(tuple(names.split()))
-    means: dict[str, tuple[str, ...]] = {str(n): ("cloth",) for n in _CLOTH.split()}
-    means |= {str(n): () for n in _LIMBS.split()}
-    means |= {"Face": tuple(_FACE.split()), "face-skin": tuple(_FACE.split()), "Hair": ("hair",), "Hat": ("hat",)}
-    means |= {"Sunglasses": ("eye_g",), "Torso-skin": ("neck",), "Background": ("background",), "clothes": ("cloth",)}
-    return Vocabulary(labels, {n: means[n] for n in labels.names if n in means})
+    means = {label: tuple(told.get(label, "").split()) for label in labels.names}
+    return Vocabulary(labels, means, numbered=numbered)
 
+
+_CLOTHES = ("Upper-clothes", "UpperClothes", "Dress", "Coat", "Jumpsuits", "Scarf")
+_PEOPLE = dict.fromkeys(_CLOTHES, "cloth") | {
+    "Background": "background",
+    "Hat": "hat",
+    "Hair": "hair",
+    "Sunglasses": "eye_g",
+    "Face": _FACE,
+}
+_SAPIENS = dict.fromkeys(("Lower_Teeth", "Upper_Teeth", "Tongue"), "mouth") | {
+    "Background": "background",
+    "Hair": "hair",
+    "Face_Neck": f"{_FACE} neck neck_l",
+    "Torso": "neck",
+    "Upper_Clothing": "cloth",
+    "Lower_Lip": "l_lip",
+    "Upper_Lip": "u_lip",
+}
 
 BODIES: dict[str, Vocabulary] = {
     "lip": _bodies(
         "Background Hat Hair Glove Sunglasses Upper-clothes Dress Coat Socks Pants Jumpsuits Scarf Skirt Face "
-        "Left-arm Right-arm Left-leg Right-leg Left-shoe Right-shoe"
+        "Left-arm Right-arm Left-leg Right-leg Left-shoe Right-shoe",
+        _PEOPLE,
     ),
     "cihp": _bodies(
         "Background Hat Hair Glove Sunglasses UpperClothes Dress Coat Socks Pants Torso-skin Scarf Skirt Face "
-        "Left-arm Right-arm Left-leg Right-leg Left-shoe Right-shoe"
+        "Left-arm Right-arm Left-leg Right-leg Left-shoe Right-shoe",
+        _PEOPLE | {"Torso-skin": "neck"},
     ),
     "atr": _bodies(
         "Background Hat Hair Sunglasses Upper-clothes Skirt Pants Dress Belt Left-shoe Right-shoe Face "
-        "Left-leg Right-leg Left-arm Right-arm Bag Scarf"
+        "Left-leg Right-leg Left-arm Right-arm Bag Scarf",
+        _PEOPLE,
     ),
-    "selfie": _bodies("background hair body-skin face-skin clothes others"),  # MediaPipe's selfie_multiclass
+    # MediaPipe's selfie_multiclass.
+    "selfie": _bodies(
+        "background hair body-skin face-skin clothes others",
+        {"background": "background", "hair": "hair", "body-skin": "neck", "face-skin": _FACE, "clothes": "cloth"},
+        numbered=True,
+    ),
+    # The 28 parts of Sapiens; its face model has the labels of `facesynthetics`.
+    "sapiens": _bodies(
+        "Background Apparel Face_Neck Hair Left_Foot Left_Hand Left_Lower_Arm Left_Lower_Leg Left_Shoe Left_Sock "
+        "Left_Upper_Arm Left_Upper_Leg Lower_Clothing Right_Foot Right_Hand Right_Lower_Arm Right_Lower_Leg Right_Shoe "
+        "Right_Sock Right_Upper_Arm Right_Upper_Leg Torso Upper_Clothing Lower_Lip Upper_Lip Lower_Teeth Upper_Teeth "
+        "Tongue",
+        _SAPIENS,
+        numbered=True,
+    ),
 }
-"""Sets that know people, not faces; of necks (but for CIHP), earrings and necklaces they say nothing that is known."""
+"""Sets that know people, not faces. Labels that say nothing about heads mean nothing; sides are on limbs alone."""
 
 
 def known_table(name: str) -> Vocabulary | None:

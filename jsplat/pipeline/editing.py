@@ -34,8 +34,10 @@ from jsplat.files.ownership import ABOUT
 from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labels import MaskConfig, SharpenConfig, VoteConfig, pose_prior
 from jsplat.labels.masks import Rule
+from jsplat.labels.opinions import Masked
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.elsewhere import others_in
 from jsplat.pipeline.first_labels import first_labels
 from jsplat.pipeline.packing import load_labelled
 from jsplat.pipeline.work_folder import until_seen
@@ -125,8 +127,10 @@ def ready(run: Run, identity: str, capture: Capture) -> Ready:
     """One head, ready for edits; takes a while."""
     (scene,) = load_scenes(run.path / "fit", [capture.identity]).values()
     known = load_labelled(run.path / "label", identity)
-    first = first_labels(run.path / "parse", capture).opinions
-    head = prepare(scene, capture.cameras, first, known, _trust(run, capture), run.settings)
+    first, trust = first_labels(run.path / "parse", capture).opinions, _trust(run, capture)
+    first = first if capture.valid is None else Masked(first, capture.valid)
+    others = [other.said(trust) for other in others_in(run.path / "parse", capture)]
+    head = prepare(scene, capture.cameras, first, known, trust, run.settings, others)
 
     def render(view: int) -> np.ndarray:
         rgb = np.asarray(sh_colors(scene.attributes.sh, scene.gaussians.means, capture.cameras[view]))

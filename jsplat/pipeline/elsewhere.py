@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from jsplat.captures.capture import Capture
 from jsplat.captures.index import Listed
 from jsplat.errors import InputError, Unusable
-from jsplat.labels import Means
+from jsplat.labels import Means, Said
 from jsplat.labels.opinions import Maps, Voter
 from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.parser import Parser
@@ -128,6 +128,10 @@ class Other:
     means: Means
     frontal: bool
 
+    def said(self, trust: Float[np.ndarray, " v"]) -> Said:
+        """As it votes; `trust`: in views by their pose alone."""
+        return Said(self.labels, np.asarray(trust if self.frontal else np.ones(len(trust), np.float32)), self.means)
+
 
 def gather(parser: Parser | None, given: Sequence[str], listed: Sequence[Listed]) -> Voters:
     """All who are to vote.
@@ -154,6 +158,8 @@ def gather(parser: Parser | None, given: Sequence[str], listed: Sequence[Listed]
         masks = {one.identity: source.masks_of(one, len(listed) == 1) for one in listed}
         tell_lacking(source, masks)
         means = source.vocabulary.ids_in(classes, str(source.path))
+        if presumed := source.vocabulary.presumed(classes, str(source.path)):
+            tell("labels presumed", str(source.path), f"has no label of their own for some classes: {presumed}")
         found.append(Elsewhere(source, means, source.vocabulary.trusts_front(means, classes), masks))
     first, others = (found[0], found[1:]) if parser is None else (None, found)
     return Voters(classes, parser, first, tuple(others))

@@ -88,7 +88,7 @@ def label_capture(
 
     alike = jnp.ones(len(yaw))
     trust = pose_prior(yaw, pitch, config.vote)
-    said = [Said(o.labels, np.asarray(trust if o.frontal else alike), o.means) for o in others]
+    said = [other.said(np.asarray(trust)) for other in others]
     if said:
         own = tuple(frozenset({i}) for i in range(len(labelset)))
         heard = [Heard(evidence, trust, own), *(_heard(gaussians, cameras, one, where) for one in said)]

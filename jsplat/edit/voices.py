@@ -1,0 +1,105 @@
+"""The voters of the label stage as a re-vote hears them: the error models and weights of `jsplat.labels.sharpen`."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from jsplat.labels import Said, SharpenConfig
+from jsplat.labels.opinions import Opinions, dense
+from jsplat.labels.sharpen import error_models
+from jsplat.labels.together import speaking
+from jsplat.labelsets.labelset import IGNORE
+
+
+@dataclasses.dataclass(frozen=True)
+class Voice:
+    """What one voter says of the p pixels of every view.
+
+    Attributes:
+        labels: the likeliest of its labels; any where `sure` is 0.
+        sure: its weight: trust in the view, by pose and by what the view tells, times how certain it is.
+        confusion: per view, how often it says s (last axis) where the consensus is t.
+    """
+
+    labels: UInt8[np.ndarray, "v p"]
+    sure: Float[np.ndarray, "v p"]
+    confusion: Float[np.ndarray, "v k s"]
+
+
+def heard(
+    first: Opinions | Float[np.ndarray, "v h w k"],
+    trust: Float[np.ndarray, " v"],
+    others: Sequence[Said],
+    shown: Float[np.ndarray, "v p k"],
+    solid: Float[np.ndarray, "v p"],
+    config: SharpenConfig,
+) -> tuple[Voice, ...]:
+    """All voters of a head, the first voter first.
+
+    Args:
+        first: its class probabilities; trust: of each of its views.
+        shown: what the consensus shows in the views.
+        solid: 1 where pixels count (`SharpenConfig.alpha_gate`), else 0.
+    """
+    k = shown.shape[-1]
+    said = [_probabilities(first, trust, k, config), *(_labels(other, k) for other in others)]
+    prior, counts = [normalised(of) for of in shown], []
+    for labels, mass, _, size in said:
+        counted = np.zeros((len(shown), k, size))
+        for v in range(len(shown)):
+            hard = np.zeros((labels.shape[1], size), np.float32)
+            hard[np.arange(len(hard)), labels[v]] = mass[v] * solid[v]
+            counted[v] = prior[v].T @ hard
+        counts.append(counted.astype(np.float32))
+    models = error_models(counts, means=(None, *(other.means for other in others)), config=config)
+    found = []
+    for (labels, _, sure, _), (confusion, told) in zip(said, models):
+        weight = np.asarray(told)[:, None] if others else np.float32(1)
+        found.append(Voice(labels, (sure * solid * weight).astype(np.float32), np.asarray(confusion)))
+    return tuple(found)
+
+
+def _probabilities(first: Opinions | np.ndarray, trust: np.ndarray, k: int, config: SharpenConfig) -> tuple:
+    """Labels, mass and weight "v p" of soft opinions, and how many labels there are."""
+    found = []
+    for v in range(len(trust)):
+        opinion = dense(first, v).reshape(-1, k)
+        mass = opinion[:, 1:].sum(-1)
+        opinion = opinion / np.maximum(mass, 1e-12)[:, None]
+        opinion[:, 0] = 0
+        entropy = -(opinion * np.log(np.maximum(opinion, 1e-12))).sum(-1) / np.log(k)
+        sure = trust[v] * np.clip(1 - entropy, 0, 1) ** config.trust_power * mass
+        found.append((opinion.argmax(-1).astype(np.uint8), mass, sure))
+    labels, mass, sure = (np.stack(of) for of in zip(*found))
+    return labels, mass, sure, k
+
+
+def _labels(said: Said, k: int) -> tuple:
+    """The same of a voter with labels of its own."""
+    labels = np.asarray(said.labels).reshape(len(said.trust), -1)
+    mass = np.isin(labels, speaking(said.means, k)).astype(np.float32)
+    sure = np.asarray(said.trust)[:, None] * mass
+    return np.where(labels == IGNORE, np.uint8(0), labels), mass, sure, len(said.means)
+
+
+def likelihood(
+    voices: Sequence[Voice], view: int, pixel: Int[np.ndarray, " p"], classes: Int[np.ndarray, " c"]
+) -> tuple[Float[np.ndarray, "p c"], Float[np.ndarray, " p"]]:
+    """What the voters say of some pixels of a view if a class were true, and the weight of that.
+
+    A voter speaks in a pixel as far as it is surer there than the others.
+    """
+    said = [voice.confusion[view][classes].T[voice.labels[view][pixel]] for voice in voices]
+    sures = [voice.sure[view][pixel] for voice in voices]
+    if len(voices) == 1:
+        return said[0], sures[0]
+    most = np.max(sures, 0)
+    powers = [(sure / np.maximum(most, 1e-12))[:, None] for sure in sures]
+    return np.prod([of**power for of, power in zip(said, powers)], 0), most
+
+
+def normalised(x: np.ndarray) -> np.ndarray:
+    """Rows that sum to 1, or 0."""
+    return x / np.maximum(x.sum(-1, keepdims=True), 1e-12)
