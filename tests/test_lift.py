@@ -10,11 +10,12 @@ import pytest
 
 from jsplat.errors import InputError
 from jsplat.kernels.blend.reference import blend_reference
-from jsplat.labels import SharpenConfig, VoteConfig, facing, lift, paint, sharpen, vote
+from jsplat.labels import Said, SharpenConfig, VoteConfig, facing, lift, paint, sharpen, vote
 from jsplat.raster.projection import project
 from tests import ball
 from tests.close import assert_close
 
+SEGMENTER = (frozenset({0, 2, 3}), frozenset({1}))
 SUMS = 1e-5
 SUMS_WHY = "float32 sums over some hundred pixels, grouped another way"
 SIZE, CAPACITY = 24, 4096
@@ -151,6 +152,19 @@ def test_a_view_without_trust_says_nothing():
         for p in (pictures, truth)
     ]
     assert np.array_equal(*rows)
+
+
+def test_who_knows_one_class_leaves_the_odds_of_the_others():
+    """A segmenter of class 1, which paints all the rest as background: classes 2 and 3 keep theirs."""
+    seen, gaussians, *_ = head()
+    rng = np.random.default_rng(0)
+    rows = np.pad(rng.dirichlet((2, 2, 2), 150), ((0, 0), (1, 0))).astype(np.float32)
+    said = Said((np.asarray(seen.labels) == 1).astype(np.uint8), np.ones(8, np.float32), SEGMENTER)
+    how = {"capacity": CAPACITY, "config": SharpenConfig(), "others": [said]}
+    after = np.asarray(sharpen(gaussians, jnp.asarray(rows), seen.cameras, None, jnp.ones(8), **how))
+    assert np.abs(after - rows).max() > 0.01
+    # Five divisions and sums over pixels in float32; a picture never shows less than _LEAST of these classes.
+    np.testing.assert_allclose(after[:, 2] / after[:, 3], rows[:, 2] / rows[:, 3], rtol=1e-4)
 
 
 def test_silly_numbers_are_refused():

@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_votes import K, N, V, make_world, mean_recall
 
 from jsplat.errors import InputError
@@ -70,6 +72,26 @@ def test_a_label_for_several_classes_says_nothing_between_them(world):
     # One softmax against two: float32 roundings of log evidence up to a few tens.
     np.testing.assert_allclose(shares[1][clear], shares[0][clear], atol=1e-4)
     assert np.abs(with_it - alone).max() > 0.1
+
+
+HAIR = (frozenset({0, 2, 3, 4, 5}), frozenset({1}))  # a segmenter: class 1, and background for all the rest
+ONCE = VoteConfig(method="tempered", iterations=1)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
+@settings(max_examples=10, deadline=None)
+def test_who_knows_one_class_leaves_the_odds_of_the_others(world, seed, share):
+    """Whatever a segmenter says, and however often: the odds between any two classes that it does not know stay."""
+    said = (np.random.default_rng(seed).random((V, N)) < share).astype(int)
+    voter = Heard(jnp.asarray(np.eye(2)[said] * np.asarray(world[2])[..., None], jnp.float32), jnp.ones(V), HAIR)
+    odds = []
+    for rows in (together(world, config=ONCE)[0], together(world, voter, config=ONCE)[0]):
+        rest = np.log(np.maximum(rows[:, 2:], 1e-30))
+        odds.append(rest - rest[:, :1])
+    # Log evidence up to some tens in float32, and two softmaxes; below 1e-30 there are no digits left.
+    clear = np.abs(odds[0]).max(-1) < 30
+    assert clear.sum() > N / 2
+    np.testing.assert_allclose(odds[1][clear], odds[0][clear], atol=1e-4)
 
 
 def test_equal_voters_agree_and_are_surer(world):

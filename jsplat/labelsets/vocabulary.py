@@ -9,14 +9,15 @@ from jsplat.labelsets.tables import LABEL_SETS
 
 _FACE = "skin l_brow r_brow l_eye r_eye nose mouth u_lip l_lip l_ear r_ear"
 _ON_SKIN = ("l_brow", "r_brow", "l_eye", "r_eye", "nose", "u_lip", "l_lip", "l_ear", "r_ear", "beard", "facewear")
-_LIES_ON: dict[str, tuple[str, ...]] = dict.fromkeys(_ON_SKIN, ("skin",)) | {
+_LIES_ON: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(_ON_SKIN, ("skin",)),
     "mouth": ("u_lip", "l_lip"),
     "eye_g": ("skin", "l_eye", "r_eye"),
     "ear_r": ("l_ear", "r_ear"),
     "neck_l": ("neck",),
     "skin": ("background",),
 }
-_AROUND: dict[str, tuple[str, ...]] = dict.fromkeys(("hair", "hat", "neck", "cloth"), ("background",))
+_AROUND: Mapping[str, tuple[str, ...]] = dict.fromkeys(("hair", "hat", "neck", "cloth"), ("background",))
 """What is painted where a set has no class for a part of a face; and around it, which sets do differently."""
 
 
@@ -30,13 +31,14 @@ class Vocabulary:
             side: both sides). A class that the set in question lacks is what it lies on there.
         frontal: whether views from the front are to be trusted more, as those of face parsers; None: if a label means
             the nose alone.
-        numbered: the numbers in a mask decide what it means, not the colours, because nothing says what they are.
+        numbered: True: the numbers in a mask decide what it means, because nothing says what its colours are; False:
+            the colours do, in grey masks too; None: the numbers of grey masks, else the colours.
     """
 
     labelset: LabelSet
     means: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     frontal: bool | None = None
-    numbered: bool = False
+    numbered: bool | None = None
 
     def ids_in(self, classes: LabelSet, where: str) -> tuple[frozenset[int], ...]:
         """Per label, the ids of the classes it may mean; empty: it says nothing.
@@ -64,7 +66,7 @@ class Vocabulary:
         """Class that no label means -> the labels that are painted there."""
         named = {name for names in found.values() for name in names}
         public = not self.means and self.labelset.names in [known.names for known in LABEL_SETS.values()]
-        lies_on = _LIES_ON | _AROUND if public else _LIES_ON
+        lies_on = {**_LIES_ON, **_AROUND} if public else _LIES_ON
 
         def labels_of(name: str) -> list[str]:
             if name in named:
@@ -106,7 +108,7 @@ def _known(name: str, classes: LabelSet) -> tuple[str, ...] | None:
     for stem in (name, name.removesuffix("s")):
         if sides := tuple(n for n in (f"l_{stem}", f"r_{stem}") if n in classes.names):
             return sides
-    under = (_LIES_ON | _AROUND).get(name)
+    under = _LIES_ON.get(name, _AROUND.get(name))
     if under is None:
         return None
     both = [n for n in (name[2:], f"{name[2:]}s") if name[1] == "_" and n in classes.names]
@@ -124,7 +126,7 @@ def plain_labels(names: tuple[str, ...], colors: tuple[tuple[int, int, int], ...
     return LabelSet(names, colors or tuple(_voc(i) for i in range(len(names))), names)
 
 
-def _bodies(names: str, told: Mapping[str, str], numbered: bool = False) -> Vocabulary:
+def _bodies(names: str, told: Mapping[str, str], numbered: bool | None = None) -> Vocabulary:
     """Labels in order, and what those of them mean that say anything about heads."""
     labels = plain_labels(tuple(names.split()))
     means = {label: tuple(told.get(label, "").split()) for label in labels.names}
@@ -209,6 +211,8 @@ def read_table(said: object, where: str) -> Vocabulary:
             raise InputError(where, wanted=wanted, got=f"also {', '.join(sorted(map(str, extra)))}")
         names, given = tuple(map(str, said["names"])), said.get("colors")
         colors = None if given is None else tuple((int(r), int(g), int(b)) for r, g, b in given)
+        if colors is not None and len(set(colors)) < len(colors):
+            raise InputError(f"{where}: colors", wanted="one of its own for every label", got=given)
         means = {
             str(label): () if of is None else (of,) if isinstance(of, str) else tuple(map(str, of))
             for label, of in said.get("means", {}).items()

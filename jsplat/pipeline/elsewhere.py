@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from jsplat.captures.capture import Capture
 from jsplat.captures.index import Listed
 from jsplat.errors import InputError, Unusable
+from jsplat.files.foreign import tell
 from jsplat.labels import Means, Said
 from jsplat.labels.opinions import Maps, Voter
 from jsplat.labelsets.labelset import IGNORE, LabelSet
@@ -159,7 +160,7 @@ def gather(parser: Parser | None, given: Sequence[str], listed: Sequence[Listed]
         tell_lacking(source, masks)
         means = source.vocabulary.ids_in(classes, str(source.path))
         if presumed := source.vocabulary.presumed(classes, str(source.path)):
-            tell("labels presumed", str(source.path), f"has no label of their own for some classes: {presumed}")
+            tell("labels presumed", str(source.path), f"some classes have no label of their own; presumed: {presumed}")
         found.append(Elsewhere(source, means, source.vocabulary.trusts_front(means, classes), masks))
     first, others = (found[0], found[1:]) if parser is None else (None, found)
     return Voters(classes, parser, first, tuple(others))

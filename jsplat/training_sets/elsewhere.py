@@ -19,7 +19,7 @@ from jsplat.errors import InputError, Unusable
 from jsplat.exchange import indexed
 from jsplat.exchange.colors import distinct
 from jsplat.files.foreign import read_text, some_of, tell, with_slashes, without_litter
-from jsplat.labelsets.labelset import IGNORE
+from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.labelsets.vocabulary import Vocabulary, known_table, read_table, table_names
 from jsplat.training_sets.plain import sidecar_file, sidecar_meaning
 
@@ -64,21 +64,37 @@ class Source:
         return labels if capture.valid is None else np.where(capture.valid, labels, np.uint8(IGNORE))
 
     def _one(self, path: Path, where: str) -> UInt8[np.ndarray, "h w"]:
-        own = self.vocabulary.labelset
+        own, numbered = self.vocabulary.labelset, self.vocabulary.numbered
         try:
             data = path.read_bytes()
-            if not self.vocabulary.numbered:
+            if numbered is None:
                 return indexed.read_one(data, where, own, distinct(own))
             stored = label_png.read(data, where)
+            if not numbered:
+                levels = None if isinstance(stored, label_png.Colors) or stored.palette is not None else stored.ids
+                painted = None if levels is None else _by_levels(levels, own)
+                return indexed.read_one(data, where, own, distinct(own)) if painted is None else painted
             if isinstance(stored, label_png.Colors):
                 hint = "`colors` in the table file say what they mean"
                 raise InputError(where, wanted="numbers, as the table has no colours", got="colours", hint=hint)
+            if len(own) == 2 and stored.ids.max() == IGNORE and not (stored.ids == 1).any():
+                hint = '"colors": [[0, 0, 0], [255, 255, 255]] in the table file says that white is the second label'
+                raise InputError(where, wanted="numbers 0 and 1", got=f"0 and {IGNORE}: black and white?", hint=hint)
             own.check(stored.ids, where)
             return stored.ids
         except OSError as error:
             raise Unusable(where, wanted="a readable file", got=error) from error
         except InputError as error:
             raise Unusable(**error.parts) from error
+
+
+def _by_levels(ids: UInt8[np.ndarray, "h w"], own: LabelSet) -> UInt8[np.ndarray, "h w"] | None:
+    """The labels of a grey picture whose levels are all colours of labels (black and white); None: they are not."""
+    table, levels = np.full(256, IGNORE, np.uint8), np.unique(ids)
+    for i, color in enumerate(own.colors):
+        if len(set(color)) == 1:
+            table[color[0]] = i
+    return table[ids] if (table[levels] != IGNORE).all() else None
 
 
 def _mask(roots: Sequence[Path], name: str) -> Path | None:
