@@ -17,7 +17,7 @@ from jsplat.edit import EditConfig
 from jsplat.parser import predict_labels
 from jsplat.pipeline.editing import Run, open_run
 from jsplat.pipeline.films import frames_of
-from jsplat.pipeline.run import open_parser
+from jsplat.pipeline.parsers import open_parser
 from jsplat.pipeline.showing import TurntableConfig, turntable
 from jsplat.pipeline.work_folder import load_arrays
 from jsplat.report.gallery import overlay

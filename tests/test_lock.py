@@ -15,7 +15,7 @@ import pytest
 from jsplat.errors import InputError
 from jsplat.files import lock
 from jsplat.files.lock import held
-from jsplat.pipeline import RunConfig, demo, run, work_folder
+from jsplat.pipeline import Request, RunConfig, demo, run, work_folder
 
 ROOT = Path(__file__).parent.parent
 # The module alone: the package imports JAX, which would take most of the time.
@@ -214,7 +214,7 @@ def test_a_second_run_or_stage_on_one_folder_begins_nothing(tmp_path):
     with holder(tmp_path / "out" / lock.NAME) as process:
         refused = pytest.raises(InputError, match=f"wanted one run or editor at a time, got .*process {process.pid} on")
         with refused:
-            run(tmp_path / "captures", tmp_path / "teacher", tmp_path / "out", RunConfig(), replay_path=None)
+            run(Request(tmp_path / "captures", tmp_path / "teacher"), tmp_path / "out", RunConfig())
         with refused:
             demo(tmp_path / "out", RunConfig())
         assert [path.name for path in (tmp_path / "out").iterdir()] == [lock.NAME]

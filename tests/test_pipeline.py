@@ -23,8 +23,8 @@ from jsplat.metrics.agreement import agreement
 from jsplat.metrics.masks import score
 from jsplat.pipeline import RunConfig, reporting, write_people
 from jsplat.pipeline.packing import load_labelled
+from jsplat.pipeline.parsers import open_parser
 from jsplat.pipeline.plan import _taught
-from jsplat.pipeline.run import open_parser
 from jsplat.pipeline.work_folder import (
     checkpoint_folder,
     fingerprint,

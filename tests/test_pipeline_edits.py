@@ -16,7 +16,7 @@ from jsplat.exchange import import_masks
 from jsplat.files.atomic import write_json
 from jsplat.files.ownership import write_kept
 from jsplat.parser import Architecture, load_parser, new_parser, save_parser
-from jsplat.pipeline import RunConfig, editing, reporting, transfer
+from jsplat.pipeline import Request, RunConfig, editing, reporting, transfer
 from jsplat.pipeline import run as run_all
 from jsplat.pipeline.work_folder import load_arrays, save_arrays, stage_name
 from jsplat.training_sets.auxiliary import read_auxiliary
@@ -56,7 +56,7 @@ def again(tmp_path, monkeypatch):
 
     def do() -> set[str]:
         before = times(out)
-        run_all(captures, tmp_path / "teacher", out, config, replay_path=captures, truth=False)
+        run_all(Request(captures, tmp_path / "teacher", replay=captures, truth=False), out, config)
         after = times(out)
         return {p.relative_to(out).parts[0] for p in after if before.get(p) != after[p] and p.parent != out} - {"edits"}
 

@@ -248,6 +248,7 @@ def run(
     """
     import jax
 
+    from jsplat.pipeline import Request, foretell
     from jsplat.pipeline import run as run_all
     from jsplat.runtime.programs import keep_in_every_process
 
@@ -262,17 +263,16 @@ def run(
             if profile:
                 stack.enter_context(jax.profiler.trace(str(out / "profile")))
 
-        if parser is None and labels and until is None:
-            until = "render"
-        how = {"replay_path": replay, "labels": labels, "truth": truth == "labels", "until": until}
+        request = Request(captures, parser, labels, replay, truth == "labels", until)
         if dry:
-            click.echo("\n".join(run_all(captures, parser, out, config, dry=True, **how)["lines"]))
+            click.echo("\n".join(foretell(request, out, config)))
             return {}
-        report = run_all(captures, parser, out, config, begun=begun, **how)
-    if until is None:
+        report = run_all(request, out, config, begun)
+    if request.last_stage is None:
         click.echo(f"report: {out / 'report.html'}")
     else:
-        click.echo(f"{until}: {out / until}  (the same command without --until goes on from there)")
+        last = request.last_stage
+        click.echo(f"{last}: {out / last}  (the same command without --until goes on from there)")
     return report["failed"]
 
 

@@ -31,7 +31,7 @@ from jsplat.pipeline.fingerprints import (
     scenes_of,
 )
 from jsplat.pipeline.out import claim_file, claim_whole
-from jsplat.pipeline.run import open_parser, parser_folder
+from jsplat.pipeline.parsers import open_parser, parser_folder
 from jsplat.pipeline.scoring import bin_lines, set_scores
 from jsplat.pipeline.stages.fit import fit_captures
 from jsplat.pipeline.stages.label import check_edits, label_captures, label_settings, labels_of

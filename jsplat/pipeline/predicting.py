@@ -29,7 +29,7 @@ from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.digests import digests_in
 from jsplat.pipeline.films import VIDEOS, about_film, frames_of, write_film
 from jsplat.pipeline.out import claim_whole
-from jsplat.pipeline.run import open_parser, parser_folder
+from jsplat.pipeline.parsers import open_parser, parser_folder
 from jsplat.pipeline.work_folder import fingerprint, finished, stage
 from jsplat.report.gallery import overlay
 from jsplat.runtime.devices import cores, workers

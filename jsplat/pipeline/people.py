@@ -1,0 +1,55 @@
+"""Procedural people as captures, and the whole loop on them."""
+
+from pathlib import Path
+
+from jsplat.captures.capture import write_capture
+from jsplat.config import to_json
+from jsplat.errors import Stopped
+from jsplat.files.lock import NAME, ONE_RUN
+from jsplat.files.ownership import check_untouched
+from jsplat.pipeline.config import RunConfig
+from jsplat.pipeline.out import begin, claim, claim_run, claim_whole
+from jsplat.pipeline.parsers import train_teacher
+from jsplat.pipeline.run import run
+from jsplat.pipeline.settling import Request
+from jsplat.pipeline.work_folder import alone, fingerprint, finished, stage
+from jsplat.runtime.progress import Progress
+from jsplat.runtime.stop import STOP
+from jsplat.synthetic import render_captures
+
+
+def write_people(out: Path, people: range, views: int, rig: str, config: RunConfig) -> None:
+    """Procedural people as captures on disk; skipped when they are already there, all or those that a kill left."""
+    claim_whole(out, "heads")
+    wanted = fingerprint(config.heads, config.seed, [people.start, people.stop], views, rig)
+    if finished(out, wanted) is None:
+        with stage(out, wanted, config.heads, config.seed, command="heads") as folder:
+            progress = Progress("heads", len(people))
+            for identity in people:
+                if STOP.is_set():
+                    raise Stopped(f"stopped at person {identity}")
+                # What `render_captures` calls them; a capture that is there is whole.
+                if not (folder / f"head{identity:04d}").is_dir():
+                    (capture,) = render_captures([identity], views, config.heads, config.seed, rig)
+                    write_capture(folder / capture.identity, capture)
+                progress.advance()
+
+
+def demo(out: Path, config: RunConfig) -> dict:
+    """The whole loop on procedural people: frontal training set, teacher, captures, run."""
+    claim(out, "demo")
+    for name, command in (("frontal", "heads"), ("captures", "heads"), ("teacher", "train-parser")):
+        claim_whole(out / name, command)
+        check_untouched(out / name)
+    claim_run(out / "run")
+    with alone(out / NAME, ONE_RUN):
+        begin(out, "demo", {"config": to_json(config)}, config.seed)
+        return _demo(out, config)
+
+
+def _demo(out: Path, config: RunConfig) -> dict:
+    sizes = config.demo
+    write_people(out / "frontal", range(1000, 1000 + sizes.teacher_people), sizes.teacher_views, "frontal", config)
+    write_people(out / "captures", range(sizes.people), sizes.views, "capture", config)
+    train_teacher(out / "frontal", out / "teacher", config, config.teacher)
+    return run(Request(out / "captures", out / "teacher", replay=out / "frontal"), out / "run", config)
