@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.floor import count_pairs, floor_of
-from bench.peers import gsplat, need, torch, torch_call, torch_raster
+from bench.peers import gsplat, need, opensplat, torch, torch_call, torch_raster
 from bench.scenes import fitted_splats
 from bench.timing import CannotRunError, Job, compiled, seconds_of
 from bench.workloads import Raster
@@ -24,13 +24,14 @@ from jsplat.kernels.tiling import bin_tiles
 
 STRIP = 8  # rows of the image on which accuracy is measured: the float64 reference is dense
 STRIP_PAIRS = 2e7  # Gaussians times pixels that the reference may hold at once
+PEERS = ("torch", "gsplat", "opensplat")
 # What a job must keep to before it is timed: rounding and flips at the cutoffs (tests/close.py), or 60 dB.
 WORST_GRADIENT, WORST_PSNR = 5e-3, 60.0
 
 
 def prepare(work: Raster) -> Job:
     """A job whose images, and gradients of their weighted sum, were compared with the float64 reference."""
-    evaluate, call, more = (_theirs if work.implementation in ("torch", "gsplat") else _ours)(work, splats_of(work))
+    evaluate, call, more = (_theirs if work.implementation in PEERS else _ours)(work, splats_of(work))
     right = accuracy(work, evaluate)
     if right["psnr"] < WORST_PSNR or right.get("gradient_error", 0.0) > WORST_GRADIENT:
         raise ValueError(f"not what the reference computes: {right}")
@@ -148,7 +149,10 @@ def _theirs(work: Raster, splats: Splats):
         draw, device = functools.partial(gsplat.blend, mode=work.mode), "cuda"
     else:
         need("torch")
-        draw, device = torch_raster.blend_as(work.mode), "cpu"
+        draw, device = (
+            opensplat.blend if work.implementation == "opensplat" else torch_raster.blend_as(work.mode),
+            "cpu",
+        )
     args = [torch.tensor(np.array(x), device=device) for x in splats.arrays()]
     draw = functools.partial(with_conics, draw)
     fixed = torch.tensor(weights_of(work), device=device)

@@ -48,7 +48,7 @@ class Raster(Work):
     """Blending projected Gaussians.
 
     Attributes:
-        implementation: also "dense" (the reference in float32), or a peer: "torch", "gsplat".
+        implementation: also "dense" (the reference in float32), or a peer: "torch", "gsplat", "opensplat".
         mode: of ours "two passes" (colours, then all other channels), "scatter" (gradients summed by atomics: not the
             same bits on every run) or "one core" (all threads of the process on one).
         scene: "headlike" (random, on an ellipsoid) or "fitted" (heads that the project's fit made).
@@ -253,6 +253,7 @@ SUITES = {
             ),
             Raster("kernel train 22, 8 identities/one core", channels=22, images=8, mode="one core"),
             *_by("torch", Raster("kernel train 22", channels=22), TORCH_MODES),
+            Raster("kernel train 3/opensplat", implementation="opensplat"),
         ),
         ratios=(
             *(
@@ -273,6 +274,7 @@ SUITES = {
                 "higher",
                 10.0,
             ),
+            Ratio("kernel train 3: opensplat over cpu", "kernel train 3/opensplat", "kernel train 3", "higher"),
             Ratio(
                 "kernel: one core over two",
                 "kernel train 22, 8 identities/one core",
