@@ -116,6 +116,20 @@ def to_json(config: typing.Any) -> dict:
     return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
 
 
+def from_json(cls: type[T], data: dict, where: str) -> T:
+    """The settings that `to_json` wrote, of a class without fields that may be None.
+
+    Raises:
+        InputError: (`where`: the file and the table) an unknown key, as of another version, or a value of a wrong type.
+    """
+    config = cls()
+    try:
+        return _merge(config, data, f"{where}: ", "", _leaves(config))
+    except InputError as error:
+        hint = "another version of jsplat wrote it; the command that made this folder makes it again"
+        raise InputError(**{**error.parts, "hint": error.hint or hint}) from error
+
+
 def _plain(value: typing.Any) -> typing.Any:
     if dataclasses.is_dataclass(value):
         return to_json(value)

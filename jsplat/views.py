@@ -28,7 +28,7 @@ class ViewsConfig:
         grid: numbers of yaws and pitches, if a grid.
         yaw, pitch, roll: ranges.
         distance: range, as a multiple of the capture's own median distance.
-        support: least share of what a view shows that an input camera has seen; other views are left out.
+        min_coverage: least share of what a view shows that an input camera has seen; other views are left out.
         seen_weight: blend weight (pixels, summed over input views) from which a Gaussian counts as seen.
     """
 
@@ -39,7 +39,7 @@ class ViewsConfig:
     pitch: tuple[float, float] = (-40.0, 50.0)
     roll: tuple[float, float] = (-10.0, 10.0)
     distance: tuple[float, float] = (0.95, 1.15)
-    support: float = 0.9
+    min_coverage: float = 0.9
     seen_weight: float = 0.5
 
     def __post_init__(self):

@@ -38,7 +38,7 @@ SIZE = 48
 
 def settings(**changes) -> Settings:
     """Settings under which the ball's edits are small enough to count."""
-    return Settings(CLASSES, SharpenConfig(), MaskConfig(), EditConfig(**{"changed": 5, **changes}))
+    return Settings(CLASSES, SharpenConfig(), MaskConfig(), EditConfig(**{"changed_pixels": 5, **changes}))
 
 
 @functools.cache

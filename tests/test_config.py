@@ -1,7 +1,9 @@
 """Settings: what wins over what, and what an error says."""
 
+import ast
 import dataclasses
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Literal
@@ -215,3 +217,20 @@ def test_every_committed_file_is_valid_and_differs_from_the_defaults(path):
     from jsplat.pipeline import RunConfig
 
     assert load(RunConfig, path) != load(RunConfig)
+
+
+def test_settings_that_pages_and_messages_name_exist():
+    from jsplat.pipeline import RunConfig
+
+    config, root = RunConfig(), Path(__file__).parent.parent
+    tables = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    known = {"stage.field", "capture.images", *tables}  # the second: an argument in a message
+    known |= {f"{t}.{f.name}" for t, c in tables.items() if dataclasses.is_dataclass(c) for f in dataclasses.fields(c)}
+    texts = {path.name: path.read_text() for path in [root / "README.md", *(root / "docs").glob("*.md")]}
+    for path in (root / "jsplat").rglob("*.py"):
+        parts = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
+        texts[f"{path.parent.name}/{path.name}"] = "\n".join(part for part in parts if isinstance(part, str))
+    word = re.compile(rf"(?<![\w./])(?:{'|'.join(tables)})\.[a-z_]+(?![\w.])|(?<=--set )[a-z_.]+(?==)")
+    found = {(name, setting) for name, text in texts.items() for setting in word.findall(text)}
+    assert len(found) > 30
+    assert sorted((name, setting) for name, setting in found if setting not in known and ".json" not in setting) == []

@@ -218,7 +218,7 @@ def test_facesynthetics_with_its_ignored_pixels(tmp_path):
     (tmp_path / "000001_seg.png").unlink()
     with pytest.raises(
         InputError,
-        match=r"000001\.png: wanted an image, got no file 000001_seg\.png \(1 of 3 listed .*dataset\.missing=0\.34`",
+        match=r"000001\.png: wanted an image, got no file 000001_seg\.png \(1 of 3 .*dataset\.max_missing=0\.34`",
     ):
         read_training_set(tmp_path)
 
@@ -273,7 +273,7 @@ def test_large_sets_are_read_in_part(tmp_path):
     got = read_training_set(tmp_path, None, DatasetConfig(limit=3))
     assert got.identity == ("train/0", "train/2", "train/4")
     with pytest.raises(InputError, match=r"lapa: 7 pictures: wanted at most 1e-06 GB \(a smaller size, .*, got 0.0 GB"):
-        read_training_set(tmp_path, None, DatasetConfig(gigabytes=1e-6))
+        read_training_set(tmp_path, None, DatasetConfig(max_gigabytes=1e-6))
 
 
 def test_sides_that_contradict_the_names_stop_the_reader(tmp_path):
@@ -283,7 +283,7 @@ def test_sides_that_contradict_the_names_stop_the_reader(tmp_path):
     got = read_training_set(tmp_path, None, DatasetConfig(split="all", sides="swapped"))
     np.testing.assert_array_equal(got.labels, [face()] * 3)
     assert got.labelset == CELEBAMASK_HQ
-    read_training_set(tmp_path, None, DatasetConfig(split="all", checked=0))
+    read_training_set(tmp_path, None, DatasetConfig(split="all", side_checks=0))
     ids = viewers_face()[:, ::-1].copy()
     with pytest.raises(InputError, match="lapa: sides"):
         read_training_set(labels_of(tmp_path / "lapa", "lapa", ids))
@@ -316,7 +316,7 @@ def test_captures_and_auxiliary_sets_are_read_as_ever(tmp_path):
         ({"split": "dev"}, "dataset.split: wanted one of train, val, test, all, got 'dev'"),
         ({"labels": "voc"}, "dataset.labels: wanted one of own, celebamask-hq, .*, got 'voc'"),
         ({"sides": "left"}, "dataset.sides: wanted one of named, swapped, got 'left'"),
-        ({"limit": -1}, "dataset.limit, checked, gigabytes: wanted >= 0, >= 0, > 0"),
+        ({"limit": -1}, "dataset.limit, side_checks, max_gigabytes: wanted >= 0, >= 0, > 0"),
     ],
 )
 def test_settings_are_checked(changes, message):
@@ -349,7 +349,7 @@ def test_only_input_errors_escape(tmp_path_factory, kind, data):
     if data.draw(st.integers(0, 4)) == 0:
         file.unlink()
     with contextlib.suppress(InputError):
-        read = read_training_set(root, data.draw(st.sampled_from([None, 5])), DatasetConfig(checked=0))
+        read = read_training_set(root, data.draw(st.sampled_from([None, 5])), DatasetConfig(side_checks=0))
         read.labelset.check(read.labels, "fuzz")
 
 

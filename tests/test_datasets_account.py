@@ -13,7 +13,7 @@ FOLDERS = {  # kind -> (its folder of photographs, of label maps, the first of e
     "ibugmask": ("train", "train", "0.jpg", "0.png"),
     "facesynthetics": (".", ".", "000000.png", "000000_seg.png"),
 }
-LENIENT = DatasetConfig(missing=0.4, checked=0)
+LENIENT = DatasetConfig(max_missing=0.4, side_checks=0)
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def test_half_a_pair_is_missing(tmp_path, capsys, kind, half):
     labels_of(tmp_path / "set", kind, face())
     names = FOLDERS[kind]
     (tmp_path / "set" / names[half] / names[2 + half]).unlink()
-    message = rf"{names[3 - half]}: wanted an image, got no file {names[2 + half]} \(1 of 3 .*dataset.missing=0.34`"
+    message = rf"{names[3 - half]}: wanted an image, got no file {names[2 + half]} \(1 of 3 .*dataset.max_missing=0.34`"
     with pytest.raises(InputError, match=message):
         list_dataset(tmp_path / "set")
     assert len(list_dataset(tmp_path / "set", LENIENT).samples) == 2
@@ -55,7 +55,7 @@ def test_celebamask_accounts_for_its_files(tmp_path, capsys):
     partition = tmp_path / "set" / "list_eval_partition.txt"
     partition.write_bytes(b"\xef\xbb\xbf" + partition.read_bytes())
     (tmp_path / "set" / "CelebA-HQ-img" / "7.jpg").write_bytes(b"\0")
-    data = read_training_set(tmp_path / "set", None, DatasetConfig(checked=0))
+    data = read_training_set(tmp_path / "set", None, DatasetConfig(side_checks=0))
     assert data.identity == ("0", "1", "2")
     said = capsys.readouterr().err.removeprefix("set: passed over ").strip().split(", ")
     assert sorted(said) == ["1 .DS_Store", "1 ._ files", "1 .jpg", "1 .txt"]
@@ -70,6 +70,6 @@ def test_a_set_without_any_whole_pair(tmp_path):
     labels_of(tmp_path, "facesynthetics", face(), count=1)
     (tmp_path / "000000.png").unlink()
     with pytest.raises(InputError, match=r"wanted labelled pictures, got none, 1 are missing"):
-        list_dataset(tmp_path, DatasetConfig(missing=1.0))
-    with pytest.raises(InputError, match=r"dataset.missing: wanted a share from 0 to 1, got -1.0"):
-        DatasetConfig(missing=-1.0)
+        list_dataset(tmp_path, DatasetConfig(max_missing=1.0))
+    with pytest.raises(InputError, match=r"dataset.max_missing: wanted a share from 0 to 1, got -1.0"):
+        DatasetConfig(max_missing=-1.0)

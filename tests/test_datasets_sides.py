@@ -28,7 +28,7 @@ def test_procedural_heads_are_named_from_the_subjects_side(frontal):
     seen = side_convention(list(frontal), CELEBAMASK_HQ)
     assert seen.convention == "subject"
     assert seen.votes == (1,) * 16
-    assert (seen.against, seen.torn, seen.doubled) == ((), (), ())
+    assert (seen.contradicting, seen.inconsistent, seen.doubled) == ((), (), ())
     z = 1.959963984540054
     assert seen.confidence == pytest.approx(16 / (16 + z**2), rel=1e-12)  # Wilson's lower end for n of n
 
@@ -53,8 +53,8 @@ def test_pictures_mirrored_without_exchanging_the_names_are_listed(frontal):
     mixed = frontal.copy()
     mixed[[3, 8, 9]] = mixed[[3, 8, 9], :, ::-1]
     seen = side_convention(list(mixed), CELEBAMASK_HQ)
-    assert (seen.convention, seen.against) == ("mixed", (3, 8, 9))
-    assert side_convention(list(mixed), CELEBAMASK_HQ, SidesConfig(mixed=0.2)).convention == "subject"
+    assert (seen.convention, seen.contradicting) == ("mixed", (3, 8, 9))
+    assert side_convention(list(mixed), CELEBAMASK_HQ, SidesConfig(mixed_above=0.2)).convention == "subject"
 
 
 @pytest.mark.parametrize("degrees", [-150, -60, 35, 90, 180])
@@ -81,7 +81,7 @@ def test_parts_that_disagree_give_no_opinion(frontal):
     eyes[[4, 5]] = [5, 4]
     torn[2] = eyes[torn[2]]
     seen = side_convention(list(torn), CELEBAMASK_HQ)
-    assert (seen.votes[2], seen.torn, seen.convention) == (0, (2,), "subject")
+    assert (seen.votes[2], seen.inconsistent, seen.convention) == (0, (2,), "subject")
 
 
 @pytest.mark.parametrize("name", ["eye", "brow"])

@@ -68,7 +68,7 @@ def test_views_that_do_not_see_the_place_are_left_exactly_as_they_were():
     assert np.array_equal(head.shown[BACK], before[BACK])
     # The moved rows and the cached render stay in step, up to what `reach` leaves out of a pixel.
     again = np.stack([w @ head.rows for w in head.weights])
-    assert np.abs(again - head.shown).max() <= 2 * head.settings.edit.reach
+    assert np.abs(again - head.shown).max() <= 2 * head.settings.edit.min_pixel_weight
     moved = np.abs(head.rows - head.voted_rows).max(-1) > 0
     assert moved.sum() <= outcome.gaussians
 
@@ -86,7 +86,7 @@ def second_voter(damage: int | None = None) -> Said:
 
 def test_the_rows_are_those_of_the_update_written_out():
     """The module's formula on whole arrays in float64, nothing left out: no small weights, pixels or classes."""
-    head = spotted.head([second_voter()], reach=1e-9, plays=1e-9, rounds=3)
+    head = spotted.head([second_voter()], min_pixel_weight=1e-9, min_class_probability=1e-9, rounds=3)
     layer, settings, k = spotted.spot(), head.settings.edit, len(spotted.CLASSES)
     weights = np.concatenate([w.toarray() for w in head.weights]).astype(np.float64)  # all pixels x Gaussians
     seen = [w.toarray().sum(0) for w in head.weights]
@@ -94,16 +94,18 @@ def test_the_rows_are_those_of_the_update_written_out():
     touched = layer != UNTOUCHED
     around = np.zeros_like(touched)
     for y, x in np.argwhere(touched):
-        around[y - settings.rim : y + settings.rim + 1, x - settings.rim : x + settings.rim + 1] = True
+        around[y - settings.border : y + settings.border + 1, x - settings.border : x + settings.border + 1] = True
     spoken[FRONT] = np.where(around & ~touched, head.mask(FRONT), layer).ravel()
     spoken = spoken.ravel()
     heard = (spoken != UNTOUCHED) & (spoken != 0)
 
     def share(mass):
-        strength = settings.weight * (mass / np.maximum(np.max(seen, 0), settings.half_weight)) ** settings.power
+        strength = (
+            settings.weight * (mass / np.maximum(np.max(seen, 0), settings.half_weight)) ** settings.visibility_power
+        )
         return strength / (1 + strength)
 
-    who = share(head.weights[FRONT].T @ touched.ravel().astype(float)) >= settings.least_say
+    who = share(head.weights[FRONT].T @ touched.ravel().astype(float)) >= settings.min_influence
     a = share(weights[heard].sum(0))[who, None]
     one_hot = np.eye(k)[spoken[heard]]
     rest, pulls = weights[:, ~who] @ head.rows[~who], weights[:, who]
@@ -123,7 +125,7 @@ def test_the_rows_are_those_of_the_update_written_out():
         inverse = np.where(prior > 1e-6, 1 / np.maximum(prior, 1e-3), 0)
         voters = rows * (pulls.T @ (sure * shares(prior * said) * inverse))
         voters = np.where(voters.sum(-1, keepdims=True) > 1e-6, shares(voters), base)
-        human = rows * (pulls[heard].T @ (_won(prior[heard], spoken[heard], settings.lead) * inverse[heard]))
+        human = rows * (pulls[heard].T @ (_won(prior[heard], spoken[heard], settings.class_margin) * inverse[heard]))
         rows = shares((1 - a) * voters + a * shares(human))
 
     edit(head, FRONT, layer)
@@ -227,7 +229,7 @@ def test_a_layer_that_does_not_fit_is_refused(layer, message):
 def test_settings_out_of_range_are_refused():
     with pytest.raises(InputError, match=r"EditConfig\.weight: wanted a positive number, got 0"):
         EditConfig(weight=0.0)
-    with pytest.raises(InputError, match=r"EditConfig\.lead"):
-        EditConfig(lead=1.0)
-    with pytest.raises(InputError, match="EditConfig: rim, least, changed"):
-        EditConfig(rim=-1)
+    with pytest.raises(InputError, match=r"EditConfig\.class_margin"):
+        EditConfig(class_margin=1.0)
+    with pytest.raises(InputError, match="EditConfig: border, min_blend_weight"):
+        EditConfig(border=-1)

@@ -18,7 +18,7 @@ from jsplat.pipeline.work_folder import load_arrays, save_arrays
 from tests import spotted
 from tests.spotted import CLASSES, FRONT, SPOT
 
-CONFIG = RunConfig(size=spotted.SIZE, edit=EditConfig(changed=5))
+CONFIG = RunConfig(size=spotted.SIZE, edit=EditConfig(changed_pixels=5))
 STALE = r"edits: ball: wanted a vote on what was drawn \(`jsplat run` makes it, .*\), got one on another geometry"
 
 

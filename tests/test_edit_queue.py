@@ -101,7 +101,7 @@ def test_truth_revealed_on_the_first_of_the_queue_corrects_other_views():
 
     assert capture.labels is not None
     subject = Subject(head, seen, capture.labels, capture.yaw, capture.pitch)
-    found = simulate({"ball": lambda: subject}, spotted.CLASSES, SimulationConfig(share=0.2))
+    found = simulate({"ball": lambda: subject}, spotted.CLASSES, SimulationConfig(revealed_fraction=0.2))
     assert (found["masks"], found["revealed"]) == (8, 2)
     assert len(made) == 1
     assert len(found["edits"]) == 2
@@ -125,7 +125,9 @@ def test_one_head_is_in_memory_at_a_time():
         return subject
 
     sure = {f"sure{i}": lambda: read(1) for i in range(3)}
-    found = simulate({**sure, "doubted": lambda: read(np.float32(0.5))}, spotted.CLASSES, SimulationConfig(share=0.05))
+    found = simulate(
+        {**sure, "doubted": lambda: read(np.float32(0.5))}, spotted.CLASSES, SimulationConfig(revealed_fraction=0.05)
+    )
     assert len(alive) == 8
     assert [e["identity"] for e in found["edits"]] == ["doubted"] * 2
     assert found["masks"] == 32
@@ -135,6 +137,6 @@ def test_bad_settings_are_refused():
     with pytest.raises(InputError, match=r"QueueConfig\.stride: wanted a positive number"):
         QueueConfig(stride=0)
     with pytest.raises(InputError, match="SimulationConfig: wanted a share"):
-        SimulationConfig(share=0.0)
+        SimulationConfig(revealed_fraction=0.0)
     with pytest.raises(InputError, match="at least one head with known labels"):
         simulate({}, spotted.CLASSES)

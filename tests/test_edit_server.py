@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -43,7 +44,7 @@ def run(finished, tmp_path) -> Path:
 
 @contextlib.contextmanager
 def served(run: Path):
-    session = editing.session(editing.open_run(run, None, EditConfig(changed=5)), QueueConfig())
+    session = editing.session(editing.open_run(run, None, EditConfig(changed_pixels=5)), QueueConfig())
     server = Server(session)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -338,7 +339,9 @@ def test_a_kill_during_the_vote_loses_nothing_that_was_saved(run):
 
 
 def test_the_report_gets_its_numbers_from_a_run(run):
-    found = editing.edits_of(editing.open_run(run, None, EditConfig()), ["ball"], SimulationConfig(share=0.1))
+    found = editing.edits_of(
+        editing.open_run(run, None, EditConfig()), ["ball"], SimulationConfig(revealed_fraction=0.1)
+    )
     assert found["revealed"] == 1
     json.dumps(found, allow_nan=False)
 
@@ -355,6 +358,15 @@ def test_a_run_that_is_not_finished_is_named(run, tmp_path):
     (tmp_path / "others" / "cube" / "transforms.json").write_text(text)
     with pytest.raises(InputError, match=r"wanted captures of \['ball'\] \(`--captures` names .*\), got none of them"):
         editing.open_run(run, tmp_path / "others", EditConfig())
+
+
+def test_settings_of_another_version_are_named(run, tmp_path):
+    shutil.copytree(run / "label", tmp_path / "label")
+    about = tmp_path / "label" / "run.json"
+    about.write_text(about.read_text().replace('"max_regions"', '"keep"'))
+    wanted = r"label/run.json: mask: default_rule.keep: wanted a known key .*; another version of jsplat wrote it"
+    with pytest.raises(InputError, match=wanted):
+        editing.open_run(tmp_path, run.parent / "captures", EditConfig())
 
 
 def test_the_geometrys_colours_are_shown(run):

@@ -415,7 +415,7 @@ def test_the_gradient_of_the_labels(shape):
 
     def loss(scene):
         return label_loss(
-            render_scene(scene, camera, capacity=4096, labels_shape=shape)[2], jnp.asarray(ada().labels[0])
+            render_scene(scene, camera, capacity=4096, labels_move_geometry=shape)[2], jnp.asarray(ada().labels[0])
         )
 
     slope = jax.jit(jax.grad(loss))(scene)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jsplat.errors import InputError
-from jsplat.fitting import Refused, Waiting, fit_batches
+from jsplat.fitting import PendingIdentity, Refused, fit_batches
 from jsplat.fitting import batches as queue
 from jsplat.fitting.photos import bucket, padded_size, photos_of
 from jsplat.fitting.step import bytes_each, steps
@@ -20,9 +20,9 @@ def programs() -> int:
     return steps._cache_size()  # type: ignore[attr-defined]
 
 
-def waiting(name: str, views: int = 8, size: int = 32) -> Waiting:
+def waiting(name: str, views: int = 8, size: int = 32) -> PendingIdentity:
     capture = ball.capture(name, yaw=np.arange(views) * 360 / views, size=size)
-    return Waiting(name, capture.images.shape[:3], lambda: capture)
+    return PendingIdentity(name, capture.images.shape[:3], lambda: capture)
 
 
 def test_few_numbers_of_views_and_sizes_cover_all():
@@ -69,15 +69,15 @@ def test_batches_are_the_fewest_and_nearly_equal():
 )
 def test_memory_says_how_many_fit_at_once(monkeypatch, limit, at_once, alike, most):
     monkeypatch.setattr(queue, "memory_of", lambda device: limit)
-    config = dataclasses.replace(ball.FIT, at_once=at_once)
-    assert queue.most_at_once(config, ["first", "second"], alike, lambda: 100) == most
+    config = dataclasses.replace(ball.FIT, identities_per_device=at_once)
+    assert queue.max_per_device(config, ["first", "second"], alike, lambda: 100) == most
 
 
 def test_a_device_too_small_for_what_is_asked_says_so(monkeypatch):
     monkeypatch.setattr(queue, "memory_of", lambda device: 2**30)
     wanted = r"fit: memory: wanted 4 identities in 90% of the device's 1.0 GiB, got 0.50 GiB each"
     with pytest.raises(InputError, match=wanted):
-        queue.most_at_once(dataclasses.replace(ball.FIT, at_once=4), ["one"], 9, lambda: 2**29)
+        queue.max_per_device(dataclasses.replace(ball.FIT, identities_per_device=4), ["one"], 9, lambda: 2**29)
 
 
 def test_what_an_identity_needs_is_measured():
@@ -94,7 +94,7 @@ def test_the_next_batch_is_read_while_one_is_worked_on():
         raise InputError("second", wanted="a head", got="none")
 
     ada = waiting("ada")
-    rest = [[ada], [Waiting("bob", (8, 32, 32), second)]]
+    rest = [[ada], [PendingIdentity("bob", (8, 32, 32), second)]]
     batches = queue.read_ahead(rest)
     ((one, capture),) = next(batches)
     assert one is ada

@@ -213,8 +213,8 @@ def test_the_person_is_as_large_as_a_person():
         (lambda: make_head(-1), r"make_head: identity, seed: wanted integers >= 0, got \(-1, 0\)"),
         (lambda: PeopleConfig(hat=1.5), r"PeopleConfig.hat: wanted a share in \[0, 1\], got 1.5"),
         (lambda: HeadsConfig(size=4), r"HeadsConfig: size, samples: wanted at least 8, 1, got \(4, 2\)"),
-        (lambda: HeadsConfig(across=0.0), r"HeadsConfig: distance, across, frontal_zoom: wanted > 0"),
-        (lambda: HeadsConfig(distance=0.3), r"HeadsConfig: distance, across, frontal_zoom: wanted"),
+        (lambda: HeadsConfig(extent=0.0), r"HeadsConfig: distance, extent, frontal_zoom: wanted > 0"),
+        (lambda: HeadsConfig(distance=0.3), r"HeadsConfig: distance, extent, frontal_zoom: wanted"),
         (lambda: render_captures([0], 1, CONFIG), r"render_captures: views: wanted at least 2, got 1"),
         (lambda: render_captures([0], 2, CONFIG, rig="side"), r"rig: wanted 'frontal' or 'capture', got 'side'"),  # type: ignore[arg-type]
         (lambda: render_head(make_head(0), around([0.0], [0.0])[0]), r"render_head: cameras: wanted a batch \(v,\)"),

@@ -38,7 +38,15 @@ TWO = LabelSet(("background", "blob"), ((0, 0, 0), (255, 0, 0)), ("background", 
 # hard: what counts is the hardest quarter of the whole batch. The learning rate is small because Adam makes a whole
 # step of every gradient, also of one that is nothing but rounding.
 CONFIG = ParserConfig(
-    width=0.05, input_size=64, label_size=32, steps=2, batch=20, learning_rate=2e-4, hard=1e9, least=0.25, log_every=1
+    width=0.05,
+    input_size=64,
+    label_size=32,
+    steps=2,
+    batch=20,
+    learning_rate=2e-4,
+    ohem_threshold=1e9,
+    ohem_min_fraction=0.25,
+    log_every=1,
 )
 COMPILED = "Finished XLA compilation of jit(train_step)"
 COLLECTIVE = re.compile(r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")

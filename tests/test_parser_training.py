@@ -26,7 +26,7 @@ STILL = AugmentConfig((1.0, 1.0), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 # Jitted once: a first eager call of each small operation would take longer than the tests.
-chosen_mean = jax.jit(ohem, static_argnames=("hard", "least"))
+chosen_mean = jax.jit(ohem, static_argnames=("threshold", "min_kept"))
 nth_largest = jax.jit(top_threshold)
 warped = jax.jit(warp, static_argnames=("size", "label_size"))
 augmented = jax.jit(augment, static_argnames=("config", "size", "label_size"))
@@ -46,7 +46,7 @@ def sorted_ohem(losses, hard, least):
 )
 def test_ohem_is_the_sorted_rule(values, ignored, least):
     values, valid = np.asarray(values, np.float32).reshape(1, 4, 4), ~np.asarray(ignored).reshape(1, 4, 4)
-    got = chosen_mean(jnp.asarray(values), jnp.asarray(valid, jnp.float32), least=least)
+    got = chosen_mean(jnp.asarray(values), jnp.asarray(valid, jnp.float32), min_kept=least)
     wanted = sorted_ohem(values[valid], HARD, least) if valid.any() else 0
     assert float(got) == pytest.approx(wanted, rel=1e-5)  # float32 sums of 16 terms
 
@@ -354,7 +354,7 @@ def test_nothing_to_learn_from_is_refused(monkeypatch):
     ("change", "message"),
     [
         ({"steps": 0}, "steps: wanted at least 1"),
-        ({"replay": 1.0}, "share in"),
+        ({"replay_fraction": 1.0}, "share in"),
         ({"label_size": -1}, "label_size: wanted 0 or more"),
     ],
 )

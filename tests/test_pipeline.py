@@ -24,7 +24,7 @@ from jsplat.metrics.masks import score
 from jsplat.pipeline import RunConfig, reporting, write_people
 from jsplat.pipeline.packing import load_labelled
 from jsplat.pipeline.parsers import open_parser
-from jsplat.pipeline.plan import _taught
+from jsplat.pipeline.plan import _student_captures
 from jsplat.pipeline.work_folder import (
     checkpoint_folder,
     fingerprint,
@@ -275,16 +275,16 @@ def test_whom_nothing_can_be_scored_by_is_read_only_to_be_shown(out, monkeypatch
 def test_a_training_set_that_memory_does_not_hold_is_refused_before_anything_is_done(out, tmp_path, monkeypatch):
     monkeypatch.setattr(group, "prepare", lambda: None)
     people = list_captures(out / "captures", 32)
-    assert _taught(people, RunConfig(taught=1)) == people[:1]
-    assert _taught([*people, *people[:1]], RunConfig(taught=2)) == people[:2]
-    small = RunConfig(size=32, dataset=DatasetConfig(gigabytes=1e-4))
+    assert _student_captures(people, RunConfig(student_people=1)) == people[:1]
+    assert _student_captures([*people, *people[:1]], RunConfig(student_people=2)) == people[:2]
+    small = RunConfig(size=32, dataset=DatasetConfig(max_gigabytes=1e-4))
     with pytest.raises(InputError, match=r"58 pictures: wanted at most 0\.0001 GB .*got 0\.000238 GB"):
-        _taught(people, small)
-    words = ("--captures", out / "captures", "--parser", out / "teacher", "--set", "dataset.gigabytes=1e-5")
+        _student_captures(people, small)
+    words = ("--captures", out / "captures", "--parser", out / "teacher", "--set", "dataset.max_gigabytes=1e-5")
     args = [str(a) for a in ("run", tmp_path / "run", *words, "--config", out / "config.toml")]
     refused = CliRunner().invoke(cli.main, args)
     assert refused.exit_code == 1
-    assert "fewer people: taught" in refused.output
+    assert "fewer people: student_people" in refused.output
     assert not list(tmp_path.iterdir())
 
 

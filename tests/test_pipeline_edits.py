@@ -48,7 +48,7 @@ def again(tmp_path, monkeypatch):
     for name in ("parse_captures", "fit_captures", "label_captures"):
         monkeypatch.setattr(sys.modules["jsplat.pipeline.run"], name, copied)  # `jsplat.pipeline.run` is a function
     (tmp_path / "config.toml").write_text(SETTINGS)
-    own = [f"size={spotted.SIZE}", "unseen=0", "ablation=false", "edit.changed=5"]
+    own = [f"size={spotted.SIZE}", "unseen=0", "ablation=false", "edit.changed_pixels=5"]
     config = load(RunConfig, tmp_path / "config.toml", own)
     captures, out = tmp_path / "made" / "captures", tmp_path / "run"
     save_parser(tmp_path / "teacher" / "parser", new_parser(Architecture(18, 0.125, 32), spotted.CLASSES, seed=0))
@@ -79,7 +79,7 @@ def student(out: Path) -> list[np.ndarray]:
 
 def say(again, layer: np.ndarray) -> None:
     """Saves what a person says about the first view, as `jsplat edit` does."""
-    session = editing.session(editing.open_run(again.out, again.captures, EditConfig(changed=5)), QueueConfig())
+    session = editing.session(editing.open_run(again.out, again.captures, EditConfig(changed_pixels=5)), QueueConfig())
     try:
         session.save("ball", FRONT, layer, 0, 2.0)
     finally:

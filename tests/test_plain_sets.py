@@ -56,7 +56,7 @@ def plain(root: Path, data: AuxiliarySet, beside: bool = False) -> Path:
 
 
 def scores(parser: Path, data: Path, out: Path) -> tuple[dict, str]:
-    status, said = run("evaluate", parser, data, out, "--set", f"size={SIDE}", "--set", "dataset.checked=0")
+    status, said = run("evaluate", parser, data, out, "--set", f"size={SIDE}", "--set", "dataset.side_checks=0")
     assert status == 0, said
     return json.loads((out / "scores.json").read_text()), said
 
@@ -76,7 +76,7 @@ def test_a_plain_folder_scores_as_the_auxiliary_set_does(parser, labelled, tmp_p
 
 def test_names_and_colours_decide_in_plain_folders(labelled, tmp_path):
     def read(root: Path) -> np.ndarray:
-        return read_training_set(root, None, DatasetConfig(checked=0)).labels
+        return read_training_set(root, None, DatasetConfig(side_checks=0)).labels
 
     root = plain(tmp_path / "plain", labelled)
     np.testing.assert_array_equal(read(root), labelled.labels)

@@ -30,7 +30,7 @@ def planned(listed, until=None, replay: Path | None = REPLAY, **settings):
 def test_with_truth_and_old_data_nothing_is_left_out():
     found = planned(people("abcd"))
     assert found.stages == (*STAGES, "report")
-    assert (found.unseen, found.taught, found.notes) == ({"c", "d"}, {"a", "b"}, ())
+    assert (found.unseen, found.student_identities, found.notes) == ({"c", "d"}, {"a", "b"}, ())
 
 
 @pytest.mark.parametrize(("true", "unseen"), [("a", ""), ("ab", "b"), ("abc", "c"), ("abcde", "de")])
@@ -41,7 +41,7 @@ def test_half_of_the_people_are_held_back_and_no_more_than_two(true, unseen):
 def test_without_truth_nobody_is_held_back_and_nothing_waits_to_be_scored():
     found = planned(people("", "ab"))
     assert found.stages == (*ALWAYS, "report")
-    assert (found.unseen, found.taught) == (set(), {"a", "b"})
+    assert (found.unseen, found.student_identities) == (set(), {"a", "b"})
     assert found.notes == (
         "No truth: no scores, ablation, control, truth-student and simulated edits; nobody is held back from teaching.",
     )
@@ -50,7 +50,7 @@ def test_without_truth_nobody_is_held_back_and_nothing_waits_to_be_scored():
 
 def test_those_with_truth_are_held_back_first():
     found = planned(people("ab", "cd"))
-    assert (found.unseen, found.taught) == ({"b"}, {"a", "c", "d"})
+    assert (found.unseen, found.student_identities) == ({"b"}, {"a", "c", "d"})
     assert found.stages == (*ALWAYS, "control", "simulation", "report")
     assert found.notes[0].startswith("Truth of 2 of 4 people (a, b): scores are of them alone, and held back")
     assert planned(people("ab", "cd"), unseen=3).unseen == {"d", "a", "b"}

@@ -303,7 +303,7 @@ def test_a_scene_gives_colours_and_probabilities():
     assert_close(classes.sum(-1), np.ones(classes.shape[:-1]), 1e-5, "float32: a sum of weights and what they leave")
 
     def bent(shaping):
-        gradient = jax.grad(lambda s: (render_scene(s, camera, labels_shape=shaping)[2] ** 2).sum())(scene)
+        gradient = jax.grad(lambda s: (render_scene(s, camera, labels_move_geometry=shaping)[2] ** 2).sum())(scene)
         return gradient.gaussians.means, gradient.attributes.label_logits
 
     assert bent(True)[0].any()

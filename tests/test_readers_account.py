@@ -34,7 +34,7 @@ PICTURES = {
 
 @pytest.mark.parametrize("layout", PICTURES)
 def test_a_missing_picture_is_left_out_and_named(made, capsys, layout):
-    folder, (name, field), lenient = made(layout), PICTURES[layout], ImportConfig(missing=0.5)
+    folder, (name, field), lenient = made(layout), PICTURES[layout], ImportConfig(max_missing=0.5)
     whole = len(read_source(folder, lenient).photos)
     (folder / name).unlink()
     source = read_source(folder, lenient)
@@ -44,19 +44,19 @@ def test_a_missing_picture_is_left_out_and_named(made, capsys, layout):
     tell_account(folder, source)
     assert f"7: missing and left out: 1 of {whole} listed pictures: {named}\n" in capsys.readouterr().err
     with pytest.raises(InputError, match=rf"{field}: wanted an image, got no file .*\(1 of {whole} listed pictures"):
-        read_source(folder, ImportConfig(missing=0.0))
+        read_source(folder, ImportConfig(max_missing=0.0))
 
 
 def test_missing_pictures_in_the_record(made):
     folder = made("nerfstudio", lambda data: [data.pop(key) for key in ("w", "h")])
     (folder / "images" / "01.png").unlink()
-    run(folder, ImportConfig(size=16, missing=0.25))
+    run(folder, ImportConfig(size=16, max_missing=0.25))
     record = json.loads((folder.parent / "out" / "import.json").read_text())
     assert record["missing"] == record["dropped"] == ["01.png"]
     assert len(record["views"]) == 3
     shutil.rmtree(folder / "images")
     with pytest.raises(InputError, match=r"usable views, got 0 \(0 marked as unusable, 4 missing, as 00.png is\)"):
-        read_source(folder, ImportConfig(missing=1.0))
+        read_source(folder, ImportConfig(max_missing=1.0))
 
 
 # Paths that lead elsewhere

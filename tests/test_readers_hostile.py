@@ -113,7 +113,7 @@ BAD_JSON = {  # name: (layout, file, change, message)
         "nerfstudio",
         None,
         lambda d: [d["frames"][i].update(file_path=f"images/7{i}.png") for i in (2, 3)],
-        r"frames\[2\].file_path: wanted an image, got no file 72.png \(2 of 4 listed .*`--set capture.missing=0.5`",
+        r"frames\[2\].file_path: wanted an image, got no file 72.png \(2 of 4 listed .*`--set capture.max_missing=0.5`",
     ),
     "size mismatch": (
         "nerfstudio",
@@ -352,7 +352,14 @@ def test_cameras_all_around_name_no_front(tmp_path):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"size": 3}, {"field": 0.0}, {"distance": 0.0}, {"background": (0, 0, 300)}, {"timestep": -1}, {"missing": 1.5}],
+    [
+        {"size": 3},
+        {"max_ray_angle": 0.0},
+        {"distance": 0.0},
+        {"background": (0, 0, 300)},
+        {"timestep": -1},
+        {"max_missing": 1.5},
+    ],
 )
 def test_settings_out_of_range(bad):
     with pytest.raises(InputError, match=f"ImportConfig.{next(iter(bad))}: wanted"):

@@ -103,7 +103,7 @@ def test_what_no_camera_saw_is_not_supported():
     images, (front, side, behind) = look(asked)
     # Cameras above and below see a little over the rim, which still shows from behind.
     assert front > 0.95
-    assert behind < 0.25 < side < ViewsConfig().support
+    assert behind < 0.25 < side < ViewsConfig().min_coverage
     assert images.shape == (3, 24, 24, 3)
     assert (images[:, 0, 0] == 51).all(), "a corner shows what is behind"
     assert (images[:, 12, 12] > 100).all(), "no colour at all is grey, half of white"

@@ -8,7 +8,20 @@ import click
 from jsplat.cli.group import FOLDER, main, may_leave_out, settings
 
 UNTIL = ("parse", "fit", "label", "render", "student")
-RUN = ("size", "seed", "unseen", "taught", "ablation", "flip", "dataset", "fit", "vote", "sharpen", "mask", "palette")
+RUN = (
+    "size",
+    "seed",
+    "unseen",
+    "student_people",
+    "ablation",
+    "flip",
+    "dataset",
+    "fit",
+    "vote",
+    "sharpen",
+    "mask",
+    "palette",
+)
 RUN += ("views", "edit", "simulation", "finetune", "goals")  # what a run reads
 
 

@@ -79,4 +79,4 @@ def sides(data: Path, config) -> None:
     seen = transfer.sides(data, config)
     told = sum(v != 0 for v in seen.votes)
     click.echo(f"{seen.convention} (confidence {seen.confidence:.2f}, {told} of {len(seen.votes)} pictures tell)")
-    click.echo(f"against the others: {len(seen.against)}, parts disagree: {len(seen.torn)}")
+    click.echo(f"against the others: {len(seen.contradicting)}, parts disagree: {len(seen.inconsistent)}")

@@ -10,8 +10,8 @@ with m the Gaussian's blend weight in the pixels the person spoke about and `bes
 sees a Gaussian as well as any view does counts `weight` times as much as all views of all voters together; who sees it
 at a grazing angle, where small parts are thinner than a pixel, hardly counts. A person names the class that leads in a
 pixel, not one that fills it: the target of such a pixel is the mixture nearest to what shows there in which that class
-leads by `lead`. All other Gaussians stay as they are, so a re-vote costs what a few Gaussians reach, not what the head
-has.
+leads by `class_margin`. All other Gaussians stay as they are, so a re-vote costs what a few Gaussians reach, not what
+the head has.
 """
 
 import dataclasses
@@ -81,7 +81,7 @@ def edit(head: Head, view: int, layer: UInt8[np.ndarray, "..."]) -> Outcome:
         count = int((head.mask(v) != before[v]).sum())
         if count:
             changed[v] = count
-    others = sum(n > head.settings.edit.changed for v, n in changed.items() if v != view)
+    others = sum(n > head.settings.edit.changed_pixels for v, n in changed.items() if v != view)
     return Outcome(changed, others, len(who), time.perf_counter() - start)
 
 
@@ -100,13 +100,13 @@ def edit_all(head: Head, layers: dict[int, np.ndarray]) -> None:
 def _under(head: Head, view: int, touched: np.ndarray) -> np.ndarray:
     """The Gaussians on which a person has a say by these pixels of a view."""
     mass = head.weights[view].T @ touched.ravel().astype(np.float32)
-    return np.flatnonzero(_say(head, mass) >= head.settings.edit.least_say)
+    return np.flatnonzero(_say(head, mass) >= head.settings.edit.min_influence)
 
 
 def _say(head: Head, mass: np.ndarray, who: np.ndarray | slice = slice(None)) -> np.ndarray:
     """The share a, in [0, 1), that a person has in the vote on Gaussians with this blend weight under what was said."""
     settings = head.settings.edit
-    strength = settings.weight * (mass / np.maximum(head.best[who], settings.half_weight)) ** settings.power
+    strength = settings.weight * (mass / np.maximum(head.best[who], settings.half_weight)) ** settings.visibility_power
     return strength / (1 + strength)
 
 
@@ -154,7 +154,7 @@ def _vote_again(head: Head, who: np.ndarray) -> None:
         table = (1 - seed) * base + seed * normalised(wanted)
         for _ in range(head.settings.edit.rounds):
             voters, human = np.zeros_like(table), np.zeros_like(table)
-            asked = threads.map(lambda place, now=table: _ask(place, now, head.settings.edit.lead), places)
+            asked = threads.map(lambda place, now=table: _ask(place, now, head.settings.edit.class_margin), places)
             for place, (one, other) in zip(places, asked):
                 voters[:, place.classes] += one
                 human[:, place.classes] += other
@@ -167,7 +167,7 @@ def _vote_again(head: Head, who: np.ndarray) -> None:
 def _place(head: Head, who: np.ndarray, v: int, spoken_labels: np.ndarray | None, named: np.ndarray) -> _Place | None:
     """One view, given what was said in it and which classes in any; None where the Gaussians reach no pixel of it."""
     part, settings = head.weights[v][:, who], head.settings.edit
-    pixel = np.flatnonzero(np.bincount(part.indices, part.data, minlength=part.shape[0]) >= settings.reach)
+    pixel = np.flatnonzero(np.bincount(part.indices, part.data, minlength=part.shape[0]) >= settings.min_pixel_weight)
     if not len(pixel):
         return None
     row = np.full(part.shape[0], -1, np.int32)
@@ -178,7 +178,7 @@ def _place(head: Head, who: np.ndarray, v: int, spoken_labels: np.ndarray | None
     spoken = np.full(len(pixel), UNTOUCHED, np.uint8) if spoken_labels is None else spoken_labels[pixel]
     heard = np.flatnonzero(np.isin(spoken, named))
     shown = head.shown[v][pixel]
-    plays = shown.max(0) > settings.plays
+    plays = shown.max(0) > settings.min_class_probability
     plays[named] = True
     classes = np.flatnonzero(plays)
     # A pixel that a person spoke about says nothing else.
@@ -210,7 +210,7 @@ def _ask(place: _Place, table: np.ndarray, lead: float) -> tuple[np.ndarray, np.
 
 
 def _won(prior: np.ndarray, named: np.ndarray, lead: float) -> np.ndarray:
-    """The mixture nearest to `prior` in which the named class leads every other by `lead`.
+    """The mixture nearest to `prior` in which the named class leads every other by `class_margin`.
 
     A person names the class that is largest in a pixel, not one that fills it: a pixel where it leads already is left.
     """
@@ -230,7 +230,7 @@ def _won(prior: np.ndarray, named: np.ndarray, lead: float) -> np.ndarray:
 
 def _spoken(head: Head, v: int) -> np.ndarray:
     """What people said in a view, by pixel: classes, or UNTOUCHED; the rim of an edit counts as it was shown."""
-    around = np.ones((2 * head.settings.edit.rim + 1,) * 2, bool)
+    around = np.ones((2 * head.settings.edit.border + 1,) * 2, bool)
     layer, mask = head.layers[v], head.mask(v)
     touched = layer != UNTOUCHED
     rim = ndimage.binary_dilation(touched, around) & ~touched & (mask != IGNORE)

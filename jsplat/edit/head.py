@@ -25,41 +25,55 @@ class EditConfig:
 
     Attributes:
         weight: how many times all other voters together a person counts for a Gaussian seen as well as it can be.
-        power: how fast that falls where a Gaussian is seen less well than in its best view.
+        visibility_power: how fast that falls where a Gaussian is seen less well than in its best view.
         half_weight: a Gaussian's best view counts as at least this blend weight (pixels).
-        lead: by how much the class that a person names is to lead every other, in [0, 1).
-        rim: pixels around an edit that count as agreed to as they were shown; whoever draws an edge says both sides.
+        class_margin: by how much the class that a person names is to lead every other, in [0, 1).
+        border: pixels around an edit that count as agreed to as they were shown; whoever draws an edge says both sides.
         rounds: EM updates of a re-vote.
-        least_say: Gaussians on which a person has less of a share than this are not voted on again.
-        reach: a pixel of any view takes part if such Gaussians have more blend weight there than this.
-        plays: a class takes part in the vote on a view if it has more than this in some pixel, or was named.
-        least: blend weights up to this are left out of the cached matrix.
-        changed: another view counts as changed by an edit when more pixels than this changed their class.
-        outline: pixels by which another program may move outlines before it counts as an edit (`--from`); 0: exactly.
+        min_influence: Gaussians on which a person has less of a share than this are not voted on again.
+        min_pixel_weight: a pixel of any view takes part if such Gaussians have more blend weight there than this.
+        min_class_probability: a class takes part in the vote on a view if it has more than this in some pixel, or was
+            named.
+        min_blend_weight: blend weights up to this are left out of the cached matrix.
+        changed_pixels: another view counts as changed by an edit when more pixels than this changed their class.
+        outline_tolerance: pixels by which another program may move outlines before it counts as an edit (`--from`); 0:
+            exactly.
     """
 
     weight: float = 10.0
-    power: float = 1.5
+    visibility_power: float = 1.5
     half_weight: float = 0.5
-    lead: float = 0.5
-    rim: int = 2
+    class_margin: float = 0.5
+    border: int = 2
     rounds: int = 4
-    least_say: float = 0.05
-    reach: float = 0.03
-    plays: float = 0.02
-    least: float = 0.002
-    changed: int = 20
-    outline: int = 1
+    min_influence: float = 0.05
+    min_pixel_weight: float = 0.03
+    min_class_probability: float = 0.02
+    min_blend_weight: float = 0.002
+    changed_pixels: int = 20
+    outline_tolerance: int = 1
 
     def __post_init__(self):
-        for name in ("weight", "half_weight", "power", "rounds", "least_say", "reach", "plays"):
+        for name in (
+            "weight",
+            "half_weight",
+            "visibility_power",
+            "rounds",
+            "min_influence",
+            "min_pixel_weight",
+            "min_class_probability",
+        ):
             if not getattr(self, name) > 0:
                 raise InputError(f"EditConfig.{name}", wanted="a positive number", got=getattr(self, name))
-        if not 0 <= self.lead < 1:
-            raise InputError("EditConfig.lead", wanted="a number from 0 to below 1", got=self.lead)
-        if min(self.rim, self.changed, self.outline) < 0 or not 0 <= self.least < 0.1:
-            got = (self.rim, self.least, self.changed, self.outline)
-            raise InputError("EditConfig: rim, least, changed, outline", wanted="0 or more, least below 0.1", got=got)
+        if not 0 <= self.class_margin < 1:
+            raise InputError("EditConfig.class_margin", wanted="a number from 0 to below 1", got=self.class_margin)
+        if min(self.border, self.changed_pixels, self.outline_tolerance) < 0 or not 0 <= self.min_blend_weight < 0.1:
+            got = (self.border, self.min_blend_weight, self.changed_pixels, self.outline_tolerance)
+            raise InputError(
+                "EditConfig: border, min_blend_weight, changed_pixels, outline_tolerance",
+                wanted="0 or more, min_blend_weight below 0.1",
+                got=got,
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +140,7 @@ def prepare(
         known: of the label stage: "rows_refined", "refined" and "alpha".
         trust: weight of each of its views; with `others`: the further voters, as `sharpen` had them.
     """
-    weights = blend_weights(scene.gaussians, cameras, settings.edit.least)
+    weights = blend_weights(scene.gaussians, cameras, settings.edit.min_blend_weight)
     rows = np.asarray(known["rows_refined"], np.float32)
     shown = np.stack([w @ rows for w in weights])
     solid = (known["alpha"] >= settings.sharpen.alpha_gate).reshape(len(weights), -1).astype(np.float32)

@@ -9,7 +9,7 @@ carried here through the depth of the geometry and weighted by the trust in thos
 refined mask has. The two as independent chances of an error make the first factor. area: pixels of the refined class,
 or of the one the neighbours favour if that is smaller, in the mean over the views that show it: a lip counts as much as
 the hair, and small classes come first. Views that stand close to one already chosen (or edited) show the same error:
-their gain is multiplied by 1 - exp(-(angle / apart)^2 / 2).
+their gain is multiplied by 1 - exp(-(angle / independence_angle)^2 / 2).
 """
 
 import dataclasses
@@ -34,16 +34,16 @@ class QueueConfig:
         neighbors: views with the nearest optical axes whose first labels are asked.
         depth_tolerance: share of the depth by which two views may differ and still see the same point.
         stride: every so many pixels each way are looked at.
-        apart: degrees between optical axes at which a view's errors are thought to be its own.
+        independence_angle: degrees between optical axes at which a view's errors are thought to be its own.
     """
 
     neighbors: int = 8
     depth_tolerance: float = 0.01
     stride: int = 2
-    apart: float = 40.0
+    independence_angle: float = 40.0
 
     def __post_init__(self):
-        for name in ("neighbors", "stride", "apart"):
+        for name in ("neighbors", "stride", "independence_angle"):
             if not getattr(self, name) > 0:
                 raise InputError(f"QueueConfig.{name}", wanted="a positive number", got=getattr(self, name))
 
@@ -123,7 +123,7 @@ def rank(
 
     def done(name: str, view: int) -> None:
         angle = np.degrees(np.arccos(np.clip(axes[name] @ axes[name][view], -1, 1)))
-        left[name] *= np.where(left[name] >= 0, 1 - np.exp(-((angle / config.apart) ** 2) / 2), 1)
+        left[name] *= np.where(left[name] >= 0, 1 - np.exp(-((angle / config.independence_angle) ** 2) / 2), 1)
         left[name][view] = -1.0
 
     def best(number: int, name: str) -> tuple[float, int, str]:

@@ -223,4 +223,4 @@ def _about(session: Session) -> dict:
         heads.append(about)
     queue = [[numbers[name], view, gain] for name, view, gain in session.queue()]
     labelset = session.labelset.to_json()
-    return {"labelset": labelset, "heads": heads, "queue": queue, "changed": session.config.changed}
+    return {"labelset": labelset, "heads": heads, "queue": queue, "changed": session.config.changed_pixels}

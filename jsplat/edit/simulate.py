@@ -26,17 +26,17 @@ class SimulationConfig:
     """How much is revealed, and what counts.
 
     Attributes:
-        share: of all masks, revealed one after the other.
+        revealed_fraction: of all masks, revealed one after the other.
         margin: mIoU by which another view has to rise to count as corrected (or fall, to count as harmed).
         queue: how the masks are chosen.
     """
 
-    share: float = 0.01
+    revealed_fraction: float = 0.01
     margin: float = 0.005
     queue: QueueConfig = dataclasses.field(default_factory=QueueConfig)
 
     def __post_init__(self):
-        if not 0 < self.share <= 1 or self.margin < 0:
+        if not 0 < self.revealed_fraction <= 1 or self.margin < 0:
             raise InputError("SimulationConfig", wanted="a share in (0, 1], a margin of 0 or more", got=self)
 
 
@@ -97,7 +97,9 @@ def simulate(
     progress = Progress("simulated edits", 2 * len(subjects))
     _each(subjects, look, progress)
     masks = sum(map(len, gains.values()))
-    revealed = list(itertools.islice(rank(gains, cameras, {}, config.queue), math.ceil(config.share * masks)))
+    revealed = list(
+        itertools.islice(rank(gains, cameras, {}, config.queue), math.ceil(config.revealed_fraction * masks))
+    )
     turns: dict[str, list[int]] = {}
     for turn, (name, _, _) in enumerate(revealed):
         turns.setdefault(name, []).append(turn)

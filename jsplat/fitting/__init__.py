@@ -1,6 +1,6 @@
 """Captures in, scenes out: 3D Gaussians fitted to any number of identities."""
 
-from jsplat.fitting.batches import Waiting
+from jsplat.fitting.batches import PendingIdentity
 from jsplat.fitting.config import FitConfig
 from jsplat.fitting.result import FitResult, Refused, mean_curve
 from jsplat.fitting.start import starting_scene
@@ -9,8 +9,8 @@ from jsplat.fitting.train import fit, fit_batches, step_seconds
 __all__ = [
     "FitConfig",
     "FitResult",
+    "PendingIdentity",
     "Refused",
-    "Waiting",
     "fit",
     "fit_batches",
     "mean_curve",

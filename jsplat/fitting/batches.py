@@ -14,7 +14,7 @@ SHARE = 0.9  # of a device's memory that a batch may take
 
 
 @dataclasses.dataclass(frozen=True)
-class Waiting:
+class PendingIdentity:
     """A capture to be fitted, which need not be in memory yet.
 
     Attributes:
@@ -27,17 +27,17 @@ class Waiting:
     read: Callable[[], Capture]
 
 
-def shapes(waiting: Sequence[Waiting]) -> list[list[Waiting]]:
+def shapes(waiting: Sequence[PendingIdentity]) -> list[list[PendingIdentity]]:
     """Captures that share compiled programs, in the order of the first of each kind."""
-    found: dict[tuple, list[Waiting]] = {}
+    found: dict[tuple, list[PendingIdentity]] = {}
     for one in waiting:
         found.setdefault((bucket(one.shape[0]), padded_size(*one.shape[1:])), []).append(one)
     return list(found.values())
 
 
-def batches(alike: Sequence[Waiting], devices: int, at_once: int) -> list[list[Waiting]]:
-    """The fewest batches of at most `devices * at_once`, of nearly one size."""
-    count = math.ceil(len(alike) / (devices * at_once))
+def batches(alike: Sequence[PendingIdentity], devices: int, per_device: int) -> list[list[PendingIdentity]]:
+    """The fewest batches of at most `devices * per_device`, of nearly one size."""
+    count = math.ceil(len(alike) / (devices * per_device))
     size = math.ceil(len(alike) / count)
     return [list(alike[i : i + size]) for i in range(0, len(alike), size)]
 
@@ -47,7 +47,7 @@ def memory_of(device) -> int | None:
     return (device.memory_stats() or {}).get("bytes_limit")
 
 
-def most_at_once(config: FitConfig, devices: Sequence, alike: int, bytes_each: Callable[[], int]) -> int:
+def max_per_device(config: FitConfig, devices: Sequence, alike: int, bytes_each: Callable[[], int]) -> int:
     """How many identities each of the devices, which are alike, takes at once.
 
     Args:
@@ -57,24 +57,28 @@ def most_at_once(config: FitConfig, devices: Sequence, alike: int, bytes_each: C
     Raises:
         InputError: not even one has room.
     """
-    wanted = config.at_once or math.ceil(alike / len(devices))
+    wanted = config.identities_per_device or math.ceil(alike / len(devices))
     limit = memory_of(devices[0])
     if limit is None:
-        return config.at_once or 1
+        return config.identities_per_device or 1
     each = bytes_each()
     room = int(SHARE * limit) // each
-    if room < (config.at_once or 1):
+    if room < (config.identities_per_device or 1):
         what = f"{SHARE:.0%} of the device's {limit / 2**30:.1f} GiB"
         raise InputError(
-            "fit: memory", wanted=f"{config.at_once or 1} identities in {what}", got=f"{each / 2**30:.2f} GiB each"
+            "fit: memory",
+            wanted=f"{config.identities_per_device or 1} identities in {what}",
+            got=f"{each / 2**30:.2f} GiB each",
         )
     return min(wanted, room)
 
 
-def read_ahead(queue: Sequence[Sequence[Waiting]]) -> Iterator[list[tuple[Waiting, Capture | InputError]]]:
+def read_ahead(
+    queue: Sequence[Sequence[PendingIdentity]],
+) -> Iterator[list[tuple[PendingIdentity, Capture | InputError]]]:
     """Reads each batch while the one before is worked on; a capture that cannot be read comes as its error."""
 
-    def one(waiting: Waiting) -> tuple[Waiting, Capture | InputError]:
+    def one(waiting: PendingIdentity) -> tuple[PendingIdentity, Capture | InputError]:
         try:
             with of_a_person():
                 return waiting, waiting.read()

@@ -18,12 +18,13 @@ class FitConfig:
         voxels: edge of the grid that carves starting points from silhouettes.
         quorum: share of the views seeing a voxel whose silhouette must contain it.
         background_tolerance: colour distance (0..255) from a known background that counts as silhouette.
-        detail: share of the starting points drawn where pictures change most, the rest evenly over the surface.
-        width: starting standard deviation over the local spacing.
-        flatness: starting thickness along the surface normal over the width.
+        detail_fraction: share of the starting points drawn where pictures change most, the rest evenly over the
+            surface.
+        initial_width: starting standard deviation over the local spacing.
+        initial_flatness: starting thickness along the surface normal over the width.
         ssim_weight: share of D-SSIM in the colour loss.
         label_weight: weight of the cross-entropy; 0 leaves the labels out of the pass.
-        labels_shape: whether label errors may bend the geometry.
+        labels_move_geometry: whether label errors may bend the geometry.
         opacity_weight, scale_weight: MCMC's pull towards few and small Gaussians.
         lr_*: Adam's learning rates; means' is a fraction of the radius and falls to `lr_final` of itself, as all do.
         noise: MCMC exploration, in standard deviations of the Gaussian per unit of means' learning rate.
@@ -32,8 +33,8 @@ class FitConfig:
         dead_opacity: a Gaussian below this is dead.
         hits_per_gaussian: first guess of the capacity, in hits of tiles of 8 x 8 pixels; others are hit in proportion.
         steps_per_call: steps in one compiled call.
-        at_once: identities that one device fits at once; 0: as many as its memory holds, and one on a processor, where
-            more are not faster. The result's last bits may depend on it, and on no other company.
+        identities_per_device: identities that one device fits at once; 0: as many as its memory holds, and one on a
+            processor, where more are not faster. The result's last bits may depend on it, and on no other company.
         save_every: seconds between checkpoints of an unfinished fit.
     """
 
@@ -44,12 +45,12 @@ class FitConfig:
     voxels: int = 112
     quorum: float = 0.9
     background_tolerance: float = 16.0
-    detail: float = 0.6
-    width: float = 0.6
-    flatness: float = 0.3
+    detail_fraction: float = 0.6
+    initial_width: float = 0.6
+    initial_flatness: float = 0.3
     ssim_weight: float = 0.2
     label_weight: float = 0.1
-    labels_shape: bool = False
+    labels_move_geometry: bool = False
     opacity_weight: float = 0.005
     scale_weight: float = 0.01
     lr_means: float = 1e-2
@@ -65,14 +66,14 @@ class FitConfig:
     dead_opacity: float = 0.02
     hits_per_gaussian: float = 5.0
     steps_per_call: int = 50
-    at_once: int = 0
+    identities_per_device: int = 0
     save_every: float = 60.0
 
     def __post_init__(self):
         if self.relocate_every % self.steps_per_call:
             wanted = f"a multiple of steps_per_call {self.steps_per_call}: Gaussians are relocated between calls"
             raise InputError("FitConfig.relocate_every", wanted=wanted, got=self.relocate_every)
-        for name in ("at_once", "gaussians", "steps"):
+        for name in ("identities_per_device", "gaussians", "steps"):
             if getattr(self, name) < 0:
                 raise InputError(f"FitConfig.{name}", wanted="0 or more", got=getattr(self, name))
 

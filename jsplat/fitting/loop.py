@@ -49,7 +49,7 @@ class Task:
 
 def compiled_settings(config: FitConfig) -> FitConfig:
     """What the compiled steps depend on."""
-    return dataclasses.replace(config, save_every=0.0, hits_per_gaussian=0.0, at_once=0)
+    return dataclasses.replace(config, save_every=0.0, hits_per_gaussian=0.0, identities_per_device=0)
 
 
 class FitLoop:

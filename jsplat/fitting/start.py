@@ -76,7 +76,7 @@ def starting_scene(capture: Capture, config: FitConfig, key: jax.Array, classes:
         ],
         np.float64,
     )
-    share = (1 - config.detail) / rows.size + config.detail * detail / detail.sum()
+    share = (1 - config.detail_fraction) / rows.size + config.detail_fraction * detail / detail.sum()
     drawn = rng.choice(rows.size, config.gaussians, p=share / share.sum())
     chosen = rows[drawn]
     jitter = rng.uniform(-0.5, 0.5, (config.gaussians, 3)) * voxel
@@ -86,7 +86,7 @@ def starting_scene(capture: Capture, config: FitConfig, key: jax.Array, classes:
         _seen_from(jnp.asarray(means), jnp.asarray(normal), jnp.asarray(capture.images), known, capture.cameras) / 255
     )
     spacing = voxel / np.sqrt(config.gaussians * share[drawn])
-    log_scales = np.log(spacing[:, None] * config.width * np.array([1, 1, config.flatness]))
+    log_scales = np.log(spacing[:, None] * config.initial_width * np.array([1, 1, config.initial_flatness]))
     gaussians = Gaussians(
         jnp.asarray(means),
         _quats_to(jnp.asarray(normal)),

@@ -66,7 +66,9 @@ def _update(config: FitConfig) -> Callable[[Scene, optax.OptState], tuple[Scene,
 
 def _predict(scene: Scene, camera: Camera, background, config: FitConfig, capacity: int):
     if config.label_weight > 0:
-        return render_scene(scene, camera, background=background, capacity=capacity, labels_shape=config.labels_shape)
+        return render_scene(
+            scene, camera, background=background, capacity=capacity, labels_move_geometry=config.labels_move_geometry
+        )
     rgb = sh_colors(scene.attributes.sh, scene.gaussians.means, camera)
     render = rasterize(scene.gaussians, rgb, camera, background=background, capacity=capacity)
     return render, render.channels, None

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jsplat.captures.capture import Capture
 from jsplat.errors import InputError, Unusable, of_a_person
-from jsplat.fitting.batches import Waiting, batches, most_at_once, read_ahead, shapes
+from jsplat.fitting.batches import PendingIdentity, batches, max_per_device, read_ahead, shapes
 from jsplat.fitting.config import FitConfig
 from jsplat.fitting.loop import FitLoop, Ready, Task, compiled_settings
 from jsplat.fitting.photos import fitted_views, number_of, photos_of
@@ -62,7 +62,7 @@ def fit(
     names = [c.identity for c in captures]
     if len(set(names)) != len(names):
         raise InputError("fit: captures", wanted="captures of different identities", got=names)
-    waiting = [Waiting(c.identity, c.images.shape[:3], lambda c=c: c) for c in captures]
+    waiting = [PendingIdentity(c.identity, c.images.shape[:3], lambda c=c: c) for c in captures]
     starts = None if start is None else {n: jax.tree.map(lambda x, i=i: x[i], start) for i, n in enumerate(names)}
     results = []
     for result in fit_batches(waiting, next(iter(labelsets), None), config, seed, resume, starts):
@@ -87,7 +87,7 @@ def fit(
 
 
 def fit_batches(
-    waiting: Sequence[Waiting],
+    waiting: Sequence[PendingIdentity],
     labelset: LabelSet | None,
     config: FitConfig,
     seed: int = 0,
@@ -113,10 +113,10 @@ def fit_batches(
     for alike in shapes(waiting):
         mesh = identity_mesh(len(alike))
         measure = functools.partial(bytes_each, alike[0].shape, len(labelset or "?"), compiled_settings(config))
-        at_once = most_at_once(config, list(mesh.devices), len(alike), measure)
-        queue = batches(alike, mesh.size, at_once)
+        per_device = max_per_device(config, list(mesh.devices), len(alike), measure)
+        queue = batches(alike, mesh.size, per_device)
         # Asked for, a number is kept to the last batch; else the batches are of one size, with little to fill up.
-        each = config.at_once or math.ceil(max(map(len, queue)) / mesh.size)
+        each = config.identities_per_device or math.ceil(max(map(len, queue)) / mesh.size)
         plans.append((mesh, each * mesh.size, queue))
     progress = Progress("fit", config.steps * sum(len(queue) for _, _, queue in plans))
     task = Task(config, seed, labelset, resume, starts or {}, progress, SharedCapacity())
@@ -141,7 +141,7 @@ def step_seconds(capture: Capture, config: FitConfig, seed: int = 0) -> float:
 
 
 def _fit_batch(
-    read: list[tuple[Waiting, Capture | InputError]], task: Task, mesh: Mesh, rows: int, capacity: int
+    read: list[tuple[PendingIdentity, Capture | InputError]], task: Task, mesh: Mesh, rows: int, capacity: int
 ) -> Iterator[FitResult | Refused]:
     ready: dict[str, Ready] = {}
     for one, found in read:

@@ -18,24 +18,25 @@ class Rule:
     """Which connected regions of a class are kept.
 
     Attributes:
-        keep: the most regions of the class that a picture may have, the strongest first.
-        rival: a region beyond `keep` stays if it has this share of the strongest one (a fringe cuts an eye in two).
+        max_regions: the most regions of the class that a picture may have, the strongest first.
+        min_relative_strength: a region beyond `max_regions` stays if it has this share of the strongest one (a fringe
+            cuts an eye in two).
         min_area: smaller regions go, as a share of the picture's area.
     """
 
-    keep: int
-    rival: float
+    max_regions: int
+    min_relative_strength: float
     min_area: float
 
 
-_ONE = Rule(keep=1, rival=0.25, min_area=0.00006)
-_SEVERAL = Rule(keep=8, rival=0.05, min_area=0.0003)
+_ONE = Rule(max_regions=1, min_relative_strength=0.25, min_area=0.00006)
+_SEVERAL = Rule(max_regions=8, min_relative_strength=0.05, min_area=0.0003)
 
 RULES: dict[str, Rule] = {
-    "background": Rule(keep=16, rival=0.0, min_area=0.0005),
+    "background": Rule(max_regions=16, min_relative_strength=0.0, min_area=0.0005),
     **dict.fromkeys(("l_brow", "r_brow", "l_eye", "r_eye", "l_ear", "r_ear", "nose", "u_lip", "l_lip"), _ONE),
-    "mouth": Rule(keep=3, rival=0.1, min_area=0.0),
-    "ear_r": Rule(keep=4, rival=0.1, min_area=0.0),
+    "mouth": Rule(max_regions=3, min_relative_strength=0.1, min_area=0.0),
+    "ear_r": Rule(max_regions=4, min_relative_strength=0.1, min_area=0.0),
     **dict.fromkeys(("skin", "neck", "cloth", "hair", "hat"), _SEVERAL),
 }
 """What is known about a head, by class name."""
@@ -52,7 +53,7 @@ class MaskConfig:
     """
 
     alpha_gate: float = 0.5
-    default_rule: Rule = Rule(keep=8, rival=0.05, min_area=0.00006)
+    default_rule: Rule = Rule(max_regions=8, min_relative_strength=0.05, min_area=0.00006)
     batch: int = 16
 
     def __post_init__(self):
@@ -154,7 +155,7 @@ def _forbidden(labels: np.ndarray, confidence: np.ndarray, labelset: LabelSet, c
         first = np.searchsorted(picture[order], np.arange(len(regions)))
         rank = np.arange(count) - first[picture[order]]
         strongest = score[order[np.minimum(first, count - 1)]][picture[order]]
-        stays = (rank < rule.keep) | (score[order] >= rule.rival * strongest)
+        stays = (rank < rule.max_regions) | (score[order] >= rule.min_relative_strength * strongest)
         dropped = np.zeros(count + 1, bool)
         dropped[order] = ~stays | (area[order] < rule.min_area * size)
         forbidden[box] |= dropped[regions]

@@ -34,25 +34,25 @@ def top_threshold(values: Float[Array, "*s"], count: Int[Array, ""]) -> Float[Ar
 
 
 def ohem(
-    losses: Float[Array, "b h w"], valid: Float[Array, "b h w"], hard: float = HARD, least: float = 1 / 16
+    losses: Float[Array, "b h w"], valid: Float[Array, "b h w"], threshold: float = HARD, min_kept: float = 1 / 16
 ) -> Float[Array, ""]:
-    """Mean over the hard pixels, or over the hardest `least` of all when fewer are hard.
+    """Mean over the hard pixels, or over the hardest `min_kept` of all when fewer are hard.
 
     The rule of the reference (`sort; loss[n_min] > hard ? mean(loss > hard) : mean(top n_min)`) with the same value:
     pixels that tie with the last of the top n_min share its place instead of being picked by position, which leaves
-    the mean as it is. n_min is `least` of the valid pixels (the reference: 1/16 of all pixels, none being ignored).
+    the mean as it is. n_min is `min_kept` of the valid pixels (the reference: 1/16 of all pixels, none being ignored).
 
     Args:
         losses: >= 0.
         valid: weight per pixel, >= 0; pixels of weight 0 are not chosen. The mean is weighted.
-        hard: a loss in nats.
-        least: share of the valid pixels, in (0, 1].
+        threshold: a loss in nats.
+        min_kept: share of the valid pixels, in (0, 1].
     """
     chosen = jax.lax.stop_gradient(jnp.where(valid > 0, losses, 0))
-    least_count = jnp.maximum(1, jnp.floor(jnp.sum(valid > 0) * least).astype(jnp.int32))
-    above = chosen > hard
-    threshold = top_threshold(chosen, least_count)
-    over, tied = chosen > threshold, (chosen == threshold) & (valid > 0)
+    least_count = jnp.maximum(1, jnp.floor(jnp.sum(valid > 0) * min_kept).astype(jnp.int32))
+    above = chosen > threshold
+    kept = top_threshold(chosen, least_count)
+    over, tied = chosen > kept, (chosen == kept) & (valid > 0)
     share = (least_count - jnp.sum(over)) / jnp.maximum(jnp.sum(tied), 1)
     weight = valid * jnp.where(jnp.sum(above) > least_count, above, over + share * tied)
     return jnp.sum(weight * losses) / jnp.maximum(jnp.sum(weight), 1e-12)

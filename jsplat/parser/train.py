@@ -39,12 +39,12 @@ class ParserConfig:
         learning_rate: the peak, reached after `warmup` steps and then lowered to 0 by a cosine.
         warmup: steps of linear warm-up.
         weight_decay: decoupled, on convolution kernels only.
-        clip: the largest global norm of a gradient.
-        replay: share of each batch that comes from the replay set, when there is one.
+        clip_norm: the largest global norm of a gradient.
+        replay_fraction: share of each batch that comes from the replay set, when there is one.
         frozen_statistics: leave the running batch statistics as they are and normalise with them.
-        hard, least: the OHEM rule (`jsplat.parser.loss.ohem`).
-        balance: chosen pixels count by the inverse frequency of their class to this power; 0 = all alike.
-        auxiliary: weight of each of the two auxiliary heads.
+        ohem_threshold, ohem_min_fraction: the OHEM rule (`jsplat.parser.loss.ohem`).
+        class_balance: chosen pixels count by the inverse frequency of their class to this power; 0 = all alike.
+        auxiliary_weight: weight of each of the two auxiliary heads.
         label_size: side of the grid on which labels are compared; 0: the pictures' own longer side, and no more than
             the network sees.
         augment: how far pictures are changed.
@@ -61,13 +61,13 @@ class ParserConfig:
     learning_rate: float = 3e-3
     warmup: int = 50
     weight_decay: float = 0.02
-    clip: float = 5.0
-    replay: float = 0.5
+    clip_norm: float = 5.0
+    replay_fraction: float = 0.5
     frozen_statistics: bool = False
-    hard: float = HARD
-    least: float = 1 / 16
-    balance: float = 1 / 3
-    auxiliary: float = 1.0
+    ohem_threshold: float = HARD
+    ohem_min_fraction: float = 1 / 16
+    class_balance: float = 1 / 3
+    auxiliary_weight: float = 1.0
     label_size: int = 0
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     log_every: int = 20
@@ -80,8 +80,8 @@ class ParserConfig:
                 raise InputError(f"ParserConfig.{name}", wanted="at least 1", got=getattr(self, name))
         if self.label_size < 0:
             raise InputError("ParserConfig.label_size", wanted="0 or more", got=self.label_size)
-        if not 0 <= self.replay < 1:
-            raise InputError("ParserConfig.replay", wanted="a share in [0, 1)", got=self.replay)
+        if not 0 <= self.replay_fraction < 1:
+            raise InputError("ParserConfig.replay_fraction", wanted="a share in [0, 1)", got=self.replay_fraction)
 
     @property
     def architecture(self) -> Architecture:
@@ -140,7 +140,7 @@ def optimiser(config: ParserConfig) -> optax.GradientTransformation:
     )
     decays = functools.partial(jax.tree_util.tree_map_with_path, lambda path, _: is_kernel(path[-1].key))
     return optax.chain(
-        optax.clip_by_global_norm(config.clip), optax.adamw(rate, weight_decay=config.weight_decay, mask=decays)
+        optax.clip_by_global_norm(config.clip_norm), optax.adamw(rate, weight_decay=config.weight_decay, mask=decays)
     )
 
 
@@ -170,10 +170,10 @@ def batch_loss(
         pixels, wanted = logits_to_pixels(logits, side, side, grid, every), labels[:, ::every, ::every]
         counts = class_weights[jnp.minimum(wanted, len(class_weights) - 1)] * importance[:, None, None]
         valid = jnp.where(wanted == IGNORE, 0, counts)
-        return ohem(pixel_loss(pixels, wanted), valid, config.hard, config.least)
+        return ohem(pixel_loss(pixels, wanted), valid, config.ohem_threshold, config.ohem_min_fraction)
 
     # The auxiliary heads are coarse by design: every other label tells them enough, at a quarter of the cost.
-    loss = head(main, 1) + config.auxiliary * sum(head(a, 2) for a in auxiliary)
+    loss = head(main, 1) + config.auxiliary_weight * sum(head(a, 2) for a in auxiliary)
     return loss, {name: value for name, value in variables(model).items() if is_statistic(name)}
 
 
@@ -292,7 +292,7 @@ def train_parser(
         config: numbers; of the architecture only when `start` is None.
         seed: decides the first weights, the order of pictures and their augmentation.
         start: the parser to fine-tune; it keeps its architecture and label set.
-        replay: pictures mixed into every batch (`config.replay`), usually what `start` was trained on.
+        replay: pictures mixed into every batch (`config.replay_fraction`), usually what `start` was trained on.
         validation: scored on the way and at the end.
         resume: a folder for checkpoints; a run found there is carried on.
         mesh: the devices that share every batch; None = `batch_mesh()`. Where they do not divide it evenly, the last
@@ -324,14 +324,14 @@ def train_parser(
     # Copies, because every step donates its state and `start` must live on.
     state = replicate(state, mesh)
     pools = tuple(Pool(*map(jnp.asarray, (s.images, s.labels, s.weights))) for s in sets)
-    tables = jnp.asarray(labelset.mirror_ids), jnp.asarray(class_weights(sets, config.balance))
+    tables = jnp.asarray(labelset.mirror_ids), jnp.asarray(class_weights(sets, config.class_balance))
     pools, key, (mirror_ids, weights_of_classes) = replicate((pools, jax.random.key(seed), tables), mesh)
 
     def parser() -> Parser:
         named = {name: jnp.array(np.array(value)) for name, value in (state.weights | state.statistics).items()}
         return Parser(named, start.architecture, labelset)
 
-    replayed = round(config.batch * config.replay) if sets[1:] else 0
+    replayed = round(config.batch * config.replay_fraction) if sets[1:] else 0
     counts = (config.batch - replayed, replayed)[: len(sets)]
     progress = Progress("fine-tune" if sets[1:] else "train", config.steps - done)
     losses = []

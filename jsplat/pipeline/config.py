@@ -39,7 +39,8 @@ class RunConfig:
         seed: decides every random choice.
         unseen: so many people, the last by name, those with true labels first, are fitted and scored but never trained
             on; none: half of those with true labels, at most 2.
-        taught: at most so many of the others, spread evenly, are what the students learn from; 0 for all of them.
+        student_people: at most so many of the others, spread evenly, are what the students learn from; 0 for all of
+            them.
         ablation: also score every other vote and the paper's palette, and what a person's edits would bring, of people
             with true labels.
         flip: average the parser's prediction with that on the mirrored picture, when it gives the first labels.
@@ -59,7 +60,7 @@ class RunConfig:
     size: int = 0
     seed: int = 0
     unseen: int | None = None
-    taught: int = 0
+    student_people: int = 0
     ablation: bool = True
     flip: bool = True
     dataset: DatasetConfig = dataclasses.field(default_factory=DatasetConfig)

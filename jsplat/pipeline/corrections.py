@@ -78,7 +78,7 @@ def take_corrections(
                 if new.shape != old.shape:
                     wanted, got = (f"{x.shape[1]}x{x.shape[0]} pixels" for x in (old, new))
                     raise InputError(f"{masks.name}: {name}", wanted=f"{wanted}, as it was exported", got=got)
-                changed = changes(old, new, max(config.outline, math.floor(_ratio(picture, camera) / 2)))
+                changed = changes(old, new, max(config.outline_tolerance, math.floor(_ratio(picture, camera) / 2)))
                 layer = to_label_grid(picture, camera, changed, new)
                 touched = layer != UNTOUCHED
                 if touched.any():

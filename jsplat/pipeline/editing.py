@@ -11,6 +11,7 @@ import numpy as np
 
 from jsplat.captures.capture import Capture, capture_folders, identity_of, read_capture, read_json
 from jsplat.captures.index import Listed
+from jsplat.config import from_json
 from jsplat.edit import (
     EditConfig,
     Looks,
@@ -33,7 +34,6 @@ from jsplat.errors import InputError, Stopped
 from jsplat.files.ownership import ABOUT
 from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labels import MaskConfig, SharpenConfig, VoteConfig, pose_prior
-from jsplat.labels.masks import Rule
 from jsplat.labels.opinions import Masked
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline.config import RunConfig
@@ -76,9 +76,11 @@ def open_run(path: Path, captures: Path | None, config: EditConfig) -> Run:
     try:
         about = json.loads((path / "label" / "run.json").read_text())["config"]
         labelset = LabelSet.from_json(json.loads((path / "label" / "labelset.json").read_text()))
-        vote, sharpen, mask = VoteConfig(**about["vote"]), SharpenConfig(**about["sharpen"]), about["mask"]
-        mask = MaskConfig(**{**mask, "default_rule": Rule(**mask["default_rule"])})
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        where = str(path / "label" / "run.json")
+        vote = from_json(VoteConfig, about["vote"], f"{where}: vote")
+        sharpen = from_json(SharpenConfig, about["sharpen"], f"{where}: sharpen")
+        mask = from_json(MaskConfig, about["mask"], f"{where}: mask")
+    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         wanted = "a run, or a folder with what `parse`, `fit` and `label` wrote, called so (a demo has it in OUT/run)"
         raise InputError(str(path), wanted=wanted, got=error) from error
     captures = captures or _captures_of(path, about)

@@ -36,7 +36,7 @@ class Needs:
 
 
 def needs(
-    shapes: Sequence[tuple[int, int, int]], classes: int, config: RunConfig, taught: int, input_size: int | None
+    shapes: Sequence[tuple[int, int, int]], classes: int, config: RunConfig, student_people: int, input_size: int | None
 ) -> Needs:
     """Arithmetic alone.
 
@@ -44,7 +44,7 @@ def needs(
         shapes: views, height and width of each capture, as it is used.
         classes: of the parser.
         config: with nothing left open (`RunConfig.for_side`).
-        taught: how many of the captures the students learn from; 0 where none is trained.
+        student_people: how many of the captures the students learn from; 0 where none is trained.
         input_size: of the parser's network, whose logits are kept; None where there are label maps alone.
     """
 
@@ -55,7 +55,9 @@ def needs(
         return (1 + config.flip) * classes * 2 * (down // _STRIDE) * (across // _STRIDE)
 
     sh = 3 * (config.fit.sh_degree + 1) ** 2
-    pictures = sum(v for v, _, _ in shapes) * taught // max(len(shapes), 1) + taught * config.views.wanted
+    pictures = (
+        sum(v for v, _, _ in shapes) * student_people // max(len(shapes), 1) + student_people * config.views.wanted
+    )
     return Needs(
         first_labels=sum(v * first(h, w) for v, h, w in shapes),
         scenes=len(shapes) * config.fit.gaussians * 4 * (11 + sh + classes),
@@ -78,7 +80,7 @@ def check_room(need: Needs, free: int, memory: int, size: int) -> None:
         raise InputError("OUT: disk", wanted=f"at least {gigabytes(disk)} free", got=gigabytes(free), hint=hint)
     if need.training > memory:
         fits = int(size * (memory / need.training) ** 0.5)
-        hint = f"`--set size={fits}` fits, and so do fewer people to learn from (`--set taught=N`)"
+        hint = f"`--set size={fits}` fits, and so do fewer people to learn from (`--set student_people=N`)"
         wanted = f"at least {gigabytes(need.training)} for what the students learn from"
         raise InputError("memory", wanted=wanted, got=gigabytes(memory), hint=hint)
 

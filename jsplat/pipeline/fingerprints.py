@@ -114,7 +114,7 @@ def of_masks(content: Content, fitted: str, labelled: str, edits: str, pictures:
 
 def of_set(files: str, config: RunConfig) -> str:
     """A training set, of files with this digest, as it is read; how much memory it may take changes nothing."""
-    how = {name: value for name, value in to_json(config.dataset).items() if name != "gigabytes"}
+    how = {name: value for name, value in to_json(config.dataset).items() if name != "max_gigabytes"}
     return fingerprint(files, config.size, how)
 
 

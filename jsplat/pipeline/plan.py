@@ -25,13 +25,13 @@ class Plan:
     Attributes:
         stages: in their order; "report" is the last one of a whole run.
         unseen: who is fitted and scored, but never taught.
-        taught: whom the students learn from.
+        student_identities: whom the students learn from.
         notes: what is done otherwise than where there is truth of everybody and old training data, in sentences.
     """
 
     stages: tuple[str, ...]
     unseen: frozenset[str]
-    taught: frozenset[str]
+    student_identities: frozenset[str]
     notes: tuple[str, ...]
 
     def ends_with(self, stage: str) -> bool:
@@ -39,26 +39,28 @@ class Plan:
         return [name for name in self.stages if name not in _WITH_LABEL][-1] == stage
 
 
-def plan(listed: Sequence[Listed], config: RunConfig, until: str | None, replay: Path | None, lost: str) -> Plan:
+def plan(
+    listed: Sequence[Listed], config: RunConfig, until: str | None, replay: Path | None, why_no_replay: str
+) -> Plan:
     """The plan of a run.
 
     Args:
         listed: its captures; they have a label set where their labels are to be used.
         until: the last stage, one of UNTIL; None for all of it.
         replay: what the parser was trained on.
-        lost: why there is none, for people.
+        why_no_replay: why there is none, for people.
 
     Raises:
-        InputError: `unseen` leaves nobody to learn from, `taught` is negative, or memory will not do for whom the
-            students learn from.
+        InputError: `unseen` leaves nobody to learn from, `student_people` is negative, or memory will not do for whom
+            the students learn from.
     """
     true = [one.identity for one in listed if one.labelset is not None]
     unseen = _unseen(listed, config)
     rest = [one for one in listed if one.identity not in unseen]
     teaches = until in (None, "student")
-    taught = _taught(rest, config) if teaches else rest
+    students = _student_captures(rest, config) if teaches else rest
     parts = {
-        "truth_student": all(one.labelset is not None for one in taught),
+        "truth_student": all(one.labelset is not None for one in students),
         "control": bool(true) and replay is not None,
         "simulation": config.ablation and any(one.labelset is not None for one in rest),
     }
@@ -67,10 +69,11 @@ def plan(listed: Sequence[Listed], config: RunConfig, until: str | None, replay:
     notes = [_about_truth(listed, true, unseen)] if until is None and len(true) < len(listed) else []
     if teaches and replay is None:
         notes.append(
-            f"WITHOUT REPLAY the student learns, and may lose what its parser knew, as on frontal faces: {lost}."
+            "WITHOUT REPLAY the student learns, and may lose what its parser knew, as on frontal faces:"
+            f" {why_no_replay}."
             " `--replay FRONTAL`, a labelled set like the parser's own, mixes such pictures into every batch."
         )
-    return Plan(tuple(stages), frozenset(unseen), frozenset(one.identity for one in taught), tuple(notes))
+    return Plan(tuple(stages), frozenset(unseen), frozenset(one.identity for one in students), tuple(notes))
 
 
 def _unseen(listed: Sequence[Listed], config: RunConfig) -> list[str]:
@@ -84,15 +87,15 @@ def _unseen(listed: Sequence[Listed], config: RunConfig) -> list[str]:
     return order[len(order) - count :]
 
 
-def _taught(known: Sequence[Listed], config: RunConfig) -> Sequence[Listed]:
+def _student_captures(known: Sequence[Listed], config: RunConfig) -> Sequence[Listed]:
     """Whom the students learn from; InputError, before anything was done, where memory will not do for them."""
-    if config.taught < 0:
-        raise InputError("taught", wanted="0 (all people) or more", got=config.taught)
-    chosen = spread(known, config.taught)
+    if config.student_people < 0:
+        raise InputError("student_people", wanted="0 (all people) or more", got=config.student_people)
+    chosen = spread(known, config.student_people)
     pictures = sum(one.shape[0] + config.views.wanted for one in chosen)
-    need, most = pictures * 4 * config.size**2 / 1e9, config.dataset.gigabytes
+    need, most = pictures * 4 * config.size**2 / 1e9, config.dataset.max_gigabytes
     if need > most:
-        wanted = f"at most {most} GB (fewer people: taught; a smaller size, or dataset.gigabytes)"
+        wanted = f"at most {most} GB (fewer people: student_people; a smaller size, or dataset.max_gigabytes)"
         raise InputError(f"the students' {pictures} pictures", wanted=wanted, got=f"{need:.3g} GB")
     return chosen
 
@@ -103,7 +106,7 @@ def _about_truth(listed: Sequence[Listed], true: Sequence[str], unseen: Sequence
         return f"No truth: no scores, ablation, control, truth-student and simulated edits; {held}."
     return (
         f"Truth of {len(true)} of {len(listed)} people ({some_of(true)}): scores are of them alone, and {held}."
-        " There is no truth-student unless all who are taught have true labels."
+        " There is no truth-student unless all whom it learns from have true labels."
     )
 
 

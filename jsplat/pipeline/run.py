@@ -124,10 +124,10 @@ def _overlays(work: Work) -> None:
 
 def _render(work: Work) -> None:
     config, listed, held, made_from = work.settled.config, _labelled(work), work.held.captures, work.made_from
-    taught = [one for one in listed if one.identity in work.settled.plan.taught]
+    taught = [one for one in listed if one.identity in work.settled.plan.student_identities]
     shape, refined, edits = made_from["fit"], made_from["label"], made_from["edits"]
     each = {n: of_render(held[n], shape[n], refined[n], edits[n], config) for n in edits}
-    how = [to_json(config.views), config.unseen, config.taught]
+    how = [to_json(config.views), config.unseen, config.student_people]
     who = [[one.identity, one.labelset is not None] for one in taught]
     work.do_each("render", how, each, lambda f: _write_views(work, listed, taught, f), who)
 
@@ -140,7 +140,7 @@ def _write_views(work: Work, listed: list[Listed], train: list[Listed], folder: 
         return
     train = succeeded(train, folder)
     if not train:
-        wanted = "somebody to train on (a smaller `unseen`, a lower `views.support`, or what is said of each)"
+        wanted = "somebody to train on (a smaller `unseen`, a lower `views.min_coverage`, or what is said of each)"
         raise InputError("render", wanted=wanted, got=f"none left: {refused(folder)}")
 
     def truth(capture: Capture) -> np.ndarray:

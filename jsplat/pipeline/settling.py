@@ -114,8 +114,8 @@ def settle(request: Request, out: Path, config: RunConfig, *, imports: bool = Tr
     tell_resized(listed)
     config = config.for_side(max(max(one.shape[1:]) for one in listed))
     voters = gather(teacher, request.labels, listed)
-    replay, lost = _replay(request)
-    planned = plan(listed, config, request.last_stage, replay, lost)
+    replay, why_none = _replay(request)
+    planned = plan(listed, config, request.last_stage, replay, why_none)
     if teacher is not None:
         config = config.for_side(config.size, teacher.architecture.input_size)
     _check_classes(listed, voters.classes)
@@ -151,7 +151,7 @@ def _check_classes(listed: Sequence[Listed], classes: LabelSet) -> None:
 
 def _room(listed: Sequence[Listed], planned: Plan, voters: Voters, out: Path, config: RunConfig) -> list[str]:
     """What a run will take, in lines; InputError where there is no room for it."""
-    learners = len(planned.taught) if "student" in planned.stages else 0
+    learners = len(planned.student_identities) if "student" in planned.stages else 0
     input_size = None if voters.parser is None else voters.parser.architecture.input_size
     need = estimate.needs([one.shape for one in listed], len(voters.classes), config, learners, input_size)
     free, memory = estimate.room_for(out)

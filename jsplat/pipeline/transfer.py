@@ -143,5 +143,5 @@ def write_splats(fitted: Path, labelled: Path | None, out: Path, config: RunConf
 def sides(data: Path, config: RunConfig) -> Sides:
     """Which side the labels of a set really call left; nothing is refused."""
     size = config.size or longer_side(data, config.dataset)
-    read = read_training_set(data, size, dataclasses.replace(config.dataset, checked=0))
+    read = read_training_set(data, size, dataclasses.replace(config.dataset, side_checks=0))
     return side_convention(list(read.labels), read.labelset)

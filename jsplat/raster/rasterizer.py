@@ -194,14 +194,14 @@ def render_scene(
     *,
     background: Background | None = None,
     capacity: int | None = None,
-    labels_shape: bool = True,
+    labels_move_geometry: bool = True,
     backend: str | None = None,
 ) -> tuple[Render, Float[Array, "*b h w 3"], Float[Array, "*b h w k"]]:
     """RGB and class probabilities of a scene in one pass.
 
     Args:
         background: the colour behind the head, as `rasterize` takes it; black if None.
-        labels_shape: whether gradients of the probabilities reach the geometry.
+        labels_move_geometry: whether gradients of the probabilities reach the geometry.
 
     Returns:
         the render, its RGB, and its class probabilities (class 0 takes what shows through, so they sum to 1).
@@ -214,7 +214,7 @@ def render_scene(
         jnp.concatenate([rgb, classes], -1),
         camera,
         capacity=capacity,
-        shape_channels=None if labels_shape else 3,
+        shape_channels=None if labels_move_geometry else 3,
         backend=backend,
     )
     transmittance = 1 - render.alpha
@@ -222,5 +222,5 @@ def render_scene(
     if background is not None:
         backdrop = _backdrop(jnp.asarray(background, image.dtype), transmittance.shape[:-2], image.shape[-3:])
         image = image + transmittance[..., None] * backdrop
-    backdrop = transmittance if labels_shape else jax.lax.stop_gradient(transmittance)
+    backdrop = transmittance if labels_move_geometry else jax.lax.stop_gradient(transmittance)
     return render, image, render.channels[..., 3:].at[..., 0].add(backdrop)

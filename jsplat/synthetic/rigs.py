@@ -26,7 +26,7 @@ class HeadsConfig:
         size: pixels per side.
         samples: colour samples per pixel side.
         distance: metres from the camera to the middle of the head.
-        across: metres that the picture spans at that distance.
+        extent: metres that the picture spans at that distance.
         frontal_yaw, frontal_pitch: half ranges in degrees of the near-frontal rig.
         frontal_roll: standard deviation in degrees of the near-frontal camera's roll.
         frontal_zoom: half range of the near-frontal rig's relative change of distance.
@@ -36,7 +36,7 @@ class HeadsConfig:
     size: int = 128
     samples: int = 2
     distance: float = 1.25
-    across: float = 0.34
+    extent: float = 0.34
     frontal_yaw: float = 20.0
     frontal_pitch: float = 15.0
     frontal_roll: float = 3.0
@@ -47,15 +47,15 @@ class HeadsConfig:
         if self.size < 8 or self.samples < 1:
             raise InputError("HeadsConfig: size, samples", wanted="at least 8, 1", got=(self.size, self.samples))
         nearest = self.distance * (1.0 - self.frontal_zoom)
-        if self.across <= 0 or self.frontal_zoom < 0 or nearest <= REACH:
-            got = (self.distance, self.across, self.frontal_zoom)
+        if self.extent <= 0 or self.frontal_zoom < 0 or nearest <= REACH:
+            got = (self.distance, self.extent, self.frontal_zoom)
             wanted = f"> 0, >= 0, and every camera more than {REACH} m away"
-            raise InputError("HeadsConfig: distance, across, frontal_zoom", wanted=wanted, got=got)
+            raise InputError("HeadsConfig: distance, extent, frontal_zoom", wanted=wanted, got=got)
 
     @property
     def intrinsics(self) -> np.ndarray:
         """`3 3`, pixels."""
-        focal = self.size * self.distance / self.across
+        focal = self.size * self.distance / self.extent
         return np.asarray([[focal, 0, self.size / 2], [0, focal, self.size / 2], [0, 0, 1.0]])
 
 

@@ -62,9 +62,9 @@ class DatasetConfig:
         labels: "own", or a name in `LABEL_SETS` whose classes the set is given, so that it can be mixed with others;
             what has no place there goes as `jsplat.labelsets.tables.usual_choices` says.
         sides: "named" (as `jsplat.labelsets.tables` names them) or "swapped" (the files say it the other way round).
-        checked: pictures whose sides are compared with the names before training starts; 0 for none.
-        gigabytes: what the set may take in memory.
-        missing: largest share of the listed pictures whose photograph or label map may be missing, 0 to 1; they are
+        side_checks: pictures whose sides are compared with the names before training starts; 0 for none.
+        max_gigabytes: what the set may take in memory.
+        max_missing: largest share of the listed pictures whose photograph or label map may be missing, 0 to 1; they are
             left out, counted and named.
     """
 
@@ -74,9 +74,9 @@ class DatasetConfig:
     composition: str = "zllrunning"
     labels: str = "own"
     sides: str = "named"
-    checked: int = 200
-    gigabytes: float = 8.0
-    missing: float = 0.0
+    side_checks: int = 200
+    max_gigabytes: float = 8.0
+    max_missing: float = 0.0
 
     def __post_init__(self):
         kinds = ("auto", *(k for k in LABEL_SETS if not k.startswith("celebamask-hq-")), PLAIN)
@@ -85,11 +85,11 @@ class DatasetConfig:
             if getattr(self, field) not in allowed:
                 wanted = f"one of {', '.join(allowed)}"
                 raise InputError(f"dataset.{field}", wanted=wanted, got=repr(getattr(self, field)))
-        if self.limit < 0 or self.checked < 0 or self.gigabytes <= 0:
-            got = (self.limit, self.checked, self.gigabytes)
-            raise InputError("dataset.limit, checked, gigabytes", wanted=">= 0, >= 0, > 0", got=got)
-        if not 0 <= self.missing <= 1:
-            raise InputError("dataset.missing", wanted="a share from 0 to 1", got=self.missing)
+        if self.limit < 0 or self.side_checks < 0 or self.max_gigabytes <= 0:
+            got = (self.limit, self.side_checks, self.max_gigabytes)
+            raise InputError("dataset.limit, side_checks, max_gigabytes", wanted=">= 0, >= 0, > 0", got=got)
+        if not 0 <= self.max_missing <= 1:
+            raise InputError("dataset.max_missing", wanted="a share from 0 to 1", got=self.max_missing)
 
 
 def list_dataset(path: Path, config: DatasetConfig = DatasetConfig()) -> Listing:
@@ -110,7 +110,7 @@ def list_dataset(path: Path, config: DatasetConfig = DatasetConfig()) -> Listing
         listing = list_plain(path)
     else:
         listing = list_split_folders(path, kind, config.split)
-    check_missing(listing.missing, len(listing.samples), config.missing, "dataset.missing")
+    check_missing(listing.missing, len(listing.samples), config.max_missing, "dataset.max_missing")
     if not listing.samples:
         raise InputError(str(path), wanted="labelled pictures", got=f"none, {len(listing.missing)} are missing")
     tell_missing(path.name, listing.missing, len(listing.samples))
@@ -204,20 +204,22 @@ def read_sample(
 
 
 def _check_sides(labels: np.ndarray, listing: Listing, config: DatasetConfig) -> None:
-    chosen = np.unique(np.linspace(0, len(labels) - 1, min(config.checked, len(labels))).astype(int))
-    seen = side_convention([labels[i] for i in chosen], listing.labelset) if config.checked else None
+    chosen = np.unique(np.linspace(0, len(labels) - 1, min(config.side_checks, len(labels))).astype(int))
+    seen = side_convention([labels[i] for i in chosen], listing.labelset) if config.side_checks else None
     if seen is not None and seen.convention in ("viewer", "mixed"):
         n = sum(v != 0 for v in seen.votes)
         opposed = sum(v < 0 for v in seen.votes)
-        wanted = "left and right as the person has them (dataset.sides=swapped turns all, dataset.checked=0 goes on)"
+        wanted = (
+            "left and right as the person has them (dataset.sides=swapped turns all, dataset.side_checks=0 goes on)"
+        )
         raise InputError(f"{listing.kind}: sides", wanted=wanted, got=f"the opposite on {opposed} of {n} pictures")
 
 
 def _load(listing: Listing, size: int | None, config: DatasetConfig) -> AuxiliarySet:
     n, first = len(listing.samples), read_sample(listing.samples[0], listing, size)
     need = n * 4 * first[1].size / 1e9
-    if need > config.gigabytes:
-        wanted = f"at most {config.gigabytes} GB (a smaller size, dataset.limit, or dataset.gigabytes)"
+    if need > config.max_gigabytes:
+        wanted = f"at most {config.max_gigabytes} GB (a smaller size, dataset.limit, or dataset.max_gigabytes)"
         raise InputError(f"{listing.kind}: {n} pictures", wanted=wanted, got=f"{need:.1f} GB")
     images, labels = np.empty((n, *first[0].shape), np.uint8), np.empty((n, *first[1].shape), np.uint8)
 

@@ -24,13 +24,13 @@ class SidesConfig:
     """When a verdict is given.
 
     Attributes:
-        mixed: share of pictures against the majority above which a set is called mixed.
-        enough: pictures that must have an opinion; with fewer the verdict is "unknown".
+        mixed_above: share of pictures against the majority above which a set is called mixed.
+        min_pictures: pictures that must have an opinion; with fewer the verdict is "unknown".
         doubled: share of a part's pixels that its second piece must have for it to be both sides under one name.
     """
 
-    mixed: float = 0.05
-    enough: int = 3
+    mixed_above: float = 0.05
+    min_pictures: int = 3
     doubled: float = 0.25
 
 
@@ -42,16 +42,16 @@ class Sides:
         convention: "subject" (this project's), "viewer", "mixed" or "unknown".
         confidence: lower end of the Wilson interval of the majority's share among pictures with an opinion, 0 to 1.
         votes: per picture 1 (the subject's side), -1 (the viewer's), 0 (nothing to tell by, or its parts disagree).
-        against: pictures that contradict the majority: mirrored without exchanging the names.
-        torn: pictures whose parts disagree with each other.
+        contradicting: pictures that contradict the majority: mirrored without exchanging the names.
+        inconsistent: pictures whose parts disagree with each other.
         doubled: pictures that give both sides of a pair one name, as parsers do that were trained on such data.
     """
 
     convention: str
     confidence: float
     votes: tuple[int, ...]
-    against: tuple[int, ...]
-    torn: tuple[int, ...]
+    contradicting: tuple[int, ...]
+    inconsistent: tuple[int, ...]
     doubled: tuple[int, ...]
 
 
@@ -149,9 +149,9 @@ def side_convention(labels: Sequence[np.ndarray], labelset: LabelSet, config: Si
     n, subject = int((votes != 0).sum()), int((votes > 0).sum())
     most = max(subject, n - subject)
     interval = wilson(most, n)
-    if n < config.enough or interval is None:
+    if n < config.min_pictures or interval is None:
         return Sides("unknown", 0.0, tuple(votes.tolist()), (), torn, tuple(twice))
     main = 1 if 2 * subject >= n else -1
-    convention = "mixed" if n - most > config.mixed * n else "subject" if main > 0 else "viewer"
+    convention = "mixed" if n - most > config.mixed_above * n else "subject" if main > 0 else "viewer"
     against = tuple(np.flatnonzero(votes == -main).tolist())
     return Sides(convention, interval[0], tuple(votes.tolist()), against, torn, tuple(twice))

@@ -54,7 +54,7 @@ def read_source(folder: Path, config: ImportConfig) -> Source:
     """
     layout, folder = detect(folder), folder.resolve()  # "." has no name
     source = LAYOUTS[layout].read(folder, config)
-    check_missing(source.missing, len(source.photos), config.missing, "capture.missing")
+    check_missing(source.missing, len(source.photos), config.max_missing, "capture.max_missing")
     if len(source.photos) < 2:
         missing = f", {len(source.missing)} missing, as {source.missing[0][1]} is" if source.missing else ""
         got = f"{len(source.photos)} ({len(source.dropped)} marked as unusable{missing})"

@@ -76,7 +76,7 @@ def _window(lens: Lens, turn: int, config: ImportConfig) -> Float[np.ndarray, "2
     zero, one = np.zeros_like(along), np.ones_like(along)
     border = np.stack([[along, zero], [one, along], [along, one], [zero, along]]).transpose(0, 2, 1)
     pixels = border.reshape(-1, 2) * [lens.width, lens.height]
-    sides = (lens.rays(pixels, np.radians(config.field)) @ turn_matrix(turn)[:2, :2].T).reshape(4, -1, 2)
+    sides = (lens.rays(pixels, np.radians(config.max_ray_angle)) @ turn_matrix(turn)[:2, :2].T).reshape(4, -1, 2)
     top, right, bottom, left = np.roll(sides, turn, axis=0)
     if config.edges == "crop":
         return np.asarray([[left[:, 0].max(), top[:, 1].max()], [right[:, 0].min(), bottom[:, 1].min()]])
@@ -123,7 +123,7 @@ class Rectifier:
         small = tuple(int(max(n, 1)) for n in np.round(np.asarray([lens.width, lens.height]) * shrink))
         x, y = np.empty((2, self.height, self.width), np.float32)
         inside = np.empty((self.height, self.width), bool)
-        farthest = lens.radii(np.radians(self.config.field))[0][-1] * (1 + 1e-6)
+        farthest = lens.radii(np.radians(self.config.max_ray_angle))[0][-1] * (1 + 1e-6)
         for start in range(0, self.height, _ROWS):  # in strips: float64 temporaries of a whole picture are large
             rows = np.arange(start, min(start + _ROWS, self.height))
             grid = np.stack(np.meshgrid(np.arange(self.width) + 0.5, rows + 0.5), -1).reshape(-1, 2)

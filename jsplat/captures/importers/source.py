@@ -33,7 +33,7 @@ class ImportConfig:
         size: pixels of the longer side; none keeps the photographs' resolution.
         edges: "keep" shows all that any photograph shows, and marks what a photograph lacks as invalid; "crop" shows
             only what all of them show.
-        field: degrees from the optical axis beyond which wide lenses are cut off.
+        max_ray_angle: degrees from the optical axis beyond which wide lenses are cut off.
         up: the edge of the stored pictures where up is; "exif" asks each picture's orientation tag.
         front: file name of the photograph taken most nearly from the front, with folders in front of it where needed
             to tell it from others; none asks where most cameras stand.
@@ -41,35 +41,36 @@ class ImportConfig:
         background: the colour laid behind photographs that have a matte.
         sequence: which sequence, where a folder holds several; PERSON/SEQUENCE where it holds several people.
         timestep: which moment of a sequence.
-        missing: largest share of the listed pictures that may be missing, 0 to 1; they are left out, counted and named.
+        max_missing: largest share of the listed pictures that may be missing, 0 to 1; they are left out, counted and
+            named.
         root: folder in which all that a transforms.json names must lie; none: the one that holds the capture's.
     """
 
     size: int | None = 512
     edges: Literal["keep", "crop"] = "keep"
-    field: float = 50.0
+    max_ray_angle: float = 50.0
     up: Literal["exif", "top", "right", "bottom", "left"] = "exif"
     front: str | None = None
     distance: float = 1.0
     background: tuple[int, int, int] = (255, 255, 255)
     sequence: str | None = None
     timestep: int = 0
-    missing: float = 0.3  # instant-ngp's fox, the best known capture of all, lacks a quarter
+    max_missing: float = 0.3  # instant-ngp's fox, the best known capture of all, lacks a quarter
     root: str | None = None
 
     def __post_init__(self):
         if self.size is not None and not 16 <= self.size <= 16384:
             raise InputError("ImportConfig.size", wanted="16 to 16384 pixels", got=self.size)
-        if not 1 <= self.field <= 80:
-            raise InputError("ImportConfig.field", wanted="1 to 80 degrees", got=self.field)
+        if not 1 <= self.max_ray_angle <= 80:
+            raise InputError("ImportConfig.max_ray_angle", wanted="1 to 80 degrees", got=self.max_ray_angle)
         if not 0 < self.distance < 1e6:
             raise InputError("ImportConfig.distance", wanted="metres above 0", got=self.distance)
         if not all(0 <= c <= 255 for c in self.background):
             raise InputError("ImportConfig.background", wanted="three numbers in 0..255", got=self.background)
         if self.timestep < 0:
             raise InputError("ImportConfig.timestep", wanted="at least 0", got=self.timestep)
-        if not 0 <= self.missing <= 1:
-            raise InputError("ImportConfig.missing", wanted="a share from 0 to 1", got=self.missing)
+        if not 0 <= self.max_missing <= 1:
+            raise InputError("ImportConfig.max_missing", wanted="a share from 0 to 1", got=self.max_missing)
 
 
 @dataclasses.dataclass(frozen=True)

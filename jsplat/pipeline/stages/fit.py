@@ -9,7 +9,7 @@ import numpy as np
 from jsplat.captures.capture import Capture
 from jsplat.captures.index import Listed
 from jsplat.files.atomic import write_json
-from jsplat.fitting import Refused, Waiting, fit_batches, mean_curve
+from jsplat.fitting import PendingIdentity, Refused, fit_batches, mean_curve
 from jsplat.fitting.scenes_on_disk import save_scenes, saved_scenes, shards
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline.config import RunConfig
@@ -41,7 +41,9 @@ def fit_captures(
 
     done = {*saved_scenes(folder), *refused(folder)}
     waiting = [
-        Waiting(o.identity, o.shape, lambda o=o: given(o)) for o in shard_of_host(listed) if o.identity not in done
+        PendingIdentity(o.identity, o.shape, lambda o=o: given(o))
+        for o in shard_of_host(listed)
+        if o.identity not in done
     ]
     checkpoints = checkpoint_folder(folder) / f"{jax.process_index()}-of-{jax.process_count()}"
     for result in fit_batches(waiting, labelset, config.fit, config.seed, checkpoints):

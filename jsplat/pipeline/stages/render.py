@@ -50,7 +50,8 @@ def render_novel(
     room: SharedCapacity,
     devices: Devices = (),
 ) -> Novel:
-    """Novel views with the masks that each table of per-Gaussian rows gives them; unsupported views are left out.
+    """Novel views with the masks that each table of per-Gaussian rows gives them; views that no camera covers are
+    left out.
 
     `devices` share the views.
     """
@@ -58,11 +59,13 @@ def render_novel(
     where = {"capacity": room.for_views(scene.gaussians, cameras), "devices": devices}
     known = jnp.asarray(seen >= config.views.seen_weight)
     images, shares = photographs(scene, known, cameras, capture.behind, **where)
-    kept = np.flatnonzero(shares >= config.views.support)
+    kept = np.flatnonzero(shares >= config.views.min_coverage)
     moved = dataclasses.replace(capture, cameras=cameras)
     left = [(float(moved.yaw[i]), float(moved.pitch[i])) for i in np.setdiff1d(np.arange(len(shares)), kept)]
     if not len(kept):
-        raise Unusable(f"novel views of {capture.identity}", wanted=f"support {config.views.support}", got=shares.max())
+        raise Unusable(
+            f"novel views of {capture.identity}", wanted=f"coverage {config.views.min_coverage}", got=shares.max()
+        )
     masks, alpha = {}, np.zeros(0)
     for name, table in rows.items():
         shown = render_masks(scene.gaussians, table, cameras[kept], labelset, config.mask, **where)
