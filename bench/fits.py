@@ -1,8 +1,6 @@
 """Training steps, whole fits and label lifts made ready."""
 
-import dataclasses
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +12,9 @@ from bench.peers import gsplat, need, torch_raster, two_models
 from bench.raster import relative_error
 from bench.scenes import captures, dome, fitted, one_of
 from bench.timing import Job, compiled, seconds_of
-from bench.workloads import Fit, Lift, Step, Work
+from bench.workloads import Fit, Lift, Step
 from jsplat.fitting import FitConfig, fit
 from jsplat.fitting.loss import label_loss, photo_loss
-from jsplat.kernels.blend import BACKENDS
-from jsplat.kernels.select import use_backend
 from jsplat.labels.lift import lift
 from jsplat.labelsets.labelset import CELEBAMASK_HQ
 from jsplat.raster.capacity import capacity_for
@@ -37,18 +33,6 @@ def _targets(identities: int, edge: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(2)
     shape = (identities, edge, edge)
     return random.uniform(0, 1, (*shape, 3)).astype(np.float32), random.integers(0, CLASSES, shape).astype(np.uint8)
-
-
-def on_backend(prepare: Callable[..., Job], work: Work) -> Job:
-    """A job made and called on the backend that the workload names, if it names one."""
-    with use_backend(work.implementation if work.implementation in BACKENDS else None):
-        job = prepare(work)
-
-    def call():
-        with use_backend(work.implementation if work.implementation in BACKENDS else None):
-            return job.call()
-
-    return dataclasses.replace(job, call=call)
 
 
 def prepare_step(work: Step) -> Job:

@@ -6,26 +6,30 @@ Gaussian is read once and every pixel written once; the backward pass reads the 
 Gaussians'. Sorting is left out, so this is a floor, not an estimate.
 """
 
+import itertools
+
 import numpy as np
 
 from jsplat.kernels.blend.cases import Splats
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 
 TILE = 8
+MOST = 8  # images that are counted: each takes half a second at 50,000 Gaussians
 EVALUATE, BLEND, SHAPE = 15, 4, 31
 NUMBER = 4  # bytes of a float32
 ROW = 7  # numbers that a Gaussian has besides its features
 
 
 def count_pairs(splats: Splats, edge: int) -> dict[str, int]:
-    """Counts over all images of a square of `edge` pixels.
+    """Counts over all images of a square of `edge` pixels; of more than 8 the first 8 stand for all.
 
     Returns:
         tile_pairs: Gaussians times 8x8 tiles that the box of their ellipse meets; evaluated: those times the tile's
         pixels; hits: pairs of a Gaussian and a pixel that change the image.
     """
     images = zip(splats.means2d, splats.conics, splats.opacities, splats.depths)
-    tile_pairs, hits = np.sum([_count_image(*image, edge) for image in images], axis=0).tolist()
+    counted = [_count_image(*image, edge) for image in itertools.islice(images, MOST)]
+    tile_pairs, hits = (round(x * len(splats.means2d) / len(counted)) for x in np.sum(counted, axis=0).tolist())
     return {"tile_pairs": tile_pairs, "evaluated": tile_pairs * TILE**2, "hits": hits}
 
 

@@ -20,8 +20,8 @@ import numpy as np
 import optax
 
 from bench.history import HERE
+from bench.machine import about, device_name
 from bench.metric import slug
-from bench.run import about, device_name
 from bench.scenes import VIEWS, captures, fitted, one_of
 from bench.tables import markdown, number
 from bench.timing import Job, Suite, measure

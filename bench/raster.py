@@ -1,4 +1,7 @@
-"""Rasterizer workloads made ready: ours, the dense reference and the peers on the same projected Gaussians."""
+"""Rasterizer workloads made ready: ours, the dense reference and the peers on the same projected Gaussians.
+
+Peers, kernels and the fit are imported where they are needed: `bench.gpu` starts many processes.
+"""
 
 import contextlib
 import dataclasses
@@ -12,11 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.floor import count_pairs, floor_of
-from bench.peers import gsplat, need, opensplat, torch, torch_call, torch_raster
-from bench.scenes import fitted_splats
 from bench.timing import CannotRunError, Job, compiled, seconds_of
 from bench.workloads import Raster
-from jsplat.kernels.blend import IMPLEMENTATIONS, blend, mosaic_gpu, tile_of, triton
+from jsplat.kernels.blend import IMPLEMENTATIONS, blend, tile_of
 from jsplat.kernels.blend.cases import Splats, headlike
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.kernels.select import Facts, choose, default_device
@@ -44,7 +45,11 @@ def prepare(work: Raster) -> Job:
 
 @functools.lru_cache(maxsize=8)
 def _scene(scene: str, *sizes: int) -> Splats:
-    return headlike(*sizes) if scene == "headlike" else fitted_splats(*sizes)
+    if scene == "headlike":
+        return headlike(*sizes)
+    from bench.scenes import fitted_splats  # the fit and all that it needs
+
+    return fitted_splats(*sizes)
 
 
 def splats_of(work: Raster) -> Splats:
@@ -59,7 +64,11 @@ def _pairs(scene: str, images: int, count: int, edge: int) -> dict[str, int]:
 
 def weights_of(work: Raster) -> np.ndarray:
     """What the image is multiplied with before it is summed."""
-    shape = (work.images, work.edge, work.edge, work.channels)
+    return _weights(work.images, work.edge, work.edge, work.channels)
+
+
+@functools.lru_cache(maxsize=2)
+def _weights(*shape: int) -> np.ndarray:
     return np.random.default_rng(1).normal(size=shape).astype(np.float32)
 
 
@@ -127,6 +136,7 @@ def _in_two_passes(draw: Callable, *args) -> tuple[jax.Array]:
 @contextlib.contextmanager
 def _scattering() -> Iterator[None]:
     """Within the block the kernels' gradients are summed by a scatter, for which a GPU has atomics."""
+    from jsplat.kernels.blend import mosaic_gpu, triton
 
     def scatter(rows, hits, count):
         return jax.ops.segment_sum(rows, hits.gaussian_ids, num_segments=count)
@@ -139,11 +149,15 @@ def _scattering() -> Iterator[None]:
 
 def with_conics(draw: Callable, means2d, conic_roots, opacities, depths, features, *, size: tuple[int, int]):
     """What a peer draws, which takes the inverse covariance itself."""
+    from bench.peers import torch
+
     u, v, w = conic_roots.unbind(-1)
     return draw(means2d, torch.stack([u * u, u * v, v * v + w * w], -1), opacities, depths, features, size=size)
 
 
 def _theirs(work: Raster, splats: Splats):
+    from bench.peers import gsplat, need, opensplat, torch, torch_call, torch_raster
+
     if work.implementation == "gsplat":
         need("gsplat", cuda=True)
         draw, device = functools.partial(gsplat.blend, mode=work.mode), "cuda"

@@ -7,73 +7,53 @@ python -m bench.run --save-baseline               # these numbers become the bas
 """
 
 import argparse
-import contextlib
 import dataclasses
-import datetime
+import importlib
 import json
-import os
-import platform
-import subprocess
 import sys
-from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 
-from bench import fits, networks, raster
 from bench.history import HERE
+from bench.machine import about, device_name
 from bench.metric import complaints, slug
 from bench.tables import why_not
 from bench.timing import Job, chosen, measure
 from bench.workloads import SUITES, Fit, Lift, Network, Product, Raster, Step, Work
+from jsplat.kernels.blend import BACKENDS
+from jsplat.kernels.select import use_backend
 
 FEWEST = 5  # rounds of a suite that has a baseline
+# Module and function; imported when there is such work, for some need PyTorch and flax.
 PREPARE = {
-    Raster: raster.prepare,
-    Step: fits.prepare_step,
-    Fit: fits.prepare_fit,
-    Lift: fits.prepare_lift,
-    Network: networks.prepare,
-    Product: networks.prepare_product,
+    Raster: ("raster", "prepare"),
+    Step: ("fits", "prepare_step"),
+    Fit: ("fits", "prepare_fit"),
+    Lift: ("fits", "prepare_lift"),
+    Network: ("networks", "prepare"),
+    Product: ("networks", "prepare_product"),
 }
-PACKAGES = ("jax", "jaxlib", "numpy", "flax", "torch", "gsplat")
+
+
+def on_backend(prepare: Callable[..., Job], work: Work) -> Job:
+    """A job made and called on the backend that the workload names, if it names one."""
+    with use_backend(work.implementation if work.implementation in BACKENDS else None):
+        job = prepare(work)
+
+    def call():
+        with use_backend(work.implementation if work.implementation in BACKENDS else None):
+            return job.call()
+
+    return dataclasses.replace(job, call=call)
 
 
 def prepare(work: Work) -> Job:
     """Makes a workload ready to be timed."""
-    job = fits.on_backend(PREPARE[type(work)], work)
+    module, function = PREPARE[type(work)]
+    job = on_backend(getattr(importlib.import_module(f"bench.{module}"), function), work)
     return dataclasses.replace(job, work={**work.described(), **job.work})
-
-
-def device_name() -> str:
-    """The accelerator's own name, or the processor's with its number of cores."""
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        return device.device_kind
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.machine()} {os.cpu_count()} cores"
-
-
-def about(suite: str) -> dict[str, object]:
-    """Where and with what a run was made, and how busy the machine was (load: processes that wanted a core)."""
-    git = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[package] = version(package)
-    return {
-        "suite": suite,
-        "device": device_name(),
-        "commit": commit,
-        "versions": versions,
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "cores": os.cpu_count(),
-        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
 
 
 def _shown(line: dict) -> str:
@@ -117,16 +97,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.gate and not path.is_file():
         parser.error(f"--gate: no baseline for this device ({path.name}); make one with --save-baseline")
 
+    out.parent.mkdir(parents=True, exist_ok=True)
     lines = []
     for suite in given.suite:
         where = about(suite)
         found = measure(chosen(SUITES[suite], given.only), prepare, given.rounds)
-        for metric in found + fits.to_the_same_psnr(found):
-            lines.append(metric.line(**where))
-            print(_shown(lines[-1]), flush=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+        if any(metric.work.get("kind") == "fit" for metric in found):
+            from bench.fits import to_the_same_psnr
+
+            found += to_the_same_psnr(found)
+        own = [metric.line(**where) for metric in found]
+        with out.open("a", encoding="utf-8") as file:  # at once: a later suite may be the last one
+            file.writelines(json.dumps(line) + "\n" for line in own)
+        print(*map(_shown, own), sep="\n", flush=True)
+        lines += own
     wrong = complaints(lines, json.loads(path.read_text())) if given.gate else []
     if given.save_baseline:
         crashed = [line["name"] for line in lines if line["error"]]

@@ -45,7 +45,7 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(items):
     """What starts processes takes longest in one file: first, or one core would wait for it at the end."""
-    first = ("test_survival", "devices", "test_sharded")
+    first = ("test_survival", "devices", "test_sharded", "test_gpu_check")
     items.sort(key=lambda item: not any(name in item.nodeid for name in first))
 
 

@@ -237,7 +237,9 @@ def test_the_compilers_are_locked_to_the_locked_jax():
     assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line) for line in hashes)
 
 
-@pytest.mark.parametrize(("given", "why"), [("", "nvidia-smi lists none"), ("false", "the JAX of false runs on: ")])
+@pytest.mark.parametrize(
+    ("given", "why"), [("", "no GPU: nvidia-smi lists none"), ("false", "false lacks jsplat: false -m pip install")]
+)
 def test_the_check_on_a_gpu_wants_a_gpu(tmp_path, given, why):
     for name in ("dirname", "grep", "false"):  # no nvidia-smi, on whatever machine
         (tmp_path / name).symlink_to(next(p for p in (Path("/usr/bin", name), Path("/bin", name)) if p.exists()))
@@ -247,6 +249,6 @@ def test_the_check_on_a_gpu_wants_a_gpu(tmp_path, given, why):
         [bash, str(ROOT / "scripts" / "gpu_check.sh")], env=environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"gpu_check: no GPU: {why}")
+    assert done.stderr.startswith(f"gpu_check: {why}")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()

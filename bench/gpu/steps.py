@@ -1,0 +1,415 @@
+"""What runs in each process: `python -m bench.gpu.steps NAME ARGUMENTS`, started by `bench.gpu.processes`.
+
+Numbers are written as they come. What is not right raises; `CannotRunError` says why something cannot run here.
+"""
+
+import argparse
+import ctypes
+import dataclasses
+import faulthandler
+import functools
+import hashlib
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.gpu.parts import KERNELS
+from bench.gpu.processes import NOT_HERE
+from bench.gpu.record import write
+
+ROUNDS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Of the workloads: Gaussians, pixels of an edge, channels; the fit's people, views, pixels and steps."""
+
+    count: int = 50_000
+    edge: int = 512
+    channels: int = 22
+    people: int = 32
+    fit_count: int = 20_000
+    fit_edge: int = 128
+    views: int = 24
+    steps: int = 300
+
+
+SMALL = Sizes(40, 24, 3, 2, 40, 16, 4, 2)
+
+
+class Part:
+    """The part that runs in this process: what it was given, and what it tells."""
+
+    def __init__(self, given: argparse.Namespace):
+        self.name, self.rehearse, self.sizes = given.name, given.rehearse, SMALL if given.rehearse else Sizes()
+        self._path: Path = given.values
+        self._values: dict[str, Any] = {}
+        self.earlier = json.loads(given.earlier.read_text()) if given.earlier.is_file() else {"parts": {}, "broken": {}}
+
+    def tell(self, **values: Any) -> None:
+        """Writes them, beside what was told before; "lines" are added to."""
+        lines = self._values.get("lines", []) + values.pop("lines", [])
+        self._values |= values | ({"lines": lines} if lines else {})
+        write(self._path, json.dumps(self._values))
+
+
+def about(part: Part) -> None:
+    """The machine: what its tools say first, then what JAX sees."""
+    query = "name,driver_version,memory.total,clocks.sm,clocks.mem,clocks.max.sm,temperature.gpu,power.draw,power.limit"
+    said = {
+        "gpu": ("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"),
+        "nvidia_smi": ("nvidia-smi",),
+        "nvcc": ("nvcc", "--version"),
+        "ncu": ("ncu", "--version"),
+        "sanitizer": ("compute-sanitizer", "--version"),
+    }
+    for name, command in said.items():
+        if shutil.which(command[0]):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
+            part.tell(**{name: (done.stdout or done.stderr).strip()[-4000:]})
+    part.tell(python=platform.python_version(), cores=os.cpu_count() or 0)
+
+    import jax
+
+    from bench.machine import about as measured
+
+    first = jax.devices()[0]
+    part.tell(
+        platform=first.platform,
+        device=first.device_kind,
+        capability=str(getattr(first, "compute_capability", "none")),
+        runtime=first.client.platform_version[:200],
+        **{key: value for key, value in measured("about").items() if key in ("commit", "versions", "load")},
+    )
+
+
+def in_place(part: Part) -> None:
+    """Kernels that step (a) found broken decline; in a rehearsal what runs on processors takes the kernels' place."""
+    from jsplat.kernels.blend import IMPLEMENTATIONS
+    from jsplat.kernels.blend.cpu import compiled
+
+    for kernel in KERNELS:
+        if part.rehearse:
+            IMPLEMENTATIONS[kernel] = IMPLEMENTATIONS["xla" if compiled.problem() else "cpu"]
+        if (how := part.earlier["broken"].get(kernel)) and not part.name.startswith(("a.", "c.")):
+            declines = functools.partial(lambda how, facts: f"is not used: {how}", how)
+            IMPLEMENTATIONS[kernel] = IMPLEMENTATIONS[kernel]._replace(declines=declines)
+
+
+def _native(kernel: str, channels: int) -> Any:
+    """The module of an implementation that takes this device."""
+    import numpy as np
+
+    from bench.timing import CannotRunError
+    from jsplat.kernels.blend import IMPLEMENTATIONS
+    from jsplat.kernels.select import Facts, default_device
+
+    one = IMPLEMENTATIONS[kernel]
+    if why := one.declines(Facts(default_device(), np.dtype(np.float32), channels)):
+        raise CannotRunError(f"{kernel} does not run here: {why}")
+    return one.load()
+
+
+def smallest(part: Part, kernel: str, *ways: str) -> None:
+    """72 Gaussians on 37 x 29 pixels; backward starts from the reference's image, so that it stands for itself."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from bench.raster import WORST_GRADIENT, WORST_PSNR, relative_error
+    from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, SIZE
+    from jsplat.kernels.blend.reference import blend_reference
+
+    module = _native(kernel, CHANNELS)
+    case, weights = CASES["random"](), np.random.default_rng(7).normal(size=(1, SIZE[1], SIZE[0], CHANNELS + 2))
+
+    def image_of(splats):
+        channels, alpha, depth = blend_reference(*splats, size=SIZE)
+        return jnp.concatenate([channels, depth[..., None], alpha[..., None]], -1)
+
+    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+        truth = case._replace(depths=np.where(np.isfinite(case.depths), case.depths, np.inf)).arrays(np.float64)
+        want, back = jax.vjp(jax.jit(image_of), truth)
+        wanted = jax.tree.map(np.asarray, back(jnp.asarray(weights))[0])
+        want = np.asarray(want)
+    part.tell(reference="done")
+    args, lens = (case.arrays(), jnp.zeros(1, jnp.int32)), {"size": SIZE, "capacity": CAPACITY}
+    for way in ways:
+        begin = time.perf_counter()
+        if way == "forward":
+            image, needed = jax.block_until_ready(module.forward(*args, **lens))
+            off = np.abs(np.asarray(image, np.float64) - want)
+            psnr = float(-10 * np.log10(max(np.square(off).mean(), 1e-20)))
+            part.tell(image_error=float(off.max()), psnr=psnr, needed=int(needed[0]))
+            right = psnr >= WORST_PSNR
+        else:
+            pictures = (jnp.asarray(x, jnp.float32) for x in (want, weights))
+            found = jax.block_until_ready(module.backward(*args, *pictures, **lens, shape_channels=CHANNELS))
+            errors = {k: relative_error(found._asdict()[k], x) for k, x in wanted._asdict().items()}
+            part.tell(gradient_error=max(errors.values()), gradient_errors=errors)
+            right = max(errors.values()) <= WORST_GRADIENT
+        part.tell(**{f"{way}_seconds": time.perf_counter() - begin})  # compiling most of all
+        if not right:  # NaN is not right either
+            raise ValueError(f"{way}: not what the reference computes")
+
+
+def _splats(part: Part, images: int = 1) -> Any:
+    from jsplat.kernels.blend.cases import headlike
+
+    return headlike(images, part.sizes.count, part.sizes.edge, part.sizes.channels)
+
+
+def _measured(part: Part, suite: str, works: Sequence[Any], prepare: Callable[..., Any], ratios: Any = ()) -> None:
+    """Times workloads in turns and tells the lines; one that crashed is an error, once all were told."""
+    from bench import timing
+    from bench.machine import about as where
+
+    if part.rehearse:
+        timing.TURN = 0.0
+    found = timing.measure(timing.Suite(tuple(works), tuple(ratios)), prepare, 1 if part.rehearse else ROUNDS)
+    part.tell(lines=[metric.line(**where(suite)) for metric in found])
+    if broken := [f"{metric.name}: {metric.error}" for metric in found if metric.error]:
+        raise ValueError("; ".join(broken))
+
+
+def headline(part: Part, images: str) -> None:
+    """Forward and backward of heads of random Gaussians, checked against the float64 reference."""
+    from bench import raster
+    from bench.workloads import Raster
+
+    work = Raster(
+        f"gpu headline {part.sizes.channels}, {images} images",
+        images=int(images),
+        count=part.sizes.count,
+        edge=part.sizes.edge,
+        channels=part.sizes.channels,
+    )
+
+    def prepare(work):
+        job = raster.prepare(work)
+        part.tell(**job.accuracy, backend=job.work["backend"], compile_seconds=job.compile_seconds)
+        return dataclasses.replace(job, work={**work.described(), **job.work})
+
+    _measured(part, "gpu-headline", [work], prepare)
+
+
+def stopping(part: Part, kernel: str) -> None:
+    """Forward and backward of long lists that stop early, at 22 channels; the sanitizers watch."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jsplat.kernels.blend.cases import headlike
+
+    channels = part.sizes.channels
+    module, edge = _native(kernel, channels), 40
+    case = headlike(1, 1500, edge, channels)
+    case = case._replace(opacities=np.full_like(case.opacities, 0.9)).arrays()
+    args, lens = (case, jnp.zeros(1, jnp.int32)), {"size": (edge, edge - 3), "capacity": 1 << 14}
+    image, needed = jax.block_until_ready(module.forward(*args, **lens))
+    part.tell(needed=int(needed[0]), stopped=int((np.asarray(image)[..., -1] > 1 - 1e-4).sum()))
+    grads = module.backward(*args, image, jnp.ones_like(image), **lens, shape_channels=channels)
+    finite = all(bool(jnp.isfinite(x).all()) for x in (image, *grads))
+    if not finite or int(needed[0]) > 1 << 14 or not (np.asarray(image)[..., -1] > 1 - 1e-4).any():
+        raise ValueError(f"finite: {finite}, needed: {needed}, or nothing stops early")
+
+
+def _both(part: Part) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """Image and gradients of one view of the headline by the best kernel that works, its arguments, its lens."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jsplat.kernels.blend import blend, tile_of
+    from jsplat.kernels.select import Facts, default_device
+    from jsplat.kernels.tiling import bin_tiles
+
+    case, size = _splats(part).arrays(), (part.sizes.edge,) * 2
+    tile = tile_of(Facts(default_device(), np.dtype(np.float32), part.sizes.channels))
+    needed = bin_tiles(*case[:4], size=size, tile=tile, capacity=1).needed
+    lens = {"size": size, "capacity": -(-int(needed[0]) // 4096) * 4096}
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=(1, *size, part.sizes.channels)), jnp.float32)
+
+    def both(*arrays):
+        image, back = jax.vjp(lambda *x: blend(*x, **lens).channels, *arrays)
+        return image, back(weights)
+
+    return jax.jit(both), case, {**lens, "tile": tile}
+
+
+def bits(part: Part) -> None:
+    """One view of the headline twice; the second process compares with the first one's digest too."""
+    import jax
+    import numpy as np
+
+    run, case, _ = _both(part)
+    digests = []
+    for _ in range(2):
+        digest = hashlib.sha256()
+        for array in jax.tree.leaves(run(*case)):
+            digest.update(np.asarray(array).tobytes())
+        digests.append(digest.hexdigest())
+    part.tell(digest=digests[0], same_in_one_process=str(digests[0] == digests[1]))
+    before = part.earlier["parts"].get("d.first", {}).get("values", {}).get("digest", digests[0])
+    if len({*digests, before}) > 1:
+        raise ValueError(f"bits differ: {digests}, and {before} in the process before")
+
+
+def trace(part: Part) -> None:
+    """Kernels of forward, forward and backward, and binning by JAX's profiler; whether CUB sorts."""
+    import jax
+
+    from bench.gpu.traced import kernels_of
+    from jsplat.kernels.blend import blend
+    from jsplat.kernels.tiling import bin_tiles
+
+    both, case, how = _both(part)
+    lens = {k: how[k] for k in ("size", "capacity")}
+    programs = {
+        "binning": (jax.jit(functools.partial(bin_tiles, **how)), case[:4]),
+        "forward": (jax.jit(lambda *x: blend(*x, **lens).channels), case),
+        "forward and backward": (both, case),
+    }
+    for name, (program, arrays) in programs.items():
+        part.tell(**{name: kernels_of(lambda p=program, a=arrays: jax.block_until_ready(p(*a)))})
+    program, arrays = programs["binning"]
+    text = program.lower(*arrays).compile().as_text()
+    cub, own = text.count('custom_call_target="__cub$'), text.count(" sort(")
+    part.tell(sorts_by_cub=cub, sorts_by_xla=own)
+    if jax.devices()[0].platform == "gpu" and (own or not cub):
+        raise ValueError("a sort is not CUB's: XLA's own are slow")
+
+
+def profiled(part: Part) -> None:
+    """One view of the headline once it is compiled; a profiler of the GPU watches that call alone."""
+    import jax
+
+    run, case, _ = _both(part)
+    jax.block_until_ready(run(*case))
+    cuda = ctypes.CDLL("libcuda.so.1")
+    cuda.cuProfilerStart()
+    jax.block_until_ready(run(*case))
+    cuda.cuProfilerStop()
+
+
+def fit_many(part: Part) -> None:
+    """The whole fit of many identities (a few people, again and again) and its PSNR on views that were held out."""
+    from bench.scenes import captures
+    from jsplat.fitting import FitConfig, fit
+
+    sizes = part.sizes
+    people = captures(1 if part.rehearse else 2, sizes.views, sizes.fit_edge)
+    many = [dataclasses.replace(people[k % len(people)], identity=f"{k:02}") for k in range(sizes.people)]
+    config = FitConfig(gaussians=sizes.fit_count, steps=sizes.steps, at_once=sizes.people)
+    if part.rehearse:
+        config = dataclasses.replace(config, steps_per_call=sizes.steps, relocate_every=0, voxels=24, hold_out=4)
+    for run in ("first",) if part.rehearse else ("first", "second"):  # the second one has nothing to compile
+        begin = time.perf_counter()
+        result = fit(many, config)
+        seconds = time.perf_counter() - begin
+        part.tell(**{f"{run}_seconds": seconds, "psnr": float(result.psnr.mean()), "diverged": len(result.failed)})
+
+
+def compare(part: Part, suite: str, pattern: str) -> None:
+    """A suite of ours and a peer's, in turns; a peer that is not there is a line that says so."""
+    from bench.run import prepare
+    from bench.timing import chosen
+    from bench.workloads import SUITES
+
+    one = chosen(SUITES["tiny"], "gsplat") if part.rehearse else chosen(SUITES[suite], pattern)
+    _measured(part, suite, one.workloads, prepare, one.ratios)
+
+
+def alone(part: Part, suite: str) -> None:
+    """Our workloads of a suite, one after the other: each is told before the next begins."""
+    from bench.run import prepare
+    from bench.workloads import SUITES
+
+    broken = []
+    for work in SUITES[suite].workloads:
+        if work.implementation == "jsplat":
+            try:
+                _measured(part, suite, [work], prepare)
+            except ValueError as error:
+                broken.append(str(error))
+    if broken:
+        raise ValueError("; ".join(broken))
+
+
+def step_by_step(part: Part) -> None:
+    """A step of the fit, part by part (`bench.profile`)."""
+    from bench.profile import profile
+
+    part.tell(profile=profile(1, part.sizes.count, part.sizes.edge, ROUNDS))
+
+
+def tests(part: Part, names: str) -> None:
+    """The kernels' tests on the device; the shape checks of the tests on processors need a package more."""
+    what = ["tests/kernels/test_select.py", "-k", "older_gpus"] if part.rehearse else ["tests/kernels", "-k", names]
+    command = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider", *what]
+    command += ["--override-ini", "addopts=", "--override-ini", "faulthandler_timeout=60"]
+    environment = {**os.environ, **({} if part.rehearse else {"JSPLAT_DEVICE_TESTS": "1"})}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    print(done.stdout, flush=True)
+    part.tell(tests=(done.stdout.strip().splitlines() or ["nothing was said"])[-1])
+    if done.returncode:
+        raise ValueError(f"pytest: {(done.stdout.strip().splitlines() or ['nothing'])[-1]}")
+
+
+def hang(part: Part) -> None:
+    """For rehearsals."""
+    part.tell(begun="yes")
+    while True:
+        time.sleep(60)
+
+
+def crash(part: Part) -> None:
+    """For rehearsals."""
+    part.tell(begun="yes")
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+RUNS: dict[str, Callable[..., None]] = {
+    f.__name__: f
+    for f in (
+        about, smallest, headline, stopping, bits, trace, profiled, fit_many, compare, alone, step_by_step, tests, hang,
+        crash,
+    )
+}  # fmt: skip
+WITHOUT_KERNELS = ("about", "hang", "crash", "tests")
+
+
+def main() -> int:
+    """Runs one part; what is wrong is raised."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", choices=RUNS)
+    parser.add_argument("args", nargs="*")
+    for name, kind in {"values": Path, "earlier": Path, "limit": float, "name": str}.items():
+        parser.add_argument(f"--{name}", type=kind, required=True)
+    parser.add_argument("--rehearse", action="store_true")
+    given = parser.parse_args()
+    faulthandler.enable()
+    faulthandler.dump_traceback_later(0.9 * given.limit)  # also if nobody is left to ask for it
+    part = Part(given)
+    if given.run not in WITHOUT_KERNELS:
+        in_place(part)
+    try:
+        RUNS[given.run](part, *given.args)
+    except Exception as error:
+        if type(error).__name__ != "CannotRunError":
+            raise
+        part.tell(skipped=str(error))
+        return NOT_HERE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
