@@ -21,7 +21,7 @@ from jsplat.labels import Heard, SharpenConfig, VoteConfig, facing, vote, vote_t
 from jsplat.labels.lift import _lift
 from jsplat.labels.opinions import Logits, Look, pixels
 from jsplat.labels.palette import _cluster
-from jsplat.labels.sharpen import _confusion, _first_counts, _gain
+from jsplat.labels.sharpen import _first_counts, _gain, error_models
 from jsplat.labels.votes import METHODS
 from jsplat.raster.projection import project
 from jsplat.raster.scene import Attributes, Scene
@@ -124,7 +124,7 @@ def program_of(name: str) -> tuple[Any, ...]:
         case "counts of sharpening":
             return functools.partial(_first_counts, **how), gaussians, rows, block
         case "confusion of sharpening":
-            return functools.partial(_confusion, means=means, config=how["config"]), counts
+            return functools.partial(error_models, means=means, config=how["config"]), counts
         case "sharpening":
             told = [(counts[0], jnp.ones(VIEWS))]
             return functools.partial(_gain, **how), gaussians, rows, block, told, known[:, 0, 0], np.bool_(True)
