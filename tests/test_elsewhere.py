@@ -21,6 +21,7 @@ from jsplat.labelsets.vocabulary import BODIES, known_table, read_table
 from jsplat.pipeline import editing, reporting
 from jsplat.pipeline.elsewhere import gather
 from jsplat.pipeline.work_folder import load_arrays
+from jsplat.report import page
 from jsplat.training_sets.elsewhere import open_source
 from tests import ball
 from tests.tiny import TINY
@@ -227,5 +228,7 @@ def test_a_run_on_masks_alone(folder, tmp_path, monkeypatch, capfd):
     assert [voice.confusion.shape[2] for voice in head.voices] == [3, 2]  # the editor hears both
     fine, coarse = reporting.voters_of(tmp_path / "run", {"fitted": listed}, ball.SIDES)
     assert set(fine["believed"]) == set(coarse["believed"]) == {"left", "right"}
+    assert coarse["labels"] == {"background": ["background"], "all": ["left", "right"]}
+    assert page._voters({"voters": [fine, coarse]}).count(" as all") == 2
     again = call(*sources, "--until", "label")
     assert "== parse" not in again.output + capfd.readouterr().err

@@ -102,15 +102,18 @@ class Voters:
         return {_ABOUT: np.asarray(json.dumps([other.about() for other in there])), **arrays}
 
     def to_json(self) -> list[dict]:
-        """For reports: each voter, what it knows, and of whom."""
-        found = [{"name": "parser", "knows": list(self.classes.names)}] if self.parser is not None else []
+        """For reports: each voter, what its labels mean, and of whom it has masks."""
+        found: list[dict] = [{"name": "parser"}] if self.parser is not None else []
         for source in [*([self.first] if self.first else []), *self.others]:
             masks = {name: [path is not None for path in of] for name, of in source.masks.items()}
-            known = sorted({i for of in source.means for i in of})
+            meant = {
+                label: [self.classes.names[i] for i in sorted(of)]
+                for label, of in zip(source.source.vocabulary.labelset.names, source.means)
+            }
             found.append(
                 {
                     "name": source.source.name,
-                    "knows": [self.classes.names[i] for i in known],
+                    "labels": meant,
                     "people": sum(any(of) for of in masks.values()),
                     "lacks_people": [name for name, of in masks.items() if not any(of)],
                     "pictures": sum(map(sum, masks.values())),

@@ -231,13 +231,19 @@ def _voters(data: dict) -> str:
         if "people" in v
     ]
     names = dict.fromkeys(name for v in voters for name in v["believed"])
-    rows = [[html.escape(n), *(percent(v["believed"].get(n)) for v in voters)] for n in names]
+    rows = [[html.escape(n), *(_right(v, n) for v in voters)] for n in names]
     note = (
         "How often each voter says what it ought to where the consensus of all is a class, in %; a dash where none of"
-        " its labels means the class."
+        " its labels means the class. A label for several classes is named: between those the voter says nothing."
     )
     shown = table(["", *(html.escape(v["name"]) for v in voters)], rows)
     return f"<h2>Who voted</h2><dl>{''.join(lines)}</dl><p class=note>{note}</p>{shown}"
+
+
+def _right(voter: dict, name: str) -> str:
+    shared = [label for label, of in voter.get("labels", {}).items() if name in of and len(of) > 1]
+    right = percent(voter["believed"].get(name))
+    return f"{right} as {html.escape(' or '.join(shared))}" if shared else right
 
 
 def _confusions(data: dict) -> str:
