@@ -336,7 +336,11 @@ def _provenance(data: dict) -> str:
 
 
 def _page(data: dict, pictures: Pictures, curves: dict, goals: Goals) -> str:
-    terms = "".join(f"<dt>{chip(_color(m))}{name}<dd>{what}" for m, (name, _, what) in METHODS.items())
+    said = {method: what for method, (_, _, what) in METHODS.items()}
+    if voters := data.get("voters"):
+        all_voters = f"the masks of all voters ({', '.join(html.escape(v['name']) for v in voters)})"
+        said["refined"] = said["refined"].replace("the teacher's masks", all_voters)
+    terms = "".join(f"<dt>{chip(_color(m))}{METHODS[m][0]}<dd>{what}" for m, what in said.items())
     missing = _missing(data, pictures, curves)
     absent = f"<h2>What is missing</h2><ul>{''.join(f'<li>{html.escape(m)}' for m in missing)}</ul>" if missing else ""
     reading = (
