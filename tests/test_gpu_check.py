@@ -131,6 +131,17 @@ def test_a_program_that_is_not_there_is_why_a_part_is_skipped(tmp_path):
     assert record.parts == {"c.x": {"status": "skipped", "why": "no-such-sanitizer is not on the path"}}
 
 
+def test_a_tool_that_complains_is_a_failure_with_its_last_line(tmp_path, monkeypatch):
+    tool = tmp_path / "sanitizer"
+    tool.write_text('#!/bin/sh\necho "$1 ERROR SUMMARY: 3 errors"\nexit 9\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    record = Record(tmp_path / "out")
+    Runner(record, 60, tmp_path, True).run([Part("c.x", "hang", tool="sanitizer {out}")])
+    assert record.parts["c.x"]["status"] == "failed"
+    assert record.parts["c.x"]["why"] == f"{tmp_path / 'out'} ERROR SUMMARY: 3 errors"
+
+
 def test_the_last_stack_is_found_in_what_was_printed():
     printed = "x\nTimeout (0:00:01)!\nThread 1:\n  File a\nFatal Python error: Aborted\n\nThread 2:\n  File b\n"
     assert stack_of(printed) == ["Fatal Python error: Aborted", "Thread 2:", "File b"]

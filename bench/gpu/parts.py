@@ -14,7 +14,7 @@ STEPS = {
     "g": "gsplat and PyTorch beside ours",
     "h": "the tests of the kernels on the device, the other benchmarks",
 }
-_SANITIZER = "compute-sanitizer --error-exitcode 9 --launch-timeout 60 --tool"
+_SANITIZER = "compute-sanitizer --error-exitcode 9 --tool"
 # Clocks stay as they are; one call of a program that has run before (`steps.profiled` says when).
 _NCU = (
     "ncu --clock-control none --profile-from-start off --csv --log-file {out}/ncu.csv"

@@ -180,7 +180,7 @@ class Runner:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(one.process.pid, kind)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                one.process.wait(2)
+                one.process.wait(1)
                 return
 
 
