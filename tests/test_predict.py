@@ -237,7 +237,8 @@ def test_a_folder_with_subfolders_and_litter(parser, tmp_path):
     assert about["config"] == {"parser": str(parser), "input": str(photos), "flip": True, "input_size": SIDE}
     assert LabelSet.from_json(json.loads((out / "labelset.json").read_text())) == THREE
     before = (out / "labels/a.png").stat().st_mtime_ns
-    assert run("predict", parser, photos, out)[0] == 0
+    status, said = run("predict", parser, photos, out)
+    assert (status, "out: made before, of the same pictures and parser" in said) == (0, True)
     assert (out / "labels/a.png").stat().st_mtime_ns == before, "what is done is not done again"
 
 
@@ -280,6 +281,17 @@ def test_what_a_killed_attempt_finished_stays(parser, tmp_path, monkeypatch):
     assert predicting.predict(parser, tmp_path / "in", tmp_path / "out", predicting.RunConfig()) == {}
     assert again == ["1.png", "2.png"]
     assert len(list((tmp_path / "out/labels").iterdir())) == 3
+
+
+def test_an_overlay_too_long_for_jpeg_is_a_png(parser, tmp_path, monkeypatch):
+    monkeypatch.setattr(predicting, "LONGEST_JPEG", 40)
+    put(tmp_path / "in/long.png", picture(20, 41))
+    put(tmp_path / "in/short.v2.png", picture(20, 40))
+    assert run("predict", parser, tmp_path / "in", tmp_path / "out")[0] == 0
+    assert {p.name for p in (tmp_path / "out/overlays").iterdir()} == {"long.png", "short.v2.jpg"}
+    shown = read_image(tmp_path / "out/overlays/long.png", "long")
+    wanted = predicting._overlaid(picture(20, 41), mask_of(tmp_path / "out/labels/long.png"), THREE)
+    np.testing.assert_array_equal(shown, wanted)
 
 
 def test_a_parser_is_a_checkpoint_or_the_folder_that_holds_one(parser, tmp_path):
@@ -329,8 +341,8 @@ def test_bad_input_is_one_clear_error(parser, tmp_path):
         ("in/**/*.png", "in/out", "OUT: "),
         ("in/a.png", "in", "OUT: "),
         ("broken.mp4", "out", "broken.mp4: wanted a video that this OpenCV can decode, got 90 bytes"),
-        ("notes.txt", "out", "notes.txt: wanted a readable image"),
-        ("broken.png", "out", "predict: wanted a picture that can be read, got broken.png: wanted a readable image"),
+        ("notes.txt", "out", "notes.txt: wanted a picture in PNG"),
+        ("broken.png", "out", "predict: wanted a picture that can be read, got broken.png: wanted a picture in PNG"),
     ):
         status, said = run("predict", parser, tmp_path / given, tmp_path / out)
         assert (status, message in said) == (1, True), (given, said)
@@ -361,6 +373,54 @@ def test_a_video_gets_masks_by_frame_and_a_film(parser, tmp_path):
     shown = next(frames_of(tmp_path / "out/overlays/talk.mp4"))
     wanted = predicting._overlaid(stored[0], mask_of(tmp_path / "out/labels/talk/000000.png"), THREE)
     assert np.abs(shown.astype(int) - wanted).mean() < 12
+
+
+def test_a_video_goes_on_where_a_kill_left_it(parser, tmp_path, monkeypatch):
+    frames = [picture(48, 66, i // 2) for i in range(9)]
+    write_film(tmp_path / "talk.mp4", 12.0, frames)
+    predicting.predict(parser, tmp_path / "talk.mp4", tmp_path / "whole", predicting.RunConfig())
+    write = predicting.write_bytes
+
+    def killed(path, data):
+        if path.name == "000005.png":
+            raise KeyboardInterrupt
+        write(path, data)
+
+    monkeypatch.setattr(predicting, "AHEAD", 0)
+    monkeypatch.setattr(predicting, "write_bytes", killed)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        predicting.predict(parser, tmp_path / "talk.mp4", out, predicting.RunConfig())
+    monkeypatch.setattr(predicting, "write_bytes", write)
+    (work,) = tmp_path.glob(".out.*/labels/talk")
+    (work / "000002.png").write_bytes((work / "000002.png").read_bytes()[:60])  # as a machine that stops leaves it
+    seen, labels = [], predicting.labels_of_any_size
+    monkeypatch.setattr(
+        predicting, "labels_of_any_size", lambda p, pictures, *_, **how: labels(p, _noted(pictures, seen), 8, **how)
+    )
+    assert predicting.predict(parser, tmp_path / "talk.mp4", out, predicting.RunConfig()) == {}
+    assert len(seen) == 5, "frames 2 and 5 to 8"
+    for file in ("labels/talk/000002.png", "labels/talk/000008.png", "overlays/talk.mp4"):
+        assert (out / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    assert not list(out.rglob(".*.tmp*"))
+    assert [p.name for p in tmp_path.glob(".out*")] == []
+    (tmp_path / "talk.mp4").unlink()
+    write_film(tmp_path / "talk.mp4", 12.0, frames[:4])
+    predicting.predict(parser, tmp_path / "talk.mp4", out, predicting.RunConfig())
+    assert len(list((out / "labels/talk").iterdir())) == 4, "another video leaves nothing of the older one"
+
+
+def _noted(pictures, seen: list):
+    for one in pictures:
+        seen.append(one)
+        yield one
+
+
+def test_a_video_whose_frames_change_size_keeps_them_all(tmp_path, capsys):
+    sizes = [(48, 64), (32, 64), (64, 48)]
+    assert write_film(tmp_path / "a.mp4", 12.0, [picture(*size) for size in sizes]) == 3
+    assert [frame.shape for frame in frames_of(tmp_path / "a.mp4")] == [(48, 64, 3)] * 3
+    assert "a.mp4: frames are scaled to 64x48, the size of the first" in capsys.readouterr().err
 
 
 def test_a_video_that_ends_early_is_told(tmp_path, capsys, monkeypatch):

@@ -22,7 +22,7 @@ from jsplat.labelsets.labelset import LabelSet
 # What a header may claim; a hostile one costs memory before its data is looked at. Pillow's own limit is one for the
 # whole process, and warns.
 MOST_PIXELS = 100_000_000
-PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 DAMAGE = (SyntaxError, OSError, ValueError, EOFError, LookupError, struct.error)  # what Pillow raises for it
 
 
@@ -97,12 +97,17 @@ def picture_file(path: Path, where: str) -> tuple[bytes, tuple[int, int, int, in
     data = file_bytes(path, where)
     header = picture_header(data)
     if header is None:
-        why = "cut off or damaged" if data.startswith((PNG, _JPEG)) else "neither PNG nor JPEG"
+        why = "cut off or damaged" if data.startswith((PNG, JPEG)) else "neither PNG nor JPEG"
         raise InputError(where, wanted="a readable image", got=f"{path.name}, {len(data)} bytes, {why}")
     width, height, channels, _ = header
     if width * height > MOST_PIXELS:
-        raise InputError(where, wanted=f"at most {MOST_PIXELS:,} pixels", got=f"{path.name}, {width}x{height}")
-    if channels == 4 and data.startswith(_JPEG):
+        raise InputError(
+            where,
+            wanted=f"at most {MOST_PIXELS:,} pixels",
+            got=f"{path.name}, {width}x{height}",
+            hint="make it smaller",
+        )
+    if channels == 4 and data.startswith(JPEG):
         raise InputError(where, wanted="an RGB or grey picture", got=f"{path.name}, a CMYK JPEG")
     return data, header
 

@@ -13,6 +13,7 @@ from jsplat.files.atomic import new_file
 from jsplat.files.foreign import tell
 
 VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp", ".ogv")  # in small letters
+_HINT = "convert it to MP4 with H.264, as `ffmpeg -i IN OUT.mp4` does, or to pictures"
 _USUAL = 25.0  # frames a second, where a video does not say
 
 
@@ -26,7 +27,7 @@ def about_film(path: Path) -> tuple[int, float]:
     try:
         if not video.isOpened() or not video.grab():
             got = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
-            raise InputError(str(path), wanted="a video that this OpenCV can decode", got=got)
+            raise InputError(str(path), wanted="a video that this OpenCV can decode", got=got, hint=_HINT)
         count, fps = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
     finally:
         video.release()
@@ -49,26 +50,31 @@ def frames_of(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
         tell("video ends early", path.name, f"{found} of {said} frames can be decoded", frames=found, said=said)
 
 
-def write_film(out: Path, fps: float, pictures: Iterable[UInt8[np.ndarray, "h w 3"]]) -> int:
+def write_film(out: Path, fps: float, pictures: Iterable[UInt8[np.ndarray, "_ _ 3"]]) -> int:
     """Writes an MP4 (MPEG-4 part 2) into a new file, whole or not at all; returns the number of frames.
 
-    Pictures of odd size get one more row or column like the last: the format stores colour for two by two pixels.
+    Pictures of odd size get one more row or column like the last: the format stores colour for two by two pixels. All
+    get the size of the first, which is told once on stderr if it is not theirs: some videos change theirs on the way.
 
     Raises:
         InputError: something lies there, no pictures, or this OpenCV cannot write one.
     """
     with new_file(out) as temporary:
-        film, frames = None, 0
+        film, frames, size = None, 0, (0, 0, 3)
         try:
             for picture in pictures:
                 odd = picture.shape[0] % 2, picture.shape[1] % 2
                 even = np.pad(picture, ((0, odd[0]), (0, odd[1]), (0, 0)), mode="edge") if any(odd) else picture
                 if film is None:
+                    size = even.shape
                     film = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, even.shape[1::-1])
                     if not film.isOpened():
                         raise InputError(
                             str(out), wanted="an OpenCV that writes MPEG-4 (mp4v)", got="one that does not"
                         )
+                if even.shape != size:
+                    tell("size changes", out.name, f"frames are scaled to {size[1]}x{size[0]}, the size of the first")
+                    even = cv2.resize(even, size[1::-1], interpolation=cv2.INTER_AREA)
                 film.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
                 frames += 1
         finally:

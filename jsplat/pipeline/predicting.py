@@ -16,8 +16,10 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from jsplat.captures.importers.source import PICTURES, unconverted
-from jsplat.captures.upright import read_upright
+from jsplat.captures import label_png
+from jsplat.captures.importers.source import unconverted
+from jsplat.captures.pictures import picture_header
+from jsplat.captures.upright import ENDINGS, read_upright
 from jsplat.errors import InputError, Stopped
 from jsplat.exchange import indexed
 from jsplat.files.atomic import write_bytes, write_json
@@ -42,6 +44,7 @@ Picture = UInt8[np.ndarray, "_ _ 3"]
 Mask = UInt8[np.ndarray, "_ _"]
 
 BATCH = 8
+LONGEST_JPEG = 65_500  # pixels, of libjpeg
 AHEAD = 4  # pictures that are read, or written, while the parser works
 FAILED = "failed.json"
 _ROWS = 256  # of an overlay at a time: it is blended in floating point
@@ -97,7 +100,7 @@ def find_input(given: Path) -> Input:
         reads = (root,) if "**" in given.parts else tuple(found)
     files = [p for p in without_litter(found, root) if p.is_file()]
     files = [p for p in files if not any(part.startswith(".") for part in p.relative_to(root).parts)]
-    pictures = sorted({*(p for p in files if p.suffix.lower() in PICTURES), *unconverted(files)})
+    pictures = sorted({*(p for p in files if p.suffix.lower() in ENDINGS), *unconverted(files)})
     kinds = kinds_of(p.relative_to(root) for p in files if p not in set(pictures))
     return Input(root, {p.relative_to(root).as_posix(): p for p in pictures}, kinds, reads)
 
@@ -117,8 +120,9 @@ def output_names(names: Iterable[str]) -> dict[str, str]:
 def predict(parser: Path, given: Path, out: Path, config: RunConfig) -> dict[str, str]:
     """Masks and overlays of pictures, or of a video's frames; returns which could not be read, and why.
 
-    OUT/labels holds indexed PNGs with class names and colours inside, OUT/overlays JPEGs, or an MP4 of a video, all
-    under the names of the pictures and of their size.
+    OUT/labels holds indexed PNGs with class names and colours inside, OUT/overlays JPEGs (PNGs of pictures too long for
+    JPEG), or an MP4 of a video, all under the names of the pictures and of their size. What a killed attempt has
+    finished of the same pictures and parser is not done again.
 
     Raises:
         InputError: no parser, no pictures, none that can be read, an OUT that is not free.
@@ -140,6 +144,8 @@ def predict(parser: Path, given: Path, out: Path, config: RunConfig) -> dict[str
                 failed = (_film if source.video else _pictures)(opened, source, folder, config.flip)
                 write_json(folder / "labelset.json", opened.labelset.to_json())
                 write_json(folder / FAILED, failed)
+        else:
+            print(f"{out}: made before, of the same pictures and parser", file=sys.stderr, flush=True)
     return json.loads((out / FAILED).read_text())
 
 
@@ -176,20 +182,23 @@ def _masks(
 class _Rate:
     """A progress line that says pictures a second."""
 
-    def __init__(self, total: int):
+    def __init__(self, total: int, done: int):
+        if done:
+            print(f"predict: {done} were finished by an attempt before", file=sys.stderr, flush=True)
         self.progress, self.start, self.done = Progress("predict", total), time.monotonic(), 0
 
-    def advance(self, steps: int = 1) -> None:
-        self.done += steps
+    def advance(self, masks: int = 1) -> None:
+        """Counts a picture, and its mask if it got one."""
+        self.done += masks
         rate = self.done / max(time.monotonic() - self.start, 1e-9)
-        self.progress.advance(steps, **{"pictures a second": rate})
+        self.progress.advance(1, **{"pictures a second": rate})
 
 
 def _pictures(parser: Parser, source: Input, folder: Path, flip: bool) -> dict[str, str]:
     """Fills the folder; what a killed attempt has finished stays. Returns which could not be read, and why."""
     names, failed, files = output_names(source.pictures), {}, source.pictures
-    left = [name for name in files if not _label_file(folder, names[name]).is_file()]
-    rate = _Rate(len(left))
+    left = [name for name in files if not _is_whole(_label_file(folder, names[name]))]
+    rate = _Rate(len(left), len(files) - len(left))
 
     def read(name: str) -> tuple[str, Picture | InputError]:
         try:
@@ -203,15 +212,13 @@ def _pictures(parser: Parser, source: Input, folder: Path, flip: bool) -> dict[s
                 failed[name] = str(picture)
                 log("picture left out", name=name, why=str(picture))
                 print(f"{name} is left out: {picture}", file=sys.stderr, flush=True)
-                rate.advance()
+                rate.advance(0)
             else:
                 yield name, picture
 
     def write(of: tuple[str, Picture, Mask]) -> None:
         name, picture, mask = of
-        shown = cv2.cvtColor(_overlaid(picture, mask, parser.labelset), cv2.COLOR_RGB2BGR)
-        data = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
-        write_bytes(folder / "overlays" / f"{names[name]}.jpg", data)
+        _write_overlay(folder / "overlays" / names[name], _overlaid(picture, mask, parser.labelset))
         _write_label(folder, names[name], mask, parser.labelset)  # last: it says that both are there
 
     with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
@@ -223,29 +230,52 @@ def _pictures(parser: Parser, source: Input, folder: Path, flip: bool) -> dict[s
 
 
 def _film(parser: Parser, source: Input, folder: Path, flip: bool) -> dict[str, str]:
+    """Fills the folder; frames whose masks a killed attempt has written are only decoded again, for the film."""
     ((name, path),) = source.pictures.items()
-    count, fps = about_film(path)
-    name, rate = Path(name).stem, _Rate(count)
-    film = folder / "overlays" / f"{name}.mp4"
+    (count, fps), name = about_film(path), Path(name).stem
+    done = sum(map(_is_whole, (folder / "labels" / name).glob("[0-9]*.png")))
+    film, rate = folder / "overlays" / f"{name}.mp4", _Rate(count - done, done)
     film.unlink(missing_ok=True)  # of an attempt that was killed
-    frames = ((f"{name}/{i:06d}", frame) for i, frame in enumerate(frames_of(path)))
 
-    def write(of: tuple[str, Picture, Mask]) -> Picture:
+    def known(of: tuple[int, Picture]) -> tuple[str, Picture, Mask | None]:
+        number = f"{name}/{of[0]:06d}"
+        return number, of[1], _mask_before(_label_file(folder, number), of[1].shape[:2])
+
+    def write(of: tuple[str, Picture, Mask]) -> tuple[str, Picture, Mask]:
         _write_label(folder, of[0], of[2], parser.labelset)
-        return _overlaid(of[1], of[2], parser.labelset)
+        return of
 
-    def shown(pool: concurrent.futures.Executor) -> Iterator[Picture]:
-        for picture in _ahead(write, _masks(parser, frames, count or BATCH, flip), pool):
-            rate.advance()
-            yield picture
+    def seen(pool: concurrent.futures.Executor) -> Iterator[tuple[str, Picture, Mask]]:
+        for made, group in itertools.groupby(_ahead(known, enumerate(frames_of(path)), pool), lambda of: of[2] is None):
+            if not made:
+                yield from group
+                continue
+            frames = ((number, frame) for number, frame, _ in group)
+            for of in _ahead(write, _masks(parser, frames, count or BATCH, flip), pool):
+                rate.advance()
+                yield of
 
     with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
-        write_film(film, fps, shown(pool))
+        write_film(film, fps, _ahead(lambda of: _overlaid(of[1], of[2], parser.labelset), seen(pool), pool))
     return {}
 
 
 def _label_file(folder: Path, name: str) -> Path:
     return folder / "labels" / f"{name}.png"
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a PNG is there to its end: machines that stop may leave files without what was written."""
+    return path.is_file() and picture_header(path.read_bytes()) is not None
+
+
+def _mask_before(path: Path, size: tuple[int, int]) -> Mask | None:
+    """The mask that an attempt before has written of a frame of that size, if it is whole."""
+    try:
+        ids = label_png.decode(path.read_bytes(), path.name).ids
+    except (InputError, FileNotFoundError):
+        return None
+    return ids if ids.shape == size else None
 
 
 def _write_label(folder: Path, name: str, mask: Mask, labelset: LabelSet) -> None:
@@ -255,3 +285,11 @@ def _write_label(folder: Path, name: str, mask: Mask, labelset: LabelSet) -> Non
 def _overlaid(picture: Picture, mask: Mask, labelset: LabelSet) -> Picture:
     starts: Sequence[int] = range(0, len(picture), _ROWS)
     return np.concatenate([overlay(picture[i : i + _ROWS], mask[i : i + _ROWS], labelset) for i in starts])
+
+
+def _write_overlay(place: Path, shown: Picture) -> None:
+    """Writes a picture under a name that gets its ending here."""
+    bgr = cv2.cvtColor(shown, cv2.COLOR_RGB2BGR)
+    fits = max(shown.shape) <= LONGEST_JPEG
+    ending, how = (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 90]) if fits else (".png", [])
+    write_bytes(place.with_name(place.name + ending), cv2.imencode(ending, bgr, how)[1].tobytes())

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from jsplat.captures.capture import labelset_of
-from jsplat.captures.importers.source import PICTURES
+from jsplat.captures.upright import ENDINGS
 from jsplat.errors import InputError
 from jsplat.exchange import indexed
 from jsplat.exchange.colors import Painted, distinct
@@ -20,7 +20,7 @@ from jsplat.files.foreign import passed_over, without_litter
 from jsplat.training_sets.split_folders import Listing, Sample
 
 PLAIN = "plain"
-_PHOTOGRAPHS = tuple(ending for ending in PICTURES if ending != ".png")  # beside which a PNG is a mask
+_PHOTOGRAPHS = tuple(ending for ending in ENDINGS if ending != ".png")  # beside which a PNG is a mask
 _SIDECARS = (indexed.SIDECAR, "labelset.json")
 
 
@@ -61,7 +61,7 @@ def list_plain(path: Path) -> Listing:
         InputError: nothing says what the masks mean, or two files bear one name.
     """
     if (path / "images").is_dir() and (path / "labels").is_dir():
-        images = _by_stem(_below(path / "images"), path / "images", PICTURES)
+        images = _by_stem(_below(path / "images"), path / "images", ENDINGS)
         labels = _by_stem(_below(path / "labels"), path / "labels", (".png",))
     else:
         files = [p for p in without_litter(path.glob("*")) if p.is_file()]

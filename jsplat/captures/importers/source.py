@@ -22,6 +22,7 @@ from jsplat.labelsets.labelset import LabelSet
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 OTHER_PICTURES = (".heic", ".heif", ".hif", ".avif", ".webp", ".jxl", ".jp2", ".jfif", ".bmp", ".gif", ".exr")
 OTHER_PICTURES += (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")  # raw
+_LEVELS = "multiply them by 16 (of 12 bits) or 64 (of 10), or save it with 8 bits"
 _WANTED = "PNG, JPEG or TIFF (convert it to JPEG, as `heif-convert` does with what phones make)"
 
 
@@ -225,7 +226,9 @@ def eight_bits(pixels: np.ndarray, name: str, where: str) -> np.ndarray:
     """16-bit levels rounded to 8; InputError (`where`: file and field) for numbers of 12 bits or fewer."""
     # Cameras of 10 or 12 bits may store their numbers as they are, which would be read as a nearly black picture.
     if (largest := int(pixels[..., :3].max() if pixels.ndim == 3 else pixels.max())) < 4096:
-        raise InputError(where, wanted="16-bit levels from 0 to 65535", got=f"{name} with levels up to {largest}")
+        raise InputError(
+            where, wanted="16-bit levels from 0 to 65535", got=f"{name} with levels up to {largest}", hint=_LEVELS
+        )
     return cv2.convertScaleAbs(pixels, alpha=255 / 65535)  # rounds
 
 

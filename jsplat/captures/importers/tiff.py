@@ -23,6 +23,10 @@ _STRIPS, _TILES = (273, 279), (324, 325)  # where each lies, and how many bytes 
 _MEANINGS = {0: "white as 0", 3: "a palette", 4: "a mask", 5: "CMYK", 8: "CIELAB", 32803: "a raw sensor", 34892: "raw"}
 
 
+class OtherPixels(InputError):
+    """A TIFF that may be whole, of pixels that this module does not read."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Tiff:
     """A TIFF that holds one photograph: 8 or 16 bits, grey or RGB.
@@ -51,7 +55,7 @@ def open_tiff(path: Path, where: str) -> Tiff:
 
     Raises:
         InputError: (`where`: file and field) for what is cut off, damaged, too large, or no single picture of 8 or 16
-            bits in grey or RGB.
+            bits in grey or RGB; `OtherPixels` for what another program may read.
     """
     data = file_bytes(path, where)
     try:
@@ -84,14 +88,17 @@ def decode_tiff(tiff: Tiff, name: str, where: str) -> np.ndarray:
 
 
 def _opened(data: bytes, name: str, where: str) -> Tiff:
-    def refused(wanted: str, got: str) -> InputError:
-        return InputError(where, wanted=wanted, got=f"{name}, {got}")
+    def refused(wanted: str, got: str, hint: str = "") -> InputError:
+        return InputError(where, wanted=wanted, got=f"{name}, {got}", hint=hint)
+
+    def of_other_pixels(wanted: str, got: str) -> InputError:
+        return OtherPixels(**refused(wanted, got, "save it as PNG or TIFF of 8 or 16 bits").parts)
 
     if 43 in data[2:4]:
         raise refused("a classic TIFF", "a BigTIFF")
     fields = _directory(data, ImageFileDirectory_v2(data[:8]).next)
     if fields.next and not _numbers(_directory(data, fields.next), _SUBFILE, (0,))[0] & 0b101:
-        raise refused("one picture in the file", "a TIFF of several pages")
+        raise refused("one picture in the file", "a TIFF of several pages", "save the page that is meant")
 
     def value(tag: int, default: int | None = None) -> int:
         found = _numbers(fields, tag, () if default is None else (default,))
@@ -105,15 +112,18 @@ def _opened(data: bytes, name: str, where: str) -> Tiff:
         raise refused(f"at most {MOST_PIXELS:,} pixels", f"{width}x{height} in tiles of {tile[0]}x{tile[1]}")
     colours = value(_COLOURS)
     if colours not in (1, 2, 6):
-        raise refused("an RGB or grey picture", f"a TIFF with {_MEANINGS.get(colours, f'colours of kind {colours}')}")
+        raise of_other_pixels(
+            "an RGB or grey picture", f"a TIFF with {_MEANINGS.get(colours, f'colours of kind {colours}')}"
+        )
     if samples != (1 if colours == 1 else 3):
-        raise refused("an RGB or grey picture without transparency", f"a TIFF of {samples} channels")
+        raise of_other_pixels("an RGB or grey picture without transparency", f"a TIFF of {samples} channels")
     if samples > 1 and value(_PLANAR, 1) != 1:
-        raise refused("a TIFF whose channels lie pixel by pixel", "one plane after the other")
+        raise of_other_pixels("a TIFF whose channels lie pixel by pixel", "one plane after the other")
     bits, formats = (set(_numbers(fields, tag, (1,))) for tag in (_BITS, _FORMAT))
     if len(bits) != 1 or not bits <= {8, 16} or formats != {1} or (colours == 6 and bits != {8}):
         kind = {1: "whole", 2: "signed", 3: "floating point"}.get(max(formats), "unknown")
-        raise refused("8 or 16 bits a channel", f"a TIFF of {kind} numbers of {', '.join(map(str, sorted(bits)))} bits")
+        got = f"a TIFF of {kind} numbers of {', '.join(map(str, sorted(bits)))} bits"
+        raise of_other_pixels("8 or 16 bits a channel", got)
     starts, sizes = (_numbers(fields, tag, ()) for tag in (_TILES if _TILES[0] in fields else _STRIPS))
     if not starts or len(starts) != len(sizes):
         got = f"a TIFF of {len(starts)} strips with {len(sizes)} sizes, cut off or damaged"
