@@ -248,7 +248,7 @@ def _film(parser: Parser, source: Input, folder: Path, flip: bool) -> dict[str, 
     def seen(pool: concurrent.futures.Executor) -> Iterator[tuple[str, Picture, Mask]]:
         for made, group in itertools.groupby(_ahead(known, enumerate(frames_of(path)), pool), lambda of: of[2] is None):
             if not made:
-                yield from group
+                yield from ((number, frame, mask) for number, frame, mask in group if mask is not None)
                 continue
             frames = ((number, frame) for number, frame, _ in group)
             for of in _ahead(write, _masks(parser, frames, count or BATCH, flip), pool):
