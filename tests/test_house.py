@@ -131,6 +131,8 @@ def docstring_complaints(path: str, source: str) -> list[str]:
         for node in body:
             if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or node.name[0] == "_":
                 continue
+            if any(isinstance(by, ast.Name) and by.id == "overload" for by in node.decorator_list):
+                continue  # the function itself says what it is
             if not ast.get_docstring(node):
                 found.append(f"{path}:{node.lineno}: {prefix}{node.name} has no docstring")
             if isinstance(node, ast.ClassDef):

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from pathlib import Path
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -122,20 +123,29 @@ def test_logits_reach_pixels_with_aligned_corners():
 
 
 def test_padding_is_left_out_on_the_way_back():
-    """A picture of 10 x 20 in an input of 32: rows below its own 16 are padding."""
+    """A picture of 10 x 20 in an input of 32: the 8 rows above and below its own 16 are padding."""
     content, network = network_size(10, 20, 32)
     assert (content, network) == ((16, 32), (32, 32))
     logits = jnp.arange(4.0)[None, :, None, None] * jnp.ones((1, 4, 4, 1))
     rows = logits_to_pixels(logits, network, content, (10, 20))[0, 0, :, 0]
-    at_input = (np.arange(10) + 0.5) * 1.6 - 0.5
+    at_input = 8 + (np.arange(10) + 0.5) * 1.6 - 0.5
     np.testing.assert_allclose(rows, at_input * 3 / 31, rtol=1e-5)  # float32
 
 
 def test_pictures_reach_the_network_by_half_pixels_and_edges():
     picture = jnp.arange(4.0)[None, None, :, None] * jnp.ones((1, 2, 4, 3))
     got = to_network(picture, (4, 8), (6, 10))
-    np.testing.assert_allclose(got[0, 0, :, 0], [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3, 3, 3], atol=1e-6)  # float32
-    np.testing.assert_array_equal(got[0, 3], got[0, 5])
+    np.testing.assert_allclose(got[0, 0, :, 0], [0, 0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3, 3], atol=1e-6)  # float32
+    np.testing.assert_array_equal(got[0, 0], got[0, 1])
+    np.testing.assert_array_equal(got[0, 4], got[0, 5])
+
+
+def test_larger_pictures_reach_the_network_by_area_as_opencv_does():
+    picture = np.random.default_rng(0).random((37, 53, 3)).astype(np.float32)
+    got = to_network(jnp.asarray(picture)[None], (14, 20), (20, 20))[0]
+    wanted = cv2.resize(picture, (20, 14), interpolation=cv2.INTER_AREA)
+    np.testing.assert_allclose(got[3:17], wanted, atol=1e-6)  # float32
+    np.testing.assert_array_equal(got[0], got[3])
     assert interpolation(1, np.asarray([0.0, 3.0])).tolist() == [[1.0], [1.0]]
 
 

@@ -20,7 +20,7 @@ from jsplat.cli import group
 from jsplat.errors import InputError
 from jsplat.exchange import import_masks
 from jsplat.labelsets.labelset import LabelSet
-from jsplat.parser import Architecture, any_size, new_parser, predict_labels, save_parser
+from jsplat.parser import Architecture, any_size, new_parser, predict, predict_labels, save_parser
 from jsplat.parser.any_size import labels_of_any_size
 from jsplat.parser.resize import normalise
 from jsplat.pipeline import films, predicting
@@ -72,11 +72,19 @@ def mask_of(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_a_square_of_the_networks_size_gets_what_predict_labels_gives(flip):
-    images = np.stack([picture(SIDE, SIDE, seed) for seed in range(3)])
-    wanted = predict_labels(PARSER, images, flip=flip)
-    assert len(np.unique(wanted)) > 1
-    np.testing.assert_array_equal(list(labels_of_any_size(PARSER, images, 2, flip=flip)), wanted)
+@pytest.mark.parametrize("size", [(SIDE, SIDE), (50, 31), (90, 151)])
+def test_pictures_of_one_size_get_what_predict_says(size, flip):
+    """Whether they come as an array, as a list or one by one; also where they are no squares, smaller or larger."""
+    images = np.stack([picture(*size, seed) for seed in range(3)])
+    seen = predict(PARSER, images, 2, flip=flip)
+    assert len(np.unique(seen.argmax(-1))) > 1
+    # What the network sees is rounded to 8 bits where pictures are resized one by one.
+    sure = np.ptp(np.sort(seen, -1)[..., -2:], -1) > (0 if size == (SIDE, SIDE) else 2e-3)
+    assert sure.mean() > 0.9
+    array, listed = (predict_labels(PARSER, x, 2, flip=flip) for x in (images, [*images]))
+    assert isinstance(listed, list)
+    for got in (array, np.stack(listed), np.stack([*labels_of_any_size(PARSER, images, 2, flip=flip)])):
+        np.testing.assert_array_equal(got[sure], seen.argmax(-1)[sure])
 
 
 @pytest.mark.parametrize("flip", [False, True])

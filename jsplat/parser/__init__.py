@@ -1,10 +1,11 @@
 """The face parser: BiSeNet, its training, prediction and checkpoints. The only room that knows flax."""
 
+from jsplat.parser.any_size import predict_labels
 from jsplat.parser.augment import AugmentConfig
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.checkpoint import load_parser, save_parser
 from jsplat.parser.model import Parser, new_parser
-from jsplat.parser.predict import opinions, predict, predict_labels
+from jsplat.parser.predict import opinions, predict
 from jsplat.parser.train import History, ParserConfig, train_parser
 
 __all__ = [

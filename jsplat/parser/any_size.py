@@ -7,7 +7,8 @@ of one size, by matrices that say where each pixel lies: another picture size is
 import collections
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from jsplat.errors import InputError
 from jsplat.labels.opinions import interpolation
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.model import Parser, Variables, with_variables
+from jsplat.parser.predict import labels_at_once
 from jsplat.parser.resize import normalise
 from jsplat.runtime.precision import in_32_bits
 from jsplat.runtime.view_blocks import Devices, per_device
@@ -116,8 +118,7 @@ def labels_of_any_size(
 ) -> Iterator[UInt8[np.ndarray, "_ _"]]:
     """The most probable class per pixel of each picture, as they come; few are in memory at a time.
 
-    A square picture of the network's `input_size` gets what `predict_labels` gives, up to rounding where two classes
-    are equally probable.
+    They are those of `predict`, up to rounding where two classes are equally probable.
 
     Args:
         parser: from training or a checkpoint.
@@ -147,3 +148,43 @@ def labels_of_any_size(
             yield from itertools.starmap(_joined, coming.popleft())
     for waiting in coming:
         yield from itertools.starmap(_joined, waiting)
+
+
+@overload
+def predict_labels(
+    parser: Parser, images: np.ndarray, batch: int = 16, *, flip: bool = False, devices: Devices = ()
+) -> UInt8[np.ndarray, "n h w"]: ...
+@overload
+def predict_labels(
+    parser: Parser, images: Sequence[np.ndarray], batch: int = 16, *, flip: bool = False, devices: Devices = ()
+) -> list[np.ndarray]: ...
+def predict_labels(
+    parser: Parser,
+    images: np.ndarray | Sequence[np.ndarray],
+    batch: int = 16,
+    *,
+    flip: bool = False,
+    devices: Devices = (),
+) -> np.ndarray | list[np.ndarray]:
+    """The most probable class per pixel, in the pictures' own pixels, as `jsplat predict` writes it.
+
+    Args:
+        parser: from training or a checkpoint.
+        images: uint8 sRGB: an array (n, h, w, 3), or a list of pictures (h, w, 3), each of its own size.
+        batch: pictures at a time.
+        flip: average with the prediction on the mirrored picture, left and right exchanged back.
+        devices: share the batches; where the parser lies if none.
+
+    Returns:
+        class ids, uint8: an array (n, h, w) for an array, a list of (h, w) for a list.
+
+    Raises:
+        InputError: pictures that are no uint8 RGB.
+    """
+    if not isinstance(images, np.ndarray):
+        return list(labels_of_any_size(parser, images, batch, flip=flip, devices=devices))
+    # Larger pictures' probabilities take more memory than the network itself.
+    if images.ndim == 4 and images.shape[1] * images.shape[2] > parser.architecture.input_size**2:
+        seen = labels_of_any_size(parser, images, batch, flip=flip, devices=devices)
+        return np.stack([*seen]) if len(images) else np.empty(images.shape[:3], np.uint8)
+    return labels_at_once(parser, images, batch, flip=flip, devices=devices)

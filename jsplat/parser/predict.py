@@ -84,8 +84,8 @@ def predict(
 ) -> Float[np.ndarray, "n h w k"]:
     """Class probabilities, float32, at the pictures' own size.
 
-    The longer side is resized to the network's `input_size` and the rest padded by the edge to a multiple of 32; logits
-    (never labels) are resized back to the pictures' pixels before the softmax.
+    The network sees each in the middle of a square of its `input_size`, filled up by the edge, as it was trained;
+    logits (never labels) are resized back to the pictures' pixels before the softmax.
 
     Args:
         parser: from training or a checkpoint.
@@ -128,10 +128,10 @@ def opinions(
 
 
 @in_32_bits
-def predict_labels(
+def labels_at_once(
     parser: Parser, images: np.ndarray, batch: int = 16, *, flip: bool = False, devices: Devices = ()
 ) -> UInt8[np.ndarray, "n h w"]:
-    """The most probable class per pixel; arguments as `predict`."""
+    """The most probable class per pixel; arguments and errors as `predict`, whose result is held for one batch."""
     out = np.empty(images.shape[:3], np.uint8)
     for where, seen in _batches(_probabilities, parser, images, batch, flip, devices):
         out[where] = jnp.argmax(seen, -1)

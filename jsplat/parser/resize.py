@@ -1,4 +1,8 @@
-"""Bringing pictures to the network and its logits back to pixels, by matrices of linear interpolation."""
+"""Bringing pictures to the network and its logits back to pixels, by matrices along each axis.
+
+The network sees a picture as it was trained: in the middle of a square, filled up by the picture's edge. So does
+`jsplat.training_sets.squares`, for pictures of many sizes.
+"""
 
 import functools
 
@@ -23,7 +27,12 @@ def reading(native: int, network: int, content: int, pixels: int) -> Axis:
     Pixel centres of the picture in the network's input, then torch's align_corners=True from there to the logits.
     """
     scale = (native - 1) / max(network - 1, 1)
-    return (0.5 * content / pixels - 0.5) * scale, content / pixels * scale
+    return (_start(content, network) + 0.5 * content / pixels - 0.5) * scale, content / pixels * scale
+
+
+def _start(content: int, network: int) -> int:
+    """Where a picture begins along an axis of the network's input."""
+    return (network - content) // 2
 
 
 @functools.cache
@@ -46,7 +55,7 @@ def logits_to_pixels(
     Args:
         logits: at their native resolution.
         network: height and width of the network's input, padding included.
-        content: height and width of the picture inside it (top left), before padding.
+        content: height and width of the picture in the middle of it, without padding.
         pixels: height and width of the picture; they cover `content`.
         every: only every so many rows and columns of these pixels, from the first.
     """
@@ -57,20 +66,28 @@ def logits_to_pixels(
 
 @functools.cache
 def _to_input(pixels: int, content: int, network: int) -> np.ndarray:
-    # Beyond the content the positions run over the edge, where `interpolation` repeats the last pixel.
-    return interpolation(pixels, (np.minimum(np.arange(network), content - 1) + 0.5) * pixels / content - 0.5)
+    at = np.clip(np.arange(network) - _start(content, network), 0, content - 1)  # padding repeats the edge
+    step = pixels / content
+    if step <= 1:
+        return interpolation(pixels, (at + 0.5) * step - 0.5)
+    # Smaller: each pixel is the mean of what it covers.
+    ends = np.minimum((at[:, None] + 1) * step, np.arange(pixels) + 1) - np.maximum(
+        at[:, None] * step, np.arange(pixels)
+    )
+    return (np.maximum(ends, 0) / step).astype(np.float32)
 
 
 def to_network(
     images: Float[Array, "b h w 3"], content: tuple[int, int], network: tuple[int, int]
 ) -> Float[Array, "b h2 w2 3"]:
-    """Pictures resized bilinearly (no antialiasing, as cv2's INTER_LINEAR) and padded by their own edge."""
+    """Pictures resized, larger bilinearly and smaller by area (as cv2's INTER_LINEAR and INTER_AREA), in the middle of
+    the network's input, padded by their own edge."""
     rows, columns = (_to_input(p, c, n) for p, c, n in zip(images.shape[1:3], content, network))
     return jnp.einsum("ih,bhwc,jw->bijc", rows, images, columns, optimize="optimal")
 
 
 def network_size(height: int, width: int, input_size: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Where a picture of `height` x `width` goes: (content, network), the longer side `input_size`, padded to 32s."""
+    """Where a picture of `height` x `width` goes: (content, network), in a square of `input_size`."""
     scale = input_size / max(height, width)
     content = max(1, round(height * scale)), max(1, round(width * scale))
-    return content, (-(-content[0] // 32) * 32, -(-content[1] // 32) * 32)
+    return content, (input_size, input_size)

@@ -16,11 +16,11 @@ from jsplat.errors import InputError
 from jsplat.files.resume import Checkpoints
 from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.metrics.classes import class_counts, confusion, f1_per_class, iou_per_class
+from jsplat.parser.any_size import predict_labels
 from jsplat.parser.augment import AugmentConfig, augment
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.loss import HARD, ohem, pixel_loss
 from jsplat.parser.model import Parser, Variables, is_kernel, is_statistic, new_parser, variables, with_variables
-from jsplat.parser.predict import predict_labels
 from jsplat.parser.resize import logits_to_pixels, normalise
 from jsplat.raster.pytree import pytree
 from jsplat.runtime.devices import batch_mesh, replicate, replicated, split
