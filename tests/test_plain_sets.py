@@ -106,3 +106,78 @@ def test_masks_of_predict_are_a_plain_folder(parser, labelled, tmp_path):
     shutil.copytree(tmp_path / "out/labels", tmp_path / "set/labels")
     got, _ = scores(parser, tmp_path / "set", tmp_path / "scores")
     assert got["bins"]["all"]["miou"] == 1.0
+
+
+def evaluated(parser: Path, data: Path, out: Path, *options: object) -> tuple[int, dict]:
+    status, said = run("evaluate", parser, data, out, "--set", "dataset.side_checks=0", *options)
+    assert status in (0, 3), said
+    return status, json.loads((out / "scores.json").read_text())
+
+
+def test_pictures_of_any_sizes_are_scored_in_their_masks_pixels(parser, tmp_path):
+    """Masks of the parser's own opinion are all right, whatever their size and their picture's kind."""
+    root, sizes = tmp_path / "set", {"a": (90, 151), "b": (64, 64), "c": (200, 40)}
+    images = {name: picture(*size, seed) for seed, (name, size) in enumerate(sizes.items())}
+    masks = dict(zip(images, predict_labels(PARSER, [*images.values()])))
+    export_masks(masks, THREE, "indexed", root / "labels")
+    (root / "images").mkdir()
+    for name, image in images.items():
+        Image.fromarray(image).save(root / f"images/{name}.webp", lossless=True)
+    status, got = evaluated(parser, root, tmp_path / "scores")
+    assert (status, got["bins"]["all"]["miou"], got["bins"]["all"]["n"]) == (0, 1.0, 3)
+    Image.fromarray(np.repeat(np.repeat(images["a"], 2, 0), 2, 1)).save(root / "images/a.webp", lossless=True)
+    status, got = evaluated(parser, root, tmp_path / "larger")
+    assert (status, got["bins"]["all"]["n"]) == (0, 3)
+    assert got["bins"]["all"]["miou"] > 0.97, "a picture of twice the size"
+    (root / "images/b.webp").write_bytes(b"RIFF")
+    Image.fromarray(images["c"][:100]).save(root / "images/c.webp", lossless=True)
+    status, got = evaluated(parser, root, tmp_path / "fewer")
+    assert (status, got["bins"]["all"]["n"]) == (3, 1)
+    why = json.loads((tmp_path / "fewer/failed.json").read_text())
+    assert "damaged" in why["b"]
+    assert "wanted picture and label map of one shape, got 40x100 for a 40x200 label map" in why["c"]
+    status, said = run(
+        "evaluate", parser, root, tmp_path / "fewer", "--allow-failures", 2, "--set", "dataset.side_checks=0"
+    )
+    assert (status, "pictures: 1" in said) == (0, True)
+
+
+def test_a_table_says_what_masks_mean(parser, labelled, tmp_path):
+    root = plain(tmp_path / "plain", labelled)
+    wanted = evaluated(parser, root, tmp_path / "wanted")[1]
+    (root / "labels/labels.json").unlink()
+    for name, ids in zip(labelled.identity, labelled.labels):
+        put(root / f"labels/{name}.png", np.where(ids == IGNORE, 3, ids).astype(np.uint8))
+    status, said = run("evaluate", parser, root, tmp_path / "out")
+    assert (status, "`--set dataset.table=TABLE` says them: a JSON file, or one of celebamask-hq" in said) == (1, True)
+    table = {"names": ["background", "left", "right", "smoke"], "means": {"smoke": None}}
+    write_json(tmp_path / "table.json", table)
+    told = ("--set", f"dataset.table={tmp_path / 'table.json'}")
+    got = evaluated(parser, root, tmp_path / "by file", *told)[1]
+    assert got["bins"]["all"]["f1"] == wanted["bins"]["all"]["f1"]
+    write_json(root / "labels.json", table)
+    assert evaluated(parser, root, tmp_path / "beside")[1] == got
+    # One label of both sides: wrong sides are right.
+    write_json(tmp_path / "table.json", {**table, "means": {"smoke": None, "left": ["left", "right"], "right": None}})
+    coarse = evaluated(parser, root, tmp_path / "coarse", *told)[1]["classes"]
+    assert coarse["right"]["f1"] is None
+    assert coarse["left"]["f1"] != wanted["classes"]["left"]["f1"]
+    write_json(tmp_path / "table.json", {"names": ["background", "hair", "face", "smoke"]})
+    status, said = run("evaluate", parser, root, tmp_path / "out", *told)
+    assert status == 1
+    assert "what background, hair, face, smoke do not name, got left, right; a table with `means` says" in said
+    status, said = run("evaluate", parser, root, tmp_path / "out", "--set", "dataset.table=mine")
+    assert (status, "table: wanted a table file, or one of celebamask-hq" in said) == (1, True)
+
+
+def test_sides_are_read_off_the_names_of_a_table(labelled, tmp_path):
+    root = plain(tmp_path / "plain", labelled)
+    write_json(root / "labels/labels.json", {"names": ["background", "l_eye", "r_eye"]})
+    for name in labelled.identity:
+        put(root / f"labels/{name}.png", np.zeros((SIDE, SIDE), np.uint8))
+    read = read_training_set(root, None, DatasetConfig(side_checks=0))
+    assert read.labelset.mirror == (
+        "background",
+        "r_eye",
+        "l_eye",
+    )

@@ -180,20 +180,22 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config) -> d
 @click.argument("parser", type=FOLDER)
 @click.argument("captures", type=FOLDER)
 @click.argument("out", type=FOLDER)
+@may_leave_out
 @settings("size", "seed", "dataset")
-def evaluate(parser: Path, captures: Path, out: Path, config) -> None:
+def evaluate(parser: Path, captures: Path, out: Path, config) -> dict[str, str]:
     """Scores PARSER on labelled CAPTURES, by head pose, or on any labelled set.
 
     A plain folder will do: images/ and labels/, or pictures beside masks of the same name; indexed PNGs that name their
-    classes, or labels.json beside them.
+    classes, labels.json beside them, or a table. So will CelebAMask-HQ, LaPa, HELEN*, iBugMask and FaceSynthetics, as
+    their authors lay them out. Both are scored in their masks' own pixels, unless a size is set.
 
     \b
     jsplat evaluate out/run/student heads/train out/scores
-    jsplat evaluate out/run/student my_pictures out/scores --set size=512
+    jsplat evaluate out/run/student my_pictures out/scores --set dataset.table=celebamask-hq
     """
     from jsplat.pipeline import commands
 
-    commands.evaluate(parser, captures, out, config)
+    return commands.evaluate(parser, captures, out, config)
 
 
 @main.command()

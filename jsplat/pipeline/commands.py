@@ -32,7 +32,7 @@ from jsplat.pipeline.fingerprints import (
 )
 from jsplat.pipeline.out import claim_file, claim_whole
 from jsplat.pipeline.parsers import open_parser, parser_folder
-from jsplat.pipeline.scoring import bin_lines, set_scores
+from jsplat.pipeline.scoring import bin_lines, listed_scores, set_scores
 from jsplat.pipeline.stages.fit import fit_captures
 from jsplat.pipeline.stages.label import check_edits, label_captures, label_settings, labels_of
 from jsplat.pipeline.stages.parse import parse_captures
@@ -42,7 +42,7 @@ from jsplat.pipeline.stages.train import write_set
 from jsplat.pipeline.work_folder import cleared, fingerprint, finished, load_arrays, refused, stage
 from jsplat.runtime.devices import broadcast_from_first
 from jsplat.training_sets.elsewhere import folder_in
-from jsplat.training_sets.reading import longer_side, read_training_set
+from jsplat.training_sets.reading import is_listed, list_dataset, longer_side, read_training_set
 
 
 def labelset_in(parsed: Path) -> LabelSet:
@@ -165,17 +165,31 @@ def export(parser: Path, out: Path, names: Literal["zllrunning", "yakhyo"]) -> N
     weights.export(open_parser(parser), out, names)
 
 
-def evaluate(parser: Path, captures: Path, out: Path, config: RunConfig) -> None:
-    """Scores of a parser by head pose, as scores.json."""
+def evaluate(parser: Path, captures: Path, out: Path, config: RunConfig) -> dict[str, str]:
+    """Scores of a parser by head pose, as scores.json; returns which pictures could not be read, and why.
+
+    Public sets and plain folders are scored in their masks' own pixels, unless a size is asked for.
+    """
     claim_whole(out, "evaluate", parser, captures)
-    config = dataclasses.replace(config, size=config.size or longer_side(captures, config.dataset))
+    listed = not config.size and is_listed(captures, config.dataset)
+    if not listed:
+        config = dataclasses.replace(config, size=config.size or longer_side(captures, config.dataset))
     with digests_in(out) as digests:
-        wanted = fingerprint(digests.path(parser_folder(parser)), of_set(digests.path(captures), config))
+        table = Path(config.dataset.table)
+        read = digests.path(captures), digests.path(table) if config.dataset.table and table.is_file() else ""
+        wanted = fingerprint(digests.path(parser_folder(parser)), of_set("".join(read), config))
         if finished(out, wanted) is None:
-            known, data = open_parser(parser), read_training_set(captures, config.size, config.dataset)
+            known = open_parser(parser)
+            data = None if listed else read_training_set(captures, config.size, config.dataset)
             with stage(out, wanted, {"size": config.size}, config.seed, command="evaluate") as folder:
-                about = {"people": len(set(data.identity))}
-                write_json(folder / "scores.json", set_scores(known, data) | about)
+                if data is not None:
+                    scores, failed = set_scores(known, data) | {"people": len(set(data.identity))}, {}
+                else:
+                    scores, failed = listed_scores(known, list_dataset(captures, config.dataset), config.dataset)
+                write_json(folder / "scores.json", scores)
+                write_json(folder / "failed.json", failed)
     scores = json.loads((out / "scores.json").read_text())
-    for line in (f"people: {scores['people']}", *bin_lines(scores["bins"])):
+    whole = f"people: {scores['people']}" if "people" in scores else f"pictures: {scores['bins']['all']['n']}"
+    for line in (whole, *bin_lines(scores["bins"])):
         print(line)
+    return json.loads((out / "failed.json").read_text())

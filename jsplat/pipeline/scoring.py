@@ -1,20 +1,31 @@
 """From masks to numbers and pictures, one person at a time: what is kept are counts and the few pictures shown."""
 
+import collections
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from jsplat.captures.capture import Capture
-from jsplat.labelsets.labelset import LabelSet
-from jsplat.labelsets.tables import relabel, usual_choices
+from jsplat.errors import InputError, Stopped
+from jsplat.files.foreign import some_of
+from jsplat.labelsets.labelset import IGNORE, LabelSet
+from jsplat.labelsets.tables import label_set, mapping, usual_choices
 from jsplat.metrics.agreement import agreement
 from jsplat.metrics.changes import Changes
 from jsplat.metrics.masks import Tally, score, scores_of, tally
 from jsplat.parser import Parser, predict_labels
+from jsplat.parser.any_size import labels_of_any_size
 from jsplat.report.gallery import PictureRow
+from jsplat.runtime.progress import Progress
+from jsplat.runtime.stop import STOP
 from jsplat.training_sets.auxiliary import AuxiliarySet
+from jsplat.training_sets.reading import DatasetConfig, check_sides, read_sample, spread
+from jsplat.training_sets.split_folders import Listing
 
+BATCH = 8  # pictures that the parser looks at together
 SHOWN_YAWS = (0.0, 50.0, -75.0, 100.0)  # one picture row per person and yaw
 
 
@@ -113,10 +124,79 @@ class Counts:
 
 def set_scores(parser: Parser, data: AuxiliarySet) -> dict:
     """Scores of a parser on a labelled set, in the classes of that set."""
-    seen = predict_labels(parser, data.images)
-    if data.labelset != parser.labelset:
-        seen = relabel(seen, parser.labelset, data.labelset, usual_choices(parser.labelset, data.labelset))
+    seen = _in_classes(parser.labelset, data.labelset)[predict_labels(parser, data.images)]
     return score(seen, data.labels, data.yaw, data.pitch, data.identity, data.labelset)
+
+
+def listed_scores(parser: Parser, listing: Listing, config: DatasetConfig) -> tuple[dict, dict[str, str]]:
+    """Scores of a parser on listed pictures, one after the other, in the pixels and the classes of their label maps.
+
+    Returns:
+        the scores, and which pictures could not be read, and why.
+
+    Raises:
+        InputError: none can be read, or classes of the parser have no place among those of the set.
+    """
+    classes, failed, waiting = listing.labelset, {}, collections.deque()
+    truth, seen_as = np.arange(256, dtype=np.uint8), _in_table(parser.labelset, listing)
+    if listing.vocabulary is not None and listing.vocabulary.means:
+        silent = [i for i, ids in enumerate(listing.vocabulary.ids_in(parser.labelset, "dataset.table")) if not ids]
+        truth[silent] = IGNORE
+    if config.labels != "own":
+        classes = label_set(config.labels)
+        truth = mapping(listing.labelset, classes, usual_choices(listing.labelset, classes))
+        seen_as = _in_classes(parser.labelset, classes)
+    counted, progress = Tally.empty(len(classes)), Progress("evaluate", len(listing.samples))
+    asked: list[np.ndarray] = []
+    for sample in spread(listing.samples, config.side_checks) if config.side_checks else ():
+        with contextlib.suppress(InputError):  # who cannot be read is named below
+            asked.append(read_sample(sample, listing)[1])
+    check_sides(asked, listing, config)
+
+    def pictures() -> Iterator[np.ndarray]:
+        for sample in listing.samples:
+            if STOP.is_set():
+                raise Stopped(f"stopped in evaluate, at {sample.name}")
+            try:
+                image, labels = read_sample(sample, listing)
+            except InputError as error:
+                failed[sample.name] = str(error)
+                print(f"{sample.name} is left out: {error}", file=sys.stderr, flush=True)
+                progress.advance()
+                continue
+            waiting.append((sample, truth[labels]))
+            yield image
+
+    for seen in labels_of_any_size(parser, pictures(), BATCH):
+        sample, labels = waiting.popleft()
+        yaw, pitch = np.asarray([[sample.yaw], [sample.pitch]], np.float32)
+        counted.add(tally(seen_as[seen][None], labels[None], yaw, pitch, (sample.name,), classes))
+        progress.advance()
+    if len(failed) == len(listing.samples):
+        raise InputError("evaluate", wanted="a picture and a mask that can be read", got=some_of([*failed.values()]))
+    return scores_of(counted, classes), failed
+
+
+def _in_classes(source: LabelSet, target: LabelSet) -> np.ndarray:
+    """Ids of a parser -> ids of a set, by name and side."""
+    if source == target:
+        return np.arange(256, dtype=np.uint8)
+    try:
+        return mapping(source, target, usual_choices(source, target))
+    except InputError as error:
+        hint = "a table with `means` says which of them a label holds (docs/masks_from_elsewhere.md)"
+        raise InputError("the parser's classes", wanted=error.wanted, got=error.got, hint=hint) from error
+
+
+def _in_table(source: LabelSet, listing: Listing) -> np.ndarray:
+    """The same where a table may say what its labels mean: a class is of the label that means the fewest others."""
+    if listing.vocabulary is None or not listing.vocabulary.means:
+        return _in_classes(source, listing.labelset)
+    table = np.full(256, IGNORE, np.uint8)
+    meant = listing.vocabulary.ids_in(source, "dataset.table")
+    for label in sorted(range(len(meant)), key=lambda i: len(meant[i]), reverse=True):
+        table[[*meant[label]]] = label
+    return table
 
 
 def bin_lines(bins: Mapping[str, Mapping]) -> list[str]:

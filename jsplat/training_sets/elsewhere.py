@@ -5,23 +5,20 @@ write, 000.jpg.png). What a mask means its own text says, labels.json or labelse
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import UInt8
 
-from jsplat.captures import label_png
 from jsplat.captures.capture import Capture, frames_of, read_json, resize_labels
 from jsplat.captures.index import Listed
 from jsplat.errors import InputError, Unusable
 from jsplat.exchange import indexed
-from jsplat.exchange.colors import distinct
-from jsplat.files.foreign import read_text, some_of, tell, with_slashes, without_litter
-from jsplat.labelsets.labelset import IGNORE, LabelSet
-from jsplat.labelsets.vocabulary import Vocabulary, known_table, read_table, table_names
-from jsplat.training_sets.plain import sidecar_file, sidecar_meaning
+from jsplat.files.foreign import some_of, tell, with_slashes, without_litter
+from jsplat.labelsets.labelset import IGNORE
+from jsplat.labelsets.vocabulary import Vocabulary, table_names
+from jsplat.training_sets.plain import open_table, read_by_table, sidecar_file, sidecar_meaning, table_in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,37 +61,12 @@ class Source:
         return labels if capture.valid is None else np.where(capture.valid, labels, np.uint8(IGNORE))
 
     def _one(self, path: Path, where: str) -> UInt8[np.ndarray, "h w"]:
-        own, numbered = self.vocabulary.labelset, self.vocabulary.numbered
         try:
-            data = path.read_bytes()
-            if numbered is None:
-                return indexed.read_one(data, where, own, distinct(own))
-            stored = label_png.read(data, where)
-            if not numbered:
-                levels = None if isinstance(stored, label_png.Colors) or stored.palette is not None else stored.ids
-                painted = None if levels is None else _by_levels(levels, own)
-                return indexed.read_one(data, where, own, distinct(own)) if painted is None else painted
-            if isinstance(stored, label_png.Colors):
-                hint = "`colors` in the table file say what they mean"
-                raise InputError(where, wanted="numbers, as the table has no colours", got="colours", hint=hint)
-            if len(own) == 2 and stored.ids.max() == IGNORE and not (stored.ids == 1).any():
-                hint = '"colors": [[0, 0, 0], [255, 255, 255]] in the table file says that white is the second label'
-                raise InputError(where, wanted="numbers 0 and 1", got=f"0 and {IGNORE}: black and white?", hint=hint)
-            own.check(stored.ids, where)
-            return stored.ids
+            return read_by_table(path.read_bytes(), where, self.vocabulary)
         except OSError as error:
             raise Unusable(where, wanted="a readable file", got=error) from error
         except InputError as error:
             raise Unusable(**error.parts) from error
-
-
-def _by_levels(ids: UInt8[np.ndarray, "h w"], own: LabelSet) -> UInt8[np.ndarray, "h w"] | None:
-    """The labels of a grey picture whose levels are all colours of labels (black and white); None: they are not."""
-    table, levels = np.full(256, IGNORE, np.uint8), np.unique(ids)
-    for i, color in enumerate(own.colors):
-        if len(set(color)) == 1:
-            table[color[0]] = i
-    return table[ids] if (table[levels] != IGNORE).all() else None
 
 
 def _mask(roots: Sequence[Path], name: str) -> Path | None:
@@ -125,16 +97,16 @@ def open_source(given: str) -> Source:
     if not path.is_dir():
         raise InputError(f"--labels {given}", wanted="a folder of masks, or FOLDER=TABLE", got="no such folder")
     if table:
-        vocabulary = known_table(table) if not Path(table).is_file() else read_table(_json(Path(table)), table)
-        if vocabulary is None:
-            raise InputError(f"--labels {given}", wanted=f"a table file, or one of {table_names()}", got=repr(table))
-        return Source(path.name, path, vocabulary)
+        try:
+            return Source(path.name, path, open_table(table))
+        except InputError as error:
+            raise error.at(f"--labels {given}") if error.what == "table" else error from error
     masks = without_litter(path.rglob("*.png"), path)
     if not masks:
         raise InputError(f"--labels {given}", wanted="PNG masks (IDENTITY/NAME.png)", got="none")
     beside = sidecar_file(masks[0].parent, path)
-    if beside is not None and _is_table(said := _json(beside)):
-        return Source(path.name, path, read_table(said, str(beside)))
+    if beside is not None and (said := table_in(beside)) is not None:
+        return Source(path.name, path, said)
     where = f"{path.name}/{masks[0].relative_to(path).as_posix()}"
     labelset = indexed.named_in(masks[0].read_bytes(), where) or (
         None if beside is None else sidecar_meaning(beside).labelset
@@ -145,18 +117,6 @@ def open_source(given: str) -> Source:
             where, wanted=f"names of its classes in its text or in {indexed.SIDECAR}", got="none", hint=hint
         )
     return Source(path.name, path, Vocabulary(labelset))
-
-
-def _json(path: Path) -> object:
-    try:
-        return json.loads(read_text(path))
-    except ValueError as error:
-        raise InputError(str(path), wanted="JSON", got=error) from error
-
-
-def _is_table(said: object) -> bool:
-    """Whether a sidecar is a table file, and not what programs of ours write, which says how labels mirror."""
-    return isinstance(said, dict) and "names" in said and "mirror" not in said
 
 
 def tell_lacking(source: Source, masks: dict[str, list[Path | None]]) -> None:

@@ -3,20 +3,28 @@
     images/ADA/7.jpg  labels/ADA/7.png     or     7.jpg  7.png
 
 A mask is an indexed PNG that names its classes, as `export-masks` and `predict` write them. Where one does not,
-labels.json or labelset.json beside it, or in a folder above it, says what colours and ids mean.
+labels.json or labelset.json beside it, or in a folder above it, says what colours and ids mean; either may be a table
+(`jsplat.labelsets.vocabulary.read_table`). A table by name or file goes before all of them.
 """
 
+import dataclasses
 import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import UInt8
+
+from jsplat.captures import label_png
 from jsplat.captures.capture import labelset_of
 from jsplat.captures.upright import ENDINGS
 from jsplat.errors import InputError
 from jsplat.exchange import indexed
 from jsplat.exchange.colors import Painted, distinct
-from jsplat.files.foreign import passed_over, without_litter
+from jsplat.files.foreign import passed_over, read_text, without_litter
+from jsplat.labelsets.labelset import IGNORE, LabelSet
+from jsplat.labelsets.vocabulary import Vocabulary, known_table, read_table, table_names
 from jsplat.training_sets.split_folders import Listing, Sample
 
 PLAIN = "plain"
@@ -54,8 +62,11 @@ def is_plain(path: Path) -> bool:
     )
 
 
-def list_plain(path: Path) -> Listing:
+def list_plain(path: Path, table: str = "") -> Listing:
     """The samples of a plain folder.
+
+    Args:
+        table: what masks mean: the name of a known table, or its file; empty: as the folder says.
 
     Raises:
         InputError: nothing says what the masks mean, or two files bear one name.
@@ -80,14 +91,82 @@ def list_plain(path: Path) -> Listing:
         )
     first = samples[0].parts[0][1]
     sidecar = sidecar_file(first.parent, path)
-    beside = None if sidecar is None else sidecar_meaning(sidecar)
-    labelset = beside.labelset if beside is not None else indexed.named_in(first.read_bytes(), first.name)
-    if labelset is None:
-        where = f"{path.name}/{first.relative_to(path).as_posix()}"
-        raise InputError(where, wanted=f"class names in its text or in {indexed.SIDECAR}", got="none")
     used = {sidecar, *(s.image for s in samples), *(s.parts[0][1] for s in samples)} - {None}
-    read = functools.partial(indexed.read_one, labelset=labelset, beside=beside)
-    return Listing(PLAIN, labelset, tuple(samples), tuple(missing), passed_over(path, used), read)
+    vocabulary = open_table(table) if table else table_in(sidecar) if sidecar is not None else None
+    if vocabulary is not None:
+        vocabulary = dataclasses.replace(vocabulary, labelset=_with_sides(vocabulary.labelset))
+        labelset, read = vocabulary.labelset, functools.partial(read_by_table, vocabulary=vocabulary)
+    else:
+        beside = None if sidecar is None else sidecar_meaning(sidecar)
+        found = beside.labelset if beside is not None else indexed.named_in(first.read_bytes(), first.name)
+        if found is None:
+            where = f"{path.name}/{first.relative_to(path).as_posix()}"
+            hint = f"`--set dataset.table=TABLE` says them: a JSON file, or one of {table_names()}"
+            raise InputError(where, wanted=f"class names in its text or in {indexed.SIDECAR}", got="none", hint=hint)
+        labelset, read = found, functools.partial(indexed.read_one, labelset=found, beside=beside)
+    return Listing(PLAIN, labelset, tuple(samples), tuple(missing), passed_over(path, used), read, vocabulary)
+
+
+def open_table(given: str) -> Vocabulary:
+    """A table by its name or file; InputError where there is none."""
+    found = read_table(_json(Path(given)), given) if Path(given).is_file() else known_table(given)
+    if found is None:
+        raise InputError("table", wanted=f"a table file, or one of {table_names()}", got=repr(given))
+    return found
+
+
+def table_in(sidecar: Path) -> Vocabulary | None:
+    """The table that such a file holds; None if it is what programs of ours write, which says how labels mirror."""
+    said = _json(sidecar)
+    table = isinstance(said, dict) and "names" in said and "mirror" not in said
+    return read_table(said, f"{sidecar.parent.name}/{sidecar.name}") if table else None
+
+
+def read_by_table(data: bytes, where: str, vocabulary: Vocabulary) -> UInt8[np.ndarray, "h w"]:
+    """A mask in the numbers of a table: by colours, if it has some, else by numbers.
+
+    Raises:
+        InputError: (`where`: the file) colours or numbers that the table does not know.
+    """
+    own, numbered = vocabulary.labelset, vocabulary.numbered
+    if numbered is None:
+        return indexed.read_one(data, where, own, distinct(own))
+    stored = label_png.read(data, where)
+    if not numbered:
+        levels = None if isinstance(stored, label_png.Colors) or stored.palette is not None else stored.ids
+        painted = None if levels is None else _by_levels(levels, own)
+        return indexed.read_one(data, where, own, distinct(own)) if painted is None else painted
+    if isinstance(stored, label_png.Colors):
+        hint = "`colors` in the table file say what they mean"
+        raise InputError(where, wanted="numbers, as the table has no colours", got="colours", hint=hint)
+    if len(own) == 2 and stored.ids.max() == IGNORE and not (stored.ids == 1).any():
+        hint = '"colors": [[0, 0, 0], [255, 255, 255]] in the table file says that white is the second label'
+        raise InputError(where, wanted="numbers 0 and 1", got=f"0 and {IGNORE}: black and white?", hint=hint)
+    own.check(stored.ids, where)
+    return stored.ids
+
+
+def _by_levels(ids: UInt8[np.ndarray, "h w"], own: LabelSet) -> UInt8[np.ndarray, "h w"] | None:
+    """The labels of a grey picture whose levels are all colours of labels (black and white); None: they are not."""
+    table, levels = np.full(256, IGNORE, np.uint8), np.unique(ids)
+    for i, color in enumerate(own.colors):
+        if len(set(color)) == 1:
+            table[color[0]] = i
+    return table[ids] if (table[levels] != IGNORE).all() else None
+
+
+def _with_sides(labelset: LabelSet) -> LabelSet:
+    """The same where names say which are a pair: l_eye and r_eye."""
+    other = {n: f"{'r' if n[0] == 'l' else 'l'}{n[1:]}" for n in labelset.names if n[:2] in ("l_", "r_")}
+    mirror = tuple(other[n] if other.get(n) in labelset.names else m for n, m in zip(labelset.names, labelset.mirror))
+    return dataclasses.replace(labelset, mirror=mirror)
+
+
+def _json(path: Path) -> object:
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise InputError(str(path), wanted="JSON", got=error) from error
 
 
 def sidecar_file(folder: Path, root: Path) -> Path | None:

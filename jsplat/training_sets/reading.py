@@ -16,7 +16,7 @@ from jsplat.captures.label_png import decode
 from jsplat.captures.pictures import read_image
 from jsplat.captures.upright import read_upright
 from jsplat.errors import InputError
-from jsplat.files.foreign import check_missing, tell_missing, tell_passed_over
+from jsplat.files.foreign import check_missing, tell, tell_missing, tell_passed_over
 from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.labelsets.tables import LABEL_SETS, label_set, relabel, swapped, usual_choices
 from jsplat.training_sets.auxiliary import AuxiliarySet, from_captures, read_auxiliary
@@ -36,7 +36,9 @@ __all__ = [
     "Sample",
     "Sides",
     "SidesConfig",
+    "check_sides",
     "doubled",
+    "is_listed",
     "list_dataset",
     "longer_side",
     "opinions",
@@ -66,6 +68,7 @@ class DatasetConfig:
         max_gigabytes: what the set may take in memory.
         max_missing: largest share of the listed pictures whose photograph or label map may be missing, 0 to 1; they are
             left out, counted and named.
+        table: what the masks of a plain folder mean, where they do not say: a table's name, or a JSON file.
     """
 
     kind: str = "auto"
@@ -77,6 +80,7 @@ class DatasetConfig:
     side_checks: int = 200
     max_gigabytes: float = 8.0
     max_missing: float = 0.0
+    table: str = ""
 
     def __post_init__(self):
         kinds = ("auto", *(k for k in LABEL_SETS if not k.startswith("celebamask-hq-")), PLAIN)
@@ -99,6 +103,8 @@ def list_dataset(path: Path, config: DatasetConfig = DatasetConfig()) -> Listing
         InputError: the folder has no layout that is known, or names what is wrong with it.
     """
     kind = _kind(path) if config.kind == "auto" else config.kind
+    if config.table and kind not in (PLAIN, None):
+        raise InputError("dataset.table", wanted="a plain folder, whose masks may mean anything", got=kind)
     if kind is None:
         wanted = (
             "CelebAMask-HQ, LaPa, HELEN*, iBugMask or FaceSynthetics as its authors lay it out, or images/ and labels/"
@@ -107,7 +113,7 @@ def list_dataset(path: Path, config: DatasetConfig = DatasetConfig()) -> Listing
     if kind == "celebamask-hq":
         listing = list_celebamask(path, config.split, config.composition)
     elif kind == PLAIN:
-        listing = list_plain(path)
+        listing = list_plain(path, config.table)
     else:
         listing = list_split_folders(path, kind, config.split)
     check_missing(listing.missing, len(listing.samples), config.max_missing, "dataset.max_missing")
@@ -174,7 +180,8 @@ def read_sample(
         sample: one of `listing.samples`.
         listing: of its set.
         size: pixels per side: the longer side gets so many, the rest is black and IGNORE. None keeps the label map's
-            size (CelebAMask-HQ's photographs are twice as large as its masks).
+            size (CelebAMask-HQ's photographs are twice as large as its masks; in plain folders any size of the
+            picture's shape will do).
 
     Raises:
         InputError: naming set, sample and file.
@@ -184,10 +191,7 @@ def read_sample(
     image = read(sample.image, f"{where}, {sample.image.name}")
     labels = _label_map(sample, listing, where)
     h, w = labels.shape
-    times = image.shape[0] // h if listing.kind == "celebamask-hq" else 1
-    if times < 1 or image.shape[:2] != (h * times, w * times):
-        got = f"{image.shape[1]}x{image.shape[0]} for a {w}x{h} label map"
-        raise InputError(f"{where}, {sample.image.name}", wanted="picture and label map of one size", got=got)
+    _check_shape(listing.kind, image.shape[:2], (h, w), f"{where}, {sample.image.name}")
     scale = 1.0 if size is None else size / max(h, w)
     out = (max(round(w * scale), 1), max(round(h * scale), 1))
     smaller = out[0] < image.shape[1]
@@ -203,10 +207,28 @@ def read_sample(
     return frame, ids
 
 
-def _check_sides(labels: np.ndarray, listing: Listing, config: DatasetConfig) -> None:
+def _check_shape(kind: str, picture: tuple[int, int], mask: tuple[int, int], where: str) -> None:
+    """InputError unless a picture and its label map may be of different sizes as they are."""
+    (h, w), (height, width) = mask, picture
+    got = f"{width}x{height} for a {w}x{h} label map"
+    if kind == PLAIN and picture != mask:
+        if abs(h * width - w * height) > max(*mask, *picture):
+            hint = "masks are of the upright picture, as Exif turns it"
+            raise InputError(where, wanted="picture and label map of one shape", got=got, hint=hint)
+        tell("sizes differ", kind, "masks and pictures differ in size: those of the masks count")
+        return
+    times = height // h if kind == "celebamask-hq" else 1
+    if times < 1 or picture != (h * times, w * times):
+        raise InputError(where, wanted="picture and label map of one size", got=got)
+
+
+def check_sides(labels: np.ndarray | Sequence[np.ndarray], listing: Listing, config: DatasetConfig) -> None:
+    """InputError if left and right are the other way round in the label maps of a listing, of which a few are asked."""
+    if not config.side_checks or listing.labelset.names == listing.labelset.mirror or not len(labels):
+        return
     chosen = np.unique(np.linspace(0, len(labels) - 1, min(config.side_checks, len(labels))).astype(int))
-    seen = side_convention([labels[i] for i in chosen], listing.labelset) if config.side_checks else None
-    if seen is not None and seen.convention in ("viewer", "mixed"):
+    seen = side_convention([labels[i] for i in chosen], listing.labelset)
+    if seen.convention in ("viewer", "mixed"):
         n = sum(v != 0 for v in seen.votes)
         opposed = sum(v < 0 for v in seen.votes)
         wanted = (
@@ -233,7 +255,7 @@ def _load(listing: Listing, size: int | None, config: DatasetConfig) -> Auxiliar
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
         list(pool.map(fill, range(n)))
-    _check_sides(labels, listing, config)
+    check_sides(labels, listing, config)
     return AuxiliarySet(
         images=images,
         labels=labels,
@@ -260,6 +282,11 @@ def longer_side(path: Path, config: DatasetConfig = DatasetConfig()) -> int:
         return max(max(one.shape[1:]) for one in list_captures(path, 0))
     listing = list_dataset(path, config)
     return min(max(max(read_sample(s, listing)[1].shape) for s in spread(listing.samples, LOOKED_AT)), MOST)
+
+
+def is_listed(path: Path, config: DatasetConfig = DatasetConfig()) -> bool:
+    """Whether a training set is a public one or a plain folder, which `list_dataset` lists."""
+    return not (path / "samples.jsonl").is_file() and not _holds_captures(path, config)
 
 
 def _holds_captures(path: Path, config: DatasetConfig) -> bool:

@@ -13,6 +13,7 @@ from jsplat.errors import InputError
 from jsplat.files.foreign import passed_over, without_litter
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.labelsets.tables import LABEL_SETS
+from jsplat.labelsets.vocabulary import Vocabulary
 
 SPLITS = ("train", "val", "test", "all")
 
@@ -48,6 +49,7 @@ class Listing:
         passed_over: how many other files of what kind lie there.
         read_labels: reads a label map (its bytes; file and field for messages) whose names and colours decide what it
             means; None: its numbers are ids.
+        vocabulary: the table that says what its labels may mean, if one does.
     """
 
     kind: str
@@ -56,6 +58,7 @@ class Listing:
     missing: tuple[tuple[str, str], ...] = ()
     passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)
     read_labels: Callable[[bytes, str], UInt8[np.ndarray, "_ _"]] | None = None
+    vocabulary: Vocabulary | None = None
 
 
 @dataclasses.dataclass(frozen=True)
