@@ -20,7 +20,7 @@ SHAPES = [(56, 384, 512)] * 2
 def test_needs_by_hand():
     config = RunConfig().for_side(512, input_size=512)
     need = needs(SHAPES, 19, config, student_people=1, input_size=512)
-    assert need.first_labels == 2 * 56 * 48 * 64 * 19 * 2 * (1 + config.flip)
+    assert need.first_labels == 2 * 56 * 64 * 64 * 19 * 2 * (1 + config.flip)
     assert need.scenes == 2 * 48_000 * 33 * 4
     assert need.training == 8 * (56 + config.views.wanted) * 512**2
     maps = needs(SHAPES, 19, config, student_people=0, input_size=None)
