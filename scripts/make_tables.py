@@ -92,6 +92,15 @@ def picture(about: dict) -> str:
     return f"A person nobody trained on ({who}): `make demo` at commit {about['commit']}, seed {about['seed']}."
 
 
+def voters(measured: dict[str, dict]) -> str:
+    """Side F1 of the refined masks by who votes beside the parser; `measured`: by the folder of people."""
+    rows = []
+    for name in next(iter(measured.values()))["mean"]:
+        each = [" ".join(number(person[name]) for person in of["people"].values()) for of in measured.values()]
+        rows.append([name, *(f"{number(of['mean'][name])} ({e})" for of, e in zip(measured.values(), each))])
+    return markdown(["side F1, %: mean (each person)", *measured], rows)
+
+
 def sections() -> dict[Path, dict[str, str]]:
     """File -> what belongs between each pair of its markers."""
     devices = latest()
@@ -102,11 +111,15 @@ def sections() -> dict[Path, dict[str, str]]:
         "beside": beside(devices),
     }
     profiles = [section(json.loads(path.read_text())) for path in sorted((HERE / "history").glob("*.profile.json"))]
+    measured = {
+        p.stem.removeprefix("voters_"): json.loads(p.read_text()) for p in (HERE / "history").glob("voters_*.json")
+    }
     page = {"workloads": workloads(devices), "scaling": scaling(devices)}
     page["profile"] = "\n\n".join(profiles) or f"{NOT_MEASURED}."
     return {
         ROOT / "README.md": readme,
         ROOT / "docs/results.md": {name: run_section(report) for name, report in reports.items()},
+        ROOT / "docs/masks_from_elsewhere.md": {"voters": voters(dict(sorted(measured.items(), reverse=True)))},
         ROOT / "docs/speed.md": {"bench": performance(devices, f"../{PLOTS.relative_to(ROOT).as_posix()}")},
         ROOT / "bench/README.md": page,
     }
