@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.gpu import processes
+from bench.gpu.__main__ import no_gpu
 from bench.gpu.parts import KERNELS, STEPS, Part, parts, rehearsed, wanted
 from bench.gpu.processes import ENDING, Runner, stack_of
 from bench.gpu.record import Record
@@ -41,7 +42,7 @@ def test_a_hang_and_a_crash_are_recorded_with_their_stacks_and_the_rest_still_ru
     assert len(states) == len(rehearsed()) - 3
     assert set(states.values()) == {"passed"}, (out / "log.txt").read_text()[-5000:]
     hung, crashed = (summary["parts"][name] for name in ("a.mosaic_gpu.forward", "b.crash"))
-    assert (hung["why"], crashed["why"]) == ("not done after 2 s", "killed by SIGSEGV")
+    assert (hung["why"], crashed["why"]) == ("not done after 6 s", "killed by SIGSEGV")
     assert [any("in " + way in line for line in part["stack"]) for part, way in ((hung, "hang"), (crashed, "crash"))]
     assert hung["values"] == crashed["values"] == {"begun": "yes"}  # what was told before
     assert done.returncode == 1
@@ -69,9 +70,22 @@ def test_what_came_out_is_there_to_read_and_to_commit(rehearsal):
     assert values["a.xla"]["gradient_error"] < 1e-4
     assert values["c.synccheck.triton"]["stopped"] > 0
     assert values["d.first"]["digest"] == values["d.second"]["digest"]
-    assert values["e.trace"]["forward and backward"]["ms"] > values["e.trace"]["forward"]["ms"] > 0
+    launches = [values["e.trace"][name]["launches"] for name in ("forward and backward", "forward")]
+    assert launches[0] > launches[1] > 0
     assert 0 < values["f.fit"]["psnr"] < 60
     assert "not installed" in text or "needs CUDA" in text  # gsplat
+
+
+def test_without_a_gpu_nothing_else_is_tried(tmp_path):
+    environment = {**os.environ, "OUT": str(tmp_path)}
+    command = [sys.executable, "-m", "bench.gpu", "a"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 1
+    assert done.stderr == f"gpu_check: no GPU: the JAX of {sys.executable} runs on: cpu\n"
+    assert [*json.loads((tmp_path / "summary.json").read_text())["parts"]] == ["about"]
+    assert no_gpu({"status": "passed", "values": {"platform": "cpu"}}) == "runs on: cpu"
+    assert no_gpu({"status": "failed", "why": "RuntimeError: x"}) == "does not start: RuntimeError: x"
+    assert no_gpu({"status": "hung"}) == no_gpu({"status": "passed", "values": {"platform": "gpu"}}) == ""
 
 
 def test_parts_have_a_step_something_to_run_and_a_name_of_their_own():
@@ -103,8 +117,8 @@ def test_the_deadline_holds_whatever_hangs(tmp_path, monkeypatch):
     record, begin = Record(tmp_path), time.monotonic()
     hanging = [Part(f"b.{k}", "hang", limit=limit, least=1) for k, limit in enumerate((1.2, 60, 60))]
     with tempfile.TemporaryDirectory() as folder:
-        Runner(record, 4, Path(folder), True).run(hanging)
-    assert time.monotonic() - begin < 4 + ENDING
+        Runner(record, 5, Path(folder), True).run(hanging)
+    assert time.monotonic() - begin < 5 + ENDING
     states = [part["status"] for part in record.parts.values()]
     assert states == ["hung", "hung", "skipped"]
     assert record.parts["b.2"]["why"].startswith("needs 1 s, 0 s are left")

@@ -17,10 +17,19 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.gpu.parts import STEPS, parts, rehearsed, wanted
 from bench.gpu.processes import Runner
 from bench.gpu.record import Record, is_bad
+
+
+def no_gpu(about: dict[str, Any]) -> str:
+    """Why there is nothing to check; empty where there is a GPU, and where nobody can say: the rest is tried then."""
+    platform = about.get("values", {}).get("platform")
+    if platform is None and about["status"] == "failed":
+        return f"does not start: {about['why']}"
+    return "" if platform in ("gpu", None) else f"runs on: {platform}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,9 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
         runner = Runner(record, given.seconds, Path(folder), given.rehearse)
         runner.run(todo[:1])
-        platform = record.parts["about"].get("values", {}).get("platform", "gpu")  # unless it says another
-        if platform != "gpu" and not given.rehearse:
-            print(f"gpu_check: no GPU: the JAX of {sys.executable} runs on: {platform}", file=sys.stderr)
+        if not given.rehearse and (why := no_gpu(record.parts["about"])):
+            print(f"gpu_check: no GPU: the JAX of {sys.executable} {why}", file=sys.stderr)
             return 1
         runner.run(todo[1:])
     record.ended = True

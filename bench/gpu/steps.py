@@ -75,8 +75,11 @@ def about(part: Part) -> None:
     }
     for name, command in said.items():
         if shutil.which(command[0]):
-            done = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
-            part.tell(**{name: (done.stdout or done.stderr).strip()[-4000:]})
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+                part.tell(**{name: (done.stdout or done.stderr).strip()[-4000:]})
+            except subprocess.TimeoutExpired:
+                part.tell(**{name: "no answer within 10 s"})
     part.tell(python=platform.python_version(), cores=os.cpu_count() or 0)
 
     import jax
