@@ -1,6 +1,6 @@
 """Fits three people, and labels one, on so many forced CPU devices.
 
-Run by test_fit_devices.py, because a process has its devices once.
+Run by test_fitting_devices.py, because a process has its devices once.
 
 python -m tests.fit_on_devices COUNT OUT.npz
 """

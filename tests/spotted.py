@@ -14,7 +14,7 @@ from jsplat.edit import EditConfig, Head, Settings, prepare
 from jsplat.edit.blend_matrix import blend_weights
 from jsplat.files.atomic import write_json
 from jsplat.fitting.scenes_on_disk import save_scenes
-from jsplat.labels import MaskConfig, Said, SharpenConfig, VoteConfig, pose_prior, to_masks
+from jsplat.labels import MaskConfig, SharpenConfig, VoteConfig, VoterLabels, pose_prior, to_masks
 from jsplat.labels.opinions import Logits, Voter, quantised
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline.config import RunConfig
@@ -82,7 +82,7 @@ def stages(count: int = 900) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return first, known | {"depth": depth.astype(np.float32), "seen": np.ones(count, np.float32)}
 
 
-def head(others: Sequence[Said] = (), **changes) -> Head:
+def head(others: Sequence[VoterLabels] = (), **changes) -> Head:
     """The ball, ready for edits; `others`: voters beside the parser."""
     first, known = stages()
     trust = np.asarray(pose_prior(capture().yaw, capture().pitch, VoteConfig()))

@@ -14,7 +14,7 @@ from jsplat.captures.importers.lens import Lens
 from jsplat.captures.index import list_captures
 from jsplat.captures.own_pixels import own_pixels
 from jsplat.cli import group
-from jsplat.edit import UNTOUCHED, EditConfig, kept
+from jsplat.edit import UNTOUCHED, EditConfig, edits_on_disk
 from jsplat.errors import InputError
 from jsplat.exchange import export_masks, import_masks
 from jsplat.files.atomic import write_json
@@ -104,11 +104,11 @@ def test_what_was_corrected_elsewhere_is_an_edit_and_nothing_else(run, tmp_path,
     save(masks, form, tmp_path / "corrected")
     taken = take_corrections(run, tmp_path / "corrected", None, EditConfig())
     assert list(taken.edited) == [NAMES[FRONT]]
-    (layer,) = kept.read_drawn(run, "ball", CLASSES).values()
+    (layer,) = edits_on_disk.read_layers(run, "ball", CLASSES).values()
     want = SPOT_AT.reshape(SIZE, 2, SIZE, 2).mean((1, 3)) >= 0.5  # the middle of the lens bends nothing
     assert {*np.unique(layer)} == {SPOT, UNTOUCHED}
     assert ((layer == SPOT) & want).sum() > 0.9 * ((layer == SPOT) | want).sum()
-    kept.check_pictures(run, "ball", spotted.capture().images)
+    edits_on_disk.check_pictures(run, "ball", spotted.capture().images)
 
 
 def test_an_edit_elsewhere_adds_to_what_was_drawn(run, tmp_path, monkeypatch):
@@ -119,7 +119,7 @@ def test_an_edit_elsewhere_adds_to_what_was_drawn(run, tmp_path, monkeypatch):
     own = own_pixels(run.parent / "captures" / "ball")[FRONT]
     lower = np.full((SIZE, SIZE), UNTOUCHED, np.uint8)
     lower[30:34, 22:26] = SPOT
-    kept.write_drawn(run, "ball", FRONT, lower, spotted.capture().images[FRONT], CLASSES)
+    edits_on_disk.write_layer(run, "ball", FRONT, lower, spotted.capture().images[FRONT], CLASSES)
     with pytest.raises(InputError, match="wanted masks with all that was drawn"):
         take_corrections(run, tmp_path / "exported", None, EditConfig())
     camera = spotted.capture().cameras[FRONT]
@@ -134,7 +134,7 @@ def test_an_edit_elsewhere_adds_to_what_was_drawn(run, tmp_path, monkeypatch):
     result = CliRunner().invoke(cli.main, command)
     assert result.exit_code == 0, result.output
     assert "1 pictures corrected (16 pixels), 0 the same" in result.output
-    (layer,) = kept.read_drawn(run, "ball", CLASSES).values()
+    (layer,) = edits_on_disk.read_layers(run, "ball", CLASSES).values()
     assert (layer[30:34, 22:26] == SPOT).all()
     assert (layer[14:18, 18:22] == SPOT).all()
     assert (layer == SPOT).sum() == 32

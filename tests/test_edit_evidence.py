@@ -6,11 +6,11 @@ import pytest
 
 from jsplat.edit import UNTOUCHED, EditConfig, edit, edit_all
 from jsplat.edit.blend_matrix import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP, blend_weights
-from jsplat.edit.evidence import _won
+from jsplat.edit.evidence import _leading_mixture
 from jsplat.edit.voices import likelihood
 from jsplat.errors import InputError
 from jsplat.kernels import constants
-from jsplat.labels import Said, paint
+from jsplat.labels import VoterLabels, paint
 from jsplat.labelsets.labelset import IGNORE
 from jsplat.raster.capacity import capacity_for
 from tests import spotted
@@ -73,7 +73,7 @@ def test_views_that_do_not_see_the_place_are_left_exactly_as_they_were():
     assert moved.sum() <= outcome.gaussians
 
 
-def second_voter(damage: int | None = None) -> Said:
+def second_voter(damage: int | None = None) -> VoterLabels:
     """Who knows the ball and the spot alone, and looked away in view 2; `damage`: a view in which it saw no spot."""
     truth = spotted.capture().labels
     assert truth is not None
@@ -81,7 +81,7 @@ def second_voter(damage: int | None = None) -> Said:
     labels[2] = IGNORE
     if damage is not None:
         labels[damage] = np.minimum(labels[damage], 1)
-    return Said(labels, np.ones(len(labels), np.float32), (frozenset({0}), frozenset({1, 2}), frozenset({3})))
+    return VoterLabels(labels, np.ones(len(labels), np.float32), (frozenset({0}), frozenset({1, 2}), frozenset({3})))
 
 
 def test_the_rows_are_those_of_the_update_written_out():
@@ -125,7 +125,9 @@ def test_the_rows_are_those_of_the_update_written_out():
         inverse = np.where(prior > 1e-6, 1 / np.maximum(prior, 1e-3), 0)
         voters = rows * (pulls.T @ (sure * shares(prior * said) * inverse))
         voters = np.where(voters.sum(-1, keepdims=True) > 1e-6, shares(voters), base)
-        human = rows * (pulls[heard].T @ (_won(prior[heard], spoken[heard], settings.class_margin) * inverse[heard]))
+        human = rows * (
+            pulls[heard].T @ (_leading_mixture(prior[heard], spoken[heard], settings.class_margin) * inverse[heard])
+        )
         rows = shares((1 - a) * voters + a * shares(human))
 
     edit(head, FRONT, layer)
@@ -203,7 +205,7 @@ def test_background_corrects_its_own_view_alone():
 
 def test_the_named_class_leads_and_a_pixel_where_it_leads_is_left():
     prior = np.float32([[0.7, 0.2, 0.1], [0.2, 0.7, 0.1], [0.05, 0.5, 0.45], [0, 0.5, 0.5]])
-    won = _won(prior, np.asarray([0, 0, 0, 0]), 0.4)
+    won = _leading_mixture(prior, np.asarray([0, 0, 0, 0]), 0.4)
     assert_close(won[0], prior[0], 1e-7, "normalised once more in float32")
     assert_close(won[1], np.asarray([0.65, 0.25, 0.1]), 1e-6, "half of the lead and of the difference change sides")
     assert_close(won.sum(-1), np.ones(4), 1e-6, "mixtures")

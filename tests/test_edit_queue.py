@@ -6,7 +6,7 @@ import weakref
 import numpy as np
 import pytest
 
-from jsplat.edit import Looks, QueueConfig, SimulationConfig, Subject, expected_gains, rank, simulate
+from jsplat.edit import QueueConfig, QueueInputs, SimulationConfig, Subject, expected_gains, rank, simulate
 from jsplat.errors import InputError
 from tests import spotted
 from tests.spotted import BACK, FRONT, SPOT
@@ -14,12 +14,14 @@ from tests.spotted import BACK, FRONT, SPOT
 ONE = QueueConfig(stride=1)
 
 
-def looks(**changes) -> Looks:
+def looks(**changes) -> QueueInputs:
     """The ball with masks that are sure and agree with the parser, but for what is changed."""
     known = spotted.stages()[1]
     sure = np.ones_like(known["confidence"])
     opinion = np.eye(4, dtype=np.float32)[known["refined"]]
-    plain = Looks(known["refined"], sure, opinion, known["depth"], spotted.capture().cameras, np.ones(8, np.float32))
+    plain = QueueInputs(
+        known["refined"], sure, opinion, known["depth"], spotted.capture().cameras, np.ones(8, np.float32)
+    )
     return dataclasses.replace(plain, **changes)
 
 
@@ -92,7 +94,9 @@ def test_the_order_prefers_gain_and_leaves_neighbours_for_later():
 def test_truth_revealed_on_the_first_of_the_queue_corrects_other_views():
     first, known = spotted.stages()
     capture = spotted.capture()
-    seen = Looks(known["refined"], known["confidence"], first, known["depth"], capture.cameras, np.ones(8, np.float32))
+    seen = QueueInputs(
+        known["refined"], known["confidence"], first, known["depth"], capture.cameras, np.ones(8, np.float32)
+    )
     made = []
 
     def head():
@@ -119,7 +123,9 @@ def test_one_head_is_in_memory_at_a_time():
 
     def read(brighter):
         assert [subject for subject in alive if subject() is not None] == []
-        seen = Looks(known["refined"], known["confidence"] * brighter, first, known["depth"], capture.cameras, trust)
+        seen = QueueInputs(
+            known["refined"], known["confidence"] * brighter, first, known["depth"], capture.cameras, trust
+        )
         subject = Subject(spotted.head, seen, capture.labels, capture.yaw, capture.pitch)
         alive.append(weakref.ref(subject))
         return subject

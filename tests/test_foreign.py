@@ -48,15 +48,15 @@ def test_backslashes():
 
 
 def test_what_is_passed_over_is_said_once(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(foreign, "_told", set())
+    monkeypatch.setattr(foreign, "_logged", set())
     names = ["b.TXT", "a.txt", "._a.txt", "m/dynamic_mask_001.png", "m/dynamic_mask_02.png", "README", "Thumbs.db"]
     kinds = foreign.kinds_of(map(PurePosixPath, names))
     assert kinds == {".txt": 2, "dynamic_mask_*.png": 2, "._ files": 1, "without an ending": 1, "Thumbs.db": 1}
     progress.log_to(tmp_path / "events.jsonl")
     try:
         for _ in range(2):
-            foreign.tell_passed_over("in", kinds)
-        foreign.tell_passed_over("empty", {})
+            foreign.log_skipped("in", kinds)
+        foreign.log_skipped("empty", {})
     finally:
         progress.log_to(None)
     want = "2 .txt, 2 dynamic_mask_*.png, 1 ._ files, 1 without an ending, 1 Thumbs.db"
@@ -68,14 +68,14 @@ def test_what_is_passed_over_is_said_once(tmp_path, capsys, monkeypatch):
 
 
 def test_many_kinds_are_counted(capsys, monkeypatch):
-    monkeypatch.setattr(foreign, "_told", set())
-    foreign.tell_passed_over("in", {f".{i}": 1 for i in range(11)})
+    monkeypatch.setattr(foreign, "_logged", set())
+    foreign.log_skipped("in", {f".{i}": 1 for i in range(11)})
     assert capsys.readouterr().err.endswith("1 .7, 3 more\n")
 
 
 def test_folders_that_are_no_captures_are_named(tmp_path, capsys, monkeypatch):
     """A misnamed transforms.json would lose a person without a word."""
-    monkeypatch.setattr(foreign, "_told", set())
+    monkeypatch.setattr(foreign, "_logged", set())
     for name in ("ada/transforms.json", "bob/transform.json", "__MACOSX/transforms.json", ".git/config"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("{}")

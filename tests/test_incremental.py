@@ -14,13 +14,13 @@ import pytest
 from jsplat.captures.index import Listed
 from jsplat.errors import InputError, Stopped, Unusable
 from jsplat.files.ownership import seal
-from jsplat.fitting import FitResult, Refused
+from jsplat.fitting import FailedIdentity, FitResult
 from jsplat.fitting.scenes_on_disk import load_scenes, save_scenes, saved_scenes, take_scenes
 from jsplat.pipeline import RunConfig
-from jsplat.pipeline.fingerprints import of_everybody
+from jsplat.pipeline.fingerprints import of_all_identities
 from jsplat.pipeline.stages.fit import fit_captures
-from jsplat.pipeline.stages.shares import each_identity
-from jsplat.pipeline.work_folder import checkpoint_folder, finished, load_arrays, refused, stage
+from jsplat.pipeline.stages.identities import each_identity
+from jsplat.pipeline.work_folder import checkpoint_folder, failures, finished, load_arrays, stage
 from jsplat.raster.scene import Attributes, Gaussians, Scene
 from jsplat.runtime.stop import STOP
 
@@ -51,7 +51,7 @@ class Made:
                 raise Unusable(one.identity, wanted="light", got="darkness")
             return {"of": np.asarray(each[one.identity])}
 
-        wanted = of_everybody(each)
+        wanted = of_all_identities(each)
         if finished(self.folder, wanted) is None:
             with stage(self.folder, wanted, {}, 0, command="label", each=each) as work:
                 self.attempt(make, listed(each), work)
@@ -60,7 +60,7 @@ class Made:
     def attempt(self, make, everybody, work):
         """One after the other, so that a kill comes at the same place each time."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("jsplat.pipeline.stages.shares.workers", lambda count: [()])
+            patch.setattr("jsplat.pipeline.stages.identities.workers", lambda count: [()])
             each_identity("label", everybody, work, make)
 
     def holds(self) -> dict[str, str]:
@@ -99,11 +99,11 @@ def test_a_change_costs_whom_it_concerns(made):
 
 def test_who_failed_is_tried_again_when_something_changed(made):
     assert made({"ada": "1", "bob": "2"}, fails={"bob"}) == ["ada", "bob"]
-    assert list(refused(made.folder)) == ["bob"]
+    assert list(failures(made.folder)) == ["bob"]
     assert made({"ada": "1", "bob": "2", "cyd": "3"}) == ["cyd"]
-    assert refused(made.folder) == {"bob": "bob: wanted light, got darkness"}
+    assert failures(made.folder) == {"bob": "bob: wanted light, got darkness"}
     assert made({"ada": "1", "bob": "20", "cyd": "3"}) == ["bob"]
-    assert refused(made.folder) == {}
+    assert failures(made.folder) == {}
     assert made.holds() == {"ada": "1", "bob": "20", "cyd": "3"}
     with pytest.raises(InputError, match="wanted an identity that does not fail"):
         made({"bob": "30"}, fails={"bob"})
@@ -222,7 +222,7 @@ class Fitted(Made):
                         each[one.identity] = float(make(at, ())["of"])
                         names.append(one.identity)
                     except Unusable as error:
-                        yield Refused(one.identity, error)
+                        yield FailedIdentity(one.identity, error)
                 values = np.asarray([each[name] for name in names])
                 if names:
                     yield FitResult(tuple(names), scene(*values), values, values / 100, [(1, values.mean())], i)
@@ -245,7 +245,7 @@ def test_fits_are_taken_over_though_they_lie_together(tmp_path):
     # The first of a batch changes, so that a new batch begins with the same name.
     assert made({"abe": "5", "ada": "10", "bob": "2", "cyd": "3"}) == ["abe", "ada"]
     assert made.holds() == {"abe": "5", "ada": "10", "bob": "2"}
-    assert list(refused(made.folder)) == ["cyd"]
+    assert list(failures(made.folder)) == ["cyd"]
     assert made({"ada": "10", "bob": "2"}) == []
     assert made.holds() == {"ada": "10", "bob": "2"}
     assert json.loads((made.folder / "fit.json").read_text())["psnr"] == 6.0

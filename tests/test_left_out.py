@@ -12,7 +12,7 @@ from jsplat.captures.identities import check_identity
 from jsplat.captures.index import list_captures
 from jsplat.cli import group
 from jsplat.errors import InputError, Unusable, of_a_person
-from jsplat.fitting import FitConfig, PendingIdentity, Refused, fit_batches
+from jsplat.fitting import FailedIdentity, FitConfig, PendingIdentity, fit_batches
 from jsplat.labels.opinions import Maps
 from jsplat.labelsets.labelset import CELEBAMASK_HQ
 from jsplat.parser import Architecture, new_parser, save_parser
@@ -159,7 +159,7 @@ def test_a_fit_leaves_out_whom_it_cannot_read_and_ends_on_other_errors():
         return [PendingIdentity("ada", (8, 16, 16), lambda: read(error))]
 
     (found,) = fit_batches(lost(InputError("ada", wanted="light", got="darkness")), ball.SIDES, FitConfig(steps=2))
-    assert isinstance(found, Refused)
+    assert isinstance(found, FailedIdentity)
     with pytest.raises(ZeroDivisionError):
         list(fit_batches(lost(ZeroDivisionError()), ball.SIDES, FitConfig(steps=2)))
 

@@ -10,7 +10,7 @@ import pytest
 
 from jsplat.errors import InputError
 from jsplat.kernels.blend.reference import blend_reference
-from jsplat.labels import Said, SharpenConfig, VoteConfig, facing, lift, paint, sharpen, vote
+from jsplat.labels import SharpenConfig, VoteConfig, VoterLabels, facing, lift, paint, sharpen, vote
 from jsplat.raster.projection import project
 from tests import ball
 from tests.close import assert_close
@@ -159,7 +159,7 @@ def test_who_knows_one_class_leaves_the_odds_of_the_others():
     seen, gaussians, *_ = head()
     rng = np.random.default_rng(0)
     rows = np.pad(rng.dirichlet((2, 2, 2), 150), ((0, 0), (1, 0))).astype(np.float32)
-    said = Said((np.asarray(seen.labels) == 1).astype(np.uint8), np.ones(8, np.float32), SEGMENTER)
+    said = VoterLabels((np.asarray(seen.labels) == 1).astype(np.uint8), np.ones(8, np.float32), SEGMENTER)
     how = {"capacity": CAPACITY, "config": SharpenConfig(), "others": [said]}
     after = np.asarray(sharpen(gaussians, jnp.asarray(rows), seen.cameras, None, jnp.ones(8), **how))
     assert np.abs(after - rows).max() > 0.01

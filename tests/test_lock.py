@@ -231,16 +231,16 @@ def test_a_second_run_or_stage_on_one_folder_begins_nothing(tmp_path):
 def test_a_refusal_of_the_first_process_of_a_run_is_everybodys(tmp_path, monkeypatch):
     sent = []
     monkeypatch.setattr(work_folder, "broadcast_bytes", lambda data: sent.append(data) or sent[0])
-    with work_folder.alone(tmp_path / "a", "one"):
+    with work_folder.exclusive(tmp_path / "a", "one"):
         monkeypatch.setattr(work_folder, "is_first_host", lambda: False)
-        with work_folder.alone(tmp_path / "a", "one"):
+        with work_folder.exclusive(tmp_path / "a", "one"):
             pass  # another process of the run: the first holds it for both
     sent.clear()
     owned_by(tmp_path / "a")
     monkeypatch.setattr(work_folder, "is_first_host", lambda: True)
-    with pytest.raises(InputError) as first, work_folder.alone(tmp_path / "a", "one"):
+    with pytest.raises(InputError) as first, work_folder.exclusive(tmp_path / "a", "one"):
         pass
     monkeypatch.setattr(work_folder, "is_first_host", lambda: False)
-    with pytest.raises(InputError) as other, work_folder.alone(tmp_path / "a", "one"):
+    with pytest.raises(InputError) as other, work_folder.exclusive(tmp_path / "a", "one"):
         pass
     assert str(first.value) == str(other.value)

@@ -17,7 +17,7 @@ from jsplat.labels import VoteConfig, confidence, facing, vote
 from jsplat.raster.projection import project
 from jsplat.raster.scene import Gaussians
 from jsplat.raster.spherical_harmonics import sh_colors
-from jsplat.runtime.programs import YNNPACK, fuses_wrongly
+from jsplat.runtime.programs import YNNPACK, has_fusion_bug
 from tests import ball
 from tests.close import assert_close
 
@@ -84,7 +84,7 @@ def test_rows_do_not_depend_on_how_many_there_are(name):
 
 
 def test_the_fusion_that_is_wrong_is_found_where_it_is():
-    if not fuses_wrongly() or YNNPACK in os.environ.get("XLA_FLAGS", ""):
+    if not has_fusion_bug() or YNNPACK in os.environ.get("XLA_FLAGS", ""):
         pytest.skip("no fusion into YNNPACK that is known to be wrong: another jaxlib, or it is switched off")
     turn, rows = inputs()[1][:, :3, :3], inputs()[1][..., :3]
     run = jax.jit(jax.vmap(lambda turn, rows: jax.vmap(lambda row: ((turn @ row) ** 2).sum())(rows)))

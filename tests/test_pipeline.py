@@ -27,11 +27,11 @@ from jsplat.pipeline.parsers import open_parser
 from jsplat.pipeline.plan import _student_captures
 from jsplat.pipeline.work_folder import (
     checkpoint_folder,
+    failures,
     fingerprint,
     finished,
     leaving_out,
     load_arrays,
-    refused,
     save_arrays,
     stage,
 )
@@ -90,14 +90,14 @@ def test_a_stage_that_fails_keeps_what_was_there_and_what_it_has_done(tmp_path):
 
 
 def test_an_identity_that_is_left_out_is_named_until_it_succeeds(tmp_path, capsys):
-    assert refused(tmp_path) == {}
+    assert failures(tmp_path) == {}
     with leaving_out(tmp_path, "bob"):
         raise Unusable("bob", wanted="light", got="darkness")
-    assert refused(tmp_path) == {"bob": "bob: wanted light, got darkness"}
+    assert failures(tmp_path) == {"bob": "bob: wanted light, got darkness"}
     assert "bob is left out: bob: wanted light, got darkness" in capsys.readouterr().err
     with leaving_out(tmp_path, "bob"):
         pass
-    assert refused(tmp_path) == {}
+    assert failures(tmp_path) == {}
     with pytest.raises(KeyError), leaving_out(tmp_path, "bob"):
         raise KeyError
     # Our own misuse of our own functions is nobody's bad data.
@@ -106,7 +106,7 @@ def test_an_identity_that_is_left_out_is_named_until_it_succeeds(tmp_path, capsy
         leaving_out(tmp_path, "bob"),
     ):
         raise InputError("rasterize: features", wanted="310 rows", got=300)
-    assert refused(tmp_path) == {}
+    assert failures(tmp_path) == {}
 
 
 def test_a_damaged_run_json_is_none(tmp_path):

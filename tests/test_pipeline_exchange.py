@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from test_capture import small_capture
-from test_datasets import labels_of, viewers_face
 from test_exchange_ply import scene
+from test_training_sets import labels_of, viewers_face
 
 from jsplat import cli
 from jsplat.captures.capture import read_capture, write_capture

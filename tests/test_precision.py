@@ -17,9 +17,9 @@ from jsplat.kernels.blend import mosaic_gpu, triton, xla
 from jsplat.kernels.blend.cases import CAPACITY, CASES, SIZE
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.kernels.blend.splats import Splats
-from jsplat.labels import Heard, SharpenConfig, VoteConfig, facing, vote, vote_together
+from jsplat.labels import SharpenConfig, VoteConfig, VoterEvidence, facing, vote, vote_together
 from jsplat.labels.lift import _lift
-from jsplat.labels.opinions import Logits, Look, pixels
+from jsplat.labels.opinions import Logits, NetworkPass, pixels
 from jsplat.labels.palette import _cluster
 from jsplat.labels.sharpen import _first_counts, _gain, error_models
 from jsplat.labels.votes import METHODS
@@ -116,10 +116,13 @@ def program_of(name: str) -> tuple[Any, ...]:
 
             return votes, evidence, weight, yaw, yaw, weight
         case "voters together":
-            heard = [Heard(evidence[..., :2], jnp.ones(VIEWS), means[1]), Heard(evidence, jnp.ones(VIEWS), OWN)]
+            heard = [
+                VoterEvidence(evidence[..., :2], jnp.ones(VIEWS), means[1]),
+                VoterEvidence(evidence, jnp.ones(VIEWS), OWN),
+            ]
             return functools.partial(vote_together, config=VoteConfig(), k=3), heard, weight
         case "parser's pixels":
-            look = Look(jnp.ones((4, 4, 3), jnp.uint16), jnp.float32(1), (0.0, 0.5), (0.0, 0.5))
+            look = NetworkPass(jnp.ones((4, 4, 3), jnp.uint16), jnp.float32(1), (0.0, 0.5), (0.0, 0.5))
             return pixels, Logits((look,), (8, 8))
         case "counts of sharpening":
             return functools.partial(_first_counts, **how), gaussians, rows, block

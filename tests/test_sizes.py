@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 
 from jsplat.captures.capture import write_capture
-from jsplat.captures.index import list_captures, tell_resized
+from jsplat.captures.index import list_captures, log_resized
 from jsplat.errors import InputError
 from jsplat.fitting import FitConfig
 from jsplat.parser import ParserConfig
 from jsplat.pipeline import RunConfig
 from jsplat.training_sets.reading import DatasetConfig, longer_side
 from tests import ball
-from tests.test_datasets import labels_of, viewers_face
+from tests.test_training_sets import labels_of, viewers_face
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +27,12 @@ def test_captures_are_read_as_the_largest_of_them_up_to_a_limit(people, monkeypa
     listed = list_captures(people, 0)
     assert [(one.size, one.shape[1:]) for one in listed] == [(24, (24, 24)), (24, (24, 24))]
     assert listed[1].read().images.shape[1:3] == (24, 24)
-    tell_resized(listed)
+    log_resized(listed)
     assert capsys.readouterr().err == f"captures: {listed[1].shape[0]} pictures of 16x16 are used at 24x24\n"
     monkeypatch.setattr("jsplat.captures.index.MOST", 12)
     listed = list_captures(people, 0)
     assert [one.shape[1:] for one in listed] == [(12, 12), (12, 12)]
-    tell_resized(listed[:1])
+    log_resized(listed[:1])
     line = f"captures: {listed[0].shape[0]} pictures of 24x24 are used at 12x12 (--set size=24 for all of it)\n"
     assert capsys.readouterr().err == line
     # Asked for, a size is what it is, and what becomes smaller is told all the same.
@@ -42,7 +42,7 @@ def test_captures_are_read_as_the_largest_of_them_up_to_a_limit(people, monkeypa
 
 def test_upright_pictures_are_told_as_width_times_height(people, capsys):
     (one,) = list_captures(people / "ada", 0)
-    tell_resized([dataclasses.replace(one, shape=(7, 512, 384), own=(1200, 1600))])
+    log_resized([dataclasses.replace(one, shape=(7, 512, 384), own=(1200, 1600))])
     assert "7 pictures of 1200x1600 are used at 384x512 (--set size=1600 " in capsys.readouterr().err
 
 

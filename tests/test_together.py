@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from test_votes import K, N, V, make_world, mean_recall
 
 from jsplat.errors import InputError
-from jsplat.labels import Heard, VoteConfig, knows_all, pose_prior, vote, vote_together
-from jsplat.labels.together import alike_classes, speaking
+from jsplat.labels import VoteConfig, VoterEvidence, knows_all, pose_prior, vote, vote_together
+from jsplat.labels.together import alike_classes, informative_labels
 
 CONFIG = VoteConfig(method="tempered")
 OWN = tuple(frozenset({i}) for i in range(K))
@@ -21,7 +21,7 @@ UNDECLARED = (frozenset({0}), frozenset({1}), frozenset({2}))
 @pytest.fixture(scope="module")
 def world():
     truth, seen, (evidence, weight, yaw, pitch) = make_world()
-    return truth, seen, weight, Heard(evidence, pose_prior(yaw, pitch, CONFIG), OWN)
+    return truth, seen, weight, VoterEvidence(evidence, pose_prior(yaw, pitch, CONFIG), OWN)
 
 
 def second(truth, weight, means, said_of, damaged=0.2, seed=1):
@@ -32,7 +32,7 @@ def second(truth, weight, means, said_of, damaged=0.2, seed=1):
     for v in rng.choice(V, round(damaged * V), replace=False):
         said[v] = rng.permutation(said[v])
     evidence = np.eye(len(means))[said] * np.asarray(weight)[..., None]
-    return Heard(jnp.asarray(evidence, jnp.float32), jnp.ones(V), means)
+    return VoterEvidence(jnp.asarray(evidence, jnp.float32), jnp.ones(V), means)
 
 
 def together(world, *others, config=CONFIG):
@@ -83,7 +83,9 @@ ONCE = VoteConfig(method="tempered", iterations=1)
 def test_who_knows_one_class_leaves_the_odds_of_the_others(world, seed, share):
     """Whatever a segmenter says, and however often: the odds between any two classes that it does not know stay."""
     said = (np.random.default_rng(seed).random((V, N)) < share).astype(int)
-    voter = Heard(jnp.asarray(np.eye(2)[said] * np.asarray(world[2])[..., None], jnp.float32), jnp.ones(V), HAIR)
+    voter = VoterEvidence(
+        jnp.asarray(np.eye(2)[said] * np.asarray(world[2])[..., None], jnp.float32), jnp.ones(V), HAIR
+    )
     odds = []
     for rows in (together(world, config=ONCE)[0], together(world, voter, config=ONCE)[0]):
         rest = np.log(np.maximum(rows[:, 2:], 1e-30))
@@ -109,7 +111,7 @@ def test_a_useless_voter_does_no_harm(world, means, kind):
     noise = np.random.default_rng(5).integers(0, labels, (V, N))
     said = noise if kind == "noise" else np.full((V, N), 1)
     evidence = np.eye(labels)[said] * np.asarray(weight)[..., None] * (kind != "silent")
-    rows, _ = together(world, Heard(jnp.asarray(evidence, jnp.float32), jnp.ones(V), means))
+    rows, _ = together(world, VoterEvidence(jnp.asarray(evidence, jnp.float32), jnp.ones(V), means))
     # Measured: noise costs up to 0.001, the others nothing.
     assert mean_recall(rows, truth, seen) > mean_recall(together(world)[0], truth, seen) - 0.005
 
@@ -134,8 +136,8 @@ def test_one_voter_who_knows_all_is_near_the_plain_vote(world):
 def test_which_labels_count_and_which_classes_are_alike():
     assert knows_all(OWN, K)
     assert not knows_all(COARSE, K)
-    assert speaking(OWN, K) == [1, 2, 3, 4, 5]  # a parser's background says that it is lost
-    assert speaking((*COARSE, frozenset()), K) == [0, 1, 2]
+    assert informative_labels(OWN, K) == [1, 2, 3, 4, 5]  # a parser's background says that it is lost
+    assert informative_labels((*COARSE, frozenset()), K) == [0, 1, 2]
     assert (alike_classes(OWN, K) == np.eye(K)).all()
     alike = alike_classes(UNDECLARED, K)
     assert (alike == np.eye(K)).all()  # what no label means is like nothing

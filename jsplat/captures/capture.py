@@ -18,7 +18,7 @@ from jsplat.captures.identities import check_identity
 from jsplat.captures.pictures import read_image, read_labels, read_mask, write_png
 from jsplat.errors import InputError
 from jsplat.files.atomic import new_folder, write_json
-from jsplat.files.foreign import read_text, some_of, tell, with_slashes, without_litter
+from jsplat.files.foreign import log_once, read_text, some_of, with_slashes, without_litter
 from jsplat.files.json_fields import number, rigid
 from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
 from jsplat.raster.camera import OPENGL_FROM_OPENCV, Camera, pose_angles
@@ -269,7 +269,7 @@ def capture_folders(path: Path) -> list[Path]:
         raise InputError(str(path), wanted=wanted, got="none found")
     if others := [p.name for p in folders if p not in found]:
         line = f"passed over folders without transforms.json: {len(others)} ({some_of(others)})"
-        tell("passed over", str(path), line, folders=others)
+        log_once("passed over", str(path), line, folders=others)
     return found
 
 

@@ -18,7 +18,7 @@ from jsplat.captures.capture import (
     resized,
 )
 from jsplat.errors import InputError, of_a_person
-from jsplat.files.foreign import tell
+from jsplat.files.foreign import log_once
 from jsplat.labelsets.labelset import LabelSet
 
 MOST = 512  # pixels of the longer side, where nobody asks for more
@@ -90,7 +90,7 @@ def list_captures(
     return listed
 
 
-def tell_resized(listed: Sequence[Listed]) -> None:
+def log_resized(listed: Sequence[Listed]) -> None:
     """Says on stderr how many pictures are not used in the size of their files, once in a process."""
     kinds: dict[tuple[tuple[int, int], tuple[int, int]], int] = {}
     for one in listed:
@@ -100,7 +100,7 @@ def tell_resized(listed: Sequence[Listed]) -> None:
         if own != used:
             line = f"{pictures} pictures of {own[0]}x{own[1]} are used at {used[0]}x{used[1]}"
             advice = f" (--set size={max(own)} for all of it)" if max(own) > max(used) else ""
-            tell("resized", "captures", line + advice, pictures=pictures, own=own, used=used)
+            log_once("resized", "captures", line + advice, pictures=pictures, own=own, used=used)
 
 
 def _shape(own: tuple[int, int, int], size: int | None) -> tuple[int, int, int]:

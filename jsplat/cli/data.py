@@ -22,4 +22,4 @@ def import_(folder: Path, out: Path, config) -> None:
     """
     from jsplat.pipeline import importing
 
-    importing.bring_in(folder, out, config)
+    importing.import_one(folder, out, config)

@@ -100,10 +100,10 @@ def edit_all(head: Head, layers: dict[int, np.ndarray]) -> None:
 def _under(head: Head, view: int, touched: np.ndarray) -> np.ndarray:
     """The Gaussians on which a person has a say by these pixels of a view."""
     mass = head.weights[view].T @ touched.ravel().astype(np.float32)
-    return np.flatnonzero(_say(head, mass) >= head.settings.edit.min_influence)
+    return np.flatnonzero(_influence(head, mass) >= head.settings.edit.min_influence)
 
 
-def _say(head: Head, mass: np.ndarray, who: np.ndarray | slice = slice(None)) -> np.ndarray:
+def _influence(head: Head, mass: np.ndarray, who: np.ndarray | slice = slice(None)) -> np.ndarray:
     """The share a, in [0, 1), that a person has in the vote on Gaussians with this blend weight under what was said."""
     settings = head.settings.edit
     strength = settings.weight * (mass / np.maximum(head.best[who], settings.half_weight)) ** settings.visibility_power
@@ -137,7 +137,7 @@ class _Place:
 def _vote_again(head: Head, who: np.ndarray) -> None:
     """EM on the rows of a few Gaussians; the others only show through. Views side by side: each fits into the cache."""
     old, base = head.rows[who], head.voted_rows[who]
-    spoken_labels = {v: _spoken(head, v) for v in head.layers}
+    spoken_labels = {v: _drawn_classes(head, v) for v in head.layers}
     spoken = np.unique(np.concatenate(list(spoken_labels.values()) or [np.zeros(0, np.uint8)]))
     # "Background" corrects the outline of its own view alone: no Gaussian on the head is background, and the vote
     # removes that class too.
@@ -146,7 +146,7 @@ def _vote_again(head: Head, who: np.ndarray) -> None:
         found = threads.map(lambda v: _place(head, who, v, spoken_labels.get(v), spoken), range(len(head.weights)))
         places = [place for place in found if place is not None]
         mass = sum((np.asarray(place.hears.sum(0)).ravel() for place in places), np.zeros(len(who), np.float32))
-        person = _say(head, mass, who)[:, None].astype(np.float32)
+        person = _influence(head, mass, who)[:, None].astype(np.float32)
         wanted = np.zeros_like(base)
         for place in places:
             wanted[:, place.classes] += place.hears.T @ np.eye(len(place.classes), dtype=np.float32)[place.named]
@@ -154,7 +154,7 @@ def _vote_again(head: Head, who: np.ndarray) -> None:
         table = (1 - seed) * base + seed * normalised(wanted)
         for _ in range(head.settings.edit.rounds):
             voters, human = np.zeros_like(table), np.zeros_like(table)
-            asked = threads.map(lambda place, now=table: _ask(place, now, head.settings.edit.class_margin), places)
+            asked = threads.map(lambda place, now=table: _update(place, now, head.settings.edit.class_margin), places)
             for place, (one, other) in zip(places, asked):
                 voters[:, place.classes] += one
                 human[:, place.classes] += other
@@ -198,18 +198,18 @@ def _place(head: Head, who: np.ndarray, v: int, spoken_labels: np.ndarray | None
     )
 
 
-def _ask(place: _Place, table: np.ndarray, lead: float) -> tuple[np.ndarray, np.ndarray]:
+def _update(place: _Place, table: np.ndarray, lead: float) -> tuple[np.ndarray, np.ndarray]:
     """One update: how much of each class the voters and people see in the Gaussians, both n k."""
     own = np.ascontiguousarray(table[:, place.classes])
     prior = normalised(place.rest + place.weights @ own)
     inverse = np.where(prior > 1e-6, 1 / np.maximum(prior, np.float32(1e-3)), 0)
     voters = place.weights.T @ (place.sure * normalised(prior * place.likelihood) * inverse)
     heard = place.heard
-    human = place.hears.T @ (_won(prior[heard], place.named, lead) * inverse[heard])
+    human = place.hears.T @ (_leading_mixture(prior[heard], place.named, lead) * inverse[heard])
     return own * voters, own * human
 
 
-def _won(prior: np.ndarray, named: np.ndarray, lead: float) -> np.ndarray:
+def _leading_mixture(prior: np.ndarray, named: np.ndarray, lead: float) -> np.ndarray:
     """The mixture nearest to `prior` in which the named class leads every other by `class_margin`.
 
     A person names the class that is largest in a pixel, not one that fills it: a pixel where it leads already is left.
@@ -228,7 +228,7 @@ def _won(prior: np.ndarray, named: np.ndarray, lead: float) -> np.ndarray:
     return normalised(won)
 
 
-def _spoken(head: Head, v: int) -> np.ndarray:
+def _drawn_classes(head: Head, v: int) -> np.ndarray:
     """What people said in a view, by pixel: classes, or UNTOUCHED; the rim of an edit counts as it was shown."""
     around = np.ones((2 * head.settings.edit.border + 1,) * 2, bool)
     layer, mask = head.layers[v], head.mask(v)

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from jsplat.edit.blend_matrix import blend_weights
 from jsplat.edit.voices import Voice, heard
 from jsplat.errors import InputError
-from jsplat.labels import MaskConfig, Said, SharpenConfig, clean, to_masks
+from jsplat.labels import MaskConfig, SharpenConfig, VoterLabels, clean, to_masks
 from jsplat.labels.opinions import Opinions
 from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.raster.camera import Camera
@@ -131,7 +131,7 @@ def prepare(
     known: dict[str, np.ndarray],
     trust: Float[np.ndarray, " v"],
     settings: Settings,
-    others: Sequence[Said] = (),
+    others: Sequence[VoterLabels] = (),
 ) -> Head:
     """Everything a re-vote of one head needs; the slow part, once per head.
 

@@ -49,7 +49,7 @@ class QueueConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Looks:
+class QueueInputs:
     """What the queue looks at, of one head.
 
     Attributes:
@@ -67,7 +67,7 @@ class Looks:
     trust: Float[np.ndarray, " v"]
 
 
-def expected_gains(looks: Looks, config: QueueConfig = QueueConfig()) -> Float[np.ndarray, " v"]:
+def expected_gains(looks: QueueInputs, config: QueueConfig = QueueConfig()) -> Float[np.ndarray, " v"]:
     """The sum above for every view of one head; without the factor for neighbours."""
     k = shape_of(looks.first)[-1]
     shown = [np.bincount(m[m != IGNORE], minlength=k) for m in looks.labels]
@@ -78,7 +78,7 @@ def expected_gains(looks: Looks, config: QueueConfig = QueueConfig()) -> Float[n
     return np.asarray([_gain(looks, v, near, area, config) for v, near in enumerate(neighbors)])
 
 
-def _gain(looks: Looks, view: int, neighbors: list[int], area: np.ndarray, config: QueueConfig) -> float:
+def _gain(looks: QueueInputs, view: int, neighbors: list[int], area: np.ndarray, config: QueueConfig) -> float:
     step = config.stride
     height, width = looks.depth.shape[1:]
     rows, columns = np.mgrid[step // 2 : height : step, step // 2 : width : step].reshape(2, -1)
@@ -94,7 +94,7 @@ def _gain(looks: Looks, view: int, neighbors: list[int], area: np.ndarray, confi
 
 
 def _carried(
-    looks: Looks, view: int, neighbors: list[int], rows: np.ndarray, columns: np.ndarray, tolerance: float
+    looks: QueueInputs, view: int, neighbors: list[int], rows: np.ndarray, columns: np.ndarray, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """The neighbours' first labels at these pixels, rows that sum to 1, and the trust behind them (0: nobody sees)."""
     points = Points(looks.cameras, looks.depth, view, rows, columns)

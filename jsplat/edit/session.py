@@ -1,4 +1,4 @@
-"""What is open for edits and what was said so far, kept in the run (`jsplat.edit.kept`) so that a kill loses nothing.
+"""What is open for edits and what was said so far, in the run (`jsplat.edit.edits_on_disk`): a kill loses nothing.
 
 A drawing is written first. Masks and lines of the log, `edits/edits.jsonl` (one per saved edit), that a kill kept from
 being written are made up for at the next start, and so are votes on another geometry than today's.
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jsplat.edit import kept
+from jsplat.edit import edits_on_disk
 from jsplat.edit.evidence import Outcome, edit, edit_all
 from jsplat.edit.head import UNTOUCHED, EditConfig, Head
 from jsplat.edit.queue import QueueConfig, rank
@@ -32,7 +32,7 @@ HEADS_IN_MEMORY = 2  # a head of 56 views at 256 pixels takes about 0.7 GB
 
 
 @dataclasses.dataclass(frozen=True)
-class Sight:
+class HeadViews:
     """What the page shows of a head before anything is voted on again.
 
     Attributes:
@@ -60,7 +60,7 @@ class Ready:
 class Source:
     """How a head is read: quickly to be looked at, slowly to be edited."""
 
-    look: Callable[[], Sight]
+    look: Callable[[], HeadViews]
     ready: Callable[[], Ready]
 
 
@@ -88,9 +88,9 @@ class Session:
         queue: QueueConfig,
     ):
         self.names, self.labelset, self.config, self.queue_config = tuple(sources), labelset, config, queue
-        self.run, self.folder = folder, kept.inside_run(folder, kept.FOLDER)
+        self.run, self.folder = folder, edits_on_disk.inside_run(folder, edits_on_disk.FOLDER)
         self._sources, self._lock = sources, threading.RLock()
-        self._sights: dict[str, Sight] = {}
+        self._sights: dict[str, HeadViews] = {}
         self.failed: dict[str, str] = {}  # heads that could not be read, and why
         self._ready: dict[str, concurrent.futures.Future[Ready]] = {}
         self._looker = concurrent.futures.ThreadPoolExecutor(1)
@@ -109,7 +109,7 @@ class Session:
             self._alone = stack.pop_all()
         for name in self.names:
             self._looker.submit(self._look_at, name)
-            if name not in self._refused and not kept.is_voted_on(folder, name, self._layers[name]):
+            if name not in self._refused and not edits_on_disk.is_voted_on(folder, name, self._layers[name]):
                 self.ready(name)
 
     def close(self) -> None:
@@ -121,9 +121,9 @@ class Session:
         self._alone.close()
 
     def _read_layers(self, name: str) -> dict[int, np.ndarray]:
-        kept.inside_run(self.folder, name)
+        edits_on_disk.inside_run(self.folder, name)
         try:
-            return kept.layers_of(self.run, name, self.labelset)
+            return edits_on_disk.layers_of(self.run, name, self.labelset)
         except InputError as error:  # the other heads can be edited
             self._refused[name] = error
             return {}
@@ -139,9 +139,9 @@ class Session:
             entry = json.loads(line)
             known[entry["identity"], entry["view"]] = entry["digest"]
         for name in self.names:
-            drawn = {} if name in self._refused else kept.read_drawn(self.run, name, self.labelset)
+            drawn = {} if name in self._refused else edits_on_disk.read_layers(self.run, name, self.labelset)
             for view, layer in drawn.items():
-                if known.get((name, view)) != kept.digest(layer):
+                if known.get((name, view)) != edits_on_disk.digest(layer):
                     self._write_line(name, view, layer, {"recovered": True})
 
     def _look_at(self, name: str) -> None:
@@ -150,7 +150,7 @@ class Session:
         except Exception as error:  # whatever it is, the other heads can be edited
             self.failed[name] = str(error)
 
-    def sight(self, name: str) -> Sight:
+    def sight(self, name: str) -> HeadViews:
         """A head to look at; read once."""
         with self._lock:
             found = self._sights.get(name)
@@ -158,12 +158,12 @@ class Session:
             if name in self._refused:
                 raise self._refused[name]
             found = self._sources[name].look()
-            kept.check_pictures(self.run, name, found.images)
+            edits_on_disk.check_pictures(self.run, name, found.images)
             with self._lock:
                 self._sights[name] = found
         return found
 
-    def sights(self) -> dict[str, Sight]:
+    def sights(self) -> dict[str, HeadViews]:
         """The heads that have been read so far."""
         with self._lock:
             return dict(self._sights)
@@ -183,12 +183,12 @@ class Session:
             raise self._refused[name]
         if self._layers[name]:
             self.sight(name)  # which looks whether the photographs are still those that were drawn on
-        self._bases[name] = kept.label_stamp(self.run, name)
+        self._bases[name] = edits_on_disk.label_stamp(self.run, name)
         made = self._sources[name].ready()
         with self._lock:
             layers = dict(self._voted[name])
         edit_all(made.head, layers)
-        if not kept.is_voted_on(self.run, name, layers):  # a kill came between, or another fit
+        if not edits_on_disk.is_voted_on(self.run, name, layers):  # a kill came between, or another fit
             self._unwritten[name] = made.head
             self._write_masks(name)
         return made
@@ -258,7 +258,7 @@ class Session:
             return self._write_line(name, view, latest, about)
 
     def _write_layer(self, name: str, view: int, layer: np.ndarray) -> None:
-        kept.write_drawn(self.run, name, view, layer, self.sight(name).images[view], self.labelset)
+        edits_on_disk.write_layer(self.run, name, view, layer, self.sight(name).images[view], self.labelset)
         if (layer == UNTOUCHED).all():
             self._layers[name].pop(view, None)
         else:
@@ -269,13 +269,13 @@ class Session:
             head = self._unwritten.pop(name, None)
             if head is None:  # a later vote was written in its place
                 return
-            vote = kept.vote_of(head, self._bases[name])
-        kept.write_vote(self.run, name, vote)
+            vote = edits_on_disk.vote_of(head, self._bases[name])
+        edits_on_disk.write_vote(self.run, name, vote)
 
     def _write_line(self, name: str, view: int, layer: np.ndarray, about: dict) -> dict:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         entry = {"time": now, "identity": name, "view": view, "pixels": int((layer != UNTOUCHED).sum())}
-        entry |= about | {"digest": kept.digest(layer)}
+        entry |= about | {"digest": edits_on_disk.digest(layer)}
         with self.log.open("ab") as file:
             file.write((json.dumps(entry) + "\n").encode())
             file.flush()

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from jsplat.edit.evidence import edit
 from jsplat.edit.head import UNTOUCHED, Head
-from jsplat.edit.queue import Looks, QueueConfig, expected_gains, rank
+from jsplat.edit.queue import QueueConfig, QueueInputs, expected_gains, rank
 from jsplat.errors import InputError, Stopped
 from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.metrics.classes import class_counts, confusion, iou_per_class, mean_known
@@ -52,7 +52,7 @@ class Subject:
     """
 
     head: Callable[[], Head]
-    looks: Looks
+    looks: QueueInputs
     truth: UInt8[np.ndarray, "v h w"]
     yaw: np.ndarray
     pitch: np.ndarray

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from jsplat.labels import Said, SharpenConfig
+from jsplat.labels import SharpenConfig, VoterLabels
 from jsplat.labels.opinions import Opinions, dense
 from jsplat.labels.sharpen import error_models
-from jsplat.labels.together import speaking
+from jsplat.labels.together import informative_labels
 from jsplat.labelsets.labelset import IGNORE
 
 
@@ -31,7 +31,7 @@ class Voice:
 def heard(
     first: Opinions | Float[np.ndarray, "v h w k"],
     trust: Float[np.ndarray, " v"],
-    others: Sequence[Said],
+    others: Sequence[VoterLabels],
     shown: Float[np.ndarray, "v p k"],
     solid: Float[np.ndarray, "v p"],
     config: SharpenConfig,
@@ -76,10 +76,10 @@ def _probabilities(first: Opinions | np.ndarray, trust: np.ndarray, k: int, conf
     return labels, mass, sure, k
 
 
-def _labels(said: Said, k: int) -> tuple:
+def _labels(said: VoterLabels, k: int) -> tuple:
     """The same of a voter with labels of its own."""
     labels = np.asarray(said.labels).reshape(len(said.trust), -1)
-    mass = np.isin(labels, speaking(said.means, k)).astype(np.float32)
+    mass = np.isin(labels, informative_labels(said.means, k)).astype(np.float32)
     sure = np.asarray(said.trust)[:, None] * mass
     return np.where(labels == IGNORE, np.uint8(0), labels), mass, sure, len(said.means)
 

@@ -14,7 +14,7 @@ from jsplat.exchange.ply import SplatLabels, read_ply, write_label_ply, write_pl
 from jsplat.exchange.shapes import BACKGROUND_NAME, IGNORE_NAME
 from jsplat.exchange.store import check_name, fill_folder, read_files, write_files
 from jsplat.files.atomic import check_free
-from jsplat.files.foreign import kinds_of, tell_passed_over
+from jsplat.files.foreign import kinds_of, log_skipped
 from jsplat.labelsets.labelset import LabelSet
 
 __all__ = ["FORMATS", "SplatLabels", "export_masks", "fill_folder", "import_masks", "masks_to_files", "read_ply"]
@@ -69,7 +69,7 @@ def import_masks(path: Path, labelset: LabelSet) -> dict[str, UInt8[np.ndarray, 
     """Reads label maps in any of `FORMATS` or COCO's panoptic one, told apart by what lies there.
 
     Where JSON holds the masks, pictures beside it are none. Files that are neither masks nor their pictures are passed
-    over, and how many of what kind is said once (`jsplat.files.foreign.tell_passed_over`).
+    over, and how many of what kind is said once (`jsplat.files.foreign.log_skipped`).
 
     Args:
         path: a folder, a zip archive, or one file.
@@ -86,5 +86,5 @@ def import_masks(path: Path, labelset: LabelSet) -> dict[str, UInt8[np.ndarray, 
     masks, used = _READERS[form](bundle, labelset)
     if not masks:
         raise InputError(path.name, wanted="at least one mask", got="none")
-    tell_passed_over(path.name, kinds_of(PurePosixPath(name) for name in bundle.names if name not in used))
+    log_skipped(path.name, kinds_of(PurePosixPath(name) for name in bundle.names if name not in used))
     return masks

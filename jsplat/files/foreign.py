@@ -17,7 +17,7 @@ _LITTER = {".ds_store", "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "
 _LITTER |= {".spotlight-v100", ".trashes", ".fseventsd", "$recycle.bin"}
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _SHOWN = 8  # names in a line; the rest are counted
-_told: set[str] = set()
+_logged: set[str] = set()
 
 
 def is_litter(name: str) -> bool:
@@ -78,7 +78,7 @@ def kinds_of(paths: Iterable[PurePath]) -> dict[str, int]:
     return dict(collections.Counter(map(kind_of, sorted(paths))).most_common())
 
 
-def tell(event: str, where: str, line: str, **fields: object) -> None:
+def log_once(event: str, where: str, line: str, **fields: object) -> None:
     """Says what a reader makes of a folder on stderr and in the log, each thing once in a process.
 
     Args:
@@ -86,8 +86,8 @@ def tell(event: str, where: str, line: str, **fields: object) -> None:
         where: the folder.
         fields: for the log.
     """
-    if (line := f"{where}: {line}") not in _told:
-        _told.add(line)
+    if (line := f"{where}: {line}") not in _logged:
+        _logged.add(line)
         log(event, where=where, **fields)
         print(line, file=sys.stderr, flush=True)
 
@@ -98,14 +98,14 @@ def some_of(names: Sequence[str]) -> str:
     return ", ".join([*names[:_SHOWN], *more])
 
 
-def tell_passed_over(where: str, kinds: Mapping[str, int]) -> None:
-    """Says how many files of what kind a reader passes over in a folder (see `tell`, `kinds_of`), if any."""
+def log_skipped(where: str, kinds: Mapping[str, int]) -> None:
+    """Says how many files of what kind a reader passes over in a folder (see `log_once`, `kinds_of`), if any."""
     if kinds:
         line = f"passed over {some_of([f'{count} {kind}' for kind, count in kinds.items()])}"
-        tell("passed over", where, line, files=dict(kinds))
+        log_once("passed over", where, line, files=dict(kinds))
 
 
-def passed_over(folder: Path, used: Iterable[Path]) -> dict[str, int]:
+def skipped_files(folder: Path, used: Iterable[Path]) -> dict[str, int]:
     """How many files of what kind are not used, the most frequent first.
 
     Looked at are the folders that hold something used, those above them up to `folder`, and the files directly in
@@ -151,9 +151,9 @@ def check_missing(missing: Sequence[tuple[str, str]], there: int, share: float, 
         raise InputError(missing[0][0], wanted="an image", got=got)
 
 
-def tell_missing(where: str, missing: Sequence[tuple[str, str]], there: int) -> None:
+def log_missing(where: str, missing: Sequence[tuple[str, str]], there: int) -> None:
     """Says how many listed pictures are missing (see `check_missing`), and their names, if any."""
     if missing:
         names = [name for _, name in missing]
         line = f"missing and left out: {len(names)} of {len(names) + there} listed pictures: {some_of(names)}"
-        tell("missing", where, line, names=names)
+        log_once("missing", where, line, names=names)

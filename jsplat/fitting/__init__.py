@@ -2,15 +2,15 @@
 
 from jsplat.fitting.batches import PendingIdentity
 from jsplat.fitting.config import FitConfig
-from jsplat.fitting.result import FitResult, Refused, mean_curve
+from jsplat.fitting.result import FailedIdentity, FitResult, mean_curve
 from jsplat.fitting.start import starting_scene
 from jsplat.fitting.train import fit, fit_batches, step_seconds
 
 __all__ = [
+    "FailedIdentity",
     "FitConfig",
     "FitResult",
     "PendingIdentity",
-    "Refused",
     "fit",
     "fit_batches",
     "mean_curve",

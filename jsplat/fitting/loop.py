@@ -26,7 +26,7 @@ from jsplat.runtime.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)
-class Ready:
+class PreparedIdentity:
     """A capture, its row of a batch, and the scene that its fit starts from (no leading axes)."""
 
     capture: Capture
@@ -65,7 +65,9 @@ class FitLoop:
     """
 
     @in_32_bits
-    def __init__(self, ready: list[Ready], task: Task, mesh: Mesh, rows: int, capacity: int, folder: Path | None):
+    def __init__(
+        self, ready: list[PreparedIdentity], task: Task, mesh: Mesh, rows: int, capacity: int, folder: Path | None
+    ):
         self._config, self._compiled = task.config, compiled_settings(task.config)
         self._progress, self._shared_capacity = task.progress, task.capacity
         self._captures = [one.capture for one in ready]

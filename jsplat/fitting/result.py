@@ -34,7 +34,7 @@ class FitResult:
 
 
 @dataclasses.dataclass(frozen=True)
-class Refused:
+class FailedIdentity:
     """An identity that was not fitted, because its capture could not be read or started from."""
 
     identity: str

@@ -206,7 +206,7 @@ def first_capacity(hits: float, gaussians: int, classes: int, config: FitConfig)
 
 
 @in_32_bits
-def bytes_each(shape: tuple[int, int, int], classes: int, config: FitConfig) -> int:
+def bytes_per_identity(shape: tuple[int, int, int], classes: int, config: FitConfig) -> int:
     """What one identity needs on a device: arguments and temporaries of the compiled steps.
 
     Args:

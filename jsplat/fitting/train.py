@@ -16,11 +16,11 @@ from jsplat.captures.capture import Capture
 from jsplat.errors import InputError, Unusable, of_a_person
 from jsplat.fitting.batches import PendingIdentity, batches, max_per_device, read_ahead, shapes
 from jsplat.fitting.config import FitConfig
-from jsplat.fitting.loop import FitLoop, Ready, Task, compiled_settings
+from jsplat.fitting.loop import FitLoop, PreparedIdentity, Task, compiled_settings
 from jsplat.fitting.photos import fitted_views, number_of, photos_of
-from jsplat.fitting.result import FitResult, Refused, mean_curve
+from jsplat.fitting.result import FailedIdentity, FitResult, mean_curve
 from jsplat.fitting.start import starting_scene
-from jsplat.fitting.step import bytes_each
+from jsplat.fitting.step import bytes_per_identity
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.raster.capacity import SharedCapacity
 from jsplat.raster.scene import Scene
@@ -66,7 +66,7 @@ def fit(
     starts = None if start is None else {n: jax.tree.map(lambda x, i=i: x[i], start) for i, n in enumerate(names)}
     results = []
     for result in fit_batches(waiting, next(iter(labelsets), None), config, seed, resume, starts):
-        if isinstance(result, Refused):
+        if isinstance(result, FailedIdentity):
             raise result.error
         results.append(result)
     found = [name for r in results for name in r.identities]
@@ -93,7 +93,7 @@ def fit_batches(
     seed: int = 0,
     resume: Path | None = None,
     starts: dict[str, Scene] | None = None,
-) -> Iterator[FitResult | Refused]:
+) -> Iterator[FitResult | FailedIdentity]:
     """Fits captures that need not be in memory together; see `fit`.
 
     The pictures of the next batch are read while one is fitted. What an identity gets does not depend on its batch.
@@ -112,7 +112,7 @@ def fit_batches(
     plans = []
     for alike in shapes(waiting):
         mesh = identity_mesh(len(alike))
-        measure = functools.partial(bytes_each, alike[0].shape, len(labelset or "?"), compiled_settings(config))
+        measure = functools.partial(bytes_per_identity, alike[0].shape, len(labelset or "?"), compiled_settings(config))
         per_device = max_per_device(config, list(mesh.devices), len(alike), measure)
         queue = batches(alike, mesh.size, per_device)
         # Asked for, a number is kept to the last batch; else the batches are of one size, with little to fill up.
@@ -142,14 +142,14 @@ def step_seconds(capture: Capture, config: FitConfig, seed: int = 0) -> float:
 
 def _fit_batch(
     read: list[tuple[PendingIdentity, Capture | InputError]], task: Task, mesh: Mesh, rows: int, capacity: int
-) -> Iterator[FitResult | Refused]:
-    ready: dict[str, Ready] = {}
+) -> Iterator[FitResult | FailedIdentity]:
+    ready: dict[str, PreparedIdentity] = {}
     for one, found in read:
         try:
             with of_a_person():
                 ready[one.identity] = _prepared(found, task, task.seed)
         except Unusable as error:
-            yield Refused(one.identity, error)
+            yield FailedIdentity(one.identity, error)
     if not ready:
         return
     folder = task.resume and task.resume / hashlib.sha256(repr(list(ready)).encode()).hexdigest()[:12]
@@ -171,7 +171,7 @@ def _leaves(result: FitResult) -> list[np.ndarray]:
 
 
 @in_32_bits
-def _prepared(found: Capture | InputError, task: Task, seed: int) -> Ready:
+def _prepared(found: Capture | InputError, task: Task, seed: int) -> PreparedIdentity:
     if isinstance(found, InputError):
         raise found
     if found.labelset not in (None, task.labelset):
@@ -179,8 +179,8 @@ def _prepared(found: Capture | InputError, task: Task, seed: int) -> Ready:
         raise InputError(f"capture {found.identity}: label set", wanted=f"{wanted}", got=found.labelset.names)  # type: ignore[union-attr]
     photos = photos_of(found, task.config, seed)
     if found.identity in task.starts:
-        return Ready(found, photos, task.starts[found.identity])
-    return Ready(found, photos, _carved(found, task.config, seed, len(task.labelset or "?")))
+        return PreparedIdentity(found, photos, task.starts[found.identity])
+    return PreparedIdentity(found, photos, _carved(found, task.config, seed, len(task.labelset or "?")))
 
 
 def _carved(capture: Capture, config: FitConfig, seed: int, classes: int) -> Scene:

@@ -4,20 +4,20 @@ from jsplat.labels.lift import facing, lift, paint
 from jsplat.labels.masks import MaskConfig, clean, to_masks
 from jsplat.labels.palette import PaletteConfig, from_colors, to_colors
 from jsplat.labels.rendered import Rendered, render_masks
-from jsplat.labels.sharpen import Said, SharpenConfig, sharpen
-from jsplat.labels.together import Heard, Means, knows_all, vote_together
+from jsplat.labels.sharpen import SharpenConfig, VoterLabels, sharpen
+from jsplat.labels.together import Means, VoterEvidence, knows_all, vote_together
 from jsplat.labels.votes import METHODS, VoteConfig, confidence, pose_prior, vote
 
 __all__ = [
     "METHODS",
-    "Heard",
     "MaskConfig",
     "Means",
     "PaletteConfig",
     "Rendered",
-    "Said",
     "SharpenConfig",
     "VoteConfig",
+    "VoterEvidence",
+    "VoterLabels",
     "clean",
     "confidence",
     "facing",

@@ -40,7 +40,7 @@ def _reading(axis: Axis, pixels: int, length: int) -> np.ndarray:
 
 
 @pytree
-class Look:
+class NetworkPass:
     """One look of a network at every view: mirrored, or at another scale, is another look.
 
     Attributes:
@@ -64,7 +64,7 @@ class Logits:
         size: height and width of the pictures.
     """
 
-    looks: tuple[Look, ...]
+    looks: tuple[NetworkPass, ...]
     size: tuple[int, int] = static()
 
 
@@ -115,7 +115,7 @@ class Voter:
         return most_probable(self.opinions)
 
 
-def quantised(logits: Float[np.ndarray, "v i j k"], rows: Axis, columns: Axis, where: str = "logits") -> Look:
+def quantised(logits: Float[np.ndarray, "v i j k"], rows: Axis, columns: Axis, where: str = "logits") -> NetworkPass:
     """A look from logits; each is off by at most a 131,070th of the largest lead in its view.
 
     Raises:
@@ -127,7 +127,7 @@ def quantised(logits: Float[np.ndarray, "v i j k"], rows: Axis, columns: Axis, w
         raise Unusable(where, wanted="finite numbers", got="NaN or infinity")
     steps = np.maximum(most / LEVELS, np.finfo(np.float32).tiny)
     levels = np.minimum(np.rint(below / steps[:, None, None, None]), LEVELS).astype(np.uint16)
-    return Look(levels, steps, rows, columns)
+    return NetworkPass(levels, steps, rows, columns)
 
 
 def shape_of(opinions: Opinions | Array | np.ndarray) -> tuple[int, ...]:
@@ -157,7 +157,7 @@ def pixels(view: Opinions | Num[Array | np.ndarray, "h w k"]) -> Float[Array, "h
     return jnp.asarray(view, jnp.float32)
 
 
-def _softmax(look: Look, size: tuple[int, int]) -> Float[Array, "k h w"]:
+def _softmax(look: NetworkPass, size: tuple[int, int]) -> Float[Array, "k h w"]:
     lengths = look.levels.shape[:2]
     rows, columns = (_reading(axis, n, m) for axis, n, m in zip((look.rows, look.columns), size, lengths))
     logits = look.levels.astype(jnp.float32) * -look.steps

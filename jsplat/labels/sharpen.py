@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, UInt8
 
 from jsplat.errors import InputError
 from jsplat.labels.opinions import Opinions, pixels
-from jsplat.labels.together import Means, alike_classes, speaking
+from jsplat.labels.together import Means, alike_classes, informative_labels
 from jsplat.labels.votes import certainty
 from jsplat.raster.camera import Camera
 from jsplat.raster.pytree import pytree, static
@@ -57,7 +57,7 @@ class SharpenConfig:
 
 
 @pytree
-class Said:
+class VoterLabels:
     """What a voter with labels of its own says of the pixels of one head.
 
     Attributes:
@@ -86,7 +86,7 @@ def sharpen(
     capacity: int,
     config: SharpenConfig,
     devices: Devices = (),
-    others: Sequence[Said] = (),
+    others: Sequence[VoterLabels] = (),
 ) -> Float[Array, "n k"]:
     """Sharper class probabilities per Gaussian of one head.
 
@@ -146,14 +146,16 @@ class _Opinion:
     sure: Array
 
 
-def _opinions(picture: Array | None, weight: Array, others: tuple[Said, ...], power: float, k: int) -> list[_Opinion]:
+def _opinions(
+    picture: Array | None, weight: Array, others: tuple[VoterLabels, ...], power: float, k: int
+) -> list[_Opinion]:
     found = []
     if picture is not None:
         opinion, mass = _opinion(picture)
         sure = weight * certainty(opinion) ** power * mass
         found.append(_Opinion(opinion.argmax(-1), opinion.shape[-1], mass, sure))
     for said in others:
-        speaks = np.isin(np.arange(256), speaking(said.means, k)).astype(np.float32)
+        speaks = np.isin(np.arange(256), informative_labels(said.means, k)).astype(np.float32)
         mass = jnp.asarray(speaks)[said.labels]
         found.append(_Opinion(jnp.asarray(said.labels), len(said.means), mass, jnp.asarray(said.trust) * mass))
     return found

@@ -39,7 +39,7 @@ Means = tuple[frozenset[int], ...]
 
 
 @pytree
-class Heard:
+class VoterEvidence:
     """What one voter says about the Gaussians of one head.
 
     Attributes:
@@ -58,7 +58,7 @@ def knows_all(means: Means, k: int) -> bool:
     return {min(of) for of in means if len(of) == 1} == set(range(k))
 
 
-def speaking(means: Means, k: int) -> list[int]:
+def informative_labels(means: Means, k: int) -> list[int]:
     """The labels of a voter that count on the head.
 
     Those that mean something; the background alone is none where the voter knows all classes (a parser that is lost
@@ -68,24 +68,24 @@ def speaking(means: Means, k: int) -> list[int]:
     return [i for i, of in enumerate(means) if of and not (complete and of == {0})]
 
 
-def speaking_table(means: Means, k: int) -> Bool[np.ndarray, "s k"]:
+def informative_table(means: Means, k: int) -> Bool[np.ndarray, "s k"]:
     """Whether a label may mean a class; labels that do not count mean none."""
     table = np.zeros((len(means), k), bool)
-    for i in speaking(means, k):
+    for i in informative_labels(means, k):
         table[i, list(means[i])] = True
     return table
 
 
 def alike_classes(means: Means, k: int) -> Float[np.ndarray, "k k"]:
     """1 where two classes have the same labels, which are some, or are one class."""
-    table = speaking_table(means, k)
+    table = informative_table(means, k)
     same = (table[:, :, None] == table[:, None, :]).all(0) & table.any(0)
     return (same | np.eye(k, dtype=bool)).astype(np.float32)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "config"))
 def vote_together(
-    voters: Sequence[Heard], weight: Float[Array, "v n"], config: VoteConfig, k: int
+    voters: Sequence[VoterEvidence], weight: Float[Array, "v n"], config: VoteConfig, k: int
 ) -> tuple[Float[Array, "n k"], Float[Array, "m k"]]:
     """Class probabilities of every Gaussian of one head, from all voters.
 
@@ -149,9 +149,9 @@ class _Voice:
     alike: np.ndarray
 
     @staticmethod
-    def of(heard: Heard, weight: Array, config: VoteConfig, k: int) -> "_Voice":
-        kept, first = speaking(heard.means, k), int(config.remove_background)
-        table = speaking_table(heard.means, k)[kept]
+    def of(heard: VoterEvidence, weight: Array, config: VoteConfig, k: int) -> "_Voice":
+        kept, first = informative_labels(heard.means, k), int(config.remove_background)
+        table = informative_table(heard.means, k)[kept]
         ballots = Ballots.of(heard.evidence[..., np.asarray(kept, int)], weight, heard.trust, config)
         return _Voice(ballots, table[:, first:], alike_classes(heard.means, k)[first:, first:])
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from jsplat.errors import InputError
-from jsplat.labels.opinions import Logits, Look, quantised
+from jsplat.labels.opinions import Logits, NetworkPass, quantised
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.model import Parser, Variables, with_variables
 from jsplat.parser.resize import logits_to_pixels, network_size, normalise, reading, to_network
@@ -115,7 +115,7 @@ def opinions(
     """
     pixels = images.shape[1], images.shape[2]
     content, network = network_size(*pixels, parser.architecture.input_size)
-    looks: list[list[Look]] = []
+    looks: list[list[NetworkPass]] = []
     for _, seen in _batches(_logits, parser, images, batch, flip, devices):
         native = seen[0].shape[1:3]
         rows, (start, step) = (reading(*of) for of in zip(native, network, content, pixels))

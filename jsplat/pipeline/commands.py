@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from jsplat.captures.index import Listed, list_captures, tell_resized
+from jsplat.captures.index import Listed, list_captures, log_resized
 from jsplat.captures.pictures import write_png
 from jsplat.errors import InputError
 from jsplat.files.atomic import write_json
@@ -22,7 +22,7 @@ from jsplat.pipeline.fingerprints import (
     arrays_of,
     contents,
     edits_of,
-    of_everybody,
+    of_all_identities,
     of_fit,
     of_label,
     of_parse,
@@ -34,12 +34,12 @@ from jsplat.pipeline.out import claim_file, claim_whole
 from jsplat.pipeline.parsers import open_parser, parser_folder
 from jsplat.pipeline.scoring import bin_lines, listed_scores, set_scores
 from jsplat.pipeline.stages.fit import fit_captures
+from jsplat.pipeline.stages.identities import succeeded
 from jsplat.pipeline.stages.label import check_edits, label_captures, label_settings, labels_of
 from jsplat.pipeline.stages.parse import parse_captures
 from jsplat.pipeline.stages.render import render_novel_views
-from jsplat.pipeline.stages.shares import succeeded
 from jsplat.pipeline.stages.train import write_set
-from jsplat.pipeline.work_folder import cleared, fingerprint, finished, load_arrays, refused, stage
+from jsplat.pipeline.work_folder import cleared, failures, fingerprint, finished, load_arrays, stage
 from jsplat.runtime.devices import broadcast_from_first
 from jsplat.training_sets.elsewhere import folder_in
 from jsplat.training_sets.reading import is_listed, list_dataset, longer_side, read_training_set
@@ -56,14 +56,14 @@ def labelset_in(parsed: Path) -> LabelSet:
 def _listed(captures: Path, config: RunConfig, bad: dict[str, str]) -> tuple[list[Listed], RunConfig]:
     """The captures, and the settings with what they leave open decided; `bad` gets who cannot be used."""
     listed = list_captures(captures, config.size, refused=bad)
-    tell_resized(listed)
+    log_resized(listed)
     return listed, config.for_side(max(max(one.shape[1:]) for one in listed))
 
 
 def _left_out(listed: list[Listed], refused_names: dict[str, str], *folders: Path) -> dict[str, str]:
     """Whom of the captures a stage or those before it left out, and why."""
     known = {one.identity for one in listed}
-    return refused_names | {n: why for folder in folders for n, why in refused(folder).items() if n in known}
+    return refused_names | {n: why for folder in folders for n, why in failures(folder).items() if n in known}
 
 
 def parse(
@@ -78,7 +78,7 @@ def parse(
         weak = "" if parser is None else digests.path(parser_folder(parser))
         voices = broadcast_from_first(lambda: voters.fingerprints(weak, listed, digests))
         each = {name: of_parse(held, voices[name], config) for name, held in contents(listed, digests).items()}
-        wanted, about = of_everybody(each), {"flip": config.flip, "size": config.size}
+        wanted, about = of_all_identities(each), {"flip": config.flip, "size": config.size}
         if finished(out, wanted) is None:
             with stage(out, wanted, about, config.seed, command="parse", each=each) as folder:
                 parse_captures(listed, voters, folder, config.flip)
@@ -95,7 +95,7 @@ def fit(captures: Path, labels: Path | None, out: Path, config: RunConfig) -> di
         first = {} if labels is None else arrays_of(labels, there, digests)
         held = contents(there, digests)
         each = {one.identity: of_fit(held[one.identity], first.get(one.identity), config) for one in there}
-        wanted = of_everybody(each)
+        wanted = of_all_identities(each)
         if finished(out, wanted) is None:
             with stage(out, wanted, config.fit, config.seed, command="fit", each=each) as folder:
                 fit_captures(there, labels, labelset, config, folder)
@@ -112,7 +112,7 @@ def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConf
         first, scenes = arrays_of(labels, there, digests), scenes_of(fitted, there, digests)
         held = contents(there, digests)
         each = {name: of_label(held[name], first[name], scenes[name], config) for name in held}
-        wanted = of_everybody(each)
+        wanted = of_all_identities(each)
         if finished(out, wanted) is None:
             about = label_settings(config) | {"captures": str(captures.resolve())}
             with stage(out, wanted, about, config.seed, command="label", each=each) as folder:
@@ -136,7 +136,7 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunC
         held = contents(there, digests)
         edits = {name: edits_of(labelled.absolute().parent, name, digests) for name in held}
         each = {name: of_render(held[name], scenes[name], masks[name], edits[name], config) for name in held}
-        wanted = of_everybody(each)
+        wanted = of_all_identities(each)
         if finished(out, wanted) is not None:
             return _left_out(listed, bad, fitted, labelled, out)
         with stage(out, wanted, config.views, config.seed, command="render", each=each) as folder:

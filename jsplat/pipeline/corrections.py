@@ -11,10 +11,10 @@ from jaxtyping import Bool, UInt8
 
 from jsplat.captures.capture import read_capture
 from jsplat.captures.own_pixels import OwnPixels, own_pixels
-from jsplat.edit import UNTOUCHED, EditConfig, kept
+from jsplat.edit import UNTOUCHED, EditConfig, edits_on_disk
 from jsplat.errors import InputError
 from jsplat.exchange import import_masks
-from jsplat.files.foreign import some_of, tell_passed_over
+from jsplat.files.foreign import log_skipped, some_of
 from jsplat.files.lock import NAME, ONE_RUN, held
 from jsplat.labelsets.labelset import IGNORE
 from jsplat.pipeline.editing import open_run
@@ -68,7 +68,7 @@ def take_corrections(
             own = own_pixels(run.captures[identity])
             capture, layers = (
                 read_capture(run.captures[identity], run.size),
-                kept.layers_of(run_path, identity, labelset),
+                edits_on_disk.layers_of(run_path, identity, labelset),
             )
             for view, picture in enumerate(own):
                 name = f"{identity}/{picture.name}"
@@ -83,7 +83,7 @@ def take_corrections(
                 touched = layer != UNTOUCHED
                 if touched.any():
                     layer = np.where(touched, layer, layers.get(view, np.uint8(UNTOUCHED)))
-                    kept.write_drawn(run_path, identity, view, layer, capture.images[view], labelset)
+                    edits_on_disk.write_layer(run_path, identity, view, layer, capture.images[view], labelset)
                     taken.edited[name] = int(touched.sum())
                 else:
                     (taken.small if changed.any() else taken.same).append(name)
@@ -105,7 +105,7 @@ def _by_our_names(drawn: Mapping[str, np.ndarray], ours: Mapping[str, np.ndarray
         wanted = f"masks by the names of the export, as {next(iter(ours))}"
         raise InputError(where, wanted=wanted, got=some_of(strange))
     if strange:
-        tell_passed_over(where, {"masks of no picture": len(strange)})
+        log_skipped(where, {"masks of no picture": len(strange)})
     return found
 
 

@@ -14,19 +14,19 @@ from jsplat.captures.index import Listed
 from jsplat.config import from_json
 from jsplat.edit import (
     EditConfig,
-    Looks,
+    HeadViews,
     QueueConfig,
+    QueueInputs,
     Ready,
     Server,
     Session,
     Settings,
-    Sight,
     SimulationConfig,
     Source,
     Subject,
     edit_all,
+    edits_on_disk,
     expected_gains,
-    kept,
     prepare,
     simulate,
 )
@@ -40,7 +40,7 @@ from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.elsewhere import others_in
 from jsplat.pipeline.first_labels import first_labels
 from jsplat.pipeline.packing import load_labelled
-from jsplat.pipeline.work_folder import until_seen
+from jsplat.pipeline.work_folder import wait_until_visible
 from jsplat.raster.spherical_harmonics import sh_colors
 from jsplat.runtime.devices import shard_of_host, wait_for_hosts
 from jsplat.runtime.progress import Progress, log
@@ -115,12 +115,12 @@ def _trust(run: Run, capture: Capture) -> np.ndarray:
     return np.asarray(pose_prior(capture.yaw.astype(np.float32), capture.pitch.astype(np.float32), run.vote))
 
 
-def read(run: Run, identity: str) -> tuple[Capture, Looks]:
+def read(run: Run, identity: str) -> tuple[Capture, QueueInputs]:
     """The photographs of one head, and what the queue looks at."""
     capture = read_capture(run.captures[identity], run.size)
     known = load_labelled(run.path / "label", identity)
     first = first_labels(run.path / "parse", capture).opinions
-    return capture, Looks(
+    return capture, QueueInputs(
         known["refined"], known["confidence"], first, known["depth"], capture.cameras, _trust(run, capture)
     )
 
@@ -146,11 +146,11 @@ def ready(run: Run, identity: str, capture: Capture) -> Ready:
 def session(run: Run, queue: QueueConfig) -> Session:
     """The run under edit, for the page's server."""
 
-    def look(name: str) -> Sight:
+    def look(name: str) -> HeadViews:
         capture, looks = read(run, name)
         gains = expected_gains(looks, queue)
         angles = (capture.yaw, capture.pitch)
-        return Sight(capture.images, looks.labels, looks.confidence, capture.cameras, *angles, gains)
+        return HeadViews(capture.images, looks.labels, looks.confidence, capture.cameras, *angles, gains)
 
     def make(name: str) -> Ready:
         return ready(run, name, read_capture(run.captures[name], run.size))
@@ -174,10 +174,11 @@ def serve(path: Path, captures: Path | None, port: int, config: EditConfig, queu
 
 def check_drawn(out: Path, listed: list[Listed], labelset: LabelSet) -> None:
     """InputError, before anything is done, where people drew what cannot be used on the views as they will be read."""
-    touched = kept.drawn_on(out)
+    touched = edits_on_disk.edited_names(out)
     for one in (one for one in listed if one.identity in touched):
-        drawn = kept.read_drawn(out, one.identity, labelset)
-        for view, layer in kept.in_size(drawn, one.shape, str(out / kept.FOLDER / one.identity)).items():
+        drawn = edits_on_disk.read_layers(out, one.identity, labelset)
+        where = str(out / edits_on_disk.FOLDER / one.identity)
+        for view, layer in edits_on_disk.resized_layers(drawn, one.shape, where).items():
             if layer.shape != drawn[view].shape:
                 (high, wide), (h, w) = drawn[view].shape, layer.shape
                 print(f"{one.identity}, view {view}: drawn at {wide}x{high} pixels, used at {w}x{h}", file=sys.stderr)
@@ -188,30 +189,31 @@ def vote_again(out: Path, listed: list[Listed], labelset: LabelSet, config: RunC
 
     Hosts share the heads; returns when all votes are there.
     """
-    touched = kept.drawn_on(out)
+    touched = edits_on_disk.edited_names(out)
     listed = [one for one in listed if one.identity in touched]
     names = {one.identity: one.path for one in listed}
     run = Run(out, names, config.size, config.vote, Settings(labelset, config.sharpen, config.mask, config.edit))
 
     def waits(one: Listed) -> bool:
-        return not kept.is_voted_on(out, one.identity, kept.layers_of(out, one.identity, labelset))
+        return not edits_on_disk.is_voted_on(out, one.identity, edits_on_disk.layers_of(out, one.identity, labelset))
 
     waiting = [one for one in shard_of_host(listed) if waits(one)]
     progress = Progress("votes on edits", len(waiting))
     for one in waiting:
         if STOP.is_set():
             raise Stopped(f"stopped before the vote on the edits of {one.identity}")
-        base, layers = kept.label_stamp(out, one.identity), kept.layers_of(out, one.identity, labelset)
+        base = edits_on_disk.label_stamp(out, one.identity)
+        layers = edits_on_disk.layers_of(out, one.identity, labelset)
         capture = one.read()
-        kept.check_pictures(out, one.identity, capture.images)
+        edits_on_disk.check_pictures(out, one.identity, capture.images)
         head = ready(run, one.identity, capture).head
         edit_all(head, layers)
-        kept.write_vote(out, one.identity, kept.vote_of(head, base))
+        edits_on_disk.write_vote(out, one.identity, edits_on_disk.vote_of(head, base))
         log("edits voted on again", identity=one.identity, views=sorted(layers))
         progress.advance()
     wait_for_hosts(f"{out}: edits are voted on")
     for one in listed:
-        until_seen(out / kept.FOLDER / f"{one.identity}.npz", lambda one=one: not waits(one))
+        wait_until_visible(out / edits_on_disk.FOLDER / f"{one.identity}.npz", lambda one=one: not waits(one))
 
 
 def edits_of(run: Run, identities: list[str], config: SimulationConfig) -> dict:

@@ -11,14 +11,14 @@ from jaxtyping import Float, UInt8
 from jsplat.captures.capture import Capture
 from jsplat.captures.index import Listed
 from jsplat.errors import InputError, Unusable
-from jsplat.files.foreign import tell
-from jsplat.labels import Means, Said
+from jsplat.files.foreign import log_once
+from jsplat.labels import Means, VoterLabels
 from jsplat.labels.opinions import Maps, Voter
 from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.parser import Parser
 from jsplat.pipeline.digests import Digests
 from jsplat.pipeline.work_folder import fingerprint, load_arrays
-from jsplat.training_sets.elsewhere import Source, open_source, tell_lacking
+from jsplat.training_sets.elsewhere import Source, log_missing_masks, open_source
 
 VOTERS = "voters.json"  # in the folder of first labels: who voted, and of whom
 _ABOUT = "others"  # in the first labels of an identity: JSON, an entry for each further voter
@@ -132,9 +132,11 @@ class Other:
     means: Means
     frontal: bool
 
-    def said(self, trust: Float[np.ndarray, " v"]) -> Said:
+    def said(self, trust: Float[np.ndarray, " v"]) -> VoterLabels:
         """As it votes; `trust`: in views by their pose alone."""
-        return Said(self.labels, np.asarray(trust if self.frontal else np.ones(len(trust), np.float32)), self.means)
+        return VoterLabels(
+            self.labels, np.asarray(trust if self.frontal else np.ones(len(trust), np.float32)), self.means
+        )
 
 
 def gather(parser: Parser | None, given: Sequence[str], listed: Sequence[Listed]) -> Voters:
@@ -160,10 +162,12 @@ def gather(parser: Parser | None, given: Sequence[str], listed: Sequence[Listed]
     found = []
     for source in sources:
         masks = {one.identity: source.masks_of(one, len(listed) == 1) for one in listed}
-        tell_lacking(source, masks)
+        log_missing_masks(source, masks)
         means = source.vocabulary.ids_in(classes, str(source.path))
         if presumed := source.vocabulary.presumed(classes, str(source.path)):
-            tell("labels presumed", str(source.path), f"some classes have no label of their own; presumed: {presumed}")
+            log_once(
+                "labels presumed", str(source.path), f"some classes have no label of their own; presumed: {presumed}"
+            )
         found.append(Elsewhere(source, means, source.vocabulary.trusts_front(means, classes), masks))
     first, others = (found[0], found[1:]) if parser is None else (None, found)
     return Voters(classes, parser, first, tuple(others))

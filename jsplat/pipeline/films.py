@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from jsplat.errors import InputError
 from jsplat.files.atomic import new_file
-from jsplat.files.foreign import tell
+from jsplat.files.foreign import log_once
 
 VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp", ".ogv")  # in small letters
 _HINT = "convert it to MP4 with H.264, as `ffmpeg -i IN OUT.mp4` does, or to pictures"
@@ -47,7 +47,7 @@ def frames_of(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     finally:
         video.release()
     if found < said:
-        tell("video ends early", path.name, f"{found} of {said} frames can be decoded", frames=found, said=said)
+        log_once("video ends early", path.name, f"{found} of {said} frames can be decoded", frames=found, said=said)
 
 
 def write_film(out: Path, fps: float, pictures: Iterable[UInt8[np.ndarray, "_ _ 3"]]) -> int:
@@ -73,7 +73,9 @@ def write_film(out: Path, fps: float, pictures: Iterable[UInt8[np.ndarray, "_ _ 
                             str(out), wanted="an OpenCV that writes MPEG-4 (mp4v)", got="one that does not"
                         )
                 if even.shape != size:
-                    tell("size changes", out.name, f"frames are scaled to {size[1]}x{size[0]}, the size of the first")
+                    log_once(
+                        "size changes", out.name, f"frames are scaled to {size[1]}x{size[0]}, the size of the first"
+                    )
                     even = cv2.resize(even, size[1::-1], interpolation=cv2.INTER_AREA)
                 film.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
                 frames += 1

@@ -118,7 +118,7 @@ def of_set(files: str, config: RunConfig) -> str:
     return fingerprint(files, config.size, how)
 
 
-def of_everybody(each: dict[str, str], *more: object) -> str:
+def of_all_identities(each: dict[str, str], *more: object) -> str:
     """The fingerprint of a stage: of all its identities, in their order, and of what concerns them together."""
     return fingerprint(list(each.items()), *more)
 

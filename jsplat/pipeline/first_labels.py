@@ -1,7 +1,8 @@
 """First labels on disk: what each voter said of one head, in the folder of `parse`, one file a head.
 
 IDENTITY.npz holds "about", JSON: {"format": FORMAT, "voters": [{"name", "labelset", "kind", ...}]}, and for voter V
- - of kind "logits": "size" [h, w] and "looks" [{"rows", "columns"}] in its entry (see `jsplat.labels.opinions.Look`),
+ - of kind "logits": "size" [h, w] and "looks" [{"rows", "columns"}] in its entry (see
+ `jsplat.labels.opinions.NetworkPass`),
    and the arrays "V_L_levels" (v i j k) and "V_L_steps" (v) of its look L;
  - of kind "maps": the array "V_labels" (v h w).
 """
@@ -14,7 +15,7 @@ import numpy as np
 
 from jsplat.captures.capture import Capture
 from jsplat.errors import InputError, Unusable
-from jsplat.labels.opinions import Logits, Look, Maps, Voter
+from jsplat.labels.opinions import Logits, Maps, NetworkPass, Voter
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline.work_folder import load_arrays
 
@@ -72,7 +73,7 @@ def _voter(arrays: dict[str, np.ndarray], i: int, entry: dict) -> Voter:
     if entry["kind"] == "maps":
         return Voter(name, labelset, Maps(arrays[f"{i}_labels"], len(labelset)))
     looks = [
-        Look(
+        NetworkPass(
             arrays[f"{i}_{j}_levels"],
             arrays[f"{i}_{j}_steps"],
             _pair(look["rows"], float),

@@ -9,7 +9,7 @@ from jsplat.captures.capture import capture_folders, read_json
 from jsplat.captures.importers import detect, read_import, read_source, used_files, write_import
 from jsplat.config import to_json
 from jsplat.errors import InputError
-from jsplat.files.foreign import some_of, tell, without_litter
+from jsplat.files.foreign import log_once, some_of, without_litter
 from jsplat.files.ownership import ABOUT
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.digests import Digests, digests_in
@@ -21,7 +21,7 @@ FOLDER = "captures"  # of a run: what it imported
 _OURS = {"identity", "head_from_world", "classes", "labelset"}  # in transforms.json; nerfstudio's has none of them
 
 
-def bring_in(source: Path, out: Path, config: RunConfig) -> None:
+def import_one(source: Path, out: Path, config: RunConfig) -> None:
     """A capture in another layout, as one of ours; all hosts call it. Skipped when it is there, from the same files.
 
     Raises:
@@ -78,7 +78,7 @@ def foreign(path: Path) -> dict[str, Path]:
         capture_folders(path)  # says what was wanted
     if others := [folder.name for folder in folders if folder.name not in found]:
         line = f"passed over folders that are no captures: {len(others)} ({some_of(others)})"
-        tell("passed over", str(path), line, folders=others)
+        log_once("passed over", str(path), line, folders=others)
     return found
 
 
@@ -96,7 +96,7 @@ def _layout(folder: Path) -> bool:
         return False
 
 
-def bring_all(sources: Mapping[str, Path], out: Path, config: RunConfig, refused: dict[str, str]) -> list[Path]:
+def import_all(sources: Mapping[str, Path], out: Path, config: RunConfig, refused: dict[str, str]) -> list[Path]:
     """The sources as captures of ours below OUT/captures.
 
     Args:
@@ -115,7 +115,7 @@ def bring_all(sources: Mapping[str, Path], out: Path, config: RunConfig, refused
     done, last = [], None
     for name, source in sources.items():
         try:
-            bring_in(source, out / FOLDER / name, config)
+            import_one(source, out / FOLDER / name, config)
             done.append(out / FOLDER / name)
         except InputError as error:
             last, refused[name] = error, str(error)

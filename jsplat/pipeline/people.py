@@ -12,7 +12,7 @@ from jsplat.pipeline.out import begin, claim, claim_run, claim_whole
 from jsplat.pipeline.parsers import train_teacher
 from jsplat.pipeline.run import run
 from jsplat.pipeline.settling import Request
-from jsplat.pipeline.work_folder import alone, fingerprint, finished, stage
+from jsplat.pipeline.work_folder import exclusive, fingerprint, finished, stage
 from jsplat.runtime.progress import Progress
 from jsplat.runtime.stop import STOP
 from jsplat.synthetic import render_captures
@@ -42,7 +42,7 @@ def demo(out: Path, config: RunConfig) -> dict:
         claim_whole(out / name, command)
         check_untouched(out / name)
     claim_run(out / "run")
-    with alone(out / NAME, ONE_RUN):
+    with exclusive(out / NAME, ONE_RUN):
         begin(out, "demo", {"config": to_json(config)}, config.seed)
         return _demo(out, config)
 

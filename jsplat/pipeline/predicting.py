@@ -23,7 +23,7 @@ from jsplat.captures.upright import ENDINGS, read_upright
 from jsplat.errors import InputError, Stopped
 from jsplat.exchange import indexed
 from jsplat.files.atomic import write_bytes, write_json
-from jsplat.files.foreign import kinds_of, some_of, tell_passed_over, without_litter
+from jsplat.files.foreign import kinds_of, log_skipped, some_of, without_litter
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.parser import Parser
 from jsplat.parser.any_size import labels_of_any_size
@@ -135,7 +135,7 @@ def predict(parser: Path, given: Path, out: Path, config: RunConfig) -> dict[str
     about = {"parser": str(parser.resolve()), "input": str(given), "flip": config.flip}
     with digests_in(out) as digests:
         known = digests.path(parser_folder(parser))
-        tell_passed_over(given.name, source.passed_over)
+        log_skipped(given.name, source.passed_over)
         wanted = fingerprint(known, digests.of(source.root.absolute(), "pictures", source.pictures), config.flip)
         if finished(out, wanted) is None:
             opened = open_parser(parser)

@@ -18,14 +18,14 @@ from jsplat.pipeline.fingerprints import edits_of, of_fit, of_label, of_masks, o
 from jsplat.pipeline.out import claim_run
 from jsplat.pipeline.settling import Request, settle
 from jsplat.pipeline.stages.fit import fit_captures
+from jsplat.pipeline.stages.identities import succeeded
 from jsplat.pipeline.stages.label import label_captures, label_settings, labels_of
 from jsplat.pipeline.stages.own import layers_in, write_overlays, write_own_masks
 from jsplat.pipeline.stages.parse import parse_captures
 from jsplat.pipeline.stages.render import render_novel_views
-from jsplat.pipeline.stages.shares import succeeded
 from jsplat.pipeline.stages.train import train_student, write_set
 from jsplat.pipeline.work import Work, begin_work
-from jsplat.pipeline.work_folder import alone, fingerprint, refused
+from jsplat.pipeline.work_folder import exclusive, failures, fingerprint
 from jsplat.runtime.devices import broadcast_from_first, is_first_host, wait_for_hosts
 from jsplat.training_sets.auxiliary import read_auxiliary
 from jsplat.training_sets.elsewhere import folder_in
@@ -44,7 +44,7 @@ def run(request: Request, out: Path, config: RunConfig, begun: Callable[[], obje
         InputError: bad input, or another run or editor works in `out`.
     """
     claim_run(out, request.captures, request.parser, request.replay, *map(folder_in, request.labels))
-    with alone(out / NAME, ONE_RUN):
+    with exclusive(out / NAME, ONE_RUN):
         work = begin_work(settle(request, out, config), begun)
         for name in work.settled.plan.stages:
             _STAGES[name](work)
@@ -141,7 +141,7 @@ def _write_views(work: Work, listed: list[Listed], train: list[Listed], folder: 
     train = succeeded(train, folder)
     if not train:
         wanted = "somebody to train on (a smaller `unseen`, a lower `views.min_coverage`, or what is said of each)"
-        raise InputError("render", wanted=wanted, got=f"none left: {refused(folder)}")
+        raise InputError("render", wanted=wanted, got=f"none left: {failures(folder)}")
 
     def truth(capture: Capture) -> np.ndarray:
         assert capture.labels is not None  # truth is asked for only where everybody's header names labels

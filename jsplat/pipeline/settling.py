@@ -6,14 +6,14 @@ from pathlib import Path
 
 import jax
 
-from jsplat.captures.index import Listed, list_captures, tell_resized
+from jsplat.captures.index import Listed, list_captures, log_resized
 from jsplat.errors import InputError
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.parser import Parser
 from jsplat.pipeline import editing, estimate
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.elsewhere import Voters, gather
-from jsplat.pipeline.importing import FOLDER, bring_all, foreign
+from jsplat.pipeline.importing import FOLDER, foreign, import_all
 from jsplat.pipeline.out import begin
 from jsplat.pipeline.parsers import open_parser
 from jsplat.pipeline.plan import Plan, plan, trained_on
@@ -111,7 +111,7 @@ def settle(request: Request, out: Path, config: RunConfig, *, imports: bool = Tr
         brought = _imported(sources, read, out, config, refused)
         read |= {"captures": out / FOLDER, "imported_from": request.captures}
     listed = list_captures(brought or request.captures, config.size, labels=request.truth, refused=refused)
-    tell_resized(listed)
+    log_resized(listed)
     config = config.for_side(max(max(one.shape[1:]) for one in listed))
     voters = gather(teacher, request.labels, listed)
     replay, why_none = _replay(request)
@@ -132,7 +132,7 @@ def _imported(
     # Says whose OUT is before anything lies in it.
     begin(out, "run", {name: str(path.resolve()) for name, path in read.items()}, config.seed)
     log_to(out / log_name(jax.process_index()))
-    return bring_all({name: Path(path) for name, path in sources.items()}, out, config, refused)
+    return import_all({name: Path(path) for name, path in sources.items()}, out, config, refused)
 
 
 def _replay(request: Request) -> tuple[Path | None, str]:

@@ -19,7 +19,7 @@ from jsplat.exchange import (
     write_label_ply,
     write_ply,
 )
-from jsplat.files.foreign import some_of, tell_passed_over
+from jsplat.files.foreign import log_skipped, some_of
 from jsplat.files.ownership import ABOUT
 from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labelsets.labelset import LabelSet
@@ -28,8 +28,8 @@ from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.digests import Digests
 from jsplat.pipeline.fingerprints import edits_of
 from jsplat.pipeline.out import claim_file, claim_whole
+from jsplat.pipeline.stages.identities import read_captures
 from jsplat.pipeline.stages.label import labels_of
-from jsplat.pipeline.stages.shares import read_captures
 from jsplat.pipeline.work_folder import stage
 from jsplat.training_sets.auxiliary import read_auxiliary
 from jsplat.training_sets.reading import Sides, longer_side, read_training_set, side_convention
@@ -108,7 +108,7 @@ def read_masks(masks: Path, captures: Path, labels: Path | None, out: Path, conf
     drawn = import_masks(masks, labelset)
     wanted = {f"{capture.identity}/{i:03d}" for capture in read for i in range(len(capture.images))}
     if drawn.keys() - wanted:
-        tell_passed_over(masks.name, {"masks of no view": len(drawn.keys() - wanted)})
+        log_skipped(masks.name, {"masks of no view": len(drawn.keys() - wanted)})
     with _made_anew(out, "import-masks", {"masks": str(masks)}, config.seed) as folder:
         for capture in read:
             names = [f"{capture.identity}/{i:03d}" for i in range(len(capture.images))]

@@ -11,12 +11,12 @@ from jsplat.captures.index import Listed
 from jsplat.config import to_json
 from jsplat.files.ownership import DIGESTS
 from jsplat.pipeline.digests import Digests
-from jsplat.pipeline.fingerprints import Content, contents, of_everybody
+from jsplat.pipeline.fingerprints import Content, contents, of_all_identities
 from jsplat.pipeline.out import begin
 from jsplat.pipeline.parsers import parser_folder
 from jsplat.pipeline.settling import Settled
-from jsplat.pipeline.stages.shares import succeeded
-from jsplat.pipeline.work_folder import finished, refused, stage
+from jsplat.pipeline.stages.identities import succeeded
+from jsplat.pipeline.work_folder import failures, finished, stage
 from jsplat.runtime.devices import broadcast_from_first, is_first_host
 from jsplat.runtime.progress import log, log_name, log_to
 from jsplat.runtime.provenance import provenance
@@ -93,13 +93,13 @@ class Work:
     ) -> None:
         """`do` of a stage with a result for each identity; `more` is what concerns them together."""
         self.made_from[name] = each
-        self.do(name, part, of_everybody(each, *more), fill, each)
+        self.do(name, part, of_all_identities(each, *more), fill, each)
 
     def so_far(self) -> dict:
         """JSON-ready: "stages", the seconds of each, and "failed", who was left out, and why."""
         failed = dict(self.settled.refused)
         for name in (name for name in _EACH if name in self.seconds):
-            failed |= refused(self.folder(name))
+            failed |= failures(self.folder(name))
         return {"stages": self.seconds, "failed": failed}
 
 

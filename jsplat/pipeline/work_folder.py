@@ -76,7 +76,7 @@ def stage(
     about |= {"fingerprint": wanted, **provenance(seed)}  # now: nothing of it may fail after the work
     folder = folder.resolve()
     work = folder.with_name(f".{folder.name}.{wanted}")
-    with alone(folder.with_name(f".{folder.name}.lock"), f"one command at a time for {folder.name}"), _logged(name):
+    with exclusive(folder.with_name(f".{folder.name}.lock"), f"one command at a time for {folder.name}"), _logged(name):
         if is_first_host():
             claim_whole(folder, command)
             check_untouched(folder)
@@ -100,11 +100,11 @@ def stage(
             kept = f"{error}; what is finished is kept, the same command goes on from there"
             raise InputError(str(folder), wanted="files that can be read and written", got=kept) from error
         wait_for_hosts(f"{work} has its name")
-        until_seen(folder, lambda: finished(folder, wanted) is not None)
+        wait_until_visible(folder, lambda: finished(folder, wanted) is not None)
 
 
 @contextlib.contextmanager
-def alone(lock: Path, wanted: str) -> Iterator[None]:
+def exclusive(lock: Path, wanted: str) -> Iterator[None]:
     """Holds a lock for all processes of this run: the first takes it, and if it may not, none goes on.
 
     Args:
@@ -159,7 +159,7 @@ def cleared(path: Path) -> Path:
     return path
 
 
-def until_seen(path: Path, is_there: Callable[[], bool]) -> None:
+def wait_until_visible(path: Path, is_there: Callable[[], bool]) -> None:
     """Waits until a shared file system shows this host what another one has written."""
     for _ in range(SEEN_AFTER):
         if is_there():
@@ -192,7 +192,7 @@ def _logged(name: str) -> Iterator[None]:
     log("stage ends", stage=name, seconds=round(time.monotonic() - start, 3), compiling=compile_totals())
 
 
-def refuse(folder: Path, identity: str, why: str) -> None:
+def record_failure(folder: Path, identity: str, why: str) -> None:
     """Says in the folder of a stage, in the log and on stderr, that an identity failed there; the others go on."""
     write_json(folder / "failed" / f"{identity}.json", {"identity": identity, "why": why})
     log("identity failed", identity=identity, stage=stage_name(folder), why=why)
@@ -209,17 +209,17 @@ def leaving_out(folder: Path, identity: str) -> Iterator[None]:
     try:
         yield
     except Unusable as error:
-        refuse(folder, identity, str(error))
+        record_failure(folder, identity, str(error))
     except InputError as error:
         raise error.at(f"{identity}: {error.what}") from error
 
 
-def settled(folder: Path, identity: str) -> bool:
+def done_or_failed(folder: Path, identity: str) -> bool:
     """Whether an identity has its file in the folder of a stage, or failed there."""
     return (folder / f"{identity}.npz").is_file() or (folder / "failed" / f"{identity}.json").is_file()
 
 
-def refused(folder: Path) -> dict[str, str]:
+def failures(folder: Path) -> dict[str, str]:
     """Which identities failed in a stage, and why."""
     found = [json.loads(path.read_text()) for path in sorted((folder / "failed").glob("*.json"))]
     return {about["identity"]: about["why"] for about in found}

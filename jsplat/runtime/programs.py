@@ -18,7 +18,7 @@ _lock = threading.Lock()
 _spent = {"programs": 0, "seconds": 0.0, "found": 0}
 
 
-def fuses_wrongly() -> bool:
+def has_fusion_bug() -> bool:
     """Whether this jaxlib is one of those."""
     return importlib.metadata.version("jaxlib") in WRONG_ROWS
 
@@ -30,7 +30,7 @@ def configure_xla() -> None:
     know it, and XLA ends a process over an unknown flag. Our commands compute in 32 bits, whatever JAX_ENABLE_X64 says.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if fuses_wrongly() and YNNPACK not in flags:
+    if has_fusion_bug() and YNNPACK not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {YNNPACK}=".strip()
     jax.config.update("jax_enable_x64", False)
 

@@ -15,7 +15,7 @@ from jsplat.captures.capture import Capture, frames_of, read_json, resize_labels
 from jsplat.captures.index import Listed
 from jsplat.errors import InputError, Unusable
 from jsplat.exchange import indexed
-from jsplat.files.foreign import some_of, tell, with_slashes, without_litter
+from jsplat.files.foreign import log_once, some_of, with_slashes, without_litter
 from jsplat.labelsets.labelset import IGNORE
 from jsplat.labelsets.vocabulary import Vocabulary, table_names
 from jsplat.training_sets.plain import open_table, read_by_table, sidecar_file, sidecar_meaning, table_in
@@ -119,7 +119,7 @@ def open_source(given: str) -> Source:
     return Source(path.name, path, Vocabulary(labelset))
 
 
-def tell_lacking(source: Source, masks: dict[str, list[Path | None]]) -> None:
+def log_missing_masks(source: Source, masks: dict[str, list[Path | None]]) -> None:
     """Names whom a source says nothing of, and counts the pictures that it lacks of the others.
 
     Raises:
@@ -130,8 +130,8 @@ def tell_lacking(source: Source, masks: dict[str, list[Path | None]]) -> None:
         wanted = f"masks of some of {some_of(sorted(masks))}: IDENTITY/NAME.png under the pictures' names"
         raise InputError(str(source.path), wanted=wanted, got="none")
     if absent:
-        tell("labels lack people", str(source.path), f"has nothing of {len(absent)} people: {some_of(absent)}")
+        log_once("labels lack people", str(source.path), f"has nothing of {len(absent)} people: {some_of(absent)}")
     fewer = {name: of.count(None) for name, of in masks.items() if any(of) and None in of}
     if fewer:
         said = some_of([f"{count} of {len(masks[name])} of {name}" for name, count in fewer.items()])
-        tell("labels lack pictures", str(source.path), f"has no masks of {sum(fewer.values())} pictures: {said}")
+        log_once("labels lack pictures", str(source.path), f"has no masks of {sum(fewer.values())} pictures: {said}")

@@ -22,7 +22,7 @@ from jsplat.captures.upright import ENDINGS
 from jsplat.errors import InputError
 from jsplat.exchange import indexed
 from jsplat.exchange.colors import Painted, distinct
-from jsplat.files.foreign import passed_over, read_text, without_litter
+from jsplat.files.foreign import read_text, skipped_files, without_litter
 from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.labelsets.vocabulary import Vocabulary, known_table, read_table, table_names
 from jsplat.training_sets.split_folders import Listing, Sample
@@ -104,7 +104,7 @@ def list_plain(path: Path, table: str = "") -> Listing:
             hint = f"`--set dataset.table=TABLE` says them: a JSON file, or one of {table_names()}"
             raise InputError(where, wanted=f"class names in its text or in {indexed.SIDECAR}", got="none", hint=hint)
         labelset, read = found, functools.partial(indexed.read_one, labelset=found, beside=beside)
-    return Listing(PLAIN, labelset, tuple(samples), tuple(missing), passed_over(path, used), read, vocabulary)
+    return Listing(PLAIN, labelset, tuple(samples), tuple(missing), skipped_files(path, used), read, vocabulary)
 
 
 def open_table(given: str) -> Vocabulary:

@@ -16,7 +16,7 @@ from jsplat.captures.label_png import decode
 from jsplat.captures.pictures import read_image
 from jsplat.captures.upright import read_upright
 from jsplat.errors import InputError
-from jsplat.files.foreign import check_missing, tell, tell_missing, tell_passed_over
+from jsplat.files.foreign import check_missing, log_missing, log_once, log_skipped
 from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.labelsets.tables import LABEL_SETS, label_set, relabel, swapped, usual_choices
 from jsplat.training_sets.auxiliary import AuxiliarySet, from_captures, read_auxiliary
@@ -119,8 +119,8 @@ def list_dataset(path: Path, config: DatasetConfig = DatasetConfig()) -> Listing
     check_missing(listing.missing, len(listing.samples), config.max_missing, "dataset.max_missing")
     if not listing.samples:
         raise InputError(str(path), wanted="labelled pictures", got=f"none, {len(listing.missing)} are missing")
-    tell_missing(path.name, listing.missing, len(listing.samples))
-    tell_passed_over(path.name, listing.passed_over)
+    log_missing(path.name, listing.missing, len(listing.samples))
+    log_skipped(path.name, listing.passed_over)
     listing = dataclasses.replace(listing, samples=tuple(spread(listing.samples, config.limit)))
     return _swapped(listing) if config.sides == "swapped" else listing
 
@@ -215,7 +215,7 @@ def _check_shape(kind: str, picture: tuple[int, int], mask: tuple[int, int], whe
         if abs(h * width - w * height) > max(*mask, *picture):
             hint = "masks are of the upright picture, as Exif turns it"
             raise InputError(where, wanted="picture and label map of one shape", got=got, hint=hint)
-        tell("sizes differ", kind, "masks and pictures differ in size: those of the masks count")
+        log_once("sizes differ", kind, "masks and pictures differ in size: those of the masks count")
         return
     times = height // h if kind == "celebamask-hq" else 1
     if times < 1 or picture != (h * times, w * times):

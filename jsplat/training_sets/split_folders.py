@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jsplat.errors import InputError
-from jsplat.files.foreign import passed_over, without_litter
+from jsplat.files.foreign import skipped_files, without_litter
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.labelsets.tables import LABEL_SETS
 from jsplat.labelsets.vocabulary import Vocabulary
@@ -168,7 +168,7 @@ def list_split_folders(path: Path, kind: str, split: str) -> Listing:
                 missing.append((f"{label.parent.name}/{label.name}", image.name))
             else:
                 samples.append(Sample(f"{prefix}{image.stem}", image, (("", label),)))
-        kinds.update(passed_over(folder, used))
+        kinds.update(skipped_files(folder, used))
     if not samples and not missing:
         raise InputError(str(path), wanted=f"labelled pictures laid out as {kind}", got="none")
     return Listing(kind, LABEL_SETS[kind], tuple(samples), tuple(missing), dict(kinds.most_common()))

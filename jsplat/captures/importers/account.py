@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from jsplat.captures.importers.source import Source
-from jsplat.files.foreign import passed_over, some_of, tell, tell_missing, tell_passed_over
+from jsplat.files.foreign import log_missing, log_once, log_skipped, skipped_files, some_of
 
 
 def used_files(folder: Path, source: Source) -> set[Path]:
@@ -13,26 +13,26 @@ def used_files(folder: Path, source: Source) -> set[Path]:
     return pictures | set(source.files) | {folder / name for name in source.dropped}
 
 
-def tell_account(folder: Path, source: Source) -> dict[str, int]:
+def log_files(folder: Path, source: Source) -> dict[str, int]:
     """Says on stderr, once, what is missing, unusable, masked, read from outside the folder, and passed over.
 
     Returns:
-        how many files of what kind are passed over (see `passed_over`).
+        how many files of what kind are passed over (see `skipped_files`).
     """
     where, photos = folder.name, source.photos
-    tell_missing(where, source.missing, len(photos))
+    log_missing(where, source.missing, len(photos))
     if source.dropped:
         line = f"left out as unusable: {len(source.dropped)} pictures: {some_of(source.dropped)}"
-        tell("unusable", where, line, names=list(source.dropped))
+        log_once("unusable", where, line, names=list(source.dropped))
     masks = [photo.mask for photo in photos if photo.mask is not None]
     if masks:
         names = [mask.name for mask in masks]
         line = f"masks of {len(masks)} of {len(photos)} pictures, in which 0 says nothing: {some_of(names)}"
-        tell("masks", where, line, names=names)
+        log_once("masks", where, line, names=names)
     used = used_files(folder, source)
     outside = sorted({os.path.relpath(p.parent, folder) for p in used if not p.is_relative_to(folder)})
     if outside:
-        tell("outside", where, f"pictures are read from outside the folder: {some_of(outside)}", folders=outside)
-    kinds = passed_over(folder, used)
-    tell_passed_over(where, kinds)
+        log_once("outside", where, f"pictures are read from outside the folder: {some_of(outside)}", folders=outside)
+    kinds = skipped_files(folder, used)
+    log_skipped(where, kinds)
     return kinds

@@ -9,7 +9,7 @@ import numpy as np
 
 from jsplat.captures.capture import Capture, fill_capture, picture_name
 from jsplat.captures.importers import colmap, facescape, nerfstudio, nersemble, photographs, vhap
-from jsplat.captures.importers.account import tell_account
+from jsplat.captures.importers.account import log_files
 from jsplat.captures.importers.headframe import HeadFrame, find_head
 from jsplat.captures.importers.rectify import Rectifier, common_lens, imported_cameras
 from jsplat.captures.importers.source import ImportConfig, Photo, Source, stored_size
@@ -93,7 +93,7 @@ def read_import(folder: Path, config: ImportConfig) -> tuple[Capture, dict]:
         InputError: naming the file and field that is wrong.
     """
     source, folder = read_source(folder, config), folder.resolve()
-    kinds = tell_account(folder, source)
+    kinds = log_files(folder, source)
     with ThreadPoolExecutor(cores()) as threads:
         orientations = list(threads.map(_orientation, source.photos))
         head = find_head(source, orientations, config)

@@ -9,17 +9,17 @@ import numpy as np
 from jsplat.captures.capture import Capture
 from jsplat.captures.index import Listed
 from jsplat.files.atomic import write_json
-from jsplat.fitting import PendingIdentity, Refused, fit_batches, mean_curve
+from jsplat.fitting import FailedIdentity, PendingIdentity, fit_batches, mean_curve
 from jsplat.fitting.scenes_on_disk import save_scenes, saved_scenes, shards
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.first_labels import first_labels
-from jsplat.pipeline.stages.shares import finish_shares
+from jsplat.pipeline.stages.identities import wait_for_all_hosts
 from jsplat.pipeline.work_folder import (
     checkpoint_folder,
+    failures,
     leaving_out,
-    refuse,
-    refused,
+    record_failure,
 )
 from jsplat.runtime.devices import is_first_host, shard_of_host
 from jsplat.runtime.progress import log
@@ -39,7 +39,7 @@ def fit_captures(
             return capture
         return capture.with_labels(first_labels(first, capture).labels(), labelset)
 
-    done = {*saved_scenes(folder), *refused(folder)}
+    done = {*saved_scenes(folder), *failures(folder)}
     waiting = [
         PendingIdentity(o.identity, o.shape, lambda o=o: given(o))
         for o in shard_of_host(listed)
@@ -47,12 +47,12 @@ def fit_captures(
     ]
     checkpoints = checkpoint_folder(folder) / f"{jax.process_index()}-of-{jax.process_count()}"
     for result in fit_batches(waiting, labelset, config.fit, config.seed, checkpoints):
-        if isinstance(result, Refused):
+        if isinstance(result, FailedIdentity):
             with leaving_out(folder, result.identity):
                 raise result.error
             continue
         for name in result.failed:
-            refuse(folder, name, "the fit diverged, and again with another seed")
+            record_failure(folder, name, "the fit diverged, and again with another seed")
         pairs = zip(result.identities, result.psnr.tolist(), result.ssim.tolist())
         each = {name: [psnr, ssim] for name, psnr, ssim in pairs if name not in result.failed}
         for name, (psnr, ssim) in each.items():
@@ -60,7 +60,7 @@ def fit_captures(
         about = {"identities": each, "losses": result.losses, "capacity": result.capacity}
         save_scenes(folder, result.scene, result.identities, labelset, about)
         shutil.rmtree(checkpoints, ignore_errors=True)
-    finish_shares("fit", listed, folder)
+    wait_for_all_hosts("fit", listed, folder)
     if is_first_host():
         write_json(folder / "fit.json", _merged(listed, folder))
 

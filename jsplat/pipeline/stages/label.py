@@ -18,10 +18,10 @@ from jsplat.files.atomic import write_json
 from jsplat.fitting.scenes_on_disk import saved_scenes, scene_in
 from jsplat.labels import (
     METHODS,
-    Heard,
     Rendered,
-    Said,
     VoteConfig,
+    VoterEvidence,
+    VoterLabels,
     facing,
     from_colors,
     lift,
@@ -39,7 +39,7 @@ from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.elsewhere import Other, others_in
 from jsplat.pipeline.first_labels import first_labels
 from jsplat.pipeline.packing import load_labelled, packed
-from jsplat.pipeline.stages.shares import each_identity
+from jsplat.pipeline.stages.identities import each_identity
 from jsplat.raster.capacity import SharedCapacity
 from jsplat.raster.scene import Gaussians, Scene
 from jsplat.runtime.devices import is_first_host
@@ -81,7 +81,7 @@ def label_capture(
         return render_masks(gaussians, rows, cameras, labelset, config.mask, **where)
 
     def sharpened(
-        rows: Array, seen: Opinions | np.ndarray, trust: Array, confusion: bool, others: Sequence[Said] = ()
+        rows: Array, seen: Opinions | np.ndarray, trust: Array, confusion: bool, others: Sequence[VoterLabels] = ()
     ) -> Array:
         how = dataclasses.replace(config.sharpen, confusion=confusion)
         return sharpen(gaussians, rows, cameras, seen, trust, config=how, others=others, **where)
@@ -91,7 +91,7 @@ def label_capture(
     said = [other.said(np.asarray(trust)) for other in others]
     if said:
         own = tuple(frozenset({i}) for i in range(len(labelset)))
-        heard = [Heard(evidence, trust, own), *(_heard(gaussians, cameras, one, where) for one in said)]
+        heard = [VoterEvidence(evidence, trust, own), *(_heard(gaussians, cameras, one, where) for one in said)]
         rows, belief = vote_together(heard, weight, config.vote, len(labelset))
         out["belief"] = np.asarray(belief)
     else:
@@ -116,9 +116,9 @@ def label_capture(
     return out
 
 
-def _heard(gaussians: Gaussians, cameras, said: Said, where: dict) -> Heard:
+def _heard(gaussians: Gaussians, cameras, said: VoterLabels, where: dict) -> VoterEvidence:
     evidence, _ = lift(gaussians, cameras, Maps(said.labels, len(said.means)), **where)
-    return Heard(evidence, jnp.asarray(said.trust), said.means)
+    return VoterEvidence(evidence, jnp.asarray(said.trust), said.means)
 
 
 def _palette_masks(gaussians: Gaussians, cameras, first, labelset: LabelSet, config: RunConfig, where: dict):

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 
 from jsplat.captures.index import Listed
 from jsplat.captures.own_pixels import OwnPixels, own_pixels
-from jsplat.edit import UNTOUCHED, kept
+from jsplat.edit import UNTOUCHED, edits_on_disk
 from jsplat.errors import InputError, Stopped
 from jsplat.exchange import indexed
 from jsplat.files.atomic import write_bytes
@@ -20,7 +20,7 @@ from jsplat.fitting.scenes_on_disk import saved_scenes, scene_in
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.own_pixels import Painted, is_label_grid, on_label_grid, own_mask
-from jsplat.pipeline.stages.shares import finish_shares
+from jsplat.pipeline.stages.identities import wait_for_all_hosts
 from jsplat.pipeline.work_folder import leaving_out
 from jsplat.raster.camera import Camera
 from jsplat.raster.capacity import SharedCapacity
@@ -73,7 +73,7 @@ def write_own_masks(
                         mask = _corrected(mask, picture, camera, layers[view])
                     _write_mask(path, mask, labelset)
                 progress.advance()
-    finish_shares("masks", listed, folder)
+    wait_for_all_hosts("masks", listed, folder)
 
 
 def _corrected(mask: np.ndarray, own: OwnPixels, camera: Camera, layer: np.ndarray) -> UInt8[np.ndarray, "h w"]:
@@ -106,7 +106,7 @@ def write_overlays(listed: list[Listed], masks: Path, labelset: LabelSet, folder
                 progress.advance()
     if gone:
         print(f"overlays: {len(gone)} left out, their pictures cannot be read: {some_of(gone)}", file=sys.stderr)
-    finish_shares("overlays", listed, folder)
+    wait_for_all_hosts("overlays", listed, folder)
 
 
 def _write_overlay(path: Path, own: OwnPixels, mask_path: Path, labelset: LabelSet) -> None:
@@ -119,4 +119,4 @@ def _write_overlay(path: Path, own: OwnPixels, mask_path: Path, labelset: LabelS
 
 def layers_in(run: Path, labelset: LabelSet) -> Callable[[str], dict[int, np.ndarray]]:
     """What people drew on the heads of a run, at the size of its masks."""
-    return lambda name: kept.layers_of(run, name, labelset)
+    return lambda name: edits_on_disk.layers_of(run, name, labelset)

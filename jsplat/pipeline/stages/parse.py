@@ -10,7 +10,7 @@ from jsplat.labels.opinions import Voter
 from jsplat.parser import opinions
 from jsplat.pipeline.elsewhere import VOTERS, Voters
 from jsplat.pipeline.first_labels import voter_arrays
-from jsplat.pipeline.stages.shares import each_identity
+from jsplat.pipeline.stages.identities import each_identity
 from jsplat.runtime.devices import is_first_host
 from jsplat.runtime.view_blocks import Devices
 

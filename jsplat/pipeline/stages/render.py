@@ -15,7 +15,7 @@ from jsplat.fitting.scenes_on_disk import saved_scenes, scene_in
 from jsplat.labels import render_masks
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline.config import RunConfig
-from jsplat.pipeline.stages.shares import each_identity, succeeded
+from jsplat.pipeline.stages.identities import each_identity, succeeded
 from jsplat.pipeline.work_folder import (
     load_arrays,
 )

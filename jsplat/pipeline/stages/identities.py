@@ -11,10 +11,10 @@ from jsplat.captures.capture import Capture
 from jsplat.captures.index import Listed, list_captures
 from jsplat.errors import InputError, Stopped
 from jsplat.pipeline.work_folder import (
+    done_or_failed,
+    failures,
     leaving_out,
-    refused,
     save_arrays,
-    settled,
 )
 from jsplat.runtime.devices import shard_of_host, wait_for_hosts, workers
 from jsplat.runtime.progress import Progress
@@ -42,7 +42,7 @@ def each_identity(
         InputError: nobody is left.
         Stopped: the process was asked to end; who is done is kept.
     """
-    own = [at for at in shard_of_host(listed) if not settled(folder, at.identity)]
+    own = [at for at in shard_of_host(listed) if not done_or_failed(folder, at.identity)]
     device_groups, idle = workers(len(own)), queue.SimpleQueue()
     for worker in device_groups:
         idle.put(worker)
@@ -61,17 +61,17 @@ def each_identity(
     with concurrent.futures.ThreadPoolExecutor(len(device_groups)) as pool:
         for _ in pool.map(one, own):
             progress.advance()
-    finish_shares(what, listed, folder)
+    wait_for_all_hosts(what, listed, folder)
 
 
-def finish_shares(what: str, listed: list[Listed], folder: Path) -> None:
+def wait_for_all_hosts(what: str, listed: list[Listed], folder: Path) -> None:
     """Waits for the other hosts' shares of a stage; InputError when every identity failed in it."""
     wait_for_hosts(f"{folder}: all shares")
     if not succeeded(listed, folder):
-        raise InputError(what, wanted="an identity that does not fail", got=f"none of {refused(folder)}")
+        raise InputError(what, wanted="an identity that does not fail", got=f"none of {failures(folder)}")
 
 
 def succeeded(listed: list[Listed], *folders: Path) -> list[Listed]:
     """The captures that did not fail in any of these stages."""
-    failed = {name for folder in folders for name in refused(folder)}
+    failed = {name for folder in folders for name in failures(folder)}
     return [one for one in listed if one.identity not in failed]

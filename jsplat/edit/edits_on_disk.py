@@ -37,12 +37,12 @@ def inside_run(folder: Path, name: str) -> Path:
     return path
 
 
-def drawn_on(run: Path) -> set[str]:
+def edited_names(run: Path) -> set[str]:
     """Whom somebody drew on, whether the run has them still or not."""
     return {path.parent.name for path in (run / FOLDER).glob("*/[0-9]*.png")}
 
 
-def read_drawn(run: Path, name: str, labelset: LabelSet) -> dict[int, UInt8[np.ndarray, "..."]]:
+def read_layers(run: Path, name: str, labelset: LabelSet) -> dict[int, UInt8[np.ndarray, "..."]]:
     """What was said about a head, view by view, in the size it was drawn in and the ids of `labelset`.
 
     Raises:
@@ -92,7 +92,7 @@ def _coarse(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, " c"]:
     return np.round(grey / parts[0]).astype(np.uint8).ravel()
 
 
-def write_drawn(
+def write_layer(
     run: Path,
     name: str,
     view: int,
@@ -111,7 +111,7 @@ def write_drawn(
     write_bytes(path, encode(layer, palette, about))
 
 
-def in_size(drawn: dict[int, np.ndarray], shape: tuple[int, ...], where: str) -> dict[int, np.ndarray]:
+def resized_layers(drawn: dict[int, np.ndarray], shape: tuple[int, ...], where: str) -> dict[int, np.ndarray]:
     """Drawings at the size of a head's masks (views, height, width): another size's by the nearest pixel.
 
     Raises:
@@ -134,11 +134,11 @@ def _nearest(layer: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def layers_of(run: Path, name: str, labelset: LabelSet) -> dict[int, UInt8[np.ndarray, "h w"]]:
     """What was said about a head of the label stage, at the size of its masks; InputError as of its parts."""
-    drawn = read_drawn(run, name, labelset)
+    drawn = read_layers(run, name, labelset)
     if not drawn:
         return {}
     with np.load(_labelled(run, name), allow_pickle=False) as known:
-        return in_size(drawn, known["refined"].shape, str(run / FOLDER / name))
+        return resized_layers(drawn, known["refined"].shape, str(run / FOLDER / name))
 
 
 def label_stamp(run: Path, name: str) -> str:
@@ -201,7 +201,7 @@ def is_voted_on(run: Path, name: str, layers: dict[int, np.ndarray]) -> bool:
 
 def check_votes(run: Path, labelset: LabelSet) -> None:
     """InputError as of `check_vote` for anybody whom the label stage knows."""
-    for name in sorted(drawn_on(run)):
+    for name in sorted(edited_names(run)):
         if _labelled(run, name).is_file():
             check_vote(run, name, labelset)
 

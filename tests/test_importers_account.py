@@ -9,7 +9,7 @@ import pytest
 from layouts import SMALL, Rig, run, save
 
 from jsplat.captures.importers import ImportConfig, import_capture, read_source
-from jsplat.captures.importers.account import tell_account
+from jsplat.captures.importers.account import log_files
 from jsplat.captures.importers.photographs import _pictures
 from jsplat.errors import InputError
 from jsplat.files import foreign
@@ -19,7 +19,7 @@ MASK = np.full((36, 48, 1), 255, np.uint8)
 
 @pytest.fixture(autouse=True)
 def _nothing_said_yet(monkeypatch):
-    monkeypatch.setattr(foreign, "_told", set())
+    monkeypatch.setattr(foreign, "_logged", set())
 
 
 # Layout -> (its first picture, the field that lists it)
@@ -41,7 +41,7 @@ def test_a_missing_picture_is_left_out_and_named(made, capsys, layout):
     assert len(source.photos) == whole - 1
     named = "cam_222200036*" if layout == "nersemble" else name.split("/")[-1]
     assert [missing for _, missing in source.missing] == [named]
-    tell_account(folder, source)
+    log_files(folder, source)
     assert f"7: missing and left out: 1 of {whole} listed pictures: {named}\n" in capsys.readouterr().err
     with pytest.raises(InputError, match=rf"{field}: wanted an image, got no file .*\(1 of {whole} listed pictures"):
         read_source(folder, ImportConfig(max_missing=0.0))
@@ -139,7 +139,7 @@ def test_masks_under_their_common_names(made, capsys, name):
     source = read_source(folder, SMALL)
     used = [folder / name.format(f"{i:02d}") for i in range(3)]
     assert [photo.mask for photo in source.photos] == [*used, None]
-    tell_account(folder, source)
+    log_files(folder, source)
     assert "7: masks of 3 of 4 pictures, in which 0 says nothing: 00" in capsys.readouterr().err
 
 
@@ -149,7 +149,7 @@ def test_colmaps_own_masks_come_first(made):
     save(folder / "masks/sub/00.png", MASK)
     source = read_source(folder, SMALL)
     assert source.photos[0].mask == folder / "masks/sub/00.png.png"
-    assert tell_account(folder, source)[".png"] == 1
+    assert log_files(folder, source)[".png"] == 1
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_masks_that_a_list_does_not_name_are_told(made, capsys, name, kind):
     save(folder / name, MASK)
     source = read_source(folder, SMALL)
     assert all(photo.mask is None for photo in source.photos)
-    assert tell_account(folder, source) == {kind: 1}
+    assert log_files(folder, source) == {kind: 1}
     assert f"7: passed over 1 {kind}\n" in capsys.readouterr().err
 
 
@@ -202,8 +202,8 @@ def test_every_file_is_accounted_for(made, capsys):
         "folder __MACOSX": 1,
     }
     source = read_source(folder, SMALL)
-    assert tell_account(folder, source) == kinds
-    assert tell_account(folder, source) == kinds
+    assert log_files(folder, source) == kinds
+    assert log_files(folder, source) == kinds
     assert capsys.readouterr().err.count("passed over 2 ._ files, ") == 1
     run(folder)
     assert json.loads((folder.parent / "out" / "import.json").read_text())["passed_over"] == kinds
@@ -214,7 +214,7 @@ def test_what_is_used_is_not_passed_over(made, layout):
     folder = made(layout)
     left = {"nersemble": {".jpg": 4}, "vhap": {".png": 8}, "colmap": {}}
     want = left.get(layout, {})
-    assert tell_account(folder, read_source(folder, SMALL)) == want
+    assert log_files(folder, read_source(folder, SMALL)) == want
 
 
 def test_photographs_are_neither_litter_nor_masks(tmp_path):

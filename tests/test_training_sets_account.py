@@ -1,7 +1,7 @@
 """Nothing of a training set is left out without a word: missing halves of pairs, what systems leave, other files."""
 
 import pytest
-from test_datasets import ALL, celebamask, face, labels_of, splits
+from test_training_sets import ALL, celebamask, face, labels_of, splits
 
 from jsplat.errors import InputError
 from jsplat.files import foreign
@@ -18,7 +18,7 @@ LENIENT = DatasetConfig(max_missing=0.4, side_checks=0)
 
 @pytest.fixture(autouse=True)
 def _nothing_said_yet(monkeypatch):
-    monkeypatch.setattr(foreign, "_told", set())
+    monkeypatch.setattr(foreign, "_logged", set())
 
 
 @pytest.mark.parametrize("kind", FOLDERS)

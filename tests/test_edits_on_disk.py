@@ -8,7 +8,7 @@ import pytest
 
 from jsplat.captures.index import list_captures
 from jsplat.captures.label_png import decode, encode
-from jsplat.edit import UNTOUCHED, EditConfig, QueueConfig, edit_all, kept, prepare, voted_labels
+from jsplat.edit import UNTOUCHED, EditConfig, QueueConfig, edit_all, edits_on_disk, prepare, voted_labels
 from jsplat.errors import InputError
 from jsplat.labels import pose_prior
 from jsplat.labelsets.labelset import LabelSet
@@ -56,7 +56,7 @@ def fresh(run: Path, count: int) -> dict[str, np.ndarray]:
     first = spotted.first_voter(spotted.stages()[0], CLASSES).opinions
     head = prepare(spotted.scene(count), capture.cameras, first, known, trust, spotted.settings())
     edit_all(head, {FRONT: spotted.spot()})
-    return kept.vote_of(head, "")
+    return edits_on_disk.vote_of(head, "")
 
 
 @pytest.mark.parametrize("count", [900, 700])
@@ -123,24 +123,24 @@ def test_drawings_of_another_size_are_used_at_todays(run, capsys):
     listed = list_captures(run.parent / "captures", CONFIG.size)
     editing.check_drawn(run, listed, CLASSES)
     assert "ball, view 0: drawn at 96x96 pixels, used at 48x48" in capsys.readouterr().err
-    assert np.array_equal(kept.layers_of(run, "ball", CLASSES)[FRONT], spot)
+    assert np.array_equal(edits_on_disk.layers_of(run, "ball", CLASSES)[FRONT], spot)
     vote_again(run)
     wanted = fresh(run, 900)["rows_refined"]
     assert np.array_equal(voted_labels(run, "ball", CLASSES)["rows_refined"], wanted)
     assert np.array_equal(decode(path.read_bytes(), "png").ids, larger), "what was drawn was changed"
     opened(run)
     lines = [json.loads(line) for line in (run / "edits" / "edits.jsonl").read_text().splitlines()]
-    assert [line["digest"] for line in lines] == [kept.digest(spot), kept.digest(larger)]
+    assert [line["digest"] for line in lines] == [edits_on_disk.digest(spot), edits_on_disk.digest(larger)]
 
 
 def test_sizes_differ_by_rounding_only():
     drawn = np.arange(30, dtype=np.uint8).reshape(5, 6)
-    smaller = kept.in_size({1: drawn}, (2, 3, 3), "ball")[1]
+    smaller = edits_on_disk.resized_layers({1: drawn}, (2, 3, 3), "ball")[1]
     assert np.array_equal(smaller, drawn[np.ix_([0, 2, 4], [1, 3, 5])])
-    assert kept.in_size({0: np.zeros((341, 512), np.uint8)}, (1, 85, 128), "ball")[0].shape == (85, 128)
+    assert edits_on_disk.resized_layers({0: np.zeros((341, 512), np.uint8)}, (1, 85, 128), "ball")[0].shape == (85, 128)
     for shape, view in (((5, 7), 2), ((9, 40), 0), ((48, 32), 0), ((128, 85), 0)):
         with pytest.raises(InputError, match=rf"ball/{view:03d}\.png: wanted a drawing on one of 2 views of 128x85"):
-            kept.in_size({view: np.zeros(shape, np.uint8)}, (2, 85, 128), "ball")
+            edits_on_disk.resized_layers({view: np.zeros(shape, np.uint8)}, (2, 85, 128), "ball")
 
 
 def test_a_drawing_that_cannot_be_used_stops_a_run_before_its_work(run):
@@ -159,12 +159,12 @@ def test_the_names_of_a_drawings_classes_decide(run):
     order = (0, 3, 2, 1)
     names = tuple(CLASSES.names[i] for i in order)
     other = LabelSet(names, CLASSES.colors, names)
-    layer = kept.read_drawn(run, "ball", other)[FRONT]
+    layer = edits_on_disk.read_layers(run, "ball", other)[FRONT]
     assert set(np.unique(layer)) == {other.names.index("spot"), UNTOUCHED}
     assert np.array_equal(layer == other.names.index("spot"), spotted.spot() == SPOT)
     without = LabelSet(CLASSES.names[:3], CLASSES.colors[:3], CLASSES.names[:3])
     with pytest.raises(InputError, match=r"000\.png: wanted classes among background, left, right, got spot"):
-        kept.read_drawn(run, "ball", without)
+        edits_on_disk.read_layers(run, "ball", without)
 
 
 def test_a_drawing_on_a_photograph_that_is_another_view_now_is_named(run, tmp_path, monkeypatch):
@@ -173,13 +173,13 @@ def test_a_drawing_on_a_photograph_that_is_another_view_now_is_named(run, tmp_pa
     smaller = images.reshape(len(images), 24, 2, 24, 2, 3).mean((2, 4))
     noise = np.random.default_rng(0).normal(0, 3, smaller.shape)
     for same in (images, np.clip(smaller + noise, 0, 255).astype(np.uint8), images // 2 + 20):
-        kept.check_pictures(run, "ball", same)
+        edits_on_disk.check_pictures(run, "ball", same)
     moved = np.roll(images, 1, 0)
     named = r"ball/000\.png: wanted a drawing on the photograph .*, got another photograph; view 1 is the most like it"
     with pytest.raises(InputError, match=named):
-        kept.check_pictures(run, "ball", moved)
+        edits_on_disk.check_pictures(run, "ball", moved)
     with pytest.raises(InputError, match=named.replace("; view 1 is", "; view 2 is")):
-        kept.check_pictures(run, "ball", np.concatenate([images[[1, 1]], images]))
+        edits_on_disk.check_pictures(run, "ball", np.concatenate([images[[1, 1]], images]))
     (run / "edits" / "ball" / "000.png").rename(run / "edits" / "ball" / "001.png")
     with pytest.raises(InputError, match=r"ball/001\.png: .*view 0 is the most like it"):
         vote_again(run)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from jsplat.errors import InputError
-from jsplat.fitting import PendingIdentity, Refused, fit_batches
+from jsplat.fitting import FailedIdentity, PendingIdentity, fit_batches
 from jsplat.fitting import batches as queue
 from jsplat.fitting.photos import bucket, padded_size, photos_of
-from jsplat.fitting.step import bytes_each, steps
+from jsplat.fitting.step import bytes_per_identity, steps
 from jsplat.labelsets.labelset import IGNORE
 from tests import ball
 
@@ -81,9 +81,9 @@ def test_a_device_too_small_for_what_is_asked_says_so(monkeypatch):
 
 
 def test_what_an_identity_needs_is_measured():
-    small = bytes_each((8, 32, 32), 3, ball.FIT)
+    small = bytes_per_identity((8, 32, 32), 3, ball.FIT)
     assert small > 12 * 32 * 32 * 3  # its pictures alone
-    assert bytes_each((96, 32, 32), 3, ball.FIT) - small >= (96 - 8) * 32 * 32 * (3 + 1 + 1)
+    assert bytes_per_identity((96, 32, 32), 3, ball.FIT) - small >= (96 - 8) * 32 * 32 * (3 + 1 + 1)
 
 
 def test_the_next_batch_is_read_while_one_is_worked_on():
@@ -115,7 +115,7 @@ def test_neither_memory_nor_programs_grow_over_ten_batches():
     for result in fit_batches(everyone, ball.SIDES, ball.FIT):
         held.append(sum(x.nbytes for x in jax.live_arrays()))
         known.append(programs())
-        found.append(result.identity if isinstance(result, Refused) else result.identities[0])
+        found.append(result.identity if isinstance(result, FailedIdentity) else result.identities[0])
     assert found == [f"p{i}" for i in range(11)]
     assert known[-1] == known[2], known  # once each number of views was there, and the capacity was found
     assert held[-1] <= held[2], held
