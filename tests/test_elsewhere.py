@@ -196,7 +196,7 @@ def test_black_and_white_masks_need_their_colours(folder, tmp_path):
 
 def test_a_run_on_masks_alone(folder, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(group, "prepare", lambda: None)
-    monkeypatch.setattr("jsplat.files.foreign._told", set())  # each thing is told once in a process
+    monkeypatch.setattr("jsplat.files.foreign._logged", set())  # each thing is told once in a process
     sources = ("--labels", folder / "fine", "--labels", folder / "coarse")
     words = ("--captures", folder / "captures", "--config", TINY, "--set", "unseen=0")
 
