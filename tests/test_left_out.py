@@ -166,7 +166,7 @@ def test_a_fit_leaves_out_whom_it_cannot_read_and_ends_on_other_errors():
 
 def test_commands_that_may_leave_somebody_out_say_how_many_are_allowed():
     allowing = {n for n, c in cli.main.commands.items() if "--allow-failures" in [o for p in c.params for o in p.opts]}
-    assert allowing == {"parse", "predict", "fit", "label", "render", "run", "demo"}
+    assert allowing == {"parse", "predict", "fit", "label", "render", "evaluate", "run", "demo"}
 
 
 def test_a_header_that_is_no_json_is_one_persons(people, tmp_path):

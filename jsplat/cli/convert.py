@@ -19,7 +19,7 @@ FILE = click.Path(path_type=Path)
 def convert(weights: Path, out: Path, labels: str | None, size: int | None, inside: str | None) -> None:
     """Makes a parser of BiSeNet WEIGHTS: a torch checkpoint of any age, safetensors or ONNX.
 
-    Heads that only training needs may be missing, as in ONNX files: they begin anew.
+    The auxiliary heads, which only training needs, may be missing, as in ONNX files. They are then initialised anew.
 
     \b
     jsplat convert 79999_iter.pth out/teacher

@@ -34,7 +34,7 @@ def settings(*reads: str, idle: Callable[[dict], str] = lambda given: ""):
             "--config",
             "toml",
             metavar="FILE|NAME",
-            help="TOML file: differences from the defaults; or the name of one that comes along, as gpu or cpu.",
+            help="TOML file with differences from the defaults, or the name of an installed one: gpu, cpu, demo, ...",
         )
         @click.option("--set", "overrides", multiple=True, metavar="STAGE.FIELD=VALUE", help="Changes one setting.")
         @functools.wraps(function)

@@ -61,8 +61,8 @@ def heads(out: Path, people: int, first: int, views: int, rig: str, config) -> N
 @click.argument("data", type=FOLDER)
 @click.argument("out", type=FOLDER)
 @click.option("--from", "start", type=FOLDER, help="Fine-tune this parser instead of starting anew.")
-@click.option("--replay", type=FOLDER, help="Mixed into every batch, to keep old skills: the old training data.")
-@click.option("--validation", type=FOLDER, help="Scored at the end.")
+@click.option("--replay", type=FOLDER, help="Old training data, mixed into every batch against forgetting.")
+@click.option("--validation", type=FOLDER, help="Labelled set on which the parser is scored at the end.")
 @settings(
     "size", "seed", "dataset", "teacher", "finetune", idle=lambda given: "teacher" if given["start"] else "finetune"
 )
@@ -224,7 +224,7 @@ def evaluate(parser: Path, captures: Path, out: Path, config) -> dict[str, str]:
     "--process",
     type=(str, int, int),
     metavar="HOST:PORT COUNT NUMBER",
-    help="One of COUNT, from 0; HOST:PORT is number 0.",
+    help="This process is NUMBER (from 0) of COUNT; HOST:PORT is the address of number 0.",
 )
 @may_leave_out
 @settings(*RUN, "capture")
@@ -249,8 +249,8 @@ def run(
     Without labels in CAPTURES nothing is scored, and whatever only scores need is left out.
     Without --parser, masks from elsewhere (--labels) take its place, and the run ends with its renders.
 
-    Several processes, on one host or many, share the work when each is told so; OUT, CAPTURES and PARSER must lie where
-    all of them see them.
+    Several processes, on one host or many, can share the work (--distributed, --process). All of them must be able to
+    read CAPTURES and PARSER and to write OUT.
 
     \b
     jsplat run out/run --captures heads/train --parser out/teacher --config cpu
@@ -311,7 +311,7 @@ def demo(out: Path, config) -> dict[str, str]:
 @main.command()
 @click.argument("run", type=FOLDER)
 def status(run: Path) -> None:
-    """Tells where a RUN stands: stages done, running with ETA and loss, waiting or failed.
+    """Prints the state of each stage of a RUN: done, running (with ETA and loss), waiting or failed.
 
     \b
     jsplat status out/run

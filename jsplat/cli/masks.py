@@ -69,7 +69,7 @@ def ply(fitted: Path, out: Path, labelled: Path | None, config) -> None:
 @click.argument("data", type=FOLDER)
 @settings("size", "dataset")
 def sides(data: Path, config) -> None:
-    """Says which side the labels of DATA really call left: the subject's, the viewer's, or now this and now that.
+    """Prints whose left the labels of DATA mean: the subject's, the viewer's, or a mixture of both.
 
     \b
     jsplat sides LaPa --set dataset.limit=500

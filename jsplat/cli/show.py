@@ -1,4 +1,4 @@
-"""Looking at results: films, a viewer, and studies with people."""
+"""Commands that show results: films, a viewer, and studies with raters."""
 
 from pathlib import Path
 
@@ -8,7 +8,9 @@ from jsplat.cli.group import FOLDER, main, prepare, settings
 
 FILE = click.Path(path_type=Path)
 PORT = click.IntRange(0, 65535)
-CAPTURES = click.option("--captures", type=FOLDER, help="The run's captures, if they moved.  [default: as it says]")
+CAPTURES = click.option(
+    "--captures", type=FOLDER, help="The run's captures, if they moved.  [default: as run.json says]"
+)
 IDENTITY = click.option("--identity", help="Whose head.  [default: the first]")
 
 
