@@ -73,6 +73,19 @@ def test_memory_says_how_many_fit_at_once(monkeypatch, limit, at_once, alike, mo
     assert queue.max_per_device(config, ["first", "second"], alike, lambda: 100) == most
 
 
+def test_a_batch_is_no_larger_than_the_host_can_read(monkeypatch):
+    monkeypatch.setattr(queue, "memory_of", lambda device: 10**9)
+    monkeypatch.setattr(queue, "host_memory", lambda: 8000)
+    assert queue.max_per_device(ball.FIT, ["one"], 900, lambda: 100, pictures=10) == 100
+    assert queue.max_per_device(ball.FIT, ["one", "two"], 900, lambda: 100, pictures=10) == 50
+    assert (
+        queue.max_per_device(
+            dataclasses.replace(ball.FIT, identities_per_device=300), ["one"], 900, lambda: 100, pictures=10
+        )
+        == 300
+    )
+
+
 def test_a_device_too_small_for_what_is_asked_says_so(monkeypatch):
     monkeypatch.setattr(queue, "memory_of", lambda device: 2**30)
     wanted = r"fit: memory: wanted 4 identities in 90% of the device's 1.0 GiB, got 0.50 GiB each"

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shutil
 import sys
 
@@ -307,6 +308,16 @@ def test_nothing_is_done_twice_whenever_its_files_were_written(out):
     after = times(out)
     rewritten = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     assert rewritten <= {"run/report.json", "run/report.html", "run/events.jsonl", "run/.written.json"}
+
+
+def test_a_dry_run_measures_every_stage_and_writes_nothing(out):
+    before = times(out)
+    run = ("run", out / "new", "--captures", out / "captures", "--config", out / "config.toml", "--dry-run")
+    told = call(*run, "--parser", out / "teacher").output
+    for name in (*STAGES[:-1], "report", "all of it"):
+        assert re.search(rf"^  {name} +\d+", told, re.M), f"{name}: {told}"
+    assert re.search(r"^memory of this host: fit .* GB, label .* GB, student .* GB; of", told, re.M)
+    assert times(out) == before
 
 
 @pytest.fixture(scope="module")

@@ -4,16 +4,17 @@ from jsplat.fitting.batches import PendingIdentity
 from jsplat.fitting.config import FitConfig
 from jsplat.fitting.result import FailedIdentity, FitResult, mean_curve
 from jsplat.fitting.start import starting_scene
-from jsplat.fitting.train import fit, fit_batches, step_seconds
+from jsplat.fitting.train import Tried, fit, fit_batches, try_fit
 
 __all__ = [
     "FailedIdentity",
     "FitConfig",
     "FitResult",
     "PendingIdentity",
+    "Tried",
     "fit",
     "fit_batches",
     "mean_curve",
     "starting_scene",
-    "step_seconds",
+    "try_fit",
 ]

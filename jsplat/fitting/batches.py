@@ -9,8 +9,10 @@ from jsplat.captures.capture import Capture
 from jsplat.errors import InputError, Unusable, of_a_person
 from jsplat.fitting.config import FitConfig
 from jsplat.fitting.photos import bucket, padded_size
+from jsplat.runtime.devices import host_memory
 
 SHARE = 0.9  # of a device's memory that a batch may take
+HOST_SHARE, HELD = 0.5, 4  # of the host's, which holds a batch's pictures as read, stacked, sent, and the next one's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +49,15 @@ def memory_of(device) -> int | None:
     return (device.memory_stats() or {}).get("bytes_limit")
 
 
-def max_per_device(config: FitConfig, devices: Sequence, alike: int, bytes_each: Callable[[], int]) -> int:
+def max_per_device(
+    config: FitConfig, devices: Sequence, alike: int, bytes_each: Callable[[], int], pictures: int = 0
+) -> int:
     """How many identities each of the devices, which are alike, takes at once.
 
     Args:
         alike: identities that wait.
         bytes_each: measures what one identity needs; called only where it matters.
+        pictures: bytes of one identity's, which the host has to hold where nobody asks for a number.
 
     Raises:
         InputError: not even one has room.
@@ -70,7 +75,9 @@ def max_per_device(config: FitConfig, devices: Sequence, alike: int, bytes_each:
             wanted=f"{config.identities_per_device or 1} identities in {what}",
             got=f"{each / 2**30:.2f} GiB each",
         )
-    return min(wanted, room)
+    if config.identities_per_device or not pictures:
+        return min(wanted, room)
+    return min(wanted, room, max(int(HOST_SHARE * host_memory() / (HELD * pictures * len(devices))), 1))
 
 
 def read_ahead(

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -16,10 +15,11 @@ from jsplat.fitting.config import FitConfig
 from jsplat.fitting.held_out import score
 from jsplat.fitting.photos import Photos
 from jsplat.fitting.result import FitResult, Losses
-from jsplat.fitting.step import advance, first_capacity, first_state, relocate_all
+from jsplat.fitting.step import advance, bytes_of, first_capacity, first_state, relocate_all
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.raster.capacity import SharedCapacity, rounded_capacity
 from jsplat.raster.scene import Scene
+from jsplat.runtime.cost import Cost, Stopwatch
 from jsplat.runtime.devices import split
 from jsplat.runtime.precision import in_32_bits
 from jsplat.runtime.progress import Progress
@@ -103,19 +103,24 @@ class FitLoop:
         return self._result()
 
     @in_32_bits
-    def seconds_of_a_call(self) -> float:
-        """Time of one compiled call, once its programs are there and its capacity suffices: the third one that does.
+    def try_out(self) -> tuple[Cost, int, Scene]:
+        """What one compiled call costs, once its programs are there and its capacity suffices: the third one that does.
 
         The second one may compile anew, for arrays that come from a program and not from the host.
+
+        Returns:
+            the cost; bytes that a device needs for it; the scenes so far, on the host.
         """
         taken, call = 0, self._config.steps_per_call
         while True:
-            start = time.monotonic()
+            watch = Stopwatch()
             if not self._advance(self._done + call):
                 self._grow()
                 taken = 0
             elif taken == 2:
-                return time.monotonic() - start
+                cost = watch.cost()
+                needed = bytes_of(self._state, self._placed, config=self._compiled, capacity=self._capacity)
+                return cost, needed, jax.device_get(self._state.scene)
             else:
                 taken, self._done = taken + 1, self._done + call
 

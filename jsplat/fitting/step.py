@@ -21,6 +21,7 @@ from jsplat.raster.rasterizer import rasterize, render_scene
 from jsplat.raster.scene import Attributes, Gaussians, Scene
 from jsplat.raster.spherical_harmonics import sh_colors
 from jsplat.runtime.precision import in_32_bits
+from jsplat.runtime.programs import planned_bytes
 
 
 @pytree
@@ -164,6 +165,16 @@ def advance(state: FitState, photos: Photos, until: int, *, config: FitConfig, c
     return _on_each_device(run, state, photos)
 
 
+def bytes_of(state: FitState, photos: Photos, *, config: FitConfig, capacity: int) -> int:
+    """What the first of the devices needs for a call of `advance`."""
+
+    def own(x):
+        return jax.ShapeDtypeStruct(x.addressable_shards[0].data.shape, x.dtype)
+
+    arrays = jax.tree.map(own, (state, photos))
+    return planned_bytes(steps.lower(*arrays, jnp.int32(0), config=config, capacity=capacity).compile())
+
+
 def relocate_all(state: FitState, photos: Photos, *, config: FitConfig) -> FitState:
     """Moves the dead Gaussians of every identity onto living ones."""
     return _on_each_device(functools.partial(_relocate, config=config), state, photos)
@@ -205,17 +216,17 @@ def first_capacity(hits: float, gaussians: int, classes: int, config: FitConfig)
     return hits_of(hits * gaussians, backend_tile(3 + (classes if config.label_weight > 0 else 0)))
 
 
-@in_32_bits
-def bytes_per_identity(shape: tuple[int, int, int], classes: int, config: FitConfig) -> int:
-    """What one identity needs on a device: arguments and temporaries of the compiled steps.
+def shapes_of(rows: int, shape: tuple[int, int, int], classes: int, config: FitConfig) -> tuple[FitState, Photos]:
+    """The arrays of `steps`, shapes and types alone.
 
     Args:
-        shape: views, height and width of its pictures.
+        rows: identities.
+        shape: views, height and width of their pictures.
     """
 
     def blank():
         views, (height, width), n = bucket(shape[0]), padded_size(*shape[1:]), config.gaussians
-        per_pixel, per_view = (1, views, height, width), (1, views)
+        per_pixel, per_view = (rows, views, height, width), (rows, views)
         cameras = Camera(jnp.zeros((*per_view, 4, 4)), jnp.zeros((*per_view, 3, 3)), width, height)
         photos = Photos(
             images=jnp.zeros((*per_pixel, 3), jnp.uint8),
@@ -224,17 +235,25 @@ def bytes_per_identity(shape: tuple[int, int, int], classes: int, config: FitCon
             cameras=cameras,
             background=jnp.zeros((*per_view, 3)),
             train=jnp.zeros(per_view, jnp.int32),
-            train_count=jnp.zeros(1, jnp.int32),
-            radius=jnp.zeros(1),
-            seed=jnp.zeros(1, jnp.int32),
+            train_count=jnp.zeros(rows, jnp.int32),
+            radius=jnp.zeros(rows),
+            seed=jnp.zeros(rows, jnp.int32),
         )
-        means = jnp.zeros((1, n, 3))
-        gaussians = Gaussians(means, jnp.zeros((1, n, 4)), means, jnp.zeros((1, n)))
-        attributes = Attributes(jnp.zeros((1, n, (config.sh_degree + 1) ** 2, 3)), jnp.zeros((1, n, classes)))
+        means = jnp.zeros((rows, n, 3))
+        gaussians = Gaussians(means, jnp.zeros((rows, n, 4)), means, jnp.zeros((rows, n)))
+        attributes = Attributes(jnp.zeros((rows, n, (config.sh_degree + 1) ** 2, 3)), jnp.zeros((rows, n, classes)))
         return first_state(Scene(gaussians, attributes), config), photos
 
+    return jax.eval_shape(blank)
+
+
+@in_32_bits
+def bytes_per_identity(shape: tuple[int, int, int], classes: int, config: FitConfig) -> int:
+    """What one identity needs on a device: arguments and temporaries of the compiled steps.
+
+    Args:
+        shape: views, height and width of its pictures.
+    """
     capacity = first_capacity(HITS_PER_GAUSSIAN, config.gaussians, classes, config)
-    lowered = steps.lower(*jax.eval_shape(blank), jnp.int32(0), config=config, capacity=capacity)
-    plan = lowered.compile().memory_analysis()
-    assert plan is not None  # every device that says how much memory it has also plans with it
-    return plan.argument_size_in_bytes + plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
+    arrays = shapes_of(1, shape, classes, config)
+    return planned_bytes(steps.lower(*arrays, jnp.int32(0), config=config, capacity=capacity).compile())

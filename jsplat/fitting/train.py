@@ -17,13 +17,14 @@ from jsplat.errors import InputError, Unusable, of_a_person
 from jsplat.fitting.batches import PendingIdentity, batches, max_per_device, read_ahead, shapes
 from jsplat.fitting.config import FitConfig
 from jsplat.fitting.loop import FitLoop, PreparedIdentity, Task, compiled_settings
-from jsplat.fitting.photos import fitted_views, number_of, photos_of
+from jsplat.fitting.photos import bucket, fitted_views, number_of, padded_size, photos_of
 from jsplat.fitting.result import FailedIdentity, FitResult, mean_curve
 from jsplat.fitting.start import starting_scene
 from jsplat.fitting.step import bytes_per_identity
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.raster.capacity import SharedCapacity
 from jsplat.raster.scene import Scene
+from jsplat.runtime.cost import Cost, Stopwatch
 from jsplat.runtime.devices import identity_mesh
 from jsplat.runtime.precision import in_32_bits
 from jsplat.runtime.progress import Progress
@@ -113,7 +114,8 @@ def fit_batches(
     for alike in shapes(waiting):
         mesh = identity_mesh(len(alike))
         measure = functools.partial(bytes_per_identity, alike[0].shape, len(labelset or "?"), compiled_settings(config))
-        per_device = max_per_device(config, list(mesh.devices), len(alike), measure)
+        pictures = 5 * bucket(alike[0].shape[0]) * math.prod(padded_size(*alike[0].shape[1:]))  # colours, label, valid
+        per_device = max_per_device(config, list(mesh.devices), len(alike), measure, pictures)
         queue = batches(alike, mesh.size, per_device)
         # Asked for, a number is kept to the last batch; else the batches are of one size, with little to fill up.
         each = config.identities_per_device or math.ceil(max(map(len, queue)) / mesh.size)
@@ -129,15 +131,35 @@ def fit_batches(
                 yield result
 
 
-def step_seconds(capture: Capture, config: FitConfig, seed: int = 0) -> float:
-    """Seconds of one step of a capture alone on this device, without what compiling takes; nothing is kept.
+@dataclasses.dataclass(frozen=True)
+class Tried:
+    """The first steps of a fit of one capture, on one device.
+
+    Attributes:
+        start: cost of the starting scene, with what compiling takes.
+        step: cost of one step, without.
+        memory: bytes of the device.
+        scene: what it is after them.
+    """
+
+    start: Cost
+    step: Cost
+    memory: int
+    scene: Scene
+
+
+def try_fit(capture: Capture, config: FitConfig, seed: int = 0) -> Tried:
+    """Begins a fit of a capture alone on this device, to see what it takes.
 
     The programs are those of a fit of one identity at a time with these settings, and are in the cache afterwards.
     """
     config = config.for_side(max(capture.images.shape[1:3]))
     task = Task(config, seed, capture.labelset, None, {}, Progress("fit", config.steps), SharedCapacity())
-    loop = FitLoop([_prepared(capture, task, seed)], task, identity_mesh(1), 1, 0, None)
-    return loop.seconds_of_a_call() / config.steps_per_call
+    watch = Stopwatch()
+    ready = _prepared(capture, task, seed)
+    start = watch.cost()
+    call, memory, scene = FitLoop([ready], task, identity_mesh(1), 1, 0, None).try_out()
+    return Tried(start, call * (1 / config.steps_per_call), memory, jax.tree.map(lambda x: jnp.asarray(x[0]), scene))
 
 
 def _fit_batch(

@@ -1,6 +1,6 @@
 """Labels on the geometry and back: evidence from views, the vote, masks, and the paper's palette."""
 
-from jsplat.labels.lift import facing, lift, paint
+from jsplat.labels.lift import bytes_of_lift, facing, lift, paint
 from jsplat.labels.masks import MaskConfig, clean, to_masks
 from jsplat.labels.palette import PaletteConfig, from_colors, to_colors
 from jsplat.labels.rendered import Rendered, render_masks
@@ -18,6 +18,7 @@ __all__ = [
     "VoteConfig",
     "VoterEvidence",
     "VoterLabels",
+    "bytes_of_lift",
     "clean",
     "confidence",
     "facing",

@@ -20,7 +20,8 @@ from jsplat.raster.rasterizer import rasterize, splat_sums
 from jsplat.raster.scene import Gaussians, Render
 from jsplat.raster.spherical_harmonics import unit
 from jsplat.runtime.precision import einsum, in_32_bits
-from jsplat.runtime.view_blocks import Devices, by_view, each_block, over_views
+from jsplat.runtime.programs import planned_bytes
+from jsplat.runtime.view_blocks import Devices, by_view, each_block, over_views, to_blocks
 
 
 @in_32_bits
@@ -44,6 +45,15 @@ def lift(
         evidence: sum over pixels of blend weight times picture; weight: sum of the blend weight.
     """
     return by_view(functools.partial(_lift, capacity=capacity), gaussians, (cameras, pictures), devices)
+
+
+@in_32_bits
+def bytes_of_lift(
+    gaussians: Gaussians, cameras: Camera, pictures: Opinions | Float[Array | np.ndarray, "v h w k"], *, capacity: int
+) -> int:
+    """What a device needs for a block of views in `lift`."""
+    block = to_blocks((cameras, pictures))[0]
+    return planned_bytes(_lift.lower(gaussians, block, capacity=capacity).compile())
 
 
 @functools.partial(jax.jit, static_argnames="capacity")

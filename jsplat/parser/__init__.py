@@ -7,6 +7,7 @@ from jsplat.parser.checkpoint import load_parser, save_parser
 from jsplat.parser.model import Parser, new_parser
 from jsplat.parser.predict import opinions, predict
 from jsplat.parser.train import History, ParserConfig, train_parser
+from jsplat.parser.trying import try_training
 
 __all__ = [
     "Architecture",
@@ -21,4 +22,5 @@ __all__ = [
     "predict_labels",
     "save_parser",
     "train_parser",
+    "try_training",
 ]

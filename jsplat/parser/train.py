@@ -269,6 +269,13 @@ def _fingerprint(config: ParserConfig, seed: int, start: Parser, sets: list[Auxi
     return digest.hexdigest()
 
 
+def first_state(start: Parser, config: ParserConfig) -> State:
+    """The state before the first step; its arrays are the parser's own."""
+    weights = {name: value for name, value in start.variables.items() if not is_statistic(name)}
+    statistics = {name: value for name, value in start.variables.items() if is_statistic(name)}
+    return State(weights, statistics, optimiser(config).init(weights))
+
+
 @in_32_bits
 def train_parser(
     data: AuxiliarySet,
@@ -312,10 +319,7 @@ def train_parser(
     config = config.for_side(max(data.images.shape[1:3]), start.architecture.input_size)
     # The network sees squares in training; what is upright must not be stretched to them.
     sets = [squared(of) for of in (data, replay) if of is not None]
-    weights = {name: value for name, value in start.variables.items() if not is_statistic(name)}
-    statistics = {name: value for name, value in start.variables.items() if is_statistic(name)}
-    state = State(weights, statistics, optimiser(config).init(weights))
-    history, done = History(), 0
+    state, history, done = first_state(start, config), History(), 0
     fingerprint = _fingerprint(config, seed, start, sets) if resume is not None or mesh.is_multi_process else ""
     checkpoints = Checkpoints(resume, fingerprint, config.save_every, shared=mesh.is_multi_process)
     if (found := checkpoints.load(state)) is not None:
@@ -323,9 +327,11 @@ def train_parser(
         history = History(**curves)
     # Copies, because every step donates its state and `start` must live on.
     state = replicate(state, mesh)
-    pools = tuple(Pool(*map(jnp.asarray, (s.images, s.labels, s.weights))) for s in sets)
     tables = jnp.asarray(labelset.mirror_ids), jnp.asarray(class_weights(sets, config.class_balance))
-    pools, key, (mirror_ids, weights_of_classes) = replicate((pools, jax.random.key(seed), tables), mesh)
+    # As arrays of the host: on their way through one device they would lie there twice.
+    stored = tuple((s.images, s.labels, s.weights) for s in sets)
+    stored, key, (mirror_ids, weights_of_classes) = replicate((stored, jax.random.key(seed), tables), mesh)
+    pools = tuple(Pool(*arrays) for arrays in stored)  # type: ignore[arg-type]
 
     def parser() -> Parser:
         named = {name: jnp.array(np.array(value)) for name, value in (state.weights | state.statistics).items()}

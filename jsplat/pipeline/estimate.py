@@ -1,23 +1,17 @@
-"""What a run will take, before it begins: pictures, disk and memory by arithmetic, time by a few measured steps."""
+"""What a run will take, by arithmetic: pictures, disk, memory of the host."""
 
 import dataclasses
-import os
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-
 from jsplat.captures.index import Listed
 from jsplat.errors import InputError
-from jsplat.fitting import step_seconds
-from jsplat.parser import Parser, predict
 from jsplat.parser.resize import network_size
 from jsplat.pipeline.config import RunConfig
 from jsplat.raster.rasterizer import default_backend
+from jsplat.runtime.devices import host_memory
 
-BLOCK = 16  # pictures that the parser sees at a time
 _STRIDE = 8  # of the network's logits
 
 
@@ -88,10 +82,8 @@ def check_room(need: Needs, free: int, memory: int, size: int) -> None:
 def room_for(out: Path) -> tuple[int, int]:
     """Bytes on the disk of OUT that are free or hold its first labels and scenes already, and memory of this host."""
     there = next(above for above in (out.resolve(), *out.resolve().parents) if above.exists())
-    known = hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else 2**63
     held = sum(p.stat().st_size for name in ("parse", "fit") for p in out.glob(f"*{name}*/**/*") if p.is_file())
-    return shutil.disk_usage(there).free + held, memory
+    return shutil.disk_usage(there).free + held, host_memory()
 
 
 def describe(listed: Sequence[Listed], stages: Sequence[str], config: RunConfig, need: Needs, free: int) -> list[str]:
@@ -108,25 +100,6 @@ def describe(listed: Sequence[Listed], stages: Sequence[str], config: RunConfig,
         f"disk: {gigabytes(need.first_labels)} for first labels and {gigabytes(need.scenes)} for scenes of"
         f" {gigabytes(free)} free; masks and renders come on top",
         f"memory: {gigabytes(need.training)} for what the students learn from",
-    ]
-
-
-def measured(listed: Sequence[Listed], parser: Parser, config: RunConfig) -> list[str]:
-    """Lines for people: the time of first labels and fit, from a block of pictures and some steps of the first one."""
-    capture = listed[0].unlabelled().read()
-    seen = predict(parser, capture.images, flip=config.flip)  # compiles
-    block, start = capture.images[:BLOCK], time.monotonic()
-    predict(parser, block, flip=config.flip)
-    look = (time.monotonic() - start) / len(block)
-    first = capture.with_labels(seen.argmax(-1).astype("uint8"), parser.labelset)
-    step = step_seconds(first, config.fit, config.seed)
-    parse = look * sum(one.shape[0] for one in listed)
-    devices = min(jax.local_device_count(), len(listed))
-    fit = step * config.fit.steps * len(listed) / devices
-    how = f"measured on {listed[0].identity} alone, {1000 * step:.3g} ms a step"
-    return [
-        f"time on {devices} x {jax.local_devices()[0].device_kind}: first labels {duration(parse)}, fit {duration(fit)}"
-        f" or more ({how}); label, render and training are not measured and come on top"
     ]
 
 

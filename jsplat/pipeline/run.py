@@ -12,7 +12,7 @@ from jsplat.config import to_json
 from jsplat.errors import InputError
 from jsplat.files.atomic import write_json
 from jsplat.files.lock import NAME, ONE_RUN
-from jsplat.pipeline import editing, estimate, reporting
+from jsplat.pipeline import editing, forecast, reporting
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.fingerprints import edits_of, of_fit, of_label, of_masks, of_parse, of_render, of_set, own_pictures
 from jsplat.pipeline.out import claim_run
@@ -24,9 +24,11 @@ from jsplat.pipeline.stages.own import layers_in, write_overlays, write_own_mask
 from jsplat.pipeline.stages.parse import parse_captures
 from jsplat.pipeline.stages.render import render_novel_views
 from jsplat.pipeline.stages.train import train_student, write_set
+from jsplat.pipeline.trying import try_stages
 from jsplat.pipeline.work import Work, begin_work
 from jsplat.pipeline.work_folder import exclusive, failures, fingerprint
 from jsplat.runtime.devices import broadcast_from_first, is_first_host, wait_for_hosts
+from jsplat.runtime.progress import watched
 from jsplat.training_sets.auxiliary import read_auxiliary
 from jsplat.training_sets.elsewhere import folder_in
 
@@ -46,22 +48,20 @@ def run(request: Request, out: Path, config: RunConfig, begun: Callable[[], obje
     claim_run(out, request.captures, request.parser, request.replay, *map(folder_in, request.labels))
     with exclusive(out / NAME, ONE_RUN):
         work = begin_work(settle(request, out, config), begun)
-        for name in work.settled.plan.stages:
-            _STAGES[name](work)
+        with watched(work.outlook.watch):
+            for name in work.settled.plan.stages:
+                _STAGES[name](work)
         return work.so_far() if request.last_stage else json.loads((out / "report.json").read_text())
 
 
 def foretell(request: Request, out: Path, config: RunConfig) -> list[str]:
-    """Lines for people: what `run` would do and take, with a few measured steps; nothing is written.
+    """Lines for people: what `run` would do and take, from a few measured steps of each stage; `out` is not touched.
 
     Raises:
-        InputError: as of `run`, and where there is no parser to be measured.
+        InputError: as of `run`, or a device has too little memory.
     """
-    if request.parser is None:
-        raise InputError("--dry-run", wanted="a --parser, to be measured or taught", got="none")
     settled = settle(request, out, config, imports=False)
-    assert settled.teacher is not None
-    return [*settled.told, *estimate.measured(settled.listed, settled.teacher, settled.config)]
+    return [*settled.told, *forecast.lines(settled, try_stages(settled))]
 
 
 def _parse(work: Work) -> None:

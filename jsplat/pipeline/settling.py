@@ -48,7 +48,7 @@ class Request:
 
     def __post_init__(self):
         if self.parser is None and self.until == "student":
-            raise InputError("--until student", wanted="a --parser, to be measured or taught", got="none")
+            raise InputError("--until student", wanted="a --parser, to be taught", got="none")
 
     @property
     def last_stage(self) -> str | None:

@@ -1,6 +1,7 @@
 """A run at work: what its inputs hold, which stages are done, and how one more is."""
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from jsplat.files.ownership import DIGESTS
 from jsplat.pipeline.digests import Digests
 from jsplat.pipeline.fingerprints import Content, contents, of_all_identities
 from jsplat.pipeline.out import begin
+from jsplat.pipeline.outlook import Outlook
 from jsplat.pipeline.parsers import parser_folder
 from jsplat.pipeline.settling import Settled
 from jsplat.pipeline.stages.identities import succeeded
@@ -63,6 +65,11 @@ class Work:
     made_from: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
+    @functools.cached_property
+    def outlook(self) -> Outlook:
+        """Of what is not done yet."""
+        return Outlook(self.settled, self.seconds)
+
     def folder(self, name: str) -> Path:
         """Of a stage."""
         return self.settled.out / name
@@ -83,6 +90,7 @@ class Work:
         """
         folder = self.folder(name)
         if finished(folder, wanted) is None:
+            self.outlook.begins(name)
             with stage(folder, wanted, part, self.settled.config.seed, command=f"run {name}", each=each) as unfinished:
                 fill(unfinished)
         done = finished(folder, wanted)

@@ -30,6 +30,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def host_memory() -> int:
+    """Bytes of this host; without end where it does not say."""
+    known = hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else 2**63
+
+
 def identity_mesh(identities: int) -> Mesh:
     """Devices of this host, no more than identities: each fits its own, and none talks to another."""
     return Mesh(np.asarray(jax.local_devices()[:identities]), (IDENTITY,))
@@ -76,7 +82,7 @@ def replicate(tree: T, mesh: Mesh) -> T:
     would prove it by sending all arrays of all processes to all.
     """
 
-    def put(x: jax.Array) -> jax.Array:
+    def put(x: jax.Array | np.ndarray) -> jax.Array:
         copies = [jax.device_put(x, device, may_alias=False) for device in mesh.local_devices]
         return jax.make_array_from_single_device_arrays(x.shape, replicated(mesh), copies)
 

@@ -91,3 +91,10 @@ def _happened(event: str, **_: str | int) -> None:
     if event == FOUND:
         with _lock:
             _spent["found"] += 1
+
+
+def planned_bytes(program: jax.stages.Compiled) -> int:
+    """Memory of a device that a compiled program takes while it runs: arguments, results and temporaries."""
+    plan = program.memory_analysis()
+    assert plan is not None  # every device that says how much memory it has also plans with it
+    return plan.argument_size_in_bytes + plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes

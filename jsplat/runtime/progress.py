@@ -1,12 +1,15 @@
 """What people watch of long work: one line with the current numbers and an ETA, and a log of events for programs."""
 
+import contextlib
 import datetime
 import json
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _log: Path | None = None
+_watchers: list[Callable[["Progress"], object]] = []
 
 
 def log_to(path: Path | None) -> None:
@@ -43,6 +46,16 @@ def read_log(path: Path) -> list[dict]:
     return events
 
 
+@contextlib.contextmanager
+def watched(by: Callable[["Progress"], object]) -> Iterator[None]:
+    """Within the block `by` is called with all work that shows progress, whenever a line is shown."""
+    _watchers.append(by)
+    try:
+        yield
+    finally:
+        _watchers.remove(by)
+
+
 class Progress:
     """Counts work done towards a known total.
 
@@ -71,3 +84,5 @@ class Progress:
         line = f"{self.what}: {self.done}/{self.total}  {shown}  {time_left}"
         end = "\n" if finished or not sys.stderr.isatty() else ""
         print(("\r\x1b[K" if sys.stderr.isatty() else "") + line, end=end, file=sys.stderr, flush=True)
+        for watcher in _watchers:
+            watcher(self)

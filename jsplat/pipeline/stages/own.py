@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
+from jsplat.captures.capture import Capture
 from jsplat.captures.index import Listed
 from jsplat.captures.own_pixels import OwnPixels, own_pixels
 from jsplat.edit import UNTOUCHED, edits_on_disk
@@ -17,6 +18,7 @@ from jsplat.exchange import indexed
 from jsplat.files.atomic import write_bytes
 from jsplat.files.foreign import some_of
 from jsplat.fitting.scenes_on_disk import saved_scenes, scene_in
+from jsplat.labels import MaskConfig
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.own_pixels import Painted, is_label_grid, on_label_grid, own_mask
@@ -24,6 +26,7 @@ from jsplat.pipeline.stages.identities import wait_for_all_hosts
 from jsplat.pipeline.work_folder import leaving_out
 from jsplat.raster.camera import Camera
 from jsplat.raster.capacity import SharedCapacity
+from jsplat.raster.scene import Scene
 from jsplat.report.gallery import overlay
 from jsplat.runtime.devices import shard_of_host
 from jsplat.runtime.progress import Progress
@@ -52,39 +55,48 @@ def write_own_masks(
     progress = Progress("masks in own pixels", sum(one.shape[0] for one in mine))
     for one in mine:
         with leaving_out(folder, one.identity):
-            capture, own, room = one.unlabelled().read(), own_pixels(one.path), SharedCapacity()
-            arrays, layers = known(one.identity), drawn(one.identity)
-            painted = Painted(
-                scene_in(scenes, one.identity).gaussians,
-                jnp.asarray(arrays["rows_refined"], jnp.float32),
-                float(capture.cameras.intrinsics[0, 0, 0]),
-                labelset,
-                config.mask,
-            )
+            capture, own = one.unlabelled().read(), own_pixels(one.path)
+            scene, layers = scene_in(scenes, one.identity), drawn(one.identity)
+            head = OwnMasks(capture, known(one.identity), scene, labelset, config.mask)
             for view, picture in enumerate(own):
                 if STOP.is_set():
                     raise Stopped(f"stopped at the masks of {one.identity}")
                 path = folder / one.identity / f"{picture.name}.png"
                 if not path.is_file():
-                    camera = capture.cameras[view]
-                    same = is_label_grid(picture, camera)
-                    mask = arrays["refined"][view] if same else own_mask(painted, camera, picture, room)
-                    if not same and view in layers:
-                        mask = _corrected(mask, picture, camera, layers[view])
-                    _write_mask(path, mask, labelset)
+                    head.write(path, view, picture, layers.get(view))
                 progress.advance()
     wait_for_all_hosts("masks", listed, folder)
+
+
+class OwnMasks:
+    """Masks of one head in its own pixels.
+
+    Args:
+        known: what the label stage knows of it, with what people corrected.
+    """
+
+    def __init__(
+        self, capture: Capture, known: dict[str, np.ndarray], scene: Scene, labelset: LabelSet, config: MaskConfig
+    ):
+        self._cameras, self._refined, self._room = capture.cameras, known["refined"], SharedCapacity()
+        rows, focal = jnp.asarray(known["rows_refined"], jnp.float32), float(capture.cameras.intrinsics[0, 0, 0])
+        self._painted = Painted(scene.gaussians, rows, focal, labelset, config)
+
+    def write(self, path: Path, view: int, own: OwnPixels, drawn: np.ndarray | None) -> None:
+        """The mask of a view as an indexed PNG; `drawn`: what people drew on it, on the grid of the label stage."""
+        camera = self._cameras[view]
+        same = is_label_grid(own, camera)
+        mask = self._refined[view] if same else own_mask(self._painted, camera, own, self._room)
+        if not same and drawn is not None:
+            mask = _corrected(mask, own, camera, drawn)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, indexed.write({"": mask}, self._painted.labelset)[".png"])
 
 
 def _corrected(mask: np.ndarray, own: OwnPixels, camera: Camera, layer: np.ndarray) -> UInt8[np.ndarray, "h w"]:
     """What a person said of this very view holds, whatever the vote made of it."""
     said = on_label_grid(own, camera, layer, UNTOUCHED)
     return np.where(said == UNTOUCHED, mask, said)
-
-
-def _write_mask(path: Path, mask: np.ndarray, labelset: LabelSet) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, indexed.write({"": mask}, labelset)[".png"])
 
 
 def write_overlays(listed: list[Listed], masks: Path, labelset: LabelSet, folder: Path) -> None:
@@ -100,7 +112,7 @@ def write_overlays(listed: list[Listed], masks: Path, labelset: LabelSet, folder
                 name, path = f"{one.identity}/{picture.name}", folder / one.identity / f"{picture.name}.jpg"
                 if not path.is_file():
                     try:
-                        _write_overlay(path, picture, masks / f"{name}.png", labelset)
+                        write_overlay(path, picture, masks / f"{name}.png", labelset)
                     except InputError as error:
                         gone.append(f"{name} ({error})")
                 progress.advance()
@@ -109,7 +121,8 @@ def write_overlays(listed: list[Listed], masks: Path, labelset: LabelSet, folder
     wait_for_all_hosts("overlays", listed, folder)
 
 
-def _write_overlay(path: Path, own: OwnPixels, mask_path: Path, labelset: LabelSet) -> None:
+def write_overlay(path: Path, own: OwnPixels, mask_path: Path, labelset: LabelSet) -> None:
+    """The picture under the colours of its mask; InputError where it is gone."""
     picture, mask = own.read(), indexed.read_one(mask_path.read_bytes(), str(mask_path), labelset, None)
     starts = range(0, len(picture), _ROWS)
     shown = np.concatenate([overlay(picture[i : i + _ROWS], mask[i : i + _ROWS], labelset) for i in starts])

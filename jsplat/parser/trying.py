@@ -1,0 +1,54 @@
+"""What a training step takes, from a few of them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsplat.parser.model import Parser
+from jsplat.parser.train import ParserConfig, Pool, draw_batch, first_state, train_step
+from jsplat.runtime.cost import Cost, cost_of
+from jsplat.runtime.devices import batch_mesh, replicate
+from jsplat.runtime.precision import in_32_bits
+from jsplat.runtime.programs import planned_bytes
+from jsplat.training_sets.auxiliary import AuxiliarySet, squared
+
+
+@dataclasses.dataclass(frozen=True)
+class TriedTraining:
+    """Some steps of a training.
+
+    Attributes:
+        step: cost of one, without what compiling takes.
+        memory: bytes of each device, without the training sets.
+    """
+
+    step: Cost
+    memory: int
+
+
+@in_32_bits
+def try_training(start: Parser, data: AuxiliarySet, config: ParserConfig, seed: int = 0) -> TriedTraining:
+    """Fine-tunes a parser for three steps on some of the pictures, to see what it takes; `start` stays as it is.
+
+    The program is that of `train_parser` with these settings on pictures of this size, and is in the cache afterwards.
+    """
+    config, mesh = config.for_side(max(data.images.shape[1:3]), start.architecture.input_size), batch_mesh()
+    shown, state = squared(data), replicate(first_state(start, config), mesh)
+    labelset = start.labelset
+    pool = Pool(*map(jnp.asarray, (shown.images, shown.labels, shown.weights)))
+    tables = jnp.asarray(labelset.mirror_ids), jnp.ones(len(labelset))
+    (pool,), key, tables = replicate(((pool,), jax.random.key(seed), tables), mesh)
+    batch, rest = draw_batch(key, jnp.int32(0), (pool,), (config.batch,), mesh)
+    how = (rest, batch, *tables, config, start.architecture, mesh)
+
+    def step() -> None:
+        nonlocal state
+        state, loss = train_step(state, *how)
+        np.asarray(loss)
+
+    step()
+    step()
+    cost = cost_of(step)
+    return TriedTraining(cost, planned_bytes(train_step.lower(state, *how).compile()))
