@@ -21,6 +21,7 @@ from pathlib import Path
 from jsplat.errors import InputError
 
 T = typing.TypeVar("T")
+_ALL = "`jsplat settings` prints all of them, to begin a file with"
 
 
 def load(cls: type[T], toml_path: Path | None = None, overrides: Sequence[str] = ()) -> T:
@@ -127,7 +128,7 @@ def from_json(cls: type[T], data: dict, where: str) -> T:
         return _merge(config, data, f"{where}: ", "", _leaves(config))
     except InputError as error:
         hint = "another version of jsplat wrote it; the command that made this folder makes it again"
-        raise InputError(**{**error.parts, "hint": error.hint or hint}) from error
+        raise InputError(**{**error.parts, "hint": hint}) from error
 
 
 def _plain(value: typing.Any) -> typing.Any:
@@ -142,16 +143,19 @@ def _read_toml(path: Path) -> dict:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(str(path), wanted="a TOML file", got="no such file") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(str(path), wanted="a TOML file", got="no such file", hint=_ALL) from error
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(str(path), wanted="a TOML file", got=error) from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(str(path), wanted="a TOML file", got=error, hint=_ALL) from error
 
 
 def _changes(override: str) -> dict:
     """What one "stage.field=value" changes, as the tables of a TOML file."""
     key, equals, value = override.partition("=")
     if not equals or not key.strip():
-        raise InputError(f"--set {override}", wanted="stage.field=value", got="no key" if equals else "no '='")
+        got = "no key" if equals else "no '='"
+        raise InputError(f"--set {override}", wanted="stage.field=value, as fit.steps=1000", got=got, hint=_ALL)
     changes: typing.Any = _parse(value.strip())
     for part in reversed(key.strip().split(".")):
         changes = {part: changes}
@@ -181,8 +185,9 @@ def _merge(config: typing.Any, changes: dict, source: str, prefix: str, known: l
     for key, value in changes.items():
         name = prefix + key
         if key not in {f.name for f in dataclasses.fields(config)}:
+            nearest = _nearest(name, known)
             raise InputError(
-                f"{source}{name}", wanted=f"a known key (nearest: {_nearest(name, known)})", got=repr(name)
+                f"{source}{name}", wanted=f"a known key (nearest: {nearest})", got=repr(name), hint=_those_of(nearest)
             )
         old = getattr(config, key)
         if not dataclasses.is_dataclass(old):
@@ -190,9 +195,19 @@ def _merge(config: typing.Any, changes: dict, source: str, prefix: str, known: l
         elif isinstance(value, dict):
             new[key] = _merge(old, value, source, f"{name}.", known)
         else:
-            fields = ", ".join(f.name for f in dataclasses.fields(old))
-            raise InputError(f"{source}{name}", wanted=f"one of its fields ({fields})", got=repr(value))
-    return dataclasses.replace(config, **new)
+            field = dataclasses.fields(old)[0].name
+            wanted = f"one of its fields, as {name}.{field}"
+            raise InputError(f"{source}{name}", wanted=wanted, got=repr(value), hint=_those_of(f"{name}.{field}"))
+    try:
+        return dataclasses.replace(config, **new)
+    except InputError as error:  # of values that do not fit: said by the names they are set under
+        raise error.at(source + re.sub(rf"^{type(config).__name__}\b\.?(: )?", prefix, error.what)) from error
+
+
+def _those_of(name: str) -> str:
+    """Where to read what the settings of a stage are."""
+    stage = name.rpartition(".")[0].partition(".")[0]
+    return f"`jsplat settings {stage}` prints them with what they are" if stage else _ALL
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -243,8 +258,9 @@ def _describe(wanted: typing.Any) -> str:
     if origin is typing.Literal:
         return "one of " + ", ".join(repr(o) for o in options)
     if origin is tuple and options[-1] is Ellipsis:
-        return f"a list of {_describe(options[0])}"
+        return f"a list, each {_describe(options[0])}"
     if origin is tuple:
         return f"a list [{', '.join(_describe(o) for o in options)}]"
-    names = {int: "int", float: "finite float", bool: "true or false", str: "text", Path: "a path", type(None): "none"}
+    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", Path: "a path"}
+    names[type(None)] = "none"
     return names[wanted]

@@ -1,7 +1,20 @@
 """The one error type for bad input: it names what was wrong, what was wanted and what came."""
 
 import contextlib
+import errno
 from collections.abc import Iterator
+
+_FULL = "make room there, or name a place on another disk"
+_FORBIDDEN = "change its permissions, or name another place"
+_REMEDIES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: "name a place on a disk that can be written",
+    errno.EMFILE: "`ulimit -n 4096` lets a process open more files",
+    errno.ENAMETOOLONG: "shorten the name",
+}
 
 
 class InputError(ValueError):
@@ -10,11 +23,15 @@ class InputError(ValueError):
     Args:
         what: the argument, file or field at fault ("id01/transforms.json: frames[3].transform_matrix").
         wanted: what would have been accepted.
-        got: what came.
-        hint: what to do about it, where there is something to do: an option, a command, a setting.
+        got: what came; an OSError is told in the system's words.
+        hint: what to do about it in one plain sentence, where there is something to do that `wanted` does not say: an
+            option, a command, a setting, a file. For an OSError, by default what its number calls for.
     """
 
     def __init__(self, what: str, *, wanted: str, got: object, hint: str = ""):
+        if isinstance(got, OSError) and got.strerror:
+            hint = hint or remedy(got)
+            got = got.strerror if got.filename is None else f"{got.strerror}: {got.filename}"
         self.what, self.wanted, self.got, self.hint = what, wanted, got, hint
         super().__init__(f"{what}: wanted {wanted}, got {got}{f'; {hint}' if hint else ''}")
 
@@ -26,6 +43,11 @@ class InputError(ValueError):
     def at(self, what: str) -> "InputError":
         """The same, said of another argument, file or field."""
         return type(self)(**{**self.parts, "what": what})
+
+
+def remedy(error: OSError) -> str:
+    """What to do about an error of the system; "" where it says that itself."""
+    return _REMEDIES.get(error.errno or 0, "")
 
 
 class Unusable(InputError):

@@ -85,7 +85,7 @@ def choose(op: str, implementations: Mapping[str, Implementation], name: str | N
         raise ValueError(f"{op}: backend: wanted one of {tuple(implementations)} or None, got {name!r}")
     reason = implementations[name].declines(facts)
     if reason is not None:
-        raise ValueError(f"{op}: backend: {name}: {reason}")
+        raise ValueError(f"{op}: backend: {name}: {reason}; None takes the best that works here")
     return name
 
 

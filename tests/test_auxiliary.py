@@ -84,9 +84,7 @@ def test_sets_that_do_not_fit_together():
         from_captures([])
     with pytest.raises(InputError, match=r"capture ada: wanted labels to train on, got none"):
         from_captures([capture.with_labels(None, None)])
-    with pytest.raises(
-        InputError, match=r"capture ada: wanted the label set of the others, got \('background', 'face'\)"
-    ):
+    with pytest.raises(InputError, match=r"capture ada: wanted the classes of the others \(.*\), got background, face"):
         from_captures([capture, capture.with_labels(capture.labels % 2, pair)])
     tall = dataclasses.replace(capture, images=capture.images[:, :, :6], labels=capture.labels[:, :, :6])
     with pytest.raises(InputError, match=r"ada: wanted a longer side as of the others, 12x8 pixels, got 6x8"):

@@ -116,7 +116,7 @@ def test_resized_labels_invent_no_class(w, h, seed):
 
 def test_a_capture_replaces_nothing_and_an_unfinished_one_leaves_nothing(folder, monkeypatch):
     before = (folder / "transforms.json").read_bytes()
-    with pytest.raises(InputError, match=r"ada: wanted a new name .*, got a folder with files in it"):
+    with pytest.raises(InputError, match=r"ada: wanted a new name, got a folder with files in it"):
         write_capture(folder, small_capture("eve"))
     assert (folder / "transforms.json").read_bytes() == before
     monkeypatch.setattr("jsplat.captures.capture.write_json", lambda *_: 1 / 0)
@@ -136,9 +136,9 @@ def _nan(data):
 DAMAGES = {  # name: (change of transforms.json, what the message must say)
     "one view": (
         lambda d: d.update(frames=d["frames"][:1]),
-        r"transforms.json: frames: wanted at least 2 views, got 1",
+        r"transforms.json: frames: wanted a list of at least 2 views, got 1",
     ),
-    "no frames": (lambda d: d.pop("frames"), r"frames: wanted at least 2 views, got None"),
+    "no frames": (lambda d: d.pop("frames"), r"frames: wanted a list of at least 2 views, got None"),
     "frame is no object": (lambda d: d["frames"].insert(0, 7), r"frames\[0\]: wanted an object, got 7"),
     "a mirror, not a rotation": (_flip, r"frames\[1\].transform_matrix: wanted a rigid transform"),
     "a scaled matrix": (
@@ -165,7 +165,7 @@ DAMAGES = {  # name: (change of transforms.json, what the message must say)
         lambda d: d["frames"][1].update(fl_x=3.0),
         r"frames\[1\].fl_x: wanted one lens .*`jsplat import`",
     ),
-    "distortion": (lambda d: d.update(k1=0.1), r"k1: wanted 0 \(`jsplat import` undistorts\), got 0.1"),
+    "distortion": (lambda d: d.update(k1=0.1), r"k1: wanted 0, got 0.1; `jsplat import` undoes"),
     "a fisheye": (lambda d: d.update(camera_model="OPENCV_FISHEYE"), r"camera_model: wanted .*, got 'OPENCV_FISHEYE'"),
     "size mismatch": (lambda d: d.update(w=W + 2), r"frames\[0\].file_path: wanted 14x8 pixels, got 12x8"),
     "missing image": (
@@ -188,7 +188,7 @@ DAMAGES = {  # name: (change of transforms.json, what the message must say)
     "labels for some": (lambda d: d["frames"][1].pop("label_path"), r"frames\[1\].label_path: wanted labels for all"),
     "labels without classes": (
         lambda d: (d.pop("labelset"), d.pop("classes")),
-        r"transforms.json: classes: wanted a list of class names, got None",
+        r"transforms.json: classes: wanted a list of class names, as labels are given, got none",
     ),
     "unknown class name": (
         lambda d: (d.pop("labelset"), d["classes"].__setitem__(3, "beard")),
@@ -349,5 +349,7 @@ def test_capture_folders(tmp_path):
         write_capture(tmp_path / name, small_capture(name))
     assert [p.name for p in capture_folders(tmp_path)] == ["ada", "eve"]
     assert capture_folders(tmp_path / "eve") == [tmp_path / "eve"]
-    with pytest.raises(InputError, match=re.escape(f"{tmp_path / 'nobody'}: wanted a capture or a folder of captures")):
+    with pytest.raises(
+        InputError, match=re.escape(f"{tmp_path / 'nobody'}: wanted a capture (a folder with transforms.json)")
+    ):
         capture_folders(tmp_path / "nobody")

@@ -69,19 +69,26 @@ def test_the_first_page_names_every_command():
     assert "jsplat demo out/demo" in output
 
 
+def those(stage: str) -> str:
+    return f"`jsplat settings {stage}` prints them with what they are"
+
+
 def test_an_unknown_key_names_the_nearest(tmp_path):
     line = refusal("demo", tmp_path / "out", "--set", "fit.stesp=3")
-    assert line == "Error: --set fit.stesp: wanted a known key (nearest: fit.steps), got 'fit.stesp'"
+    assert line == f"Error: --set fit.stesp: wanted a known key (nearest: fit.steps), got 'fit.stesp'; {those('fit')}"
     (tmp_path / "a.toml").write_text("[views]\ncuont = 4\n")
     line = refusal("demo", tmp_path / "out", "--config", tmp_path / "a.toml")
-    assert line == "Error: a.toml: views.cuont: wanted a known key (nearest: views.count), got 'views.cuont'"
+    assert (
+        line
+        == f"Error: a.toml: views.cuont: wanted a known key (nearest: views.count), got 'views.cuont'; {those('views')}"
+    )
     assert not (tmp_path / "out").exists()
 
 
 def test_a_value_of_the_wrong_kind_is_one_line(tmp_path):
-    assert "fit.steps: wanted int, got 'many'" in refusal("demo", tmp_path, "--set", "fit.steps=many")
+    assert "fit.steps: wanted a whole number, got 'many'" in refusal("demo", tmp_path, "--set", "fit.steps=many")
     assert "vote.method: wanted" not in call("demo", "--help").output
-    assert "VoteConfig.method: wanted one of plain" in refusal("demo", tmp_path, "--set", "vote.method=loudest")
+    assert "--set vote.method: wanted one of plain" in refusal("demo", tmp_path, "--set", "vote.method=loudest")
 
 
 @pytest.mark.parametrize(
@@ -159,7 +166,7 @@ def test_the_settings_of_one_stage_are_printed(tmp_path):
     assert [*table] == ["teacher"]
     assert table["teacher"].keys() == {field.name for field in dataclasses.fields(RunConfig().teacher)}
     assert load(RunConfig, tmp_path / "teacher.toml") == RunConfig()
-    assert "STAGE: wanted one of dataset, capture, fit," in refusal("settings", "teachers")
+    assert "STAGE: wanted a stage (dataset, capture, fit," in refusal("settings", "teachers")
 
 
 @pytest.fixture(scope="module")

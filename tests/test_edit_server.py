@@ -263,10 +263,10 @@ def test_later_stages_get_the_masks_after_the_vote(run):
     assert set(voted) == {"refined", "confidence", "rows_refined"}
     assert (voted["refined"][1] == SPOT).sum() > 5
     (run / "edits" / "ball" / "001.png").write_bytes(encode(spotted.spot(), np.zeros((256, 3), np.uint8)))
-    with pytest.raises(InputError, match=r"ball: wanted a vote on what was drawn .*, got one on other drawings"):
+    with pytest.raises(InputError, match=r"ball: wanted a vote on what was drawn, got one on other drawings"):
         voted_labels(run, "ball", spotted.CLASSES)
     (run / "edits" / "ball.npz").write_bytes(b"PK, damaged")
-    with pytest.raises(InputError, match=r"wanted a vote on what was drawn .*, got one on another"):
+    with pytest.raises(InputError, match=r"wanted a vote on what was drawn, got one on another"):
         voted_labels(run, "ball", spotted.CLASSES)
     with served(run) as server:  # which it is told to do; nobody has to look at this head
         server.session._ready["ball"].result()
@@ -356,7 +356,7 @@ def test_a_run_that_is_not_finished_is_named(run, tmp_path):
     write_capture(tmp_path / "others" / "cube", read_capture(folder))
     text = (tmp_path / "others" / "cube" / "transforms.json").read_text().replace('"ball"', '"cube"')
     (tmp_path / "others" / "cube" / "transforms.json").write_text(text)
-    with pytest.raises(InputError, match=r"wanted captures of \['ball'\] \(`--captures` names .*\), got none of them"):
+    with pytest.raises(InputError, match=r"wanted captures of ball, got none of them; `--captures` names"):
         editing.open_run(run, tmp_path / "others", EditConfig())
 
 

@@ -85,7 +85,7 @@ def test_the_same_masks_give_the_same_archive(tmp_path, name):
         ({"/a": SMALL}, "coco", "name: wanted a plain relative path"),
         ({"a": SMALL, "A": SMALL}, "coco", "wanted names that differ in more than case"),
         ({"a": np.full((1, 1), 3, np.uint8)}, "coco", r"a: wanted class ids below 3 or 255, got \[3\]"),
-        ({"a": np.zeros((0, 3), np.uint8)}, "indexed", "a: wanted 1 to 100000000 pixels, got 3x0"),
+        ({"a": np.zeros((0, 3), np.uint8)}, "indexed", "a: wanted 1 to 100,000,000 pixels, got 3x0"),
     ],
 )
 def test_what_cannot_be_exported(tmp_path, masks, name, message):
@@ -143,7 +143,7 @@ def test_png_without_names_or_with_strange_ones(tmp_path):
     with pytest.raises(InputError, match=r"a\.png: wanted classes among background, cap, got skin, hair"):
         import_masks(tmp_path, LabelSet(("background", "cap"), ((0, 0, 0),) * 2, ("background", "cap")))
     (tmp_path / "a.png").write_bytes(png_of(SMALL.astype(np.uint16)))
-    with pytest.raises(InputError, match=r"a\.png: wanted 8-bit class ids .* got 16 bits, colour type 0"):
+    with pytest.raises(InputError, match=r"a\.png: wanted 8-bit class ids .* got 16 bits a channel, grey"):
         import_masks(tmp_path, THREE)
 
 
@@ -184,7 +184,7 @@ def test_cvat_masks_by_line_and_in_a_folder_deeper(tmp_path):
         ("hair:1,2,256::", "wanted name:r,g,b:parts:actions"),
         ("scarf:1,2,3::", "line 1: wanted one of background, skin, hair, got 'scarf'"),
         ("hair:0,0,0::\nskin:0,0,0::", "line 2: wanted a colour of its own, got 0,0,0 again"),
-        ("hair:1,1,1::", r"a\.png: wanted colours of labelmap.txt, got"),
+        ("hair:1,1,1::", r"a\.png: wanted colours that labelmap.txt lists, got"),
     ],
 )
 def test_cvat_label_maps_that_are_wrong(tmp_path, line, message):
@@ -258,7 +258,7 @@ def test_labelme_shapes_that_are_wrong(tmp_path, shape, message):
 
 
 def test_labelme_pictures_of_impossible_size(tmp_path):
-    with pytest.raises(InputError, match="imageWidth, imageHeight: wanted 1 to 100000000 pixels, got 100000x100000"):
+    with pytest.raises(InputError, match="imageWidth, imageHeight: wanted 1 to 100,000,000 pixels, got 100000x100000"):
         import_masks(labelme_file(tmp_path / "a.json", [], imageHeight=100000, imageWidth=100000), THREE)
     with pytest.raises(InputError, match=r"a\.json: imageHeight: wanted a whole number, got True"):
         import_masks(labelme_file(tmp_path / "a.json", [], imageHeight=True), THREE)
@@ -367,7 +367,7 @@ def test_coco_segmentations_that_are_wrong(tmp_path, segmentation, message):
         ),
         (
             {"images": [{"id": 7, "file_name": "a", "height": 1 << 20, "width": 1 << 20}]},
-            "wanted 1 to 100000000 pixels",
+            "wanted 1 to 100,000,000 pixels",
         ),
         ({"images": [{"id": 7, "file_name": "a.jpg", "height": 3, "width": 4}] * 2}, "wanted a picture of its own"),
     ],

@@ -233,7 +233,7 @@ def test_masks_of_two_formats_are_refused(tmp_path, forms, got):
             to = tmp_path / "x" / file.relative_to(tmp_path / form)
             to.parent.mkdir(parents=True, exist_ok=True)
             to.write_bytes(file.read_bytes())
-    with pytest.raises(InputError, match=rf"x: wanted masks of one format; put the others elsewhere, got {got}"):
+    with pytest.raises(InputError, match=rf"x: wanted masks of one format, got {got}.*; put the others elsewhere"):
         import_masks(tmp_path / "x", THREE)
 
 

@@ -26,7 +26,7 @@ def test_archives_that_unpack_without_end(tmp_path, monkeypatch):
     monkeypatch.setattr("jsplat.exchange.store.MOST_BYTES", 1000)
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.png", bytes(1001))
-    with pytest.raises(InputError, match=r"x\.zip: wanted at most 1000 bytes in 100000 files, unpacked, got 1001"):
+    with pytest.raises(InputError, match=r"x\.zip: wanted at most 1,000 bytes in 100,000 files, unpacked, got 1,001"):
         import_masks(tmp_path / "x.zip", THREE)
     # One that lies about it: the size in the directory says 1 byte.
     data = (tmp_path / "x.zip").read_bytes()

@@ -178,7 +178,7 @@ def looking_away(capture):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (blank, "capture ada: silhouettes: wanted a hull, got none at quorum 0.9"),
+        (blank, "capture ada: silhouettes: wanted a hull: points that 90% of the views see as the head, got none"),
         (looking_away, "cameras: wanted all looking towards one head, got view 3 looks away"),
         (
             lambda c: dataclasses.replace(c, labels=None, background=None),
@@ -194,7 +194,7 @@ def looking_away(capture):
 def test_a_capture_that_cannot_start_is_named(change, message):
     with pytest.raises(InputError) as error:
         fit([change(ball.capture("ada"))], SHORT)
-    assert str(error.value) == message
+    assert str(error.value) == f"{message}; {error.value.hint}"
 
 
 def test_captures_that_do_not_fit_together_are_refused():

@@ -277,7 +277,7 @@ def test_nersemble_of_all_people(tmp_path):
         file.rename(tmp_path / "camera_params" / person / file.name)
         (tmp_path / person / "sequences" / "EXP-1-head").rename(tmp_path / person / "EXP-1-head")
     assert detect(tmp_path) == "nersemble"
-    with pytest.raises(InputError, match=r"wanted one of 030/EXP-1-head, 031/EXP-1-head, got None"):
+    with pytest.raises(InputError, match=r"wanted one of 030/EXP-1-head, 031/EXP-1-head, got none"):
         read_source(tmp_path, ImportConfig())
     source = read_source(tmp_path, ImportConfig(sequence="031/EXP-1-head"))
     assert source.identity == "031_EXP-1-head"
@@ -326,7 +326,7 @@ def test_plain_photographs(tmp_path, monkeypatch):
     fake.incremental_mapping = lambda *_: {}
     with pytest.raises(
         InputError,
-        match=r"in: wanted photographs that overlap \(more of them, each near the next\), got no cameras found",
+        match=r"in: wanted photographs that overlap, got no cameras found; take more",
     ):
         import_capture(tmp_path / "in", tmp_path / "other", ImportConfig(size=32))
 

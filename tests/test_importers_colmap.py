@@ -126,7 +126,7 @@ def test_damaged_colmap_text(made, name):
 def test_two_models_of_colmap(made):
     folder = made("colmap")
     shutil.copytree(folder / "sparse" / "0", folder / "sparse" / "1")
-    with pytest.raises(InputError, match=r"7/sparse: wanted one model \(move the others away\), got 0, 1"):
+    with pytest.raises(InputError, match=r"7/sparse: wanted one model, got 0, 1; keep the one with most images"):
         run(folder)
 
 
@@ -176,7 +176,7 @@ def test_images_txt_with_fewer_images_than_announced(made):
     folder = made("colmap", text=True)
     text = "# Number of images: 5, mean observations per image: 0\n" + "".join(f"{x}\n\n" for x in _lines(folder))
     (folder / "sparse/0/images.txt").write_text(text)
-    with pytest.raises(InputError, match=r"images.txt: wanted the 5 images that its first lines announce .*, got 4"):
+    with pytest.raises(InputError, match=r"images.txt: wanted the 5 images that its first lines announce, got 4; "):
         read_source(folder, SMALL)
 
 

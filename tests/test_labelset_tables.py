@@ -118,7 +118,7 @@ def test_sides_are_merged_only_where_the_target_has_none():
 def test_what_has_no_place_is_named_unless_it_is_chosen():
     with pytest.raises(InputError, match=r"got eye_g, l_ear, r_ear, ear_r, neck, neck_l, cloth, hat$"):
         mapping(CELEBAMASK_HQ, LAPA)
-    with pytest.raises(InputError, match=r"mapping: choices: wanted classes among .*, got \['scarf'\]"):
+    with pytest.raises(InputError, match=r"mapping: choices: wanted classes among .*, got scarf"):
         mapping(LAPA, CELEBAMASK_HQ, {"scarf": None})
     with pytest.raises(InputError, match="class name: wanted one of"):
         mapping(LAPA, CELEBAMASK_HQ, {"skin": "scarf"})

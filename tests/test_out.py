@@ -80,8 +80,9 @@ def test_a_folder_with_other_files_is_refused(name, tmp_path):
     out = tmp_path / "home"
     out.mkdir()
     (out / "thesis.txt").write_text("precious")
-    said = f"Error: {out}: wanted a new name, or a folder that `jsplat {name}` wrote (move it away, or name another)"
-    assert refused(name, out, tmp_path) == f"{said}, got a folder with other files in it"
+    said = f"Error: {out}: wanted a new name, or a folder that `jsplat {name}` wrote"
+    line = refused(name, out, tmp_path)
+    assert line == f"{said}, got a folder with other files in it; move it away, or name another"
     (tmp_path / "link").symlink_to(out)
     assert "got a folder with other files in it" in refused(name, tmp_path / "link", tmp_path)
     write_json(out / "run.json", {"seconds": 3})
@@ -98,9 +99,7 @@ def test_a_folder_with_other_files_is_refused(name, tmp_path):
 def test_a_file_that_is_there_is_refused(case, tmp_path):
     (name, ending), out = spelled(case), tmp_path / f"film{FILES[case]}"
     out.write_text("somebody's, or ours: nobody can tell")
-    assert refused(name, out, tmp_path).endswith(
-        f"{out}: wanted a new name (move it away, or name another), got a file"
-    )
+    assert refused(name, out, tmp_path).endswith(f"{out}: wanted a new name, got a file; move it away, or name another")
     (tmp_path / f"folder{ending}").mkdir()
     (tmp_path / f"folder{ending}" / "thesis.txt").write_text("mine")
     assert "got a folder with files in it" in refused(name, tmp_path / f"folder{ending}", tmp_path)
@@ -121,7 +120,8 @@ def test_a_place_in_around_or_of_an_input_is_refused(case, tmp_path):
         outs = {place: "is", tmp_path / f"{key}-link{ending}": "is", place / "new" / f"out{ending}": "lies in"}
         outs |= {tmp_path / key: "holds"} if not ending else {}
         for out, relation in outs.items():
-            assert refused(name, out, tmp_path, **{key: place}) == f"Error: OUT: {out}: {wanted} {relation} {place}"
+            line = refused(name, out, tmp_path, **{key: place})
+            assert line == f"Error: OUT: {out}: {wanted} {relation} {place}; name another OUT"
         through = tmp_path / f"{key}-link{ending}"
         assert f"{wanted} is {through}" in refused(name, place, tmp_path, **{key: through})
 
@@ -142,12 +142,12 @@ def test_the_folder_in_which_the_command_runs_is_refused_and_so_is_a_mount_point
     monkeypatch.chdir(tmp_path / "here")
     line = refused(name, Path("."), tmp_path)
     assert line.endswith(
-        "wanted a folder that can be exchanged for a new one (name one inside it), "
-        "got the folder in which the command runs, or one above it"
+        "wanted a folder that can be exchanged for a new one, "
+        "got the folder in which the command runs, or one above it; name one inside it"
     )
     (tmp_path / "disk").mkdir()
     monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "disk")
-    assert refused(name, tmp_path / "disk", tmp_path).endswith("got a mount point")
+    assert refused(name, tmp_path / "disk", tmp_path).endswith("got a mount point; name one inside it")
 
 
 @pytest.mark.parametrize("case", [*FOLDERS, *FILES])
@@ -187,7 +187,7 @@ def test_a_folder_of_the_same_command_is_replaced_and_a_hand_in_it_is_not(tmp_pa
         (out / name).write_text("a person's hand")
         result = people(out)
         assert result.exit_code == 1
-        assert f"Error: {out.resolve()}: wanted only what jsplat wrote there (move it away" in result.output
+        assert f"Error: {out.resolve()}: wanted only what jsplat wrote there, got" in result.output
         assert f"got {name}, added or changed since" in result.output
         assert (out / name).read_text() == "a person's hand"
         assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
@@ -217,7 +217,7 @@ def test_a_run_answers_for_its_stages_and_its_report_before_it_begins(tmp_path):
     (out / "edits" / "notes.txt").write_text("a person's")  # that folder is theirs
     (out / "notes.txt").write_text("beside our files")
     (out / "parse").mkdir()
-    assert "wanted a capture or a folder of captures" in refused("run", out, tmp_path)
+    assert "wanted a capture (a folder with transforms.json)" in refused("run", out, tmp_path)
     (out / "label").mkdir()
     (out / "label" / "thesis.txt").write_text("mine")
     assert f"{out / 'label'}: wanted a new name, or a folder that `jsplat run label` wrote" in refused(

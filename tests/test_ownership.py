@@ -103,7 +103,9 @@ def test_what_a_kill_leaves_of_a_removal_is_not_taken_for_a_folder(tmp_path, mon
 def test_somebody_elses_folder_of_the_name_that_we_use_aside_stays(tmp_path):
     (tmp_path / ".out.jsplat-old").mkdir()
     (tmp_path / ".out.jsplat-old" / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"jsplat-old: wanted a folder that jsplat put aside .*, got other files"):
+    with pytest.raises(
+        InputError, match=r"jsplat-old: wanted a folder that jsplat put aside, got other files; move it away"
+    ):
         restore(tmp_path / "out")
 
 
@@ -166,7 +168,9 @@ def test_what_somebody_added_or_touched_up_is_named(tmp_path, change):
     folder = ours(tmp_path / "out", "old")
     check_untouched(folder)
     name = change(folder)
-    with pytest.raises(InputError, match=f"wanted only what jsplat wrote there .*, got {name}, added or changed since"):
+    with pytest.raises(
+        InputError, match=f"wanted only what jsplat wrote there, got {name}, added or changed since; move it away"
+    ):
         check_untouched(folder)
 
 

@@ -208,7 +208,7 @@ def test_checkpoints_refuse_what_does_not_fit(tiny, tmp_path):
         load_parser(tmp_path)
     text = (tmp_path / "parser/parser.json").read_text()
     (tmp_path / "parser/parser.json").write_text(text.replace('"depth": 18', '"depth": 34'))
-    with pytest.raises(InputError, match=r"cp\.resnet\.layer1\.2.*wanted shape .* got None"):
+    with pytest.raises(InputError, match=r"cp\.resnet\.layer1\.2.*wanted shape .* got none"):
         load_parser(tmp_path / "parser")
     (tmp_path / "parser/parser.json").write_text(text.replace("parser 1", "parser 0"))
     with pytest.raises(InputError, match="wanted 'jsplat parser 1'"):

@@ -80,7 +80,7 @@ def test_refined_masks_leave_and_arrive_at_their_own_size(captures, tmp_path):
         "import-masks", tmp_path / "masks", captures / "ada", tmp_path / "out", "--labels", tmp_path / "label"
     )
     assert "masks: ada/000: wanted a mask of " in text
-    assert "pixels (`--set size=6` reads captures so), got (6, 4)" in text
+    assert "pixels, got 6x4; `--set size=6` reads captures so" in text
     save_arrays(tmp_path / "label/ada.npz", probabilities=labels)
     assert "wanted refined masks from `label`" in refusal("export-masks", tmp_path / "label", tmp_path / "x")
 

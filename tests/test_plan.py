@@ -76,7 +76,9 @@ def test_a_run_may_end_after_a_stage():
 
 
 def test_nobody_left_to_learn_from_is_refused():
-    with pytest.raises(InputError, match=r"unseen: wanted fewer than the 2 captures \(`--set unseen=0` .*got 2"):
+    with pytest.raises(
+        InputError, match=r"unseen: wanted 0 or more, fewer than the 2 captures, got 2; `--set unseen=0`"
+    ):
         planned(people("ab"), unseen=2)
     with pytest.raises(InputError, match=r"unseen: .*got -1"):
         planned(people("ab"), unseen=-1)

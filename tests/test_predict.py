@@ -14,7 +14,7 @@ from PIL import Image
 
 from jsplat import cli
 from jsplat.captures import label_png
-from jsplat.captures.pictures import read_image, write_png
+from jsplat.captures.pictures import AGAIN, read_image, write_png
 from jsplat.captures.upright import read_upright
 from jsplat.cli import group
 from jsplat.errors import InputError
@@ -264,7 +264,7 @@ def test_one_broken_picture_is_named_and_left_out(parser, tmp_path):
     why = json.loads((tmp_path / "out/failed.json").read_text())
     assert (
         why["sub/bad.png"]
-        == f"sub/bad.png: wanted a readable image, got bad.png, {len(data) - 40} bytes, cut off or damaged"
+        == f"sub/bad.png: wanted a readable image, got bad.png, {len(data) - 40} bytes, cut off or damaged; {AGAIN}"
     )
     assert "heif-convert" in why["phone.heic"]
 

@@ -140,7 +140,9 @@ def test_what_is_not_there_is_named(finished, tmp_path):
 def test_the_captures_are_where_the_run_says_or_beside_it(finished, tmp_path):
     run = tmp_path / "runs" / "first"
     shutil.copytree(finished, run)
-    with pytest.raises(InputError, match=r"runs/captures: wanted the captures of this run \(--captures\), got no such"):
+    with pytest.raises(
+        InputError, match=r"runs/captures: wanted the captures of this run, got no such folder; `--captures`"
+    ):
         open_run(run, None, EditConfig())
     label = run / "label" / "run.json"  # as `jsplat label` leaves it
     about = read_json(label)
@@ -225,13 +227,15 @@ def test_a_ply_is_shown_with_what_its_splats_are(tmp_path, monkeypatch):
     half = server.initial_camera.position[2] * np.tan(server.initial_camera.fov / 2)
     assert half == pytest.approx(2 * ball.RADIUS, rel=0.1)  # half of the height is the ball
     assert view(tmp_path / "b.ply")[0].choice.options == ("RGB",)
-    with pytest.raises(InputError, match=r"--captures and --identity with a run only, got b\.ply"):
+    with pytest.raises(InputError, match=r"--captures and --identity with a run only, got a PLY, b\.ply"):
         view(tmp_path / "b.ply", identity="ada")
 
 
 def test_without_viser_the_extra_is_named(finished, monkeypatch):
     monkeypatch.setitem(sys.modules, "viser", None)
-    with pytest.raises(InputError, match=r"view: wanted the package viser.*pip install 'jsplat\[view\]', got none"):
+    with pytest.raises(
+        InputError, match=r"view: wanted the package viser.*, got none installed; `pip install 'jsplat\[view\]'`"
+    ):
         view(finished)
 
 
@@ -300,7 +304,7 @@ def test_results_reach_the_run_they_are_about(finished, with_student, tmp_path):
     write_json(finished / "student" / "run.json", {"fingerprint": "another"})
     assert study_of(finished) is None
     with pytest.raises(
-        InputError, match=r"wanted the run this study was made of, unchanged \(without `--run` .*\), got other masks"
+        InputError, match=r"wanted the run this study was made of, unchanged, got other masks; without `--run`"
     ):
         study_results(tmp_path / "study", [tmp_path / "a.json"], finished)
     (finished / "study.json").unlink()

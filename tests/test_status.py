@@ -24,9 +24,7 @@ def names(run) -> list[str]:
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(
-        InputError, match=r"wanted the folder of a run \(events.jsonl; a demo has it in OUT/run\), got none"
-    ):
+    with pytest.raises(InputError, match=r"wanted the folder of a run \(with events.jsonl\), got none; name the OUT"):
         status(tmp_path)
 
 

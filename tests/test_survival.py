@@ -108,7 +108,7 @@ def test_no_end_costs_what_was_finished(place, tmp_path, request):
     process = place.run(tmp_path / "out0")
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (small, small))
     (said,) = finish(process, status=1)
-    assert "what is finished is kept, the same command goes on from there" in said
+    assert "what is finished is kept, and the same command goes on from there" in said
     assert "Traceback" not in said
 
     process = place.run(tmp_path / "out0")

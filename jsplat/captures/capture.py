@@ -23,6 +23,9 @@ from jsplat.files.json_fields import number, rigid
 from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
 from jsplat.raster.camera import OPENGL_FROM_OPENCV, Camera, pose_angles
 
+NO_CAPTURES = "`jsplat import` makes a capture of photographs, and `jsplat heads` captures of invented people"
+ALL_OR_NONE = "leave out the views without labels, or leave out label_path everywhere"
+
 
 @dataclasses.dataclass(frozen=True)
 class Capture:
@@ -99,7 +102,8 @@ def inside(root: Path, name: object, where: str) -> Path:
     # Names that no file system takes would fail later, and differently everywhere.
     fits = all(len(part.encode(errors="replace")) <= 255 for part in parts) and "\0" not in str(name)
     if not parts or Path(*parts).is_absolute() or ".." in parts or not fits or len(str(name)) > 1000:
-        raise InputError(where, wanted="a path inside the folder", got=repr(name)[:80])
+        hint = "put the file in that folder, and name it relative to it"
+        raise InputError(where, wanted="a path inside the folder", got=repr(name)[:80], hint=hint)
     return root.joinpath(*parts)
 
 
@@ -130,13 +134,15 @@ def labelset_of(data: dict, where: str) -> LabelSet:
             raise error.at(f"{where}: labelset") from error
     names = data.get("classes")
     if not isinstance(names, list):
-        raise InputError(f"{where}: classes", wanted="a list of class names", got=repr(names))
+        got = "none" if names is None else repr(names)
+        raise InputError(f"{where}: classes", wanted="a list of class names, as labels are given", got=got)
     if tuple(names) != CELEBAMASK_HQ.names:
         unknown = [n for n in names if n not in CELEBAMASK_HQ.names]
         raise InputError(
             f"{where}: classes",
             wanted="the 19 names of CelebAMask-HQ in this project's order, or a full `labelset` object",
             got=f"unknown names {unknown}" if unknown else "another order",
+            hint="`labelset` holds names, colors, mirror and rare",
         )
     return CELEBAMASK_HQ
 
@@ -146,17 +152,17 @@ def frames_of(data: dict, where: str) -> list[dict]:
     frames = data.get("frames")
     if not isinstance(frames, list) or len(frames) < 2:
         got = len(frames) if isinstance(frames, list) else repr(frames)
-        raise InputError(f"{where}: frames", wanted="at least 2 views", got=got)
+        raise InputError(f"{where}: frames", wanted="a list of at least 2 views", got=got)
     for i, frame in enumerate(frames):
         if not isinstance(frame, dict):
             raise InputError(f"{where}: frames[{i}]", wanted="an object", got=repr(frame))
         if "fl_x" in frame:
-            wanted = "one lens for all frames (`jsplat import` brings several to one)"
-            raise InputError(f"{where}: frames[{i}].fl_x", wanted=wanted, got=frame["fl_x"])
+            what, hint = f"{where}: frames[{i}].fl_x", "`jsplat import` brings several lenses to one"
+            raise InputError(what, wanted="one lens for all frames", got=frame["fl_x"], hint=hint)
     labelled = ["label_path" in frame for frame in frames]
     if any(labelled) and not all(labelled):
         field = f"{where}: frames[{labelled.index(False)}].label_path"
-        raise InputError(field, wanted="labels for all views or none", got="none")
+        raise InputError(field, wanted="labels for all views or none", got="none", hint=ALL_OR_NONE)
     return frames
 
 
@@ -196,7 +202,8 @@ def read_capture(path: Path, size: int | None = None, *, labels: bool = True) ->
             name = f"{field}.label_path"
             label = read_labels(inside(path, frame["label_path"], name), name, labelset, full)
             if not np.any((label > 0) & (label != IGNORE)):
-                raise InputError(name, wanted="a mask with some foreground", got="an empty mask")
+                hint = "leave this view out of frames, or the labels out of all of them"
+                raise InputError(name, wanted="a mask with some foreground", got="an empty mask", hint=hint)
             masks.append(np.where(valid[-1], resize_labels(label, out), np.uint8(IGNORE)))
 
     camera_from_world = np.linalg.inv(np.stack(matrices) @ OPENGL_FROM_OPENCV)
@@ -234,10 +241,12 @@ def lens_of(data: dict, where: str) -> tuple[np.ndarray, tuple[int, int]]:
     """Intrinsics `3 3` in pixels, and (width, height)."""
     model = data.get("camera_model", "OPENCV")
     if model not in ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE"):
-        raise InputError(f"{where}: camera_model", wanted="OPENCV, PINHOLE or SIMPLE_PINHOLE", got=repr(model))
+        wanted, hint = "OPENCV, PINHOLE or SIMPLE_PINHOLE", "`jsplat import` brings fisheye lenses to one of these"
+        raise InputError(f"{where}: camera_model", wanted=wanted, got=repr(model), hint=hint)
     for key in ("k1", "k2", "k3", "k4", "p1", "p2"):
         if number(data, key, where, 0.0) != 0.0:
-            raise InputError(f"{where}: {key}", wanted="0 (`jsplat import` undistorts)", got=data[key])
+            hint = "`jsplat import` undoes lens distortion"
+            raise InputError(f"{where}: {key}", wanted="0", got=data[key], hint=hint)
     w, h, fx = (number(data, key, where) for key in ("w", "h", "fl_x"))
     fy = number(data, "fl_y", where, fx)
     cx, cy = number(data, "cx", where, w / 2), number(data, "cy", where, h / 2)
@@ -265,8 +274,10 @@ def capture_folders(path: Path) -> list[Path]:
     folders = [p for p in without_litter(path.glob("*")) if p.is_dir() and not p.name.startswith(".")]
     found = [p for p in folders if (p / "transforms.json").is_file()]
     if not found:
-        wanted = "a capture or a folder of captures (transforms.json; `jsplat import` makes one of photographs)"
-        raise InputError(str(path), wanted=wanted, got="none found")
+        wanted = "a capture (a folder with transforms.json), or a folder of captures"
+        if not path.is_dir():
+            raise InputError(str(path), wanted=wanted, got="a file" if path.exists() else "nothing there")
+        raise InputError(str(path), wanted=wanted, got="a folder without one", hint=NO_CAPTURES)
     if others := [p.name for p in folders if p not in found]:
         line = f"passed over folders without transforms.json: {len(others)} ({some_of(others)})"
         log_once("passed over", str(path), line, folders=others)
@@ -295,7 +306,10 @@ def fill_capture(folder: Path, capture: Capture) -> None:
         raise InputError("write_capture: capture.images", wanted="at least 2 views", got=len(capture.images))
     if np.ptp(np.asarray(capture.cameras.intrinsics), axis=0).any():
         got = f"{len(np.unique(np.asarray(capture.cameras.intrinsics), axis=0))} different ones"
-        raise InputError("write_capture: capture.cameras.intrinsics", wanted="one lens for all views", got=got)
+        hint = "`import_capture` brings photographs of several lenses to one"
+        raise InputError(
+            "write_capture: capture.cameras.intrinsics", wanted="one lens for all views", got=got, hint=hint
+        )
     k = np.asarray(capture.cameras.intrinsics[0], np.float64)
     matrices = np.linalg.inv(np.asarray(capture.cameras.camera_from_world, np.float64)) @ OPENGL_FROM_OPENCV
     frames = []

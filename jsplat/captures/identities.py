@@ -28,4 +28,5 @@ def check_identity(name: str, where: str) -> None:
     }
     wanted = next((text for text, found in complaints.items() if found), None)
     if wanted is not None:
-        raise InputError(where, wanted=wanted, got=repr(name)[:80])
+        hint = "`identity` in transforms.json names a capture; without it the name is its folder's"
+        raise InputError(where, wanted=wanted, got=repr(name)[:80], hint=hint)

@@ -75,7 +75,8 @@ def list_captures(
             same = found.setdefault(unicodedata.normalize("NFC", one.identity).casefold(), one)
             if same is not one:
                 got = f"{one.identity!r}, as {same.path.name} has {same.identity!r}"
-                raise InputError(f"{folder.name}: identity", wanted="a name that no other capture has", got=got)
+                what, hint = f"{folder.name}: identity", "change `identity` in one transforms.json"
+                raise InputError(what, wanted="a name that no other capture has", got=got, hint=hint)
         except InputError as error:
             if refused is None:
                 raise

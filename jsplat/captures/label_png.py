@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin
 
-from jsplat.captures.pictures import DAMAGE, PNG, check_size, png_chunks
+from jsplat.captures.pictures import AGAIN, DAMAGE, PNG, check_size, png_chunks
 from jsplat.errors import InputError
 
 # What can be read, as Pillow names how pixels are packed, and bits of a pixel.
+_FORMS = {0: "grey", 2: "RGB", 3: "indexed", 4: "grey with transparency", 6: "RGB with transparency"}  # colour types
 _BITS = {"1": 1, "L;2": 2, "L;4": 4, "L": 8, "P;1": 1, "P;2": 2, "P;4": 4, "P": 8, "RGB": 24, "RGBA": 32}
 # Start and step in x and y of the seven passes of an interlaced picture (PNG specification, 8.2).
 _PASSES = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
@@ -80,23 +81,23 @@ def read(data: bytes, where: str) -> Indices | Colors:
         packed = b"".join(data[start:end] for kind, start, end in png_chunks(data) if kind == b"IDAT")
     except DAMAGE as error:
         got = f"{len(data)} bytes, cut off or damaged ({error})"
-        raise InputError(where, wanted="a whole PNG file", got=got) from error
+        raise InputError(where, wanted="a whole PNG file", got=got, hint=AGAIN) from error
     check_size(*header.size, where)
     packing = str(header.tile[0].args)
     if packing not in _BITS:
-        got = f"{data[24]} bits, colour type {data[25]}"
-        raise InputError(where, wanted="8-bit class ids (an indexed or grey PNG) or colours", got=got)
+        raise InputError(where, wanted="8-bit class ids (an indexed or grey PNG) or colours", got=_form(data))
     _check_pixels(packed, header.size, _BITS[packing], bool(header.info.get("interlace")), where)
     try:
         image = PngImagePlugin.PngImageFile(io.BytesIO(data))
         image.load()
     except DAMAGE as error:
-        raise InputError(where, wanted="a readable PNG", got=error) from error
+        raise InputError(where, wanted="a readable PNG", got=error, hint=AGAIN) from error
     text = dict(image.text)
     if image.mode in ("RGB", "RGBA"):
         rgba = np.array(image.convert("RGBA"))
         if rgba[..., 3].min() < 255:
-            raise InputError(where, wanted="opaque colours", got="transparent pixels")
+            hint = "save it without transparency"
+            raise InputError(where, wanted="opaque colours", got="transparent pixels", hint=hint)
         return Colors(np.ascontiguousarray(rgba[..., :3]), text)
     # Pillow stretches grey levels of 1, 2 and 4 bits over 0..255.
     ids = np.array(image, np.uint8) // {"L;2": 85, "L;4": 17}.get(packing, 1)
@@ -108,6 +109,11 @@ def read(data: bytes, where: str) -> Indices | Colors:
     return Indices(ids, np.frombuffer(palette, np.uint8).reshape(-1, 3), text)
 
 
+def _form(data: bytes) -> str:
+    """What the header of a PNG says its pixels are."""
+    return f"{data[24]} bits a channel, {_FORMS.get(data[25], f'colour type {data[25]}')}"
+
+
 def decode(data: bytes, where: str) -> Indices:
     """The numbers of an indexed or grey PNG.
 
@@ -116,8 +122,7 @@ def decode(data: bytes, where: str) -> Indices:
     """
     stored = read(data, where)
     if isinstance(stored, Colors):
-        got = f"{data[24]} bits, colour type {data[25]}"
-        raise InputError(where, wanted="8-bit class ids (an indexed or grey PNG)", got=got)
+        raise InputError(where, wanted="8-bit class ids (an indexed or grey PNG)", got=_form(data))
     return stored
 
 

@@ -88,7 +88,8 @@ class OwnPixels:
             image = read_upright(self.path, where)
         if image.shape[1::-1] != self.size:
             wanted = f"{self.size[0]}x{self.size[1]} pixels, as when it was imported"
-            raise InputError(where, wanted=wanted, got=f"{image.shape[1]}x{image.shape[0]}")
+            got, hint = f"{image.shape[1]}x{image.shape[0]}", "put the original back, or import it again"
+            raise InputError(where, wanted=wanted, got=got, hint=hint)
         return np.ascontiguousarray(image)
 
 
@@ -127,7 +128,8 @@ def _recorded(folder: Path) -> dict[str, OwnPixels]:
             about = (int(view["orientation"]), int(view["quarter_turns"]), frame)
         except (KeyError, TypeError, ValueError) as error:
             got = error.got if isinstance(error, InputError) else error
-            raise InputError(field, wanted="what `jsplat import` says of a picture", got=got) from error
+            hint = "`jsplat import` into a new folder writes it again"
+            raise InputError(field, wanted="what `jsplat import` says of a picture", got=got, hint=hint) from error
         found[str(view["picture"])] = OwnPixels("", path, lens, *about)
     return found
 
@@ -146,5 +148,6 @@ def _names(pictures: Sequence[OwnPixels]) -> list[str]:
     often = collections.Counter(name.casefold() for name in plain)
     names = [n if often[n.casefold()] == 1 else f"{path}{end}" for n, path, end in zip(plain, paths, ends)]
     if len({name.casefold() for name in names}) < len(names):
-        raise InputError("pictures", wanted="names that differ in more than case", got=sorted(names)[:5])
+        got = ", ".join(sorted(names)[:5])
+        raise InputError("pictures", wanted="names that differ in more than case", got=got, hint="rename some of them")
     return names

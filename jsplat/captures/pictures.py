@@ -16,20 +16,23 @@ from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from jsplat.errors import InputError
+from jsplat.errors import InputError, remedy
 from jsplat.labelsets.labelset import LabelSet
 
 # What a header may claim; a hostile one costs memory before its data is looked at. Pillow's own limit is one for the
 # whole process, and warns.
 MOST_PIXELS = 100_000_000
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+SMALLER = "make it smaller"
+CONVERT = "convert it to PNG or JPEG"
+AGAIN = "copy it again from where it came, or save it anew"
 DAMAGE = (SyntaxError, OSError, ValueError, EOFError, LookupError, struct.error)  # what Pillow raises for it
 
 
 def check_size(width: int, height: int, where: str) -> None:
     """InputError unless a picture of that size is one somebody could have meant; asked before memory is taken."""
     if width < 1 or height < 1 or width * height > MOST_PIXELS:
-        raise InputError(where, wanted=f"1 to {MOST_PIXELS} pixels", got=f"{width}x{height}")
+        raise InputError(where, wanted=f"1 to {MOST_PIXELS:,} pixels", got=f"{width}x{height}")
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -82,7 +85,8 @@ def file_bytes(path: Path, where: str) -> bytes:
     try:
         data = path.read_bytes() if path.is_file() else None
     except OSError as error:
-        raise InputError(where, wanted="an image", got=f"{path.name[:80]}: {error.strerror}") from error
+        got = f"{path.name[:80]}: {error.strerror}"
+        raise InputError(where, wanted="an image", got=got, hint=remedy(error)) from error
     if data is None:
         raise InputError(where, wanted="an image", got=f"no file {path.name}")
     return data
@@ -97,18 +101,16 @@ def picture_file(path: Path, where: str) -> tuple[bytes, tuple[int, int, int, in
     data = file_bytes(path, where)
     header = picture_header(data)
     if header is None:
-        why = "cut off or damaged" if data.startswith((PNG, JPEG)) else "neither PNG nor JPEG"
-        raise InputError(where, wanted="a readable image", got=f"{path.name}, {len(data)} bytes, {why}")
+        ours = data.startswith((PNG, JPEG))
+        got = f"{path.name}, {len(data)} bytes, {'cut off or damaged' if ours else 'neither PNG nor JPEG'}"
+        raise InputError(where, wanted="a readable image", got=got, hint=AGAIN if ours else CONVERT)
     width, height, channels, _ = header
     if width * height > MOST_PIXELS:
-        raise InputError(
-            where,
-            wanted=f"at most {MOST_PIXELS:,} pixels",
-            got=f"{path.name}, {width}x{height}",
-            hint="make it smaller",
-        )
+        got, hint = f"{path.name}, {width}x{height}", SMALLER
+        raise InputError(where, wanted=f"at most {MOST_PIXELS:,} pixels", got=got, hint=hint)
     if channels == 4 and data.startswith(JPEG):
-        raise InputError(where, wanted="an RGB or grey picture", got=f"{path.name}, a CMYK JPEG")
+        got, hint = f"{path.name}, a CMYK JPEG", "convert it to RGB"
+        raise InputError(where, wanted="an RGB or grey picture", got=got, hint=hint)
     return data, header
 
 
@@ -121,7 +123,8 @@ def read_pixels(path: Path, where: str) -> np.ndarray:
     except cv2.error:  # OpenCV's own limits
         image = None
     if image is None:
-        raise InputError(where, wanted="a readable image", got=f"{path.name}, {len(data)} bytes, damaged")
+        got = f"{path.name}, {len(data)} bytes, damaged"
+        raise InputError(where, wanted="a readable image", got=got, hint=AGAIN)
     return image
 
 
@@ -130,7 +133,8 @@ def read_image(path: Path, where: str) -> UInt8[np.ndarray, "h w 3"]:
     image = read_pixels(path, where)
     if image.dtype != np.uint8 or (image.ndim != 2 and image.shape[2] != 3):
         wanted = "an 8-bit picture, RGB or grey, without transparency"
-        raise InputError(where, wanted=wanted, got=f"{path.name}, {image.dtype} {image.shape}")
+        hint = "`jsplat import` of the original takes 16 bits and transparency"
+        raise InputError(where, wanted=wanted, got=f"{path.name}, {image.dtype} {image.shape}", hint=hint)
     return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
 
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from jsplat.captures.importers.source import OTHER_PICTURES, PICTURES, eight_bits, stored_pixels
 from jsplat.captures.importers.tiff import OtherPixels, decode_tiff, is_tiff, open_tiff
-from jsplat.captures.pictures import DAMAGE, JPEG, MOST_PIXELS, PNG, file_bytes, picture_header
+from jsplat.captures.pictures import DAMAGE, JPEG, MOST_PIXELS, PNG, SMALLER, file_bytes, picture_header
 from jsplat.errors import InputError
 
 _TO_RGB = {2: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGR2RGB}
@@ -98,7 +98,7 @@ def _by_pillow(data: bytes, path: Path, where: str, refused: InputError | None =
             raise InputError(where, wanted="one picture in the file", got=f"{path.name} with {count}", hint=hint)
         if image.width * image.height > MOST_PIXELS:
             got = f"{path.name}, {image.width}x{image.height}"
-            raise InputError(where, wanted=f"at most {MOST_PIXELS:,} pixels", got=got, hint="make it smaller")
+            raise InputError(where, wanted=f"at most {MOST_PIXELS:,} pixels", got=got, hint=SMALLER)
         if image.mode not in _MODES:
             got = f"{path.name} with pixels of Pillow's kind {image.mode}"
             raise refused or InputError(where, wanted="8 bits a channel", got=got, hint="save it as PNG")
@@ -110,7 +110,7 @@ def _by_pillow(data: bytes, path: Path, where: str, refused: InputError | None =
         raise
     except Image.DecompressionBombError as error:
         raise InputError(
-            where, wanted=f"at most {MOST_PIXELS:,} pixels", got=f"{path.name}, more", hint="make it smaller"
+            where, wanted=f"at most {MOST_PIXELS:,} pixels", got=f"{path.name}, more", hint=SMALLER
         ) from error
     except DAMAGE as error:
         raise refused or _unknown(data, path, where) from error

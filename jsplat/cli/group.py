@@ -1,6 +1,7 @@
 """The group that every command belongs to, and what the commands share."""
 
 import contextlib
+import errno
 import functools
 import importlib.resources
 import io
@@ -157,17 +158,38 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except InputError as error:
-            raise click.ClickException(str(error)) from error
+            raise _one_line(error) from error
+        except OSError as error:
+            if error.errno in (None, errno.EPIPE):  # a reader that went away is click's to end
+                raise
+            what = str(error.filename or "the system")
+            raise _one_line(InputError(what, wanted="files that can be read and written", got=error)) from error
+        except MemoryError as error:
+            raise _one_line(_out_of_memory(error)) from error
         except (RuntimeError, AssertionError) as error:
             from jsplat.runtime.programs import missing_platform
 
+            if "RESOURCE_EXHAUSTED" in str(error):  # XLA's word, which has no type of its own
+                raise _one_line(_out_of_memory(error)) from error
             if (named := missing_platform()) is None:
                 raise
-            wanted = f"JAX_PLATFORMS: wanted a platform that is here, or nothing for the best one, got {named}"
-            raise click.ClickException(wanted) from error
+            wanted = "a platform that is here, or nothing for the best one"
+            hint = "`JAX_PLATFORMS=cpu` always works; for NVIDIA's GPUs install `jsplat[cuda13]` or `jsplat[cuda12]`"
+            raise _one_line(InputError("JAX_PLATFORMS", wanted=wanted, got=named, hint=hint)) from error
         except Stopped as stopped:
             click.echo(f"{stopped}; the same command goes on from there", err=True)
             ctx.exit(128 + signal.SIGTERM)
+
+
+def _one_line(error: InputError) -> click.ClickException:
+    return click.ClickException(" ".join(str(error).splitlines()))
+
+
+def _out_of_memory(error: BaseException) -> InputError:
+    hint = (
+        "take smaller pictures (`--set size=PIXELS`), or fit fewer people at once (`--set fit.identities_per_device=1`)"
+    )
+    return InputError("memory", wanted="enough for this work", got=str(error)[:200] or "too little", hint=hint)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

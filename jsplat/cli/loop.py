@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from jsplat.cli.group import FOLDER, main, may_leave_out, settings
+from jsplat.errors import InputError
 
 UNTIL = ("parse", "fit", "label", "render", "student")
 RUN = (
@@ -38,11 +39,15 @@ def masks_from_elsewhere(function):
 
 @main.command()
 @click.argument("out", type=FOLDER)
-@click.option("--people", default=8, show_default=True, help="How many.")
+@click.option("--people", type=click.IntRange(min=1), default=8, show_default=True, help="How many.")
 @click.option(
-    "--first", default=0, show_default=True, help="Number of the first person; a number is always one person."
+    "--first",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Number of the first person; a number is always one person.",
 )
-@click.option("--views", default=56, show_default=True, help="Photographs of each.")
+@click.option("--views", type=click.IntRange(min=2), default=56, show_default=True, help="Photographs of each.")
 @click.option("--rig", type=click.Choice(["capture", "frontal"]), default="capture", show_default=True)
 @settings("seed", "heads")
 def heads(out: Path, people: int, first: int, views: int, rig: str, config) -> None:
@@ -269,7 +274,7 @@ def run(
 
     if distributed or process is not None:
         address, count, number = process or (None, None, None)
-        jax.distributed.initialize(address, count, number)
+        _join(address, count, number)
         keep_in_every_process()
         jax.devices()  # now: the processes tell one another what they have, and would wait for the last to ask
     with contextlib.ExitStack() as stack:
@@ -289,6 +294,24 @@ def run(
         last = request.last_stage
         click.echo(f"{last}: {out / last}  (the same command without --until goes on from there)")
     return report["failed"]
+
+
+def _join(address: str | None, count: int | None, number: int | None) -> None:
+    """Becomes one of several processes."""
+    import jax
+
+    try:
+        jax.distributed.initialize(address, count, number)
+    except (ValueError, RuntimeError) as error:
+        if address is None:
+            wanted, hint = (
+                "processes started by Slurm, Open MPI or Kubernetes",
+                "--process says by hand which one this is",
+            )
+            raise InputError("--distributed", wanted=wanted, got=error, hint=hint) from error
+        hint = "start all of them with the same HOST:PORT and COUNT, each with a NUMBER of its own"
+        wanted = f"{count} processes that reach {address}"
+        raise InputError("--process", wanted=wanted, got=error, hint=hint) from error
 
 
 @main.command()

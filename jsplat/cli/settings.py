@@ -24,6 +24,6 @@ def settings(stage: str | None) -> None:
     names = [f.name for f in dataclasses.fields(config)]
     stages = {name: getattr(config, name) for name in names if dataclasses.is_dataclass(getattr(config, name))}
     if stage is not None and stage not in stages:
-        raise InputError("STAGE", wanted=f"one of {', '.join(stages)}, or nothing for all", got=repr(stage))
+        raise InputError("STAGE", wanted=f"a stage ({', '.join(stages)}), or nothing for all", got=repr(stage))
     notes = {name: f"Read by: {', '.join(readers(name))}." for name in stages}
     click.echo(to_toml(config, notes, stage), nl=False)

@@ -79,8 +79,9 @@ def check_pictures(run: Path, name: str, images: UInt8[np.ndarray, "v h w 3"]) -
         now = np.stack([_coarse(image) for image in images]).astype(int) if now is None else now
         apart = np.abs(now - np.frombuffer(bytes.fromhex(text), np.uint8)).mean(-1)
         if apart[view] > ALIKE and apart.argmin() != view:
-            got = f"another photograph; view {apart.argmin()} is the most like it (rename the drawing, or move it away)"
-            raise InputError(str(path), wanted="a drawing on the photograph that is this view now", got=got)
+            got = f"one on another photograph, to which view {apart.argmin()} is the most like"
+            wanted, hint = "a drawing on the photograph that is this view now", "rename the drawing, or move it away"
+            raise InputError(str(path), wanted=wanted, got=got, hint=hint)
 
 
 def _coarse(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, " c"]:
@@ -122,8 +123,8 @@ def resized_layers(drawn: dict[int, np.ndarray], shape: tuple[int, ...], where: 
         high, wide = (one * other for one, other in zip(layer.shape, reversed(size)))
         if view >= views or abs(high - wide) > max(*layer.shape, *size):  # sides are rounded to whole pixels
             wanted = f"a drawing on one of {views} views of {size[1]}x{size[0]} pixels, or of these proportions"
-            got = f"{layer.shape[1]}x{layer.shape[0]} (another capture's? Move it away to go on)"
-            raise InputError(f"{where}/{view:03d}.png", wanted=wanted, got=got)
+            got, hint = f"{layer.shape[1]}x{layer.shape[0]}", "it may be another capture's: move it away to go on"
+            raise InputError(f"{where}/{view:03d}.png", wanted=wanted, got=got, hint=hint)
     return {view: _nearest(layer, (size[0], size[1])) for view, layer in drawn.items()}
 
 
@@ -213,8 +214,8 @@ def check_vote(run: Path, name: str, labelset: LabelSet) -> bool:
         found, wanted = voted_on(run, name), stamp_now(run, name, layers)
         same = found.partition(" ")[0] == wanted.partition(" ")[0]
         got = "none" if not found else "one on other drawings" if same else "one on another geometry or label stage"
-        todo = "a vote on what was drawn (`jsplat run` makes it, or `jsplat edit` when opened)"
-        raise InputError(f"{run / FOLDER}: {name}", wanted=todo, got=got)
+        hint = "the same `jsplat run` again makes it, and so does `jsplat edit` when opened"
+        raise InputError(f"{run / FOLDER}: {name}", wanted="a vote on what was drawn", got=got, hint=hint)
     return bool(layers)
 
 

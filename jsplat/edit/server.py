@@ -69,7 +69,8 @@ class Server(_Listener):
         try:
             super().__init__("127.0.0.1", port, session, new_token())
         except OSError as error:
-            raise InputError("port", wanted="a free one", got=f"{port}: {error.strerror}") from error
+            hint = "`--port 0` takes any that is free"
+            raise InputError("port", wanted="a free one", got=f"{port}: {error.strerror}", hint=hint) from error
         with contextlib.suppress(OSError):  # no IPv6, or somebody else's port
             self.beside = _Beside("::1", self.server_port, session, self.token)
 

@@ -110,8 +110,9 @@ def _refuse_empty(annotations: list[dict], file: str) -> None:
     if empty:
         boxes = sum("bbox" in annotations[i] for i in empty)
         got = f"none in {len(empty)} of {len(annotations)} annotations, of which {boxes} are rectangles (bbox)"
-        wanted = "an outline or run lengths, since a rectangle is no mask; draw one, or delete the annotation"
-        raise InputError(f"{file}: annotations[{empty[0]}].segmentation", wanted=wanted, got=got)
+        wanted = "an outline or run lengths, since a rectangle is no mask"
+        hint = "draw an outline, or delete the annotation"
+        raise InputError(f"{file}: annotations[{empty[0]}].segmentation", wanted=wanted, got=got, hint=hint)
 
 
 def read(bundle: Bundle, labelset: LabelSet) -> tuple[dict[str, UInt8[np.ndarray, "h w"]], set[str]]:

@@ -43,7 +43,8 @@ class Painted:
                 names = [IGNORE_NAME if i == IGNORE else self.labelset.names[i] for i in ids]
                 wanted = "colours of classes" if not ids else "a colour of its own for every class that is there"
                 got = f"{color}" if not ids else f"{color} for {' and '.join(names)}, in a palette that was reordered"
-                raise InputError(f"{where}: colours", wanted=wanted, got=got)
+                hint = "save it as an indexed PNG, with the palette as it was exported"
+                raise InputError(f"{where}: colours", wanted=wanted, got=got, hint=hint)
             found.append(ids[0])
         return np.asarray(found, np.uint8)
 

@@ -43,7 +43,8 @@ def write(masks: Mapping[str, UInt8[np.ndarray, "h w"]], labelset: LabelSet) -> 
     """
     odd = [n for n in labelset.names if any(c in n for c in ":#,\r\n") or n != n.strip()]
     if odd:
-        raise InputError("export to cvat: class names", wanted="no colon, comma, hash or line end", got=odd)
+        hint = "`--format indexed`, labelme or coco take them"
+        raise InputError("export to cvat: class names", wanted="no colon, comma, hash or line end", got=odd, hint=hint)
     table = distinct(labelset, (0, 0, 0)).table
     names = [*enumerate(labelset.names), (IGNORE, IGNORE_NAME)]
     lines = ["# label:color_rgb:parts:actions"] + [f"{n}:{','.join(map(str, table[i]))}::" for i, n in names]
@@ -94,7 +95,10 @@ def read(bundle: Bundle, labelset: LabelSet) -> tuple[dict[str, UInt8[np.ndarray
         missing = [n for n in (line.strip() for line in listed) if n and n not in names]
         if missing:
             raise InputError(
-                root + _LIST, wanted=f"a mask in {_CLASSES} for every name", got=f"none for {missing[0]!r}"
+                root + _LIST,
+                wanted=f"a mask in {_CLASSES} for every name",
+                got=f"none for {missing[0]!r}",
+                hint="export the whole task again as Segmentation mask 1.1, or take the name out of the list",
             )
     masks, budget = {}, Budget()
     for name, file in sorted(names.items()):
@@ -116,5 +120,6 @@ def _by_color(
 ) -> UInt8[np.ndarray, "h w"]:
     ids = id_of_color[_packed(*rgb.transpose(2, 0, 1).astype(np.int32))]
     if ids.min() < 0:
-        raise InputError(where, wanted=f"colours of {MAP}", got=rgb[ids < 0][0].tolist())
+        wanted, hint = f"colours that {MAP} lists", "save masks without smoothing, as PNG"
+        raise InputError(where, wanted=wanted, got=rgb[ids < 0][0].tolist(), hint=hint)
     return ids.astype(np.uint8)

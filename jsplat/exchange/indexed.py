@@ -14,11 +14,12 @@ from jaxtyping import UInt8
 from jsplat.captures import label_png
 from jsplat.errors import InputError
 from jsplat.exchange.colors import Painted, distinct
-from jsplat.exchange.shapes import Budget, parse
+from jsplat.exchange.shapes import RENAME, Budget, parse
 from jsplat.exchange.store import Bundle, stem
 from jsplat.labelsets.labelset import IGNORE, LabelSet
 
 SIDECAR = "labels.json"
+NAMES = f"{SIDECAR} beside the masks says it (names, colors, mirror, rare), as `jsplat export-masks` writes it"
 _KEY, _IGNORE = "label-set", "ignore"
 
 
@@ -38,7 +39,8 @@ def read(bundle: Bundle, labelset: LabelSet) -> tuple[dict[str, UInt8[np.ndarray
     for name, data in sorted(pictures.items()):
         ids = read_one(data, name, labelset, _beside(name, sidecars))
         if stem(name) in masks:
-            raise InputError(name, wanted="a name of its own", got=f"{stem(name)} again")
+            hint = "keep one of them there"
+            raise InputError(name, wanted="a name of its own", got=f"{stem(name)} again", hint=hint)
         masks[stem(name)] = ids
         budget.take(ids.size, name)
     photographs = {n for n in bundle.names if stem(n) in masks}
@@ -55,12 +57,13 @@ def read_one(data: bytes, where: str, labelset: LabelSet, beside: Painted | None
     stored = label_png.read(data, where)
     own = meaning(stored.text[_KEY].encode(), where) if _KEY in stored.text else beside
     if own is None:
-        raise InputError(where, wanted=f"class names in its text or in {SIDECAR}", got="none")
+        raise InputError(where, wanted=f"class names in its text or in {SIDECAR}", got="none", hint=NAMES)
     ids = _ids(stored, own, where)
     used = [own.labelset.names[i] for i in np.unique(ids) if i != IGNORE]
     strange = [n for n in used if n not in labelset.names]
     if strange:
-        raise InputError(where, wanted=f"classes among {', '.join(labelset.names)}", got=", ".join(strange))
+        wanted, got = f"classes among {', '.join(labelset.names)}", ", ".join(strange)
+        raise InputError(where, wanted=wanted, got=got, hint=RENAME)
     table = np.full(256, IGNORE, np.uint8)
     for n in used:
         table[own.labelset.id(n)] = labelset.id(n)
@@ -107,7 +110,8 @@ def _grey(ids: UInt8[np.ndarray, "h w"], own: Painted, where: str) -> UInt8[np.n
     known = np.all((used < len(own.labelset)) | (used == IGNORE))
     if known and not np.array_equal(seen, used):
         wanted = "an indexed PNG; this grey one may hold ids, or colours of other classes"
-        raise InputError(where, wanted=wanted, got=f"grey levels {used.tolist()}")
+        hint = "save it with its palette, as it was exported"
+        raise InputError(where, wanted=wanted, got=f"grey levels {used.tolist()}", hint=hint)
     table[used] = used if known else seen
     own.labelset.check(table[ids], where)
     return table[ids]

@@ -6,6 +6,7 @@ from jsplat.errors import InputError
 from jsplat.exchange import cvat, indexed
 from jsplat.exchange.shapes import parse
 from jsplat.exchange.store import Bundle
+from jsplat.files.foreign import some_of
 
 
 def _form_of(data: dict) -> str | None:
@@ -33,11 +34,12 @@ def format_of(bundle: Bundle, where: str) -> tuple[str, Bundle]:
     }
     if len(found) > 1:
         got = " and ".join(f"{form} ({name})" for form, name in sorted(found.items()))
-        raise InputError(where, wanted="masks of one format; put the others elsewhere", got=got)
+        raise InputError(where, wanted="masks of one format", got=got, hint="put the others elsewhere")
     form = next(iter(found), None)
     if form is None and any(n.lower().endswith(".png") for n in bundle.files):
         form = "indexed"
     if form is None:
         wanted = "indexed PNGs, CVAT's labelmap.txt, labelme's shapes or COCO's annotations"
-        raise InputError(where, wanted=wanted, got=sorted(base.values())[:5] or "nothing")
+        got, hint = some_of(sorted(base.values())) or "nothing", "`jsplat export-masks` writes each of them to look at"
+        raise InputError(where, wanted=wanted, got=got, hint=hint)
     return form, dataclasses.replace(bundle, documents={n: data for n, data in documents.items() if forms[n] == form})

@@ -69,7 +69,8 @@ def _draw(shape: dict, size: tuple[int, int], where: str) -> Bool[np.ndarray, "h
     kind, points = shape.get("shape_type", "polygon"), shape.get("points")
     if kind not in (*_OUTLINES, "mask", "circle", "rectangle"):
         wanted = f"a shape with an area: {', '.join(_OUTLINES)}, rectangle, circle or mask"
-        raise InputError(f"{where}.shape_type", wanted=wanted, got=repr(kind)[:100])
+        hint = "draw it as a polygon, or delete the shape"
+        raise InputError(f"{where}.shape_type", wanted=wanted, got=repr(kind)[:100], hint=hint)
     if kind in _OUTLINES or (kind == "rectangle" and isinstance(points, list) and len(points) == 4):
         return polygon(points, size, f"{where}.points")
     try:

@@ -22,7 +22,9 @@ def _segments(bundle: Bundle, file: str, name: str, where: str) -> str:
     places = [posixpath.normpath(posixpath.join(folder, name)) for folder in (stem(file), posixpath.dirname(file))]
     there = [place for place in places if place in bundle.files]
     if not there:
-        raise InputError(f"{where}.file_name", wanted=f"a PNG of segments, {places[0]}", got="no such file")
+        hint = "put the PNGs into a folder that is called as the JSON, beside it"
+        wanted = f"a PNG of segments, {places[0]}"
+        raise InputError(f"{where}.file_name", wanted=wanted, got="no such file", hint=hint)
     return there[0]
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from jsplat.captures.pictures import AGAIN
 from jsplat.errors import InputError
 from jsplat.files.atomic import new_file
 from jsplat.labelsets.labelset import IGNORE, LabelSet
@@ -137,7 +138,8 @@ def _header(data: bytes, where: str) -> tuple[list[_Element], int, LabelSet | No
     lines = [words for words in lines if words and words[0] not in ("comment", "obj_info")]
     form = lines[0] if lines else []
     if len(form) != 3 or form[0] != "format" or form[1] not in _ORDERS or form[2] != "1.0":
-        raise InputError(f"{where}: format", wanted=f"{' or '.join(_ORDERS)} 1.0", got=" ".join(form)[:100])
+        wanted, hint = f"{' or '.join(_ORDERS)} 1.0", "save it as binary PLY"
+        raise InputError(f"{where}: format", wanted=wanted, got=" ".join(form)[:100], hint=hint)
     elements: list[_Element] = []
     for words in lines[1:]:
         kind, said = words[0], " ".join(words)[:100]
@@ -178,7 +180,7 @@ def _vertices(data: bytes, where: str) -> tuple[np.ndarray, LabelSet | None]:
     wanted, got = sum(sizes), len(data) - start
     if got < wanted or (got > wanted and not any(e.lists for e in elements)):
         what = f"{vertex.count} vertices of {row.itemsize} bytes" + (" and other elements" if len(names) > 1 else "")
-        raise InputError(where, wanted=f"{what}, {wanted} bytes", got=f"{got} bytes")
+        raise InputError(where, wanted=f"{what}, {wanted} bytes", got=f"{got} bytes", hint=AGAIN)
     return np.frombuffer(data[first : first + vertex.count * row.itemsize], row), labelset
 
 
@@ -199,14 +201,16 @@ def read_ply(path: Path) -> tuple[Scene, SplatLabels | None]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise InputError(where, wanted="a readable file", got=error.strerror) from error
+        raise InputError(where, wanted="a readable file", got=error) from error
     rows, labelset = _vertices(data, where)
     names = rows.dtype.names or ()
     rest = sum(name.startswith("f_rest_") for name in names)
     missing = [p for p in _properties(rest) if p not in names and p not in ("nx", "ny", "nz")]
     if missing or rest not in (0, 9, 24, 45):
         wanted = "the properties of a splat, f_rest 0, 9, 24 or 45"
-        raise InputError(f"{where}: property", wanted=wanted, got=f"no {missing[0]}" if missing else f"{rest} f_rest")
+        got = f"no {missing[0]}" if missing else f"{rest} f_rest"
+        hint = "a plain point cloud or mesh is none: export Gaussians as .ply" if missing else ""
+        raise InputError(f"{where}: property", wanted=wanted, got=got, hint=hint)
 
     def columns(*wanted: str) -> jnp.ndarray:
         whole = [name for name in wanted if rows.dtype[name].kind != "f"]

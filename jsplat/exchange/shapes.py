@@ -13,6 +13,7 @@ from jsplat.labelsets.labelset import IGNORE, LabelSet
 IGNORE_NAME, BACKGROUND_NAME = "__ignore__", "_background_"
 
 
+RENAME = "rename it in the annotation tool, or in the file"  # a class that is not among those wanted
 MOST_TOTAL = 4_000_000_000
 
 
@@ -75,7 +76,7 @@ def id_of(name: str, labelset: LabelSet, where: str) -> int:
     if name == BACKGROUND_NAME and name not in labelset.names:
         return 0
     if name not in labelset.names:
-        raise InputError(where, wanted=f"one of {', '.join(labelset.names)}", got=repr(name[:100]))
+        raise InputError(where, wanted=f"one of {', '.join(labelset.names)}", got=repr(name[:100]), hint=RENAME)
     return labelset.id(name)
 
 

@@ -18,6 +18,8 @@ MOST_BYTES = 2_000_000_000
 _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
 _UNREADABLE = (*_DAMAGE, EOFError, OSError, RuntimeError, ValueError)
 # What masks are made of; photographs and whatever else lies beside them are known by name only.
+_COPY = "put a copy of the file in its place"  # of a link
+_EXPORT = "export or download it again"
 _READ = (".png", ".json", ".txt")
 
 
@@ -89,6 +91,8 @@ def read_files(path: Path) -> Bundle:
     if not path.is_file():
         raise InputError(str(path), wanted="a file, a folder or an archive", got="nothing there")
     if not zipfile.is_zipfile(path):
+        if path.suffix.lower() == ".zip":
+            raise InputError(path.name, wanted="a zip archive", got="a damaged or unfinished one", hint=_EXPORT)
         _check_amount(path.stat().st_size, 1, path.name)
         return Bundle([path.name], {path.name: path.read_bytes()})
     try:
@@ -97,13 +101,14 @@ def read_files(path: Path) -> Bundle:
     except _UNREADABLE as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(path.name, wanted="a readable zip archive", got=error) from error
+        raise InputError(path.name, wanted="a readable zip archive", got=error, hint=_EXPORT) from error
 
 
 def _check_amount(size: int, files: int, where: str) -> None:
     if size > MOST_BYTES or files > MOST_FILES:
-        wanted = f"at most {MOST_BYTES} bytes in {MOST_FILES} files, unpacked"
-        raise InputError(where, wanted=wanted, got=f"{size} bytes in {files} files")
+        wanted = f"at most {MOST_BYTES:,} bytes in {MOST_FILES:,} files, unpacked"
+        got, hint = f"{size:,} bytes in {files:,} files", "put the masks alone into it, without photographs"
+        raise InputError(where, wanted=wanted, got=got, hint=hint)
 
 
 def _wanted(name: str) -> bool:
@@ -118,7 +123,8 @@ def _read_folder(path: Path) -> Bundle:
         name = with_slashes(file.relative_to(path).as_posix())
         hidden = any(part.startswith(".") for part in name.split("/"))
         if file.is_symlink() and not hidden:
-            raise InputError(f"{path.name}/{name}", wanted="a file of the folder's own", got="a link")
+            what, hint = f"{path.name}/{name}", _COPY
+            raise InputError(what, wanted="a file of the folder's own", got="a link", hint=hint)
         if not file.is_file():
             continue
         names.append(name)
@@ -149,7 +155,8 @@ def _read_archive(archive: zipfile.ZipFile, where: str) -> Bundle:
     for name, entry in entries:
         check_name(name, f"{where}: entry")
         if (entry.external_attr >> 16) & 0o170000 == 0o120000:
-            raise InputError(f"{where}: {name}", wanted="a file", got="a link")
+            hint = _COPY
+            raise InputError(f"{where}: {name}", wanted="a file", got="a link", hint=hint)
     for name, entry in wanted:
         if name in found:
             raise InputError(f"{where}: {name}", wanted="a name that occurs once", got="twice")

@@ -10,7 +10,10 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from jsplat.errors import InputError
+from jsplat.files.ownership import MADE_AGAIN
 from jsplat.runtime.devices import replicated
+
+_WANTED = "arrays that jsplat wrote, through orbax"
 
 
 def _checkpointer() -> ocp.Checkpointer:
@@ -69,10 +72,12 @@ def read_arrays(path: Path, like: Mapping[str, jax.ShapeDtypeStruct] | None = No
             found = {name: tuple(value.shape) for name, value in stored.items()}
             wanted = found if like is None else {name: value.shape for name, value in like.items()}
             if not found:
-                raise InputError(str(path), wanted="arrays written by orbax", got="none")
+                raise InputError(str(path), wanted=_WANTED, got="none", hint=MADE_AGAIN)
             if found != wanted:
                 name = next(n for n in sorted(found.keys() | wanted.keys()) if found.get(n) != wanted.get(n))
-                raise InputError(f"{path}: {name}", wanted=f"shape {wanted.get(name)}", got=found.get(name))
+                wish = f"shape {wanted[name]}" if name in wanted else "no array of that name"
+                got = f"shape {found[name]}" if name in found else "none"
+                raise InputError(f"{path}: {name}", wanted=wish, got=got)
             # Asked for as numpy arrays: those of JAX would come back pinned to devices that this process may not have,
             # and every jitted function would be compiled a second time for them.
             item = {name: np.empty(value.shape, value.dtype) for name, value in (like or stored).items()}
@@ -82,4 +87,4 @@ def read_arrays(path: Path, like: Mapping[str, jax.ShapeDtypeStruct] | None = No
     except InputError:
         raise
     except (ValueError, OSError, KeyError, TypeError) as error:
-        raise InputError(str(path), wanted="arrays written by orbax", got=error) from error
+        raise InputError(str(path), wanted=_WANTED, got=error, hint=MADE_AGAIN) from error

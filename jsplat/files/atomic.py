@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jsplat.errors import InputError
 
-ADVICE = "move it away, or name another"
+ADVICE = "move it away, or name another"  # of what lies where something new is to be
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -44,7 +44,7 @@ def check_free(path: Path) -> Path:
         raise InputError(str(path), wanted="a place to write to", got=error) from error
     if full:
         kind = "a folder with files in it" if place.is_dir() else "a file"
-        raise InputError(str(path), wanted=f"a new name ({ADVICE})", got=kind)
+        raise InputError(str(path), wanted="a new name", got=kind, hint=ADVICE)
     return place
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
-from jsplat.errors import InputError
+from jsplat.errors import InputError, remedy
 from jsplat.runtime.progress import log
 
 # What macOS, Windows and network drives leave in folders and archives; in small letters.
@@ -45,7 +45,8 @@ def text_of(data: bytes, where: str) -> str:
     try:
         return data.decode(form)
     except UnicodeDecodeError as error:
-        raise InputError(where, wanted="text in UTF-8", got=error) from error
+        hint = "save it as UTF-8 in a text editor"
+        raise InputError(where, wanted="text in UTF-8", got=error, hint=hint) from error
 
 
 def read_text(path: Path, where: str | None = None) -> str:
@@ -54,7 +55,7 @@ def read_text(path: Path, where: str | None = None) -> str:
     try:
         return text_of(path.read_bytes(), where)
     except OSError as error:
-        raise InputError(where, wanted="a readable file", got=error.strerror) from error
+        raise InputError(where, wanted="a readable file", got=error.strerror, hint=remedy(error)) from error
 
 
 def with_slashes(name: str) -> str:
@@ -146,9 +147,11 @@ def check_missing(missing: Sequence[tuple[str, str]], there: int, share: float, 
     """
     gone = len(missing)
     if gone > share * (gone + there) + 1e-9:
-        advice = f"`--set {setting}={math.ceil(100 * gone / (gone + there)) / 100:g}` goes on without them"
-        got = f"no file {missing[0][1]} ({gone} of {gone + there} listed pictures are missing; {advice})"
-        raise InputError(missing[0][0], wanted="an image", got=got)
+        got = f"no file {missing[0][1]} ({gone} of {gone + there} listed pictures are missing)"
+        hint = f"`--set {setting}={math.ceil(100 * gone / (gone + there)) / 100:g}` goes on without them"
+        if not there:
+            hint = "put them where that names them, or correct the names"
+        raise InputError(missing[0][0], wanted="an image", got=got, hint=hint)
 
 
 def log_missing(where: str, missing: Sequence[tuple[str, str]], there: int) -> None:

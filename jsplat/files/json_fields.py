@@ -37,23 +37,24 @@ def rigid(value: object, where: str) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         square = np.allclose(rotation @ rotation.T, np.eye(3), atol=_ROUNDED) and np.linalg.det(rotation) > 0
     if not square or not np.allclose(array[3], [0, 0, 0, 1], atol=1e-6):
-        raise InputError(where, wanted="a rigid transform", got=f"{_bent(array)}: {array.tolist()}"[:300])
+        why, hint = _bent(array)
+        raise InputError(where, wanted="a rigid transform", got=f"{why}: {array.tolist()}"[:300], hint=hint)
     return array
 
 
-def _bent(array: np.ndarray) -> str:
-    """Why a matrix is no rigid transform, and what to do."""
+def _bent(array: np.ndarray) -> tuple[str, str]:
+    """Why a matrix is no rigid transform, and what to do, where that can be said."""
     if not np.allclose(array[3], [0, 0, 0, 1], atol=1e-6):
-        return "one whose last row is not 0 0 0 1"
+        return "one whose last row is not 0 0 0 1", "transpose it if its last column is"
     rotation = array[:3, :3]
     if not np.abs(rotation).max() < 1e6:
-        return "endless numbers"
+        return "endless numbers", ""
     stretch = np.linalg.svd(rotation, compute_uv=False)
     if np.linalg.det(rotation) <= 0:
-        return "one that mirrors (swap or negate an axis)" if stretch[2] > 1e-3 else "one without a rotation"
+        return ("one that mirrors", "swap or negate an axis") if stretch[2] > 1e-3 else ("one without a rotation", "")
     if stretch[0] - stretch[2] < 2e-3 * stretch[0]:
-        return f"a rotation scaled by {stretch.mean():.4g} (divide its 3x3 part by that)"
+        return f"a rotation scaled by {stretch.mean():.4g}", "divide its 3x3 part by that"
     if np.abs(stretch - 1).max() < 0.02:
         off = np.abs(rotation @ rotation.T - np.eye(3)).max()
-        return f"a rotation that is off by {off:.2g}, as after rounding (write 3 decimals or more)"
-    return f"one that stretches by {stretch[2]:.4g} to {stretch[0]:.4g}"
+        return f"a rotation that is off by {off:.2g}, as after rounding", "write 3 decimals or more"
+    return f"one that stretches by {stretch[2]:.4g} to {stretch[0]:.4g}", ""

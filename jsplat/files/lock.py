@@ -70,7 +70,7 @@ def held(path: Path, wanted: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         own = _take(path, wanted)
     except OSError as error:
-        raise InputError(str(path), wanted="a folder that can be written", got=error) from error
+        raise InputError(str(path.parent), wanted="a folder that can be written to", got=error) from error
     done = threading.Event()
     beat = threading.Thread(target=_beat, args=(path, own, done), daemon=True)
     beat.start()
@@ -98,7 +98,7 @@ def _take(path: Path, wanted: str) -> Owner:
             continue
         if not _dead(path, owner, touched):
             got = owner or f"somebody else, who could not be read from {path.name}"
-            raise InputError(str(path), wanted=wanted, got=f"{got} (wait for it, or end it)")
+            raise InputError(str(path), wanted=wanted, got=got, hint="wait for it, or end it")
         # Of several who see it dead one at a time may remove it, and only while it is still the dead one's.
         token = owner.token if owner else "nobody"
         with held(path.with_name(f"{path.name}.{token}"), wanted):

@@ -25,6 +25,7 @@ ABOUT, WRITTEN = "run.json", ".written.json"
 DIGESTS = ".digests.json"  # what a command remembers of the files that it read; lost, they are read again
 UNSEALED = (WRITTEN, DIGESTS)
 RECORDS = (ABOUT, *UNSEALED)  # say who, when and how, not what
+MADE_AGAIN = "move that folder away, and the command that wrote it makes it again"  # of what is damaged
 _SHOWN = 3  # foreign files named in an error; the rest are counted
 
 
@@ -55,7 +56,7 @@ def check_ours(folder: Path, command: str) -> None:
         raise InputError(str(folder), wanted="a folder to write to", got=error) from error
     if empty or made_by(folder) == command:
         return
-    advice = f"a new name, or a folder that `jsplat {command}` wrote ({ADVICE})"
+    wanted = f"a new name, or a folder that `jsplat {command}` wrote"
     if not folder.is_dir():
         got = "a file"
     elif (other := made_by(folder)) is not None:
@@ -64,7 +65,7 @@ def check_ours(folder: Path, command: str) -> None:
         got = "a run.json that names no command (an older version's, or another program's)"
     else:
         got = "a folder with other files in it"
-    raise InputError(str(folder), wanted=advice, got=got)
+    raise InputError(str(folder), wanted=wanted, got=got, hint=ADVICE)
 
 
 def _files(folder: Path, below: str = "") -> Iterator[tuple[str, os.DirEntry]]:
@@ -138,7 +139,7 @@ def check_untouched(folder: Path, names: Iterable[str] | None = None) -> None:
     if foreign:
         more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
         got = f"{', '.join(foreign[:_SHOWN])}{more}, added or changed since"
-        raise InputError(str(folder), wanted=f"only what jsplat wrote there ({ADVICE} folder)", got=got)
+        raise InputError(str(folder), wanted="only what jsplat wrote there", got=got, hint=f"{ADVICE} folder")
 
 
 def write_kept(path: Path, data: bytes) -> None:
@@ -196,7 +197,9 @@ def restore(path: Path) -> None:
     old, gone = _aside(path)
     for aside in (old, gone):
         if aside.is_dir() and any(aside.iterdir()) and made_by(aside) is None:
-            raise InputError(str(aside), wanted=f"a folder that jsplat put aside ({ADVICE} OUT)", got="other files")
+            raise InputError(
+                str(aside), wanted="a folder that jsplat put aside", got="other files", hint=f"{ADVICE} OUT"
+            )
     if gone.is_dir():
         remove(gone)
     if old.is_dir() and path.exists():

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 
 from jsplat.errors import InputError, Stopped
 from jsplat.files.arrays import read_arrays, write_arrays
-from jsplat.files.atomic import new_folder, write_json
+from jsplat.files.atomic import ADVICE, new_folder, write_json
 from jsplat.runtime.devices import broadcast_bytes, is_first_host
 from jsplat.runtime.progress import log
 from jsplat.runtime.stop import STOP
@@ -63,7 +63,8 @@ class Checkpoints:
         # Compared by all with all, so that none goes on alone.
         if not _all(found_by_first["fingerprint"] == self.fingerprint):
             wanted = "the same data, settings and seed in every process"
-            raise InputError(f"process {jax.process_index()}", wanted=wanted, got="others")
+            hint = "start all of them by the same command, of one version of jsplat"
+            raise InputError(f"process {jax.process_index()}", wanted=wanted, got="others", hint=hint)
         if "refused" in found_by_first:
             raise InputError(**found_by_first["refused"])
         if found_by_first["found"] is None:
@@ -124,7 +125,7 @@ class Checkpoints:
                 continue
             if known[0] != self.fingerprint:
                 wanted = "a checkpoint of this run (data, settings, seed)"
-                raise InputError(f"{self.folder}", wanted=wanted, got="one of another")
+                raise InputError(f"{self.folder}", wanted=wanted, got="one of another", hint=f"{ADVICE} folder")
             return known[1], jax.tree.unflatten(structure, [arrays[n] for n in sorted(arrays)]), known[2]
         return None
 

@@ -74,6 +74,7 @@ def max_per_device(
             "fit: memory",
             wanted=f"{config.identities_per_device or 1} identities in {what}",
             got=f"{each / 2**30:.2f} GiB each",
+            hint="a smaller `--set size=PIXELS` needs less; so do fewer `fit.gaussians` or `fit.identities_per_device`",
         )
     if config.identities_per_device or not pictures:
         return min(wanted, room)

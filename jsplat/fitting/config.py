@@ -71,7 +71,7 @@ class FitConfig:
 
     def __post_init__(self):
         if self.relocate_every % self.steps_per_call:
-            wanted = f"a multiple of steps_per_call {self.steps_per_call}: Gaussians are relocated between calls"
+            wanted = f"a multiple of steps_per_call, {self.steps_per_call}, as Gaussians are relocated between calls"
             raise InputError("FitConfig.relocate_every", wanted=wanted, got=self.relocate_every)
         for name in ("identities_per_device", "gaussians", "steps"):
             if getattr(self, name) < 0:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from jsplat.captures.capture import Capture
 from jsplat.errors import InputError
 from jsplat.fitting.config import FitConfig
-from jsplat.fitting.start import scene_sphere
+from jsplat.fitting.start import LABELS_OR_BACKGROUND, scene_sphere
 from jsplat.labelsets.labelset import IGNORE
 from jsplat.raster.camera import Camera
 from jsplat.raster.pytree import pytree
@@ -63,11 +63,13 @@ def backgrounds(capture: Capture) -> Float[np.ndarray, "v 3"]:
     if capture.background is not None:
         return np.tile(np.asarray(capture.background, np.float32) / 255, (len(capture.images), 1))
     if capture.labels is None:
-        raise InputError(f"capture {capture.identity}", wanted="labels or a known background", got="neither")
+        what = f"capture {capture.identity}"
+        raise InputError(what, wanted="labels or a known background", got="neither", hint=LABELS_OR_BACKGROUND)
     colors = [image[label == 0] for image, label in zip(capture.images, capture.labels)]
     everywhere = np.concatenate(colors)
     if not everywhere.size:
-        raise InputError(f"capture {capture.identity}: labels", wanted="some background", got="none in any view")
+        what, hint = f"capture {capture.identity}: labels", "`background` in transforms.json says its colour"
+        raise InputError(what, wanted="some background", got="none in any view", hint=hint)
     return np.stack([np.median(c if len(c) else everywhere, 0) for c in colors]).astype(np.float32) / 255
 
 

@@ -11,12 +11,15 @@ import numpy as np
 from jsplat.errors import InputError, Unusable
 from jsplat.files.arrays import read_arrays, write_arrays
 from jsplat.files.atomic import link_files, new_folder, write_json
+from jsplat.files.foreign import some_of
+from jsplat.files.ownership import MADE_AGAIN
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.raster.scene import Attributes, Gaussians, Scene
 
 GAUSSIAN_FIELDS = ("means", "quats", "log_scales", "logit_opacities")
 ATTRIBUTE_FIELDS = ("sh", "label_logits")
 WANTED = "fitted scenes (scenes-*: scenes.json, arrays)"
+_HINT = "`jsplat fit` makes them, and a run keeps them in RUN/fit"
 
 
 def save_scenes(
@@ -76,7 +79,13 @@ def _about(shard: Path) -> dict:
         about = json.loads((shard / "scenes.json").read_text())
         return about | {"identities": [name if name is None else str(name) for name in about["identities"]]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(str(shard), wanted=WANTED, got=error) from error
+        raise InputError(str(shard), wanted=WANTED, got=error, hint=MADE_AGAIN) from error
+
+
+def check_scenes(path: Path) -> None:
+    """InputError where a folder holds nobody's scene."""
+    if not saved_scenes(path):
+        raise InputError(str(path), wanted=WANTED, got="none", hint=_HINT)
 
 
 def load_scenes(path: Path, identities: Sequence[str] | None = None) -> dict[str, Scene]:
@@ -90,8 +99,9 @@ def load_scenes(path: Path, identities: Sequence[str] | None = None) -> dict[str
     """
     known = saved_scenes(path)
     absent = [name for name in identities or () if name not in known]
-    if absent or not known:
-        raise InputError(str(path), wanted=WANTED, got=f"none of {absent or 'any identity'}")
+    check_scenes(path)
+    if absent:
+        raise InputError(str(path), wanted=WANTED, got=f"none of {some_of(absent)}", hint=_HINT)
     wanted = list(known) if identities is None else list(identities)
     scenes = {}
     for shard in dict.fromkeys(known[name] for name in wanted):
@@ -102,7 +112,7 @@ def load_scenes(path: Path, identities: Sequence[str] | None = None) -> dict[str
 def scene_in(shards: Mapping[str, Path], identity: str) -> Scene:
     """One scene, by what `saved_scenes` found; Unusable where it is not among them."""
     if identity not in shards:
-        raise Unusable(f"the scene of {identity}", wanted=f"one of {sorted(shards)}", got="none")
+        raise Unusable(f"the scene of {identity}", wanted=f"one of {some_of(sorted(shards))}", got="none")
     return _load(shards[identity])[identity]
 
 

@@ -13,6 +13,8 @@ from jsplat.raster.camera import Camera, meeting_point
 from jsplat.raster.scene import Attributes, Gaussians, Scene, rgb_to_sh
 from jsplat.runtime.precision import einsum, in_32_bits, matmul
 
+LABELS_OR_BACKGROUND = "`jsplat parse` makes labels (`--labels`), and `background` in transforms.json says its colour"
+
 START_OPACITY = 0.6
 FACING = 0.3  # cosine above which a view may colour a point
 SEEN_BY = 3  # views that must see a voxel
@@ -26,7 +28,10 @@ def scene_sphere(cameras: Camera) -> tuple[np.ndarray, float]:
     depth = np.einsum("vi,vi->v", axes, center - centers)
     if np.any(depth <= 0):
         raise InputError(
-            "cameras", wanted="all looking towards one head", got=f"view {int(np.argmin(depth))} looks away"
+            "cameras",
+            wanted="all looking towards one head",
+            got=f"view {int(np.argmin(depth))} looks away",
+            hint="leave the view out, or check which way the axes of its pose point",
         )
     focal = np.asarray(cameras.intrinsics, np.float64)[:, [0, 1], [0, 1]]
     reach = depth[:, None] * np.array([cameras.width, cameras.height]) / (2 * focal)
@@ -40,7 +45,10 @@ def silhouettes(capture: Capture, tolerance: float) -> Bool[np.ndarray, "v h w"]
         return difference > tolerance
     if capture.labels is None:
         raise InputError(
-            f"capture {capture.identity}", wanted="labels or a known background to start from", got="neither"
+            f"capture {capture.identity}",
+            wanted="labels or a known background to start from",
+            got="neither",
+            hint=LABELS_OR_BACKGROUND,
         )
     return (capture.labels > 0) & (capture.labels != IGNORE)
 
@@ -64,7 +72,10 @@ def starting_scene(capture: Capture, config: FitConfig, key: jax.Array, classes:
     surface, normals = _surface(full)
     if not surface.any():
         raise InputError(
-            f"capture {capture.identity}: silhouettes", wanted="a hull", got=f"none at quorum {config.quorum}"
+            f"capture {capture.identity}: silhouettes",
+            wanted=f"a hull: points that {config.quorum:.0%} of the views see as the head",
+            got="none",
+            hint="check the poses, and the labels or `background`; a lower `--set fit.quorum=SHARE` is more lenient",
         )
     voxel = 2 * radius * 1.1 / grid
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))

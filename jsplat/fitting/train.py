@@ -59,7 +59,8 @@ def fit(
         raise InputError("fit: captures", wanted="at least one", got=0)
     labelsets = {c.labelset for c in captures if c.labelset is not None}
     if len(labelsets) > 1:
-        raise InputError("fit: captures", wanted="one label set", got=[s.names for s in labelsets])
+        got = " and ".join(f"({', '.join(s.names)})" for s in labelsets)
+        raise InputError("fit: captures", wanted="one label set", got=got)
     names = [c.identity for c in captures]
     if len(set(names)) != len(names):
         raise InputError("fit: captures", wanted="captures of different identities", got=names)
@@ -197,8 +198,9 @@ def _prepared(found: Capture | InputError, task: Task, seed: int) -> PreparedIde
     if isinstance(found, InputError):
         raise found
     if found.labelset not in (None, task.labelset):
-        wanted = task.labelset and task.labelset.names
-        raise InputError(f"capture {found.identity}: label set", wanted=f"{wanted}", got=found.labelset.names)  # type: ignore[union-attr]
+        wanted = "none" if task.labelset is None else ", ".join(task.labelset.names)
+        got = "none" if found.labelset is None else ", ".join(found.labelset.names)
+        raise InputError(f"capture {found.identity}: label set", wanted=wanted, got=got)
     photos = photos_of(found, task.config, seed)
     if found.identity in task.starts:
         return PreparedIdentity(found, photos, task.starts[found.identity])

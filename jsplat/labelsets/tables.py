@@ -124,7 +124,7 @@ def mapping(
     choices = choices or {}
     strange = [n for n in choices if n not in source.names]
     if strange:
-        raise InputError("mapping: choices", wanted=f"classes among {', '.join(source.names)}", got=strange)
+        raise InputError("mapping: choices", wanted=f"classes among {', '.join(source.names)}", got=", ".join(strange))
     table, homeless = np.full(256, IGNORE, np.uint8), []
     for i, name in enumerate(source.names):
         to = choices[name] if name in choices else name if name in target.names else _merged(name, source, target)

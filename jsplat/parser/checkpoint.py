@@ -10,10 +10,13 @@ import jax
 from jsplat.errors import InputError
 from jsplat.files.arrays import read_arrays, write_arrays
 from jsplat.files.atomic import new_folder, write_json
+from jsplat.files.ownership import MADE_AGAIN
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.model import Parser, variable_shapes
 
+_WANTED = "a parser (parser.json, variables)"
+_HINT = "`jsplat convert` makes one of weights, and `jsplat train-parser` trains one"
 FORMAT = "jsplat parser 1"
 
 
@@ -56,11 +59,14 @@ def load_parser(path: Path, labelset: LabelSet | None = None) -> Parser:
     """
     try:
         data = json.loads((path / "parser.json").read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(str(path), wanted="a parser (parser.json, variables)", got=error) from error
+    except OSError as error:
+        raise InputError(str(path), wanted=_WANTED, got=error, hint=_HINT) from error
+    except ValueError as error:
+        raise InputError(str(path), wanted=_WANTED, got=error, hint=MADE_AGAIN) from error
     architecture, stored = read_description(data, f"{path}/parser.json")
     if labelset is not None and stored != labelset:
-        raise InputError(f"{path}/parser.json: labelset", wanted=f"{labelset.names}", got=stored.names)
+        what, wanted, got = f"{path}/parser.json: labelset", ", ".join(labelset.names), ", ".join(stored.names)
+        raise InputError(what, wanted=wanted, got=got)
     shapes = variable_shapes(architecture, len(stored))
     like = {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in shapes.items()}
     return Parser(read_arrays(path / "variables", like), architecture, stored)

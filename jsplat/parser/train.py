@@ -247,7 +247,9 @@ def _check(sets: dict[str, AuxiliarySet | None], labelset: LabelSet) -> None:
         if not len(data):
             raise InputError(f"train_parser: {name}", wanted="at least one picture", got="none")
         if data.labelset != labelset:
-            raise InputError(f"train_parser: {name}.labelset", wanted=f"{labelset.names}", got=data.labelset.names)
+            wanted, got = ", ".join(labelset.names), ", ".join(data.labelset.names)
+            hint = "`--set dataset.labels=NAME` gives a public set the classes of a known table"
+            raise InputError(f"train_parser: {name}.labelset", wanted=wanted, got=got, hint=hint)
         shape = shape or data.images.shape[1:3]
         if max(data.images.shape[1:3]) != max(shape) and name != "validation":
             wanted = f"pictures with a longer side of {max(shape)}"
@@ -351,7 +353,9 @@ def train_parser(
         history.steps.append(step + 1)
         history.loss.append(float(np.mean(jax.device_get(losses))))
         if not np.isfinite(history.loss[-1]):
-            raise FloatingPointError(f"train_parser: the loss is {history.loss[-1]} at step {step + 1}")
+            got = f"{history.loss[-1]} at step {step + 1}"
+            hint = "take a lower learning rate (`lr` of teacher or finetune)"
+            raise InputError("train_parser: loss", wanted="a finite number", got=got, hint=hint)
         shown = {"loss": history.loss[-1]}
         turn = (step + 1) // config.log_every
         if validation is not None and (ends or (config.validate_every and turn % config.validate_every == 0)):

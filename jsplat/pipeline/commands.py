@@ -12,6 +12,7 @@ from jsplat.captures.index import Listed, list_captures, log_resized
 from jsplat.captures.pictures import write_png
 from jsplat.errors import InputError
 from jsplat.files.atomic import write_json
+from jsplat.fitting.scenes_on_disk import check_scenes
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.labelsets.tables import label_set
 from jsplat.parser import weights
@@ -50,7 +51,8 @@ def labelset_in(parsed: Path) -> LabelSet:
     try:
         return LabelSet.from_json(json.loads((parsed / "labelset.json").read_text()))
     except (OSError, json.JSONDecodeError) as error:
-        raise InputError(str(parsed), wanted="labels from `parse` or `label` (labelset.json)", got=error) from error
+        wanted, hint = "labels from `parse` or `label` (labelset.json)", "a run keeps them in RUN/parse and RUN/label"
+        raise InputError(str(parsed), wanted=wanted, got=error, hint=hint) from error
 
 
 def _listed(captures: Path, config: RunConfig, bad: dict[str, str]) -> tuple[list[Listed], RunConfig]:
@@ -107,6 +109,7 @@ def label(captures: Path, fitted: Path, labels: Path, out: Path, config: RunConf
     claim_whole(out, "label", captures, fitted, labels)
     labelset, bad = labelset_in(labels), dict[str, str]()
     listed, config = _listed(captures, config, bad)
+    check_scenes(fitted)
     there = succeeded(listed, labels, fitted)
     with digests_in(out) as digests:
         first, scenes = arrays_of(labels, there, digests), scenes_of(fitted, there, digests)
@@ -129,6 +132,7 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunC
     claim_whole(out, "render", captures, fitted, labelled)
     labelset, bad = labelset_in(labelled), dict[str, str]()
     listed, config = _listed(captures, config, bad)
+    check_scenes(fitted)
     check_edits(labelled, labelset)
     there = succeeded(listed, fitted, labelled)
     with digests_in(out) as digests:

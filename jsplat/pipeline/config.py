@@ -83,6 +83,8 @@ class RunConfig:
     def __post_init__(self):
         if self.size < 0:
             raise InputError("size", wanted="pixels, or 0 for the captures' own size up to 512", got=self.size)
+        if self.seed < 0:
+            raise InputError("seed", wanted="0 or more", got=self.seed)
 
     def for_side(self, pixels: int, input_size: int | None = None) -> "RunConfig":
         """With what is left open (0) decided, so that run.json says what was used.

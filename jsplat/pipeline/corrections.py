@@ -24,6 +24,8 @@ from jsplat.runtime.progress import Progress
 
 _FINEST = 8  # places a side at which a pixel of the label grid is looked up
 
+_FOLDERS = "keep the folders of the export"  # where names do not say whose mask it is
+
 
 @dataclasses.dataclass(frozen=True)
 class Taken:
@@ -63,7 +65,10 @@ def take_corrections(
         for identity in sorted({name.partition("/")[0] for name in drawn}):
             if identity not in run.captures:
                 raise InputError(
-                    f"{masks.name}: {identity}", wanted=f"somebody of {run_path}", got="nobody of that name"
+                    f"{masks.name}: {identity}",
+                    wanted=f"one of {some_of(sorted(run.captures))}, who are in {run_path}",
+                    got="nobody of that name",
+                    hint=_FOLDERS,
                 )
             own = own_pixels(run.captures[identity])
             capture, layers = (
@@ -77,7 +82,9 @@ def take_corrections(
                 old, new, camera = before[name], drawn[name], capture.cameras[view]
                 if new.shape != old.shape:
                     wanted, got = (f"{x.shape[1]}x{x.shape[0]} pixels" for x in (old, new))
-                    raise InputError(f"{masks.name}: {name}", wanted=f"{wanted}, as it was exported", got=got)
+                    hint = "`--exported` names what was exported, if the run has other masks since"
+                    what = f"{masks.name}: {name}"
+                    raise InputError(what, wanted=f"{wanted}, as it was exported", got=got, hint=hint)
                 changed = changes(old, new, max(config.outline_tolerance, math.floor(_ratio(picture, camera) / 2)))
                 layer = to_label_grid(picture, camera, changed, new)
                 touched = layer != UNTOUCHED
@@ -97,13 +104,14 @@ def _by_our_names(drawn: Mapping[str, np.ndarray], ours: Mapping[str, np.ndarray
     for name, mask in drawn.items():
         fits = [n for n in ours if n == name] or [n for n in ours if n.endswith(f"/{name}") or name.endswith(f"/{n}")]
         if len(fits) > 1 or any(n in found for n in fits):
-            wanted = "names that fit one picture each (keep the folders of the export)"
-            raise InputError(f"{where}: {name}", wanted=wanted, got=some_of(fits))
+            wanted, hint = "names that fit one picture each", _FOLDERS
+            raise InputError(f"{where}: {name}", wanted=wanted, got=some_of(fits), hint=hint)
         found |= dict.fromkeys(fits, mask)
         strange += [] if fits else [name]
     if not found:
         wanted = f"masks by the names of the export, as {next(iter(ours))}"
-        raise InputError(where, wanted=wanted, got=some_of(strange))
+        hint = "`jsplat export-masks` writes them so"
+        raise InputError(where, wanted=wanted, got=some_of(strange), hint=hint)
     if strange:
         log_skipped(where, {"masks of no picture": len(strange)})
     return found

@@ -31,6 +31,7 @@ from jsplat.edit import (
     simulate,
 )
 from jsplat.errors import InputError, Stopped
+from jsplat.files.foreign import some_of
 from jsplat.files.ownership import ABOUT
 from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labels import MaskConfig, SharpenConfig, VoteConfig, pose_prior
@@ -40,7 +41,8 @@ from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.elsewhere import others_in
 from jsplat.pipeline.first_labels import first_labels
 from jsplat.pipeline.packing import load_labelled
-from jsplat.pipeline.work_folder import wait_until_visible
+from jsplat.pipeline.status import A_RUN
+from jsplat.pipeline.work_folder import load_arrays, wait_until_visible
 from jsplat.raster.spherical_harmonics import sh_colors
 from jsplat.runtime.devices import shard_of_host, wait_for_hosts
 from jsplat.runtime.progress import Progress, log
@@ -81,8 +83,8 @@ def open_run(path: Path, captures: Path | None, config: EditConfig) -> Run:
         sharpen = from_json(SharpenConfig, about["sharpen"], f"{where}: sharpen")
         mask = from_json(MaskConfig, about["mask"], f"{where}: mask")
     except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        wanted = "a run, or a folder with what `parse`, `fit` and `label` wrote, called so (a demo has it in OUT/run)"
-        raise InputError(str(path), wanted=wanted, got=error) from error
+        wanted, hint = "a run, or a folder with what `parse`, `fit` and `label` wrote, called so", A_RUN
+        raise InputError(str(path), wanted=wanted, got=error, hint=hint) from error
     captures = captures or _captures_of(path, about)
     done = {p.stem for p in (path / "label").glob("*.npz")}
     found = {}
@@ -92,10 +94,9 @@ def open_run(path: Path, captures: Path | None, config: EditConfig) -> Run:
             if name in done:
                 found[name] = folder
     if not found:
-        wanted = f"captures of {sorted(done)} (`--captures` names those that this run was made from)"
-        raise InputError(str(captures), wanted=wanted, got="none of them")
-    with np.load(path / "label" / f"{next(iter(found))}.npz") as arrays:
-        size = max(arrays["refined"].shape[1:])
+        wanted, hint = f"captures of {some_of(sorted(done))}", "`--captures` names those that this run was made from"
+        raise InputError(str(captures), wanted=wanted, got="none of them", hint=hint)
+    size = max(load_arrays(path / "label" / f"{next(iter(found))}.npz", "refined")["refined"].shape[1:])
     return Run(path, found, size, vote, Settings(labelset, sharpen, mask, config))
 
 
@@ -107,7 +108,8 @@ def _captures_of(path: Path, about: dict) -> Path:
         said = about.get("captures")
     places = [path.parent / "captures"] if said is None else [Path(said), path.parent / "captures"]
     if (found := next((place for place in places if place.is_dir()), None)) is None:
-        raise InputError(str(places[0]), wanted="the captures of this run (--captures)", got="no such folder")
+        hint = "`--captures` says where they are now"
+        raise InputError(str(places[0]), wanted="the captures of this run", got="no such folder", hint=hint)
     return found
 
 

@@ -89,7 +89,8 @@ class Voters:
         masks = self.first.masks[capture.identity]
         if not any(masks):
             wanted = "masks of the first --labels, which begin the vote where there is no parser"
-            raise Unusable(f"{self.first.source.name}: {capture.identity}", wanted=wanted, got="none")
+            what = f"{self.first.source.name}: {capture.identity}"
+            raise Unusable(what, wanted=wanted, got="none", hint="name first the --labels that know everybody")
         labels = self.first.source.read(masks, capture)
         return Voter(self.first.source.name, self.classes, Maps(labels, len(self.classes)))
 
@@ -154,7 +155,8 @@ def gather(parser: Parser | None, given: Sequence[str], listed: Sequence[Listed]
         raise InputError("voters", wanted="--parser, --labels, or both", got="neither")
     names = [source.name for source in sources]
     if len(set(names)) != len(names) or "parser" in names:
-        raise InputError("--labels", wanted="folders with names of their own", got=", ".join(names))
+        hint = "rename a folder: what it is called tells a voter from the others, and `parser` is taken"
+        raise InputError("--labels", wanted="folders with names of their own", got=", ".join(names), hint=hint)
     if parser is None and sources[0].vocabulary.means:
         hint = "give a --parser, or first a folder whose table has a label of its own for every class"
         raise InputError(str(sources[0].path), wanted="labels that are classes", got="a table with `means`", hint=hint)

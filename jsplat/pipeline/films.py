@@ -69,9 +69,8 @@ def write_film(out: Path, fps: float, pictures: Iterable[UInt8[np.ndarray, "_ _ 
                     size = even.shape
                     film = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, even.shape[1::-1])
                     if not film.isOpened():
-                        raise InputError(
-                            str(out), wanted="an OpenCV that writes MPEG-4 (mp4v)", got="one that does not"
-                        )
+                        wanted, hint = "an OpenCV that writes MPEG-4 (mp4v)", "the one of PyPI does"
+                        raise InputError(str(out), wanted=wanted, got="one that does not", hint=hint)
                 if even.shape != size:
                     log_once(
                         "size changes", out.name, f"frames are scaled to {size[1]}x{size[0]}, the size of the first"

@@ -38,6 +38,9 @@ def voter_arrays(voters: Sequence[Voter]) -> dict[str, np.ndarray]:
     return {"about": np.asarray(json.dumps({"format": FORMAT, "voters": entries})), **arrays}
 
 
+_MADE = "`jsplat parse` into a new folder makes them of these captures"
+
+
 def read_voters(folder: Path, capture: Capture) -> list[Voter]:
     """Whoever gave first labels to a capture, as `parse` wrote them.
 
@@ -47,15 +50,15 @@ def read_voters(folder: Path, capture: Capture) -> list[Voter]:
     """
     path = folder / f"{capture.identity}.npz"
     if not path.is_file():
-        raise Unusable(str(path), wanted=f"first labels of {capture.identity}", got="no such file")
+        raise Unusable(str(path), wanted=f"first labels of {capture.identity}", got="no such file", hint=_MADE)
     arrays = load_arrays(path)
     if "about" not in arrays:
-        wanted = "first labels of this version of jsplat (`jsplat parse` or `jsplat run` makes them again)"
-        raise InputError(str(path), wanted=wanted, got=f"an older version's, or other arrays: {sorted(arrays)}")
+        got = f"an older version's, or other arrays: {', '.join(sorted(arrays))}"
+        raise InputError(str(path), wanted="first labels of this version of jsplat", got=got, hint=_MADE)
     try:
         about = json.loads(str(arrays["about"]))
         if about["format"] != FORMAT:
-            raise InputError(str(path), wanted=f"the format {FORMAT!r}", got=repr(about["format"]))
+            raise InputError(str(path), wanted=f"the format {FORMAT!r}", got=repr(about["format"]), hint=_MADE)
         voters = [_voter(arrays, i, entry) for i, entry in enumerate(about["voters"])]
     except (ValueError, KeyError, TypeError, IndexError) as error:
         if isinstance(error, InputError):
@@ -64,7 +67,8 @@ def read_voters(folder: Path, capture: Capture) -> list[Voter]:
     for voter in voters:
         if voter.shape != capture.images.shape[:3]:
             wanted = f"{capture.images.shape[:3]} pictures, as the capture is read"
-            raise Unusable(f"{path}: {voter.name}", wanted=wanted, got=voter.shape)
+            hint = "the same `--set size=` as when they were made reads it so"
+            raise Unusable(f"{path}: {voter.name}", wanted=wanted, got=voter.shape, hint=hint)
     return voters
 
 

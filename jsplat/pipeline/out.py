@@ -12,6 +12,8 @@ from jsplat.report.page import FILES
 from jsplat.runtime.devices import is_first_host, wait_for_hosts
 from jsplat.runtime.provenance import provenance
 
+_ANOTHER = "name another OUT"
+
 
 def claim(out: Path, command: str, *inputs: Path | None) -> None:
     """A folder OUT that a command will fill, or whose files it will add to.
@@ -38,7 +40,8 @@ def claim_whole(out: Path, command: str, *inputs: Path | None) -> None:
     place = out.resolve()
     if os.path.ismount(place) or Path.cwd().is_relative_to(place):
         got = "a mount point" if os.path.ismount(place) else "the folder in which the command runs, or one above it"
-        raise InputError(str(out), wanted="a folder that can be exchanged for a new one (name one inside it)", got=got)
+        wanted = "a folder that can be exchanged for a new one"
+        raise InputError(str(out), wanted=wanted, got=got, hint="name one inside it")
     _check_writable(place.parent)
 
 
@@ -82,7 +85,7 @@ def _apart(out: Path, inputs: Iterable[Path | None]) -> Path:
         if any(relations.values()):
             relation = next(word for word, found in relations.items() if found)
             wanted = "a place apart from what the command reads"
-            raise InputError(f"OUT: {out}", wanted=wanted, got=f"one that {relation} {path}")
+            raise InputError(f"OUT: {out}", wanted=wanted, got=f"one that {relation} {path}", hint=_ANOTHER)
     return place
 
 
@@ -96,4 +99,4 @@ def _check_writable(folder: Path) -> None:
     there = next(above for above in (folder, *folder.parents) if above.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         got = "one that may not be written to" if there.is_dir() else "a file"
-        raise InputError(str(there), wanted="a folder to write to", got=got)
+        raise InputError(str(there), wanted="a folder to write to", got=got, hint=_ANOTHER)

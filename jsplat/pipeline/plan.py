@@ -81,8 +81,8 @@ def _unseen(listed: Sequence[Listed], config: RunConfig) -> list[str]:
     true = [one.identity for one in listed if one.labelset is not None]
     count = min(USUALLY_UNSEEN, len(true) // 2) if config.unseen is None else config.unseen
     if not 0 <= count < len(listed):
-        wanted = f"fewer than the {len(listed)} captures (`--set unseen=0` teaches all of them)"
-        raise InputError("unseen", wanted=wanted, got=count)
+        hint = "`--set unseen=0` teaches all of them"
+        raise InputError("unseen", wanted=f"0 or more, fewer than the {len(listed)} captures", got=count, hint=hint)
     order = [one.identity for one in listed if one.labelset is None] + true
     return order[len(order) - count :]
 
@@ -95,8 +95,10 @@ def _student_captures(known: Sequence[Listed], config: RunConfig) -> Sequence[Li
     pictures = sum(one.shape[0] + config.views.wanted for one in chosen)
     need, most = pictures * 4 * config.size**2 / 1e9, config.dataset.max_gigabytes
     if need > most:
-        wanted = f"at most {most} GB (fewer people: student_people; a smaller size, or dataset.max_gigabytes)"
-        raise InputError(f"the students' {pictures} pictures", wanted=wanted, got=f"{need:.3g} GB")
+        what = f"the students' {pictures} pictures"
+        hint = "`--set student_people=N` takes fewer people, a smaller `--set size=PIXELS` needs less"
+        hint += ", `--set dataset.max_gigabytes=N` allows more"
+        raise InputError(what, wanted=f"at most {most} GB", got=f"{need:.3g} GB", hint=hint)
     return chosen
 
 

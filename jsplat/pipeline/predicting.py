@@ -113,7 +113,8 @@ def output_names(names: Iterable[str]) -> dict[str, str]:
     chosen = {name: stem if often[stem.casefold()] == 1 else name for name, stem in stems.items()}
     twice = [n for n, count in collections.Counter(c.casefold() for c in chosen.values()).items() if count > 1]
     if twice:
-        raise InputError("pictures", wanted="names that differ in more than case", got=some_of(sorted(twice)))
+        got, hint = some_of(sorted(twice)), "rename some of them, or predict them into different folders"
+        raise InputError("pictures", wanted="names that differ in more than case", got=got, hint=hint)
     return chosen
 
 

@@ -26,7 +26,7 @@ from jsplat.pipeline.stages.render import render_novel_views
 from jsplat.pipeline.stages.train import train_student, write_set
 from jsplat.pipeline.trying import try_stages
 from jsplat.pipeline.work import Work, begin_work
-from jsplat.pipeline.work_folder import exclusive, failures, fingerprint
+from jsplat.pipeline.work_folder import exclusive, fingerprint, whys
 from jsplat.runtime.devices import broadcast_from_first, is_first_host, wait_for_hosts
 from jsplat.runtime.progress import watched
 from jsplat.training_sets.auxiliary import read_auxiliary
@@ -140,8 +140,8 @@ def _write_views(work: Work, listed: list[Listed], train: list[Listed], folder: 
         return
     train = succeeded(train, folder)
     if not train:
-        wanted = "somebody to train on (a smaller `unseen`, a lower `views.min_coverage`, or what is said of each)"
-        raise InputError("render", wanted=wanted, got=f"none left: {failures(folder)}")
+        hint = "a smaller `--set unseen=N` or a lower `--set views.min_coverage=SHARE` leaves more people to learn from"
+        raise InputError("render", wanted="somebody to train on", got=f"nobody ({whys(folder)})", hint=hint)
 
     def truth(capture: Capture) -> np.ndarray:
         assert capture.labels is not None  # truth is asked for only where everybody's header names labels

@@ -145,8 +145,9 @@ def _replay(request: Request) -> tuple[Path | None, str]:
 def _check_classes(listed: Sequence[Listed], classes: LabelSet) -> None:
     for one in listed:
         if one.labelset is not None and one.labelset.names != classes.names:
-            wanted = f"those that are voted on (`--truth none` passes over the captures' labels), {classes.names}"
-            raise InputError(f"capture {one.identity}: classes", wanted=wanted, got=one.labelset.names)
+            wanted = f"those that are voted on ({', '.join(classes.names)})"
+            what, got = f"capture {one.identity}: classes", ", ".join(one.labelset.names)
+            raise InputError(what, wanted=wanted, got=got, hint="`--truth none` passes over the captures' labels")
 
 
 def _room(listed: Sequence[Listed], planned: Plan, voters: Voters, out: Path, config: RunConfig) -> list[str]:

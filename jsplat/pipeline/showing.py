@@ -16,6 +16,7 @@ from jsplat.captures.capture import Capture, read_capture
 from jsplat.edit import EditConfig
 from jsplat.errors import InputError
 from jsplat.exchange import SplatLabels, read_ply
+from jsplat.files.foreign import some_of
 from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labels import to_masks
 from jsplat.pipeline.editing import Run, open_run
@@ -63,7 +64,7 @@ def _head(path: Path, captures: Path | None, identity: str | None) -> tuple[Run,
     run = open_run(path, captures, EditConfig())
     identity = identity or min(run.captures)
     if identity not in run.captures:
-        raise InputError("identity", wanted=f"one of {', '.join(sorted(run.captures))}", got=identity)
+        raise InputError("identity", wanted=f"one of {some_of(sorted(run.captures))}", got=identity)
     capture = read_capture(run.captures[identity], run.size)
     (scene,) = load_scenes(run.path / "fit", [capture.identity]).values()
     return run, capture, scene, labels_of(run.path / "label", identity, run.settings.labelset)
@@ -217,11 +218,11 @@ def view(
     try:
         viser = importlib.import_module("viser")
     except ImportError as error:
-        wanted = "the package viser, to show scenes in a browser: pip install 'jsplat[view]'"
-        raise InputError("view", wanted=wanted, got="none installed") from error
+        wanted, hint = "the package viser, to show scenes in a browser", "`pip install 'jsplat[view]'`"
+        raise InputError("view", wanted=wanted, got="none installed", hint=hint) from error
     is_ply = shown.suffix.lower() == ".ply"
     if is_ply and (captures is not None or identity is not None):
-        raise InputError("view", wanted="--captures and --identity with a run only", got=shown.name)
+        raise InputError("view", wanted="--captures and --identity with a run only", got=f"a PLY, {shown.name}")
     what = _of_ply(shown) if is_ply else _of_run(shown, captures, identity)
     server, address = guarded_server(viser, port, f"jsplat: {what.title}")
     server.scene.set_up_direction("+y")

@@ -8,6 +8,7 @@ from jsplat.errors import InputError
 from jsplat.files.ownership import ABOUT
 from jsplat.runtime.progress import read_log
 
+A_RUN = "name the OUT of `jsplat run`, or OUT/run of a demo"  # what to do where no run lies
 STAGES = ("parse", "fit", "label", "masks", "overlays", "render", "student", "truth_student", "control", "simulation")
 REPORT = "report"
 
@@ -23,7 +24,7 @@ def status(run: Path) -> list[tuple[str, str]]:
     logs = [read_log(path) for path in run.glob("events*.jsonl")]
     events = sorted((event for log in logs for event in log), key=lambda event: event["time"])
     if not events:
-        raise InputError(str(run), wanted="the folder of a run (events.jsonl; a demo has it in OUT/run)", got="none")
+        raise InputError(str(run), wanted="the folder of a run (with events.jsonl)", got="none", hint=A_RUN)
     begun = {e["stage"]: i for i, e in enumerate(events) if e["event"] == "stage begins"}
     planned, rows = _planned(run), []
     for name in STAGES:

@@ -11,7 +11,8 @@ from jsplat.captures.capture import read_capture, read_json
 from jsplat.captures.pictures import read_labels
 from jsplat.edit import EditConfig
 from jsplat.errors import InputError
-from jsplat.files.atomic import as_json
+from jsplat.files.atomic import ADVICE, as_json
+from jsplat.files.foreign import some_of
 from jsplat.files.ownership import ABOUT, check_untouched, write_kept
 from jsplat.parser import load_parser, predict_labels
 from jsplat.pipeline.editing import Run, open_run
@@ -55,13 +56,13 @@ def make_study(
     wanted = [("student", "teacher"), ("refined", "vote_plain"), ("refined", "theirs")]
     comparisons = [pair for pair in wanted if any(set(pair) <= set(p.masks) for p in photographs)]
     if against is not None and wanted[-1] not in comparisons:
-        raise InputError(
-            str(against), wanted=f"masks of {', '.join(run.captures)} (IDENTITY/labels/000.png)", got="none"
-        )
+        who = some_of(list(run.captures))
+        raise InputError(str(against), wanted=f"masks of {who} (IDENTITY/labels/000.png)", got="none")
     made = plan(photographs, comparisons, run.settings.labelset, config, seed)
     key = {**made.key, "masks": made_of(run.path)}
     if (out / "key.json").exists() and read_json(out / "key.json").get("study") != made.study:
-        raise InputError(str(out), wanted="a new folder", got="another study, which may have been answered")
+        got = "another study, which may have been answered"
+        raise InputError(str(out), wanted="a new folder", got=got, hint=ADVICE)
     begin(out, "study", {"config": dataclasses.asdict(config)}, seed)
     write_kept(out / "key.json", as_json(key))
     write_kept(out / "study.html", page(made, run.settings.labelset).encode())
@@ -117,8 +118,9 @@ def study_results(folder: Path, answers: Sequence[Path], run: Path | None = None
     found = results(key, [read_answers(path, key) for path in answers])
     found["masks"] = key.get("masks", {})
     if run is not None and found["masks"] != made_of(run):
-        wanted = "the run this study was made of, unchanged (without `--run` the results stay beside the study)"
-        raise InputError(str(run), wanted=wanted, got="other masks")
+        hint = "without `--run` the results stay beside the study"
+        wanted = "the run this study was made of, unchanged"
+        raise InputError(str(run), wanted=wanted, got="other masks", hint=hint)
     write_kept(folder / RESULT, as_json(found))
     if run is not None:
         write_kept(run / RESULT, as_json(found))

@@ -47,16 +47,14 @@ def _masks(path: Path, size: int) -> tuple[dict[str, np.ndarray], LabelSet]:
     if (path / "labelset.json").is_file():
         labelset = labelset_in(path)
         arrays = {f.stem: labels_of(path, f.stem, labelset) for f in sorted(path.glob("*.npz"))}
-        plain = [name for name, known in arrays.items() if "refined" not in known]
-        if plain or not arrays:
-            wanted = "refined masks from `label` (`parse` leaves first labels, which `label` refines)"
-            raise InputError(str(path), wanted=wanted, got=f"none for {plain}")
+        if not arrays:
+            raise InputError(str(path), wanted="refined masks from `label`", got="none")
         masks = {name: known["refined"] for name, known in arrays.items()}
         return {f"{name}/{i:03d}": m for name, of in masks.items() for i, m in enumerate(of)}, labelset
     captures = read_captures(path, size)
     if any(c.labels is None or c.labelset != captures[0].labelset for c in captures) or captures[0].labelset is None:
-        wanted = "captures with labels of one label set (masks of captures without labels come from `label`)"
-        raise InputError(str(path), wanted=wanted, got="some without")
+        hint = "masks of captures without labels come from a run, or from `label`"
+        raise InputError(str(path), wanted="captures with labels of one label set", got="some without", hint=hint)
     known = {c.identity: c.labels for c in captures if c.labels is not None}
     return {f"{name}/{i:03d}": m for name, of in known.items() for i, m in enumerate(of)}, captures[0].labelset
 
@@ -71,8 +69,8 @@ def own_masks(run: Path) -> tuple[dict[str, np.ndarray], LabelSet]:
     then = about["config"]["edits"]
     stale = [name for name in then if edits_of(run, name, Digests()) != then[name]]
     if stale:
-        wanted = "masks with all that was drawn (`jsplat run` again makes them)"
-        raise InputError(str(run / MASKS), wanted=wanted, got=f"older ones of {some_of(stale)}")
+        wanted, hint = "masks with all that was drawn", "the same `jsplat run` again makes them"
+        raise InputError(str(run / MASKS), wanted=wanted, got=f"older ones of {some_of(stale)}", hint=hint)
     return import_masks(run / MASKS, labelset), labelset
 
 
@@ -104,7 +102,9 @@ def read_masks(masks: Path, captures: Path, labels: Path | None, out: Path, conf
     read = read_captures(captures, config.size)
     labelset = read[0].labelset if labels is None else labelset_in(labels)
     if labelset is None:
-        raise InputError("import-masks: --labels", wanted="a folder that says what classes there are", got="none")
+        hint = "`--labels RUN/label` takes those of a run"
+        wanted = "a folder that says what classes there are, as these captures have no labels"
+        raise InputError("import-masks: --labels", wanted=wanted, got="none", hint=hint)
     drawn = import_masks(masks, labelset)
     wanted = {f"{capture.identity}/{i:03d}" for capture in read for i in range(len(capture.images))}
     if drawn.keys() - wanted:
@@ -115,11 +115,12 @@ def read_masks(masks: Path, captures: Path, labels: Path | None, out: Path, conf
             missing = [n for n in names if n not in drawn or drawn[n].shape != capture.images.shape[1:3]]
             if missing:
                 (h, w), there = capture.images.shape[1:3], drawn.get(missing[0])
-                got = "none" if there is None else f"{there.shape[::-1]}"
-                advice = (
-                    "every view needs one" if there is None else f"`--set size={max(there.shape)}` reads captures so"
-                )
-                raise InputError(f"{masks.name}: {missing[0]}", wanted=f"a mask of {w}x{h} pixels ({advice})", got=got)
+                got = "none" if there is None else f"{there.shape[1]}x{there.shape[0]}"
+                hint = "every view needs one, and `jsplat edit RUN --from MASKS` takes a few"
+                if there is not None:
+                    hint = f"`--set size={max(there.shape)}` reads captures so"
+                wanted = f"a mask of {w}x{h} pixels"
+                raise InputError(f"{masks.name}: {missing[0]}", wanted=wanted, got=got, hint=hint)
             new = capture.with_labels(np.stack([drawn[n] for n in names]), labelset)
             write_capture(folder / capture.identity, new)
 

@@ -72,6 +72,7 @@ def guarded_server(viser: Any, port: int, label: str) -> tuple[Any, str]:
     if asked.getresponse().status != 404:
         server.stop()
         wanted = "viser 1.1, whose server can be kept from other pages and users"
-        raise InputError("view", wanted=wanted, got=f"viser {viser.__version__}, which answers everybody")
+        got, hint = f"viser {viser.__version__}, which answers everybody", "`pip install 'viser~=1.1.0'`"
+        raise InputError("view", wanted=wanted, got=got, hint=hint)
     server.gui.configure_theme(show_share_button=False)  # it would give the head a public address
     return server, f"http://127.0.0.1:{server.get_port()}/{token}/"

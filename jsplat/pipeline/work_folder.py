@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from jsplat.config import to_json
-from jsplat.errors import InputError, Unusable
+from jsplat.errors import InputError, Unusable, remedy
 from jsplat.files.atomic import ADVICE, write_bytes, write_json
 from jsplat.files.lock import held
-from jsplat.files.ownership import ABOUT, check_untouched, made_by, put, remove, seal
+from jsplat.files.ownership import ABOUT, MADE_AGAIN, check_untouched, made_by, put, remove, seal
 from jsplat.pipeline.out import claim_whole
 from jsplat.pipeline.reuse import take_over
 from jsplat.runtime.devices import broadcast_bytes, is_first_host, wait_for_hosts
@@ -27,6 +27,7 @@ from jsplat.runtime.programs import compile_totals
 from jsplat.runtime.progress import log
 from jsplat.runtime.provenance import provenance
 
+SHOWN = 3  # identities that failed, in a message
 SEEN_AFTER = 120  # seconds that a network file system may take
 
 
@@ -97,8 +98,9 @@ def stage(
                 for older in _attempts(folder, command):
                     remove(older)
         except OSError as error:
-            kept = f"{error}; what is finished is kept, the same command goes on from there"
-            raise InputError(str(folder), wanted="files that can be read and written", got=kept) from error
+            what_to_do = "what is finished is kept, and the same command goes on from there"
+            hint = f"{found}; {what_to_do}" if (found := remedy(error)) else what_to_do
+            raise InputError(str(folder), wanted="files that can be read and written", got=error, hint=hint) from error
         wait_for_hosts(f"{work} has its name")
         wait_until_visible(folder, lambda: finished(folder, wanted) is not None)
 
@@ -129,7 +131,8 @@ def exclusive(lock: Path, wanted: str) -> Iterator[None]:
 def _begin(work: Path, command: str, wanted: str) -> None:
     """Makes the folder to fill, which says from the start whose it is, or takes up what a killed attempt left."""
     if work.exists() and any(work.iterdir()) and made_by(work) != command:
-        raise InputError(str(work), wanted=f"what `jsplat {command}` left unfinished ({ADVICE} OUT)", got="other files")
+        wanted = f"what `jsplat {command}` left unfinished"
+        raise InputError(str(work), wanted=wanted, got="other files", hint=f"{ADVICE} OUT")
     if _about(work).get("fingerprint") not in (None, wanted):
         remove(work)  # the older folder, which a kill kept from being removed
     work.mkdir(parents=True, exist_ok=True)
@@ -165,7 +168,8 @@ def wait_until_visible(path: Path, is_there: Callable[[], bool]) -> None:
         if is_there():
             return
         time.sleep(1)
-    raise InputError(str(path), wanted="a folder that all hosts share", got=f"not seen within {SEEN_AFTER} s")
+    got, hint = f"not seen within {SEEN_AFTER} s", "name an OUT on a file system that every host mounts"
+    raise InputError(str(path), wanted="a folder that all hosts share", got=got, hint=hint)
 
 
 def stage_name(work: Path) -> str:
@@ -225,6 +229,13 @@ def failures(folder: Path) -> dict[str, str]:
     return {about["identity"]: about["why"] for about in found}
 
 
+def whys(folder: Path) -> str:
+    """Why identities failed in a stage, for people; `SHOWN` of them."""
+    found = [f"{name}: {why}" for name, why in failures(folder).items()]
+    more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    return "; ".join([*found[:SHOWN], *more])
+
+
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Writes named arrays, compressed, whole or not at all."""
     buffer = io.BytesIO()
@@ -238,5 +249,4 @@ def load_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as data:
             return {name: data[name] for name in names or data.files}
     except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        wanted = "arrays that jsplat wrote (delete a damaged folder: the same command makes it again)"
-        raise InputError(str(path), wanted=wanted, got=error) from error
+        raise InputError(str(path), wanted="arrays that jsplat wrote", got=error, hint=MADE_AGAIN) from error

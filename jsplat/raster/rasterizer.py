@@ -85,7 +85,8 @@ def rasterize(
     blended = draw(at_first)
     if (most := _most_hits(blended.needed)) > at_first:
         if capacity is not None:
-            raise InputError("rasterize: capacity", wanted=f"at least {most} tile hits a view", got=capacity)
+            hint = "leave capacity out, or take what `capacity_for` says"
+            raise InputError("rasterize: capacity", wanted=f"at least {most} tile hits a view", got=capacity, hint=hint)
         blended = draw(rounded_capacity(most))
     shown, alpha, depth, needed = blended
     if backdrop is not None:

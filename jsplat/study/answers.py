@@ -40,7 +40,9 @@ def read_key(path: Path) -> dict:
     parts = isinstance(key.get("study"), str) and isinstance(key.get("comparisons"), list)
     parts = parts and isinstance(key.get("config"), dict) and type(key["config"].get("forgiven")) is int
     if not parts or not isinstance(items, dict) or not items:
-        raise InputError(str(path), wanted="the key of a study (study, comparisons, config, items)", got=sorted(key))
+        wanted = "the key of a study (study, comparisons, config, items)"
+        hint = "`jsplat study` wrote it as OUT/key.json"
+        raise InputError(str(path), wanted=wanted, got=", ".join(sorted(key)) or "nothing", hint=hint)
     for item, about in items.items():
         kind = about.get("kind") if isinstance(about, dict) else None
         fields = {"pair": ("left", "right", "yaw"), "rating": ("method",), "check": ("answer",)}
@@ -60,7 +62,8 @@ def read_answers(path: Path, key: dict) -> Answers:
         raise InputError(where, wanted=f"at most {MOST_BYTES} bytes", got=path.stat().st_size)
     data = read_json(path)
     if data.get("study") != key["study"]:
-        raise InputError(f"{where}: study", wanted=key["study"], got=repr(data.get("study"))[:80])
+        hint = "sort the answers of several studies by this field, and give each study its own"
+        raise InputError(f"{where}: study", wanted=key["study"], got=repr(data.get("study"))[:80], hint=hint)
     rater, answers = data.get("rater"), data.get("answers")
     if not isinstance(rater, str) or not re.fullmatch(r"[0-9a-f]{8,64}", rater):
         raise InputError(f"{where}: rater", wanted="8 to 64 hexadecimal digits", got=repr(rater)[:80])

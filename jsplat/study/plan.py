@@ -137,7 +137,8 @@ def _choose(
 ) -> list[int]:
     """Half from the side, half from the rest; where one half is short, the other fills up."""
     if len(able) < count:
-        raise InputError(where, wanted=f"at most {len(able)}, the photographs where the two differ", got=count)
+        wanted = f"at most {len(able)}, the photographs where the two differ"
+        raise InputError(where, wanted=wanted, got=count, hint="ask for fewer with --pairs and --ratings")
     mixed = [able[i] for i in rng.permutation(len(able))]
     side = [i for i in mixed if abs(photographs[i].yaw) >= SIDE_YAW]
     rest = [i for i in mixed if abs(photographs[i].yaw) < SIDE_YAW]
@@ -172,7 +173,7 @@ def _checks(
             able.append((photograph, mask, wrong))
     if len(able) < count:
         wanted = f"{count} photographs with enough foreground for attention checks"
-        raise InputError(f"study: masks of {method}", wanted=wanted, got=len(able))
+        raise InputError(f"study: masks of {method}", wanted=wanted, got=len(able), hint="ask for fewer with --checks")
     found = []
     for i in rng.permutation(len(able))[:count]:
         photograph, mask, wrong = able[i]

@@ -43,7 +43,8 @@ def results(key: dict, answers: Sequence[Answers]) -> dict:
     if not answers:
         raise InputError("answers", wanted="at least one file", got="none")
     if len(set(names)) < len(names):
-        raise InputError("answers", wanted="one file per rater", got=f"{max(names, key=names.count)} twice")
+        got, hint = f"{max(names, key=names.count)} twice", "name the later one of the two files alone"
+        raise InputError("answers", wanted="one file per rater", got=got, hint=hint)
     checks = {item: about["answer"] for item, about in key["items"].items() if about["kind"] == "check"}
     failed = {a.rater: sum(a.given[item] != right for item, right in checks.items()) for a in answers}
     forgiven = key["config"]["forgiven"]

@@ -14,6 +14,8 @@ from jsplat.errors import InputError
 from jsplat.files.atomic import new_folder, write_bytes, write_json
 from jsplat.labelsets.labelset import IGNORE, LabelSet
 
+ONE_SIZE = "`--set size=PIXELS` (in Python `size=`) brings all to one size"
+
 
 @dataclasses.dataclass(frozen=True)
 class AuxiliarySet:
@@ -52,14 +54,16 @@ def from_captures(captures: list[Capture]) -> AuxiliarySet:
     labelset = captures[0].labelset
     for capture in captures:
         if capture.labels is None or labelset is None:
-            raise InputError(f"capture {capture.identity}", wanted="labels to train on", got="none")
+            hint = "a run gives captures labels, and `jsplat import-masks` those that somebody drew"
+            raise InputError(f"capture {capture.identity}", wanted="labels to train on", got="none", hint=hint)
         if capture.labelset != labelset:
-            names = None if capture.labelset is None else capture.labelset.names
-            raise InputError(f"capture {capture.identity}", wanted="the label set of the others", got=names)
+            names = "none" if capture.labelset is None else ", ".join(capture.labelset.names)
+            wanted = f"the classes of the others ({', '.join(labelset.names)})"
+            raise InputError(f"capture {capture.identity}", wanted=wanted, got=names)
         if max(capture.images.shape[1:3]) != max(captures[0].images.shape[1:3]):
             (h, w), got = captures[0].images.shape[1:3], f"{capture.images.shape[2]}x{capture.images.shape[1]}"
             wanted = f"a longer side as of the others, {w}x{h} pixels"
-            raise InputError(f"capture {capture.identity}", wanted=wanted, got=got)
+            raise InputError(f"capture {capture.identity}", wanted=wanted, got=got, hint=ONE_SIZE)
     return concatenate([_photographs(capture) for capture in captures])
 
 

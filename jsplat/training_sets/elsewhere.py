@@ -56,7 +56,8 @@ class Source:
             mask = self._one(path, where)
             if abs(mask.shape[0] * width - mask.shape[1] * height) > max(*mask.shape, height, width):
                 got = f"{mask.shape[1]}x{mask.shape[0]}"
-                raise Unusable(where, wanted=f"the shape of its picture, {width}x{height} or a multiple", got=got)
+                wanted, hint = f"the shape of its picture, {width}x{height} or a multiple", "make it anew, uncropped"
+                raise Unusable(where, wanted=wanted, got=got, hint=hint)
             labels[view] = resize_labels(mask, (width, height))
         return labels if capture.valid is None else np.where(capture.valid, labels, np.uint8(IGNORE))
 
@@ -103,7 +104,8 @@ def open_source(given: str) -> Source:
             raise error.at(f"--labels {given}") if error.what == "table" else error from error
     masks = without_litter(path.rglob("*.png"), path)
     if not masks:
-        raise InputError(f"--labels {given}", wanted="PNG masks (IDENTITY/NAME.png)", got="none")
+        hint = "convert other formats to PNG, under the pictures' names"
+        raise InputError(f"--labels {given}", wanted="PNG masks (IDENTITY/NAME.png)", got="none", hint=hint)
     beside = sidecar_file(masks[0].parent, path)
     if beside is not None and (said := table_in(beside)) is not None:
         return Source(path.name, path, said)
@@ -128,7 +130,8 @@ def log_missing_masks(source: Source, masks: dict[str, list[Path | None]]) -> No
     absent = [name for name, of in masks.items() if not any(of)]
     if len(absent) == len(masks):
         wanted = f"masks of some of {some_of(sorted(masks))}: IDENTITY/NAME.png under the pictures' names"
-        raise InputError(str(source.path), wanted=wanted, got="none")
+        hint = "a folder for each person, called as the capture, with a mask called as each picture"
+        raise InputError(str(source.path), wanted=wanted, got="none", hint=hint)
     if absent:
         log_once("labels lack people", str(source.path), f"has nothing of {len(absent)} people: {some_of(absent)}")
     fewer = {name: of.count(None) for name, of in masks.items() if any(of) and None in of}

@@ -43,7 +43,10 @@ def _by_stem(files: Iterable[Path], folder: Path, endings: tuple[str, ...]) -> d
         stem = path.relative_to(folder).with_suffix("").as_posix()
         if stem in found:
             raise InputError(
-                f"{folder.name}/{stem}", wanted="one file of that name", got=f"{found[stem].name}, {path.name}"
+                f"{folder.name}/{stem}",
+                wanted="one file of that name",
+                got=f"{found[stem].name}, {path.name}",
+                hint="move one of them out of the folder",
             )
         found[stem] = path
     return found
@@ -87,7 +90,10 @@ def list_plain(path: Path, table: str = "") -> Listing:
             samples.append(Sample(stem, images[stem], (("", labels[stem]),)))
     if not samples:
         raise InputError(
-            str(path), wanted="pictures and masks of the same names", got=f"none, {len(missing)} without the other"
+            str(path),
+            wanted="pictures and masks of the same names",
+            got=f"none, {len(missing)} without the other",
+            hint="call the mask of 7.jpg 7.png",
         )
     first = samples[0].parts[0][1]
     sidecar = sidecar_file(first.parent, path)

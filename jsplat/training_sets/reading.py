@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from jsplat.captures.capture import capture_folders, read_capture, resize_labels
+from jsplat.captures.capture import NO_CAPTURES, capture_folders, read_capture, resize_labels
 from jsplat.captures.index import MOST, list_captures
 from jsplat.captures.label_png import decode
 from jsplat.captures.pictures import read_image
@@ -19,7 +19,7 @@ from jsplat.errors import InputError
 from jsplat.files.foreign import check_missing, log_missing, log_once, log_skipped
 from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.labelsets.tables import LABEL_SETS, label_set, relabel, swapped, usual_choices
-from jsplat.training_sets.auxiliary import AuxiliarySet, from_captures, read_auxiliary
+from jsplat.training_sets.auxiliary import ONE_SIZE, AuxiliarySet, from_captures, read_auxiliary
 from jsplat.training_sets.celebamask import COMPOSITIONS, list_celebamask
 from jsplat.training_sets.plain import PLAIN, is_plain, list_plain
 from jsplat.training_sets.sides import Sides, SidesConfig, doubled, opinions, side_convention, vote
@@ -107,9 +107,12 @@ def list_dataset(path: Path, config: DatasetConfig = DatasetConfig()) -> Listing
         raise InputError("dataset.table", wanted="a plain folder, whose masks may mean anything", got=kind)
     if kind is None:
         wanted = (
-            "CelebAMask-HQ, LaPa, HELEN*, iBugMask or FaceSynthetics as its authors lay it out, or images/ and labels/"
+            "captures, an auxiliary set, CelebAMask-HQ, LaPa, HELEN*, iBugMask or FaceSynthetics as its authors lay it"
+            " out, or pictures with masks (images/ and labels/, or 7.jpg beside 7.png)"
         )
-        raise InputError(str(path), wanted=wanted, got="another layout")
+        if not path.is_dir():
+            raise InputError(str(path), wanted=wanted, got="a file" if path.exists() else "nothing there")
+        raise InputError(str(path), wanted=wanted, got="none of them", hint=NO_CAPTURES)
     if kind == "celebamask-hq":
         listing = list_celebamask(path, config.split, config.composition)
     elif kind == PLAIN:
@@ -118,7 +121,8 @@ def list_dataset(path: Path, config: DatasetConfig = DatasetConfig()) -> Listing
         listing = list_split_folders(path, kind, config.split)
     check_missing(listing.missing, len(listing.samples), config.max_missing, "dataset.max_missing")
     if not listing.samples:
-        raise InputError(str(path), wanted="labelled pictures", got=f"none, {len(listing.missing)} are missing")
+        got, hint = f"none, {len(listing.missing)} are missing", "unpack all parts of the set into one folder"
+        raise InputError(str(path), wanted="labelled pictures", got=got, hint=hint)
     log_missing(path.name, listing.missing, len(listing.samples))
     log_skipped(path.name, listing.passed_over)
     listing = dataclasses.replace(listing, samples=tuple(spread(listing.samples, config.limit)))
@@ -231,26 +235,28 @@ def check_sides(labels: np.ndarray | Sequence[np.ndarray], listing: Listing, con
     if seen.convention in ("viewer", "mixed"):
         n = sum(v != 0 for v in seen.votes)
         opposed = sum(v < 0 for v in seen.votes)
-        wanted = (
-            "left and right as the person has them (dataset.sides=swapped turns all, dataset.side_checks=0 goes on)"
-        )
-        raise InputError(f"{listing.kind}: sides", wanted=wanted, got=f"the opposite on {opposed} of {n} pictures")
+        got = f"the opposite on {opposed} of {n} pictures"
+        hint = "`--set dataset.sides=swapped` turns all of them, `--set dataset.side_checks=0` takes them as they are"
+        wanted = "left and right as the person has them"
+        raise InputError(f"{listing.kind}: sides", wanted=wanted, got=got, hint=hint)
 
 
 def _load(listing: Listing, size: int | None, config: DatasetConfig) -> AuxiliarySet:
     n, first = len(listing.samples), read_sample(listing.samples[0], listing, size)
     need = n * 4 * first[1].size / 1e9
     if need > config.max_gigabytes:
-        wanted = f"at most {config.max_gigabytes} GB (a smaller size, dataset.limit, or dataset.max_gigabytes)"
-        raise InputError(f"{listing.kind}: {n} pictures", wanted=wanted, got=f"{need:.1f} GB")
+        hint = "`--set dataset.limit=N` takes fewer, a smaller `--set size=PIXELS` needs less"
+        hint += ", `--set dataset.max_gigabytes=N` allows more"
+        what, wanted = f"{listing.kind}: {n} pictures", f"at most {config.max_gigabytes} GB"
+        raise InputError(what, wanted=wanted, got=f"{need:.1f} GB", hint=hint)
     images, labels = np.empty((n, *first[0].shape), np.uint8), np.empty((n, *first[1].shape), np.uint8)
 
     def fill(i: int) -> None:
         image, ids = read_sample(listing.samples[i], listing, size)
         if ids.shape != labels.shape[1:]:
             where = f"{listing.kind}: {listing.samples[i].name}"
-            wanted = f"{first[1].shape[1]}x{first[1].shape[0]} pixels as the first, or a size for all"
-            raise InputError(where, wanted=wanted, got=f"{ids.shape[1]}x{ids.shape[0]}")
+            wanted = f"{first[1].shape[1]}x{first[1].shape[0]} pixels, as the first"
+            raise InputError(where, wanted=wanted, got=f"{ids.shape[1]}x{ids.shape[0]}", hint=ONE_SIZE)
         images[i], labels[i] = image, ids
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -291,7 +297,7 @@ def is_listed(path: Path, config: DatasetConfig = DatasetConfig()) -> bool:
 
 def _holds_captures(path: Path, config: DatasetConfig) -> bool:
     captures = (path / "transforms.json").is_file() or any(path.glob("*/transforms.json"))
-    return config.kind == "auto" and (captures or _kind(path) is None)
+    return config.kind == "auto" and captures
 
 
 def read_training_set(path: Path, size: int | None = None, config: DatasetConfig = DatasetConfig()) -> AuxiliarySet:

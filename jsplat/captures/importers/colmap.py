@@ -98,8 +98,8 @@ def read(folder: Path, config: ImportConfig) -> Source:
         raise InputError(str(folder), wanted=LOOKS_FOR, got="none found")
     parts = [p.name for p in without_litter(model.parent.iterdir()) if p.is_dir()]
     if model.parent.name == "sparse" and len(parts) > 1:
-        wanted = "one model (move the others away)"
-        raise InputError(f"{folder.name}/sparse", wanted=wanted, got=", ".join(parts))
+        hint = "keep the one with most images there, and move the others elsewhere"
+        raise InputError(f"{folder.name}/sparse", wanted="one model", got=", ".join(parts), hint=hint)
     photos, missing = read_model(model, folder, folder / "images")
     return Source("colmap", folder.name, photos, tuple(_files(model)), missing)
 
@@ -128,7 +128,7 @@ def read_model(model: Path, folder: Path, images: Path) -> tuple[tuple[Photo, ..
     try:
         raw = [path.read_bytes() for path in files]
     except OSError as error:
-        raise InputError(f"{model.name}/{files[1].name}", wanted="a readable file", got=error.strerror) from error
+        raise InputError(f"{model.name}/{Path(error.filename).name}", wanted="a readable file", got=error) from error
     wheres = [f"{model.name}/{path.name}" for path in files]
     lenses = (_cameras_bin if binary else _cameras_txt)(raw[0], wheres[0])
     views = (_images_bin if binary else _images_txt)(raw[1], wheres[1])
@@ -162,7 +162,8 @@ def _lens(name: str, width: int, height: int, params: tuple[float, ...], where: 
 
 def _known(name: str, where: str) -> int:
     if name not in MODELS:
-        raise InputError(where, wanted=f"a camera model among {', '.join(MODELS)}", got=name[:40])
+        hint = "`colmap image_undistorter` makes PINHOLE of most others"
+        raise InputError(where, wanted=f"a camera model among {', '.join(MODELS)}", got=name[:40], hint=hint)
     return MODELS[name][1]
 
 
@@ -254,8 +255,9 @@ def _images_txt(data: bytes, where: str) -> list[tuple[str, np.ndarray, int]]:
             raise InputError(f"{where}: behind image {image}", wanted=wanted, got=points[:80])
     declared = re.search(r"Number of images: *([0-9]{1,9})\b", comments)
     if declared and int(declared[1]) > len(views):
-        wanted = f"the {declared[1]} images that its first lines announce (or no such comment)"
-        raise InputError(where, wanted=wanted, got=len(views))
+        wanted = f"the {declared[1]} images that its first lines announce"
+        hint = "delete the comment that counts them, if images were left out on purpose"
+        raise InputError(where, wanted=wanted, got=len(views), hint=hint)
     return views
 
 

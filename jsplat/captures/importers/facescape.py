@@ -64,7 +64,7 @@ def read(folder: Path, config: ImportConfig) -> Source:
 def _photo(folder: Path, data: dict, view: int, where: str) -> Photo:
     width, height = (number(data, f"{view}_{key}", where) for key in ("width", "height"))
     if not (width.is_integer() and height.is_integer() and 0 < min(width, height) <= max(width, height) < 1e6):
-        raise InputError(f"{where}: {view}_width, {view}_height", wanted="whole pixels", got=(width, height))
+        raise InputError(f"{where}: {view}_width, {view}_height", wanted="whole pixels, above 0", got=(width, height))
     k = data.get(f"{view}_K")
     side = 4 if isinstance(k, list) and len(k) == 4 else 3  # the documentation says 4x4, the toolkit uses 3x3
     intrinsics = matrix(k, (side, side), f"{where}: {view}_K")[:3, :3].copy()

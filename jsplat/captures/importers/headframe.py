@@ -8,9 +8,11 @@ from jaxtyping import Float, Int
 
 from jsplat.captures.importers.source import ImportConfig, Source
 from jsplat.errors import InputError
+from jsplat.files.foreign import some_of
 from jsplat.raster.camera import Camera, meeting_point
 
 _AROUND = 0.15  # mean length of unit directions below which cameras stand all around and name no front
+_NAME_FRONT = "`--set capture.front=FILE` names the photograph that was taken most nearly from the front"
 _LEVEL = 1e-3  # variance of the sideways axes, in radians squared, above which they decide about up
 
 # The stored picture's edge that is up for the viewer, per Exif orientation (2, 4, 5 and 7 are mirror images).
@@ -71,14 +73,16 @@ def find_head(source: Source, orientations: list[int], config: ImportConfig) -> 
         lens = jnp.tile(jnp.eye(3), (len(poses), 1, 1))
         center = meeting_point(Camera(matrices, lens, 1, 1)) if np.isfinite(np.asarray(matrices)).all() else None
     if center is None or not np.isfinite(center).all():
-        raise InputError(source.identity, wanted="cameras around one head", got="poses beyond float32")
+        raise InputError(source.identity, wanted="cameras around one head", got="poses too large for float32")
     rotations, offsets = poses[:, :3, :3], poses[:, :3, 3]
     toward = -np.einsum("vji,vj->vi", rotations, offsets) - center
     distance = np.linalg.norm(toward, axis=-1)
     depth = -np.einsum("vi,vi->v", rotations[:, 2], toward)
     for photo, d, far in zip(source.photos, depth, distance):
         if not d > 1e-3 * far or not far < 1e6 * np.median(distance):
-            raise InputError(photo.where, wanted="a camera that looks where the others look", got="one that looks away")
+            wanted, got = "a camera that looks where the others look", "one that looks away"
+            hint = "leave this picture out, or check which way the axes of its pose point"
+            raise InputError(photo.where, wanted=wanted, got=got, hint=hint)
 
     up = _up(source, rotations, orientations, config)
     flat = toward - np.outer(toward @ up, up)
@@ -86,7 +90,8 @@ def find_head(source: Source, orientations: list[int], config: ImportConfig) -> 
     front = _front(source, flat, config)
     front = front - up * (front @ up)
     if np.linalg.norm(front) < 1e-3:
-        raise InputError(source.identity, wanted="a front that is not up", got=f"front {front}, up {up}")
+        wanted, got = "a front that is not up", f"front {front}, up {up}"
+        raise InputError(source.identity, wanted=wanted, got=got, hint=_NAME_FRONT)
     front /= np.linalg.norm(front)
     in_camera = np.einsum("vij,j->vi", rotations, up)
     # The turn after which up points most nearly to the top of the picture.
@@ -102,16 +107,18 @@ def _up(source: Source, rotations: np.ndarray, orientations: list[int], config: 
     for photo, orientation in zip(source.photos, orientations):
         if config.up == "exif" and orientation not in _EXIF_UP:
             raise InputError(
-                photo.where, wanted="a picture that is not mirrored", got=f"Exif orientation {orientation}"
+                photo.where,
+                wanted="a picture that is not mirrored",
+                got=f"Exif orientation {orientation}",
+                hint="`--set capture.up=top` goes by the stored pixels instead",
             )
         edges.append(_EDGES[_EXIF_UP[orientation] if config.up == "exif" else config.up])
     edges = np.stack(edges)
     mean = np.einsum("vji,vj->i", rotations, edges) / len(edges)
     if np.linalg.norm(mean) < 0.3:
-        wanted = "pictures that agree on up (see ImportConfig.up)"
-        raise InputError(
-            source.identity, wanted=wanted, got=f"a mean up direction of length {np.linalg.norm(mean):.2f}"
-        )
+        got = f"a mean up direction of length {np.linalg.norm(mean):.2f}"
+        hint = "`--set capture.up=top|right|bottom|left` says which edge of the stored pictures is up"
+        raise InputError(source.identity, wanted="pictures that agree on up", got=got, hint=hint)
     # People hold cameras level and tilt them: sideways axes are horizontal, while up axes lean with the pitch. The mean
     # is kept where the sideways axes, all alike, say nothing.
     sideways = np.einsum("vji,vj->vi", rotations, edges @ turn_matrix(1).T)
@@ -123,14 +130,14 @@ def _front(source: Source, flat: np.ndarray, config: ImportConfig) -> np.ndarray
     if config.front is not None:
         found = [p.path.as_posix().endswith(f"/{config.front}") for p in source.photos]
         if sum(found) != 1:
-            wanted = f"the name of one photograph (they are {', '.join(p.path.name for p in source.photos[:5])}, ...)"
-            raise InputError(
-                "ImportConfig.front", wanted=wanted, got=f"{config.front!r}, of which there are {sum(found)}"
-            )
+            wanted = f"the name of one photograph (they are {some_of([p.path.name for p in source.photos])})"
+            got = f"{config.front!r}, of which there are {sum(found)}"
+            hint = "put its folder in front of the name, as FOLDER/NAME" if sum(found) else ""
+            raise InputError("--set capture.front", wanted=wanted, got=got, hint=hint)
         return flat[found.index(True)]
     if source.front is not None:
         return source.front / np.linalg.norm(source.front)
     if np.linalg.norm(flat.mean(0)) < _AROUND:
-        wanted = "the file name of a photograph from the front, because cameras stand all around"
-        raise InputError("ImportConfig.front", wanted=wanted, got="none")
+        wanted, got = "a photograph from the front, because cameras stand all around", "none"
+        raise InputError(source.identity, wanted=wanted, got=got, hint=_NAME_FRONT)
     return flat.mean(0)

@@ -12,7 +12,14 @@ from jsplat.captures.importers import colmap, facescape, nerfstudio, nersemble, 
 from jsplat.captures.importers.account import log_files
 from jsplat.captures.importers.headframe import HeadFrame, find_head
 from jsplat.captures.importers.rectify import Rectifier, common_lens, imported_cameras
-from jsplat.captures.importers.source import ImportConfig, Photo, Source, stored_size
+from jsplat.captures.importers.source import (
+    AS_CALIBRATED,
+    ImportConfig,
+    Photo,
+    Source,
+    refuse_other_pictures,
+    stored_size,
+)
 from jsplat.errors import InputError
 from jsplat.files.atomic import check_free, new_folder, write_json
 from jsplat.files.foreign import check_missing
@@ -37,13 +44,19 @@ def detect(folder: Path) -> str:
         InputError: no folder (archives are to be unpacked first), or none of the layouts.
     """
     if not folder.is_dir():
-        got = "a file; unpack archives first" if folder.exists() else "nothing there"
-        raise InputError(str(folder), wanted="a folder", got=got)
+        if folder.exists():
+            raise InputError(str(folder), wanted="a folder", got="a file", hint="unpack an archive first")
+        raise InputError(str(folder), wanted="a folder", got="nothing there")
     for name, reader in LAYOUTS.items():
         if reader.matches(folder):
             return name
     looked = "; ".join(reader.LOOKS_FOR for reader in LAYOUTS.values())
-    raise InputError(str(folder), wanted=f"one of: {looked}", got="none of them")
+    refuse_other_pictures(folder)
+    if (folder / "run.json").is_file() or any(folder.glob("*/transforms.json")):
+        hint = "name one person's folder; `jsplat run` takes a folder of captures as it is"
+    else:
+        hint = "name the folder that holds that file, of one person, and not one above or below it"
+    raise InputError(str(folder), wanted=f"one of: {looked}", got="none of them", hint=hint)
 
 
 def read_source(folder: Path, config: ImportConfig) -> Source:
@@ -58,7 +71,8 @@ def read_source(folder: Path, config: ImportConfig) -> Source:
     if len(source.photos) < 2:
         missing = f", {len(source.missing)} missing, as {source.missing[0][1]} is" if source.missing else ""
         got = f"{len(source.photos)} ({len(source.dropped)} marked as unusable{missing})"
-        raise InputError(str(folder), wanted="at least 2 usable views", got=got)
+        hint = "put the missing pictures where the others are" if source.missing else ""
+        raise InputError(str(folder), wanted="at least 2 usable views", got=got, hint=hint)
     return source
 
 
@@ -107,7 +121,8 @@ def read_import(folder: Path, config: ImportConfig) -> tuple[Capture, dict]:
     matted = [v.matted for v in views]
     if any(matted) and not all(matted):
         where = source.photos[matted.index(False)].where
-        raise InputError(where, wanted="a matte or transparency in all photographs or none", got="none")
+        hint = "add the missing mattes, or move those that are there out of the folder"
+        raise InputError(where, wanted="a matte or transparency in all photographs or none", got="none", hint=hint)
     valid = np.stack([v.valid for v in views])
     poses = head.camera_from_head(np.stack([p.camera_from_world for p in source.photos]))
     capture = Capture(
@@ -130,10 +145,11 @@ def _orientation(photo: Photo) -> int:
         return 1
     width, height, orientation = stored_size(photo.path, photo.where)
     if (width, height) != (photo.lens.width, photo.lens.height):
-        turned = ", which its Exif tag turns; calibrate on stored pixels" if orientation > 4 else ""
+        turned = ", which its Exif tag turns" if orientation > 4 else ""
         got = f"{photo.path.name} with {width}x{height}{turned}"
         wanted = f"{photo.lens.width}x{photo.lens.height} pixels as calibrated"
-        raise InputError(photo.where, wanted=wanted, got=got)
+        hint = "calibrate on stored pixels, before any turn" if turned else AS_CALIBRATED
+        raise InputError(photo.where, wanted=wanted, got=got, hint=hint)
     return orientation
 
 

@@ -10,6 +10,8 @@ from jsplat.errors import InputError
 WIDEST = np.radians(80.0)  # half field of view up to which a lens is looked at; a pinhole picture cannot hold 90
 _SAMPLES = 4096
 _NEWTON_STEPS = 30
+_WANTED = "a distortion that can be undone"
+_HINT = "calibrate again with fewer coefficients, or with more pictures of the edges"
 
 Points = Float[np.ndarray, "n 2"]
 
@@ -121,7 +123,7 @@ class Lens:
         rising = np.append(True, np.isfinite(seen[1:]) & (np.diff(seen) > 0))
         count = int(np.argmin(rising)) if not rising.all() else len(r)
         if count < 8:
-            raise InputError("lens", wanted="a distortion that can be undone", got=self.distortion)
+            raise InputError("lens", wanted=_WANTED, got=self.distortion, hint=_HINT)
         return r[:count], seen[:count]
 
     def rays(self, pixels: Points, field: float) -> Points:
@@ -151,7 +153,7 @@ class Lens:
             rays = np.where(inside[:, None] & np.isfinite(move), rays - np.clip(move, -0.1, 0.1), rays)
         missed = inside & ~(np.abs(self.distort(rays) - bent).max(-1) < 1e-7)
         if missed.any():
-            raise InputError("lens", wanted="a distortion that can be undone", got=self.distortion)
+            raise InputError("lens", wanted=_WANTED, got=self.distortion, hint=_HINT)
         return rays
 
     def _padded(self, count: int) -> tuple[float, ...]:

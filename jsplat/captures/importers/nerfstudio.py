@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jsplat.captures.capture import labelset_of, read_json
+from jsplat.captures.capture import ALL_OR_NONE, labelset_of, read_json
 from jsplat.captures.importers.lens import Lens
 from jsplat.captures.importers.source import PICTURES, ImportConfig, Photo, Source, reachable, stored_size
 from jsplat.errors import InputError
@@ -66,7 +66,7 @@ def read(folder: Path, config: ImportConfig) -> Source:
     labelled = ["label_path" in frame for _, frame in frames]
     if any(labelled) and not all(labelled):
         field = f"{frames[labelled.index(False)][0]}.label_path"
-        raise InputError(field, wanted="labels for all views or none", got="none")
+        raise InputError(field, wanted="labels for all views or none", got="none", hint=ALL_OR_NONE)
     labelset = labelset_of(frames[0][1], frames[0][0]) if any(labelled) else None
     photos, missing = [], []
     for where, frame in frames:
@@ -111,7 +111,7 @@ def lens_of(frame: dict, path: Path, where: str) -> Lens:
         frame = frame | {"w": width, "h": height}
     w, h = number(frame, "w", where), number(frame, "h", where)
     if not (w.is_integer() and h.is_integer() and 0 < min(w, h) <= max(w, h) < 1e6):
-        raise InputError(f"{where}: w, h", wanted="whole pixels", got=(w, h))
+        raise InputError(f"{where}: w, h", wanted="whole pixels, above 0", got=(w, h))
     fx = _focal(frame, "x", w, where)
     fy = _focal(frame, "y", h, where) if "fl_y" in frame or "camera_angle_y" in frame else fx
     matrix = np.asarray([[fx, 0, number(frame, "cx", where, w / 2)], [0, fy, number(frame, "cy", where, h / 2)]])
@@ -120,7 +120,8 @@ def lens_of(frame: dict, path: Path, where: str) -> Lens:
         raise InputError(f"{where}: p1, p2", wanted="0 for a fisheye", got=(p1, p2))
     if not fisheye and k4:
         # Some read it as a fourth power, some as OpenCV's denominator.
-        raise InputError(f"{where}: k4", wanted="0 unless the lens is a fisheye", got=k4)
+        hint = "`is_fisheye` or `camera_model` says that it is one"
+        raise InputError(f"{where}: k4", wanted="0 unless the lens is a fisheye", got=k4, hint=hint)
     distortion = (k1, k2, k3, k4) if fisheye else (k1, k2, p1, p2, k3)
     try:
         return Lens(np.vstack([matrix, [0, 0, 1.0]]), int(w), int(h), distortion, fisheye)

@@ -13,7 +13,7 @@ from jsplat.captures.capture import read_json
 from jsplat.captures.importers.lens import Lens
 from jsplat.captures.importers.source import ImportConfig, Photo, Source
 from jsplat.errors import InputError
-from jsplat.files.foreign import without_litter
+from jsplat.files.foreign import some_of, without_litter
 from jsplat.files.json_fields import matrix, number, rigid
 
 LOOKS_FOR = "calibration/camera_params.json or camera_params/*/camera_params.json (NeRSemble)"
@@ -40,7 +40,7 @@ def read(folder: Path, config: ImportConfig) -> Source:
     intrinsics = matrix(data.get("intrinsics"), (3, 3), f"{where}: intrinsics")
     width, height = (number(data, key, where, size) for key, size in zip(("width", "height"), _SIZE))
     if not (width.is_integer() and height.is_integer() and 0 < min(width, height) <= max(width, height) < 1e6):
-        raise InputError(f"{where}: width, height", wanted="whole pixels", got=(width, height))
+        raise InputError(f"{where}: width, height", wanted="whole pixels, above 0", got=(width, height))
     try:
         lens = Lens(intrinsics, int(width), int(height))
     except InputError as error:
@@ -63,7 +63,8 @@ def read(folder: Path, config: ImportConfig) -> Source:
         photos.append(Photo(name, path, lens, pose, matte=matte if mattes[-1] else None, frame=frame))
     if any(mattes) and not all(mattes):
         got = f"none for {photos[mattes.index(False)].path.name}"
-        raise InputError(f"{sequence.name}/alpha_maps", wanted="mattes for all photographs or none", got=got)
+        hint = "add the missing ones, or move the folder away"
+        raise InputError(f"{sequence.name}/alpha_maps", wanted="mattes for all photographs or none", got=got, hint=hint)
     person = folder.name if sequence.parent.name == "sequences" else sequence.parent.name
     identity = f"{person}_{sequence.name}"
     return Source("nersemble", identity, tuple(photos), (calibration,), tuple(missing), metres=1.0)
@@ -86,6 +87,9 @@ def _chosen(folder: Path, config: ImportConfig) -> tuple[Path, Path]:
     if config.sequence in found:
         return found[config.sequence]
     if config.sequence is not None or len(found) != 1:
-        wanted = f"one of {', '.join(found) or 'the folders that hold images/ (there are none)'}"
-        raise InputError("ImportConfig.sequence", wanted=wanted, got=repr(config.sequence))
+        if not found:
+            raise InputError(str(folder), wanted="a sequence: a folder that holds images/", got="none")
+        got = "none" if config.sequence is None else repr(config.sequence)
+        hint = f"`--set capture.sequence={next(iter(found))}` takes the first"
+        raise InputError("--set capture.sequence", wanted=f"one of {some_of([*found])}", got=got, hint=hint)
     return next(iter(found.values()))

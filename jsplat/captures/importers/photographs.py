@@ -41,8 +41,9 @@ def read(folder: Path, config: ImportConfig) -> Source:
     try:
         pycolmap = importlib.import_module("pycolmap")
     except ImportError as error:
-        wanted = "the package pycolmap, to find cameras: pip install 'jsplat[sfm]'"
-        raise InputError(str(folder), wanted=wanted, got="none installed") from error
+        hint = "`pip install 'jsplat[sfm]'`, or bring cameras that COLMAP found elsewhere (sparse/ beside images/)"
+        wanted = "the package pycolmap, to find the cameras of plain photographs"
+        raise InputError(str(folder), wanted=wanted, got="none installed", hint=hint) from error
     pictures = _pictures(folder)
     names = [p.name for p in pictures]
     # COLMAP reads stored pixels too. One lens is far better determined than one for each photograph.
@@ -58,8 +59,9 @@ def read(folder: Path, config: ImportConfig) -> Source:
         if not models:
             raise InputError(
                 str(folder),
-                wanted="photographs that overlap (more of them, each near the next)",
+                wanted="photographs that overlap",
                 got="no cameras found",
+                hint="take more of them, each from near the one before, with some background that stays as it is",
             )
         best = max(models, key=lambda i: models[i].num_reg_images())
         photos, _ = read_model(work / str(best), folder, folder)

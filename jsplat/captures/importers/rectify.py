@@ -47,7 +47,7 @@ def common_lens(photos: tuple[Photo, ...], turns: np.ndarray, config: ImportConf
     low, high = (low.min(0), high.max(0)) if config.edges == "keep" else (low.max(0), high.min(0))
     if not np.all(high - low > 1e-3):
         raise InputError(
-            "ImportConfig.edges", wanted="'keep', as the photographs have no window in common", got="'crop'"
+            "--set capture.edges", wanted="'keep', as the photographs have no window in common", got="'crop'"
         )
     if max(max(p.lens.width, p.lens.height) for p in photos) >= _LONGEST:
         raise InputError("import", wanted=f"photographs of less than {_LONGEST} pixels a side", got="longer ones")
@@ -59,7 +59,7 @@ def common_lens(photos: tuple[Photo, ...], turns: np.ndarray, config: ImportConf
     width, height = (int(max(n, 1)) for n in exact)
     if max(width, height) >= _LONGEST:
         raise InputError(
-            "ImportConfig.size", wanted=f"pictures of less than {_LONGEST} pixels a side", got=f"{width}x{height}"
+            "--set capture.size", wanted=f"pictures of less than {_LONGEST} pixels a side", got=f"{width}x{height}"
         )
     # Half a pixel at most is lost or gained by rounding; the window's middle stays.
     cx, cy = np.asarray([width, height]) / 2 - focal * (low + high) / 2

@@ -23,7 +23,9 @@ PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 OTHER_PICTURES = (".heic", ".heif", ".hif", ".avif", ".webp", ".jxl", ".jp2", ".jfif", ".bmp", ".gif", ".exr")
 OTHER_PICTURES += (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")  # raw
 _LEVELS = "multiply them by 16 (of 12 bits) or 64 (of 10), or save it with 8 bits"
-_WANTED = "PNG, JPEG or TIFF (convert it to JPEG, as `heif-convert` does with what phones make)"
+TO_JPEG = "convert it to JPEG, as `heif-convert` does with what phones make"
+AS_CALIBRATED = "take the pictures that were calibrated, neither scaled nor cropped since"
+_WANTED = "PNG, JPEG or TIFF"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,8 +153,8 @@ def reachable(folder: Path, name: object, where: str, config: ImportConfig) -> P
     try:
         return inside(root, os.path.relpath(os.path.normpath(folder / path), root), where)
     except InputError as error:
-        wanted = f"a path inside the folder or {root} (`--set capture.root=FOLDER` names another)"
-        raise InputError(where, wanted=wanted, got=repr(name)[:80]) from error
+        wanted, hint = f"a path inside the folder or {root}", "`--set capture.root=FOLDER` names another"
+        raise InputError(where, wanted=wanted, got=repr(name)[:80], hint=hint) from error
 
 
 def stored_size(path: Path, where: str) -> tuple[int, int, int]:
@@ -165,7 +167,7 @@ def stored_size(path: Path, where: str) -> tuple[int, int, int]:
         tiff = open_tiff(path, where)
         return tiff.width, tiff.height, tiff.orientation
     if path.suffix.lower() in OTHER_PICTURES and path.is_file():
-        raise InputError(where, wanted=_WANTED, got=path.name)
+        raise InputError(where, wanted=_WANTED, got=path.name, hint=TO_JPEG)
     width, height, _, orientation = picture_file(path, where)[1]
     return width, height, orientation
 
@@ -182,7 +184,7 @@ def refuse_other_pictures(folder: Path) -> None:
     others = [p.name for p in unconverted(p for p in without_litter(folder.iterdir()) if p.is_file())]
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
-        raise InputError(str(folder), wanted=_WANTED, got=", ".join(others[:5]) + more)
+        raise InputError(str(folder), wanted=_WANTED, got=", ".join(others[:5]) + more, hint=TO_JPEG)
 
 
 def read_photo(
@@ -201,7 +203,7 @@ def read_photo(
         raise InputError(photo.where, wanted="an 8-bit picture", got=f"{name}, {pixels.dtype} {pixels.shape}")
     if pixels.shape[1::-1] != size:
         got = f"{name} with {pixels.shape[1]}x{pixels.shape[0]}"
-        raise InputError(photo.where, wanted=f"{size[0]}x{size[1]} pixels as calibrated", got=got)
+        raise InputError(photo.where, wanted=f"{size[0]}x{size[1]} pixels as calibrated", got=got, hint=AS_CALIBRATED)
     matte = None
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         matte = np.ascontiguousarray(pixels[..., 3])
@@ -242,12 +244,16 @@ def video_frame(photo: Photo) -> UInt8[np.ndarray, "h w 3"]:
         size = (int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)))
         if not video.isOpened() or size != (photo.lens.width, photo.lens.height):
             wanted = f"a readable video of {photo.lens.width}x{photo.lens.height} pixels"
-            raise InputError(photo.where, wanted=wanted, got=f"{photo.path.name} with {size[0]}x{size[1]}")
+            got = (
+                f"{photo.path.name} with {size[0]}x{size[1]}" if video.isOpened() else f"{photo.path.name}, unreadable"
+            )
+            raise InputError(photo.where, wanted=wanted, got=got)
         # Frames are counted by decoding: seeking lands on key frames in some files.
         found = all(video.grab() for _ in range((photo.frame or 0) + 1))
         image = video.retrieve()[1] if found else None
     finally:
         video.release()
     if image is None:
-        raise InputError(photo.where, wanted=f"a frame {photo.frame}", got=f"{photo.path.name} ends before")
+        got, hint = f"{photo.path.name} ends before", "`--set capture.timestep=N` takes an earlier one"
+        raise InputError(photo.where, wanted=f"a frame {photo.frame}", got=got, hint=hint)
     return image

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from jsplat.captures.pictures import DAMAGE, MOST_PIXELS, file_bytes
+from jsplat.captures.pictures import AGAIN, DAMAGE, MOST_PIXELS, file_bytes
 from jsplat.errors import InputError
 
 _WHOLE_NUMBERS = (1, 3, 4)  # the field types BYTE, SHORT, LONG
@@ -64,7 +64,7 @@ def open_tiff(path: Path, where: str) -> Tiff:
         raise
     except DAMAGE as error:
         got = f"{path.name}, {len(data)} bytes, cut off or damaged"
-        raise InputError(where, wanted="a readable image", got=got) from error
+        raise InputError(where, wanted="a readable image", got=got, hint=AGAIN) from error
 
 
 def decode_tiff(tiff: Tiff, name: str, where: str) -> np.ndarray:
@@ -83,12 +83,13 @@ def decode_tiff(tiff: Tiff, name: str, where: str) -> np.ndarray:
         image = image[::down, ::right]
         image = np.ascontiguousarray(image.swapaxes(0, 1) if tiff.orientation > 4 else image)
     if image is None or image.shape[:2] != (tiff.height, tiff.width):
-        raise InputError(where, wanted="a readable image", got=f"{name}, {len(tiff.data)} bytes, damaged")
+        got = f"{name}, {len(tiff.data)} bytes, damaged"
+        raise InputError(where, wanted="a readable image", got=got, hint=AGAIN)
     return image
 
 
 def _opened(data: bytes, name: str, where: str) -> Tiff:
-    def refused(wanted: str, got: str, hint: str = "") -> InputError:
+    def refused(wanted: str, got: str, hint: str = "save it as a plain TIFF of 8 or 16 bits, or as PNG") -> InputError:
         return InputError(where, wanted=wanted, got=f"{name}, {got}", hint=hint)
 
     def of_other_pixels(wanted: str, got: str) -> InputError:
@@ -103,7 +104,7 @@ def _opened(data: bytes, name: str, where: str) -> Tiff:
     def value(tag: int, default: int | None = None) -> int:
         found = _numbers(fields, tag, () if default is None else (default,))
         if not found:
-            raise refused("a readable image", f"a TIFF without field {tag}")
+            raise refused("a readable image", f"a TIFF without field {tag}", AGAIN)
         return found[0]
 
     width, height, samples = value(_WIDTH), value(_HEIGHT), value(_SAMPLES, 1)
@@ -127,9 +128,9 @@ def _opened(data: bytes, name: str, where: str) -> Tiff:
     starts, sizes = (_numbers(fields, tag, ()) for tag in (_TILES if _TILES[0] in fields else _STRIPS))
     if not starts or len(starts) != len(sizes):
         got = f"a TIFF of {len(starts)} strips with {len(sizes)} sizes, cut off or damaged"
-        raise refused("a readable image", got)
+        raise refused("a readable image", got, AGAIN)
     if max(start + size for start, size in zip(starts, sizes)) > len(data) or min(width, height, *sizes) < 1:
-        raise refused("a readable image", f"{len(data)} bytes, cut off")
+        raise refused("a readable image", f"{len(data)} bytes, cut off", AGAIN)
     orientation = value(_ORIENTATION, 1)
     return Tiff(data, width, height, orientation if 1 <= orientation <= 8 else 1)
 

@@ -33,7 +33,8 @@ def read(folder: Path, config: ImportConfig) -> Source:
     steps = [number(frame, "timestep_index", where) for where, frame in frames]
     moments = sorted(set(steps))
     if config.timestep >= len(moments):
-        raise InputError("ImportConfig.timestep", wanted=f"below {len(moments)}", got=config.timestep)
+        wanted = f"0 to {len(moments) - 1}, as there are {len(moments)} moments"
+        raise InputError("--set capture.timestep", wanted=wanted, got=config.timestep)
     now = [pair for pair, step in zip(frames, steps) if step == moments[config.timestep]]
     matted = ["fg_mask_path" in frame for _, frame in now]
     if any(matted) and not all(matted):

@@ -10,6 +10,7 @@ import numpy as np
 from jsplat.errors import InputError
 from jsplat.files.atomic import new_file, write_json
 from jsplat.labelsets.labelset import CELEBAMASK_HQ, LabelSet
+from jsplat.labelsets.tables import LABEL_SETS
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.checkpoint import describe, read_description, save_parser
 from jsplat.parser.model import Parser, new_parser
@@ -117,11 +118,16 @@ def _networks(tree: object, where: str) -> list[_Found]:
 def _network(file: WeightFile, inside: str | None, where: str) -> _Found:
     found = [f for f in _networks(file.tree, where) if inside in (None, f.path)]
     if not found:
-        keys = list(file.tree)[:6] if isinstance(file.tree, dict) else type(file.tree).__name__
-        raise InputError(where, wanted=f"a BiSeNet's weights ({' or '.join(FAMILIES.values())})", got=f"{keys}"[:300])
+        if inside is not None and (known := _networks(file.tree, where)):
+            places = ", ".join(f.path or "none needed" for f in known)
+            raise InputError(f"{where}: --inside", wanted=f"a network's place ({places})"[:300], got=inside)
+        keys = ", ".join(map(str, list(file.tree)[:6])) if isinstance(file.tree, dict) else type(file.tree).__name__
+        wanted = f"a BiSeNet's weights ({' or '.join(FAMILIES.values())})"
+        raise InputError(where, wanted=wanted, got=keys[:300], hint="other networks cannot be brought in; train one")
     if len(found) > 1:
         places = [f.path or f.prefix for f in found]
-        raise InputError(where, wanted="one network; name its place (inside=...)", got=f"{places}")
+        hint = f"`--inside {places[0]}` (in Python `inside=`) takes the first"
+        raise InputError(where, wanted="one network", got=", ".join(places), hint=hint)
     return found[0]
 
 
@@ -164,7 +170,8 @@ def _meaning(
         except (json.JSONDecodeError, RecursionError) as error:
             raise InputError(f"{where}: metadata", wanted="JSON", got=error) from error
     if own is not None and given is not None and own[1] != given:
-        raise InputError(f"{where}: labelset", wanted=f"{given.names}", got=own[1].names)
+        what, wanted, got = f"{where}: labelset", ", ".join(given.names), ", ".join(own[1].names)
+        raise InputError(what, wanted=wanted, got=got, hint="leave --labels out: the file says what its classes are")
     if own is not None:
         architecture, labelset, source = *own, "written in the file"
     elif given is not None:
@@ -172,9 +179,13 @@ def _meaning(
     elif classes == len(CELEBAMASK_HQ):
         labelset, source = CELEBAMASK_HQ, "taken to be zllrunning's 19, the order of the public files"
     else:
-        raise InputError(f"{where}: label set", wanted="to be told what the classes are", got=f"{classes} classes")
+        fits = [name for name, known in LABEL_SETS.items() if len(known) == classes]
+        hint = f"`--labels` names a label set; of those with {classes} classes there is {' or '.join(fits) or 'none'}"
+        what, wanted = f"{where}: label set", "to be told what the classes are"
+        raise InputError(what, wanted=wanted, got=f"{classes} classes", hint=hint)
     if len(labelset) != classes:
-        raise InputError(f"{where}: classes", wanted=f"the label set's {len(labelset)}", got=classes)
+        wanted = f"{len(labelset)}, as the label set has"
+        raise InputError(f"{where}: classes", wanted=wanted, got=classes, hint="`--labels` names another label set")
     return architecture, labelset, source
 
 

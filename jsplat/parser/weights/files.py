@@ -10,6 +10,7 @@ from jsplat.parser.weights.onnx_file import read_onnx
 from jsplat.parser.weights.stored import Limits, Stored, WeightFile
 from jsplat.parser.weights.torch_file import read_legacy, read_zip
 
+DOWNLOAD = "download or copy the file again"  # what is damaged
 KINDS = "a torch checkpoint (.pth, .pt, .ckpt), safetensors or ONNX"
 
 
@@ -25,7 +26,7 @@ def read_safetensors(path: Path) -> WeightFile:
         try:
             return safe_open(path, framework="numpy")
         except (SafetensorError, OSError, ValueError, OverflowError) as error:
-            raise InputError(str(path), wanted="safetensors, whole", got=f"{error}"[:200]) from error
+            raise InputError(str(path), wanted="safetensors, whole", got=f"{error}"[:200], hint=DOWNLOAD) from error
 
     def read(name: str) -> np.ndarray:
         with opened() as file:
@@ -59,7 +60,9 @@ def read_weights(path: Path, limits: Limits = Limits()) -> WeightFile:
     try:
         size = path.stat().st_size
         if not path.is_file():  # a folder, or a pipe that would be waited for
-            raise InputError(str(path), wanted=KINDS, got="no file")
+            if (path / "parser.json").is_file() or (path / "parser").is_dir():
+                raise InputError(str(path), wanted=KINDS, got="a parser of jsplat already", hint="use it as it is")
+            raise InputError(str(path), wanted=KINDS, got="a folder" if path.is_dir() else "no file")
         if size > limits.file_bytes:
             raise InputError(str(path), wanted=f"a weight file of at most {limits.file_bytes} bytes", got=size)
         with path.open("rb") as file:

@@ -26,7 +26,8 @@ def onnx_package(what: str) -> typing.Any:
     try:
         import onnx
     except ImportError as error:
-        raise InputError(what, wanted="the package onnx (pip install 'jsplat[export]')", got="none") from error
+        hint = "`pip install 'jsplat[export]'`"
+        raise InputError(what, wanted="the package onnx", got="none installed", hint=hint) from error
     return onnx
 
 
@@ -87,9 +88,8 @@ def read_onnx(data: bytes, where: str) -> WeightFile:
 def _stored(onnx: typing.Any, tensor: typing.Any, where: str) -> Stored:
     what = f"{where}: {tensor.name[:80]}"
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        raise InputError(
-            what, wanted="weights inside the file (export with external_data=False)", got="the name of another"
-        )
+        wanted, hint = "weights inside the file", "`torch.onnx.export` with external_data=False writes them so"
+        raise InputError(what, wanted=wanted, got="the name of another", hint=hint)
     try:
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
     except (KeyError, TypeError, ValueError):

@@ -15,6 +15,7 @@ from jsplat.pipeline.work_folder import (
     failures,
     leaving_out,
     save_arrays,
+    whys,
 )
 from jsplat.runtime.devices import shard_of_host, wait_for_hosts, workers
 from jsplat.runtime.progress import Progress
@@ -68,7 +69,7 @@ def wait_for_all_hosts(what: str, listed: list[Listed], folder: Path) -> None:
     """Waits for the other hosts' shares of a stage; InputError when every identity failed in it."""
     wait_for_hosts(f"{folder}: all shares")
     if not succeeded(listed, folder):
-        raise InputError(what, wanted="an identity that does not fail", got=f"none of {failures(folder)}")
+        raise InputError(what, wanted="somebody for whom it can be done", got=f"nobody ({whys(folder)})")
 
 
 def succeeded(listed: list[Listed], *folders: Path) -> list[Listed]:

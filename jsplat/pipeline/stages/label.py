@@ -14,6 +14,7 @@ from jsplat.captures.capture import Capture
 from jsplat.captures.index import Listed
 from jsplat.config import to_json
 from jsplat.edit import check_votes, voted_labels
+from jsplat.errors import InputError
 from jsplat.files.atomic import write_json
 from jsplat.fitting.scenes_on_disk import saved_scenes, scene_in
 from jsplat.labels import (
@@ -161,10 +162,14 @@ def labels_of(labelled: Path, identity: str, labelset: LabelSet) -> dict[str, np
     """What a folder of `label` knows about a head; in a run, with what people corrected since.
 
     Raises:
-        InputError: no vote on what they drew and on this geometry is there (`jsplat.edit.check_vote`).
+        InputError: no vote on what they drew and on this geometry is there (`jsplat.edit.check_vote`), or a folder of
+            another stage.
     """
-    run = _run_of(labelled)
-    return load_labelled(labelled, identity) | (voted_labels(run, identity, labelset) if run else {})
+    run, known = _run_of(labelled), load_labelled(labelled, identity)
+    if not {"refined", "rows_refined"} & known.keys():
+        wanted, hint = "refined masks from `label`", "`parse` leaves first labels, which `label` refines"
+        raise InputError(str(labelled), wanted=wanted, got=f"none of {identity}", hint=hint)
+    return known | (voted_labels(run, identity, labelset) if run else {})
 
 
 def check_edits(labelled: Path, labelset: LabelSet) -> None:

@@ -63,9 +63,10 @@ def render_novel(
     moved = dataclasses.replace(capture, cameras=cameras)
     left = [(float(moved.yaw[i]), float(moved.pitch[i])) for i in np.setdiff1d(np.arange(len(shares)), kept)]
     if not len(kept):
-        raise Unusable(
-            f"novel views of {capture.identity}", wanted=f"coverage {config.views.min_coverage}", got=shares.max()
-        )
+        wanted = f"a view that shows at least {config.views.min_coverage:.0%} of what was photographed"
+        hint = "a lower `--set views.min_coverage=SHARE` takes it, and angles nearer to the photographs' show more"
+        got = f"{float(shares.max()):.0%} at most"
+        raise Unusable(f"novel views of {capture.identity}", wanted=wanted, got=got, hint=hint)
     masks, alpha = {}, np.zeros(0)
     for name, table in rows.items():
         shown = render_masks(scene.gaussians, table, cameras[kept], labelset, config.mask, **where)

@@ -113,4 +113,5 @@ def _check(splats):
             raise ValueError(f"blend: mosaic_gpu: {name}: wanted float32, got {x.dtype}; backend='xla' takes float64")
     channels = splats.features.shape[-1]
     if not 1 <= channels <= MOST_CHANNELS:
-        raise ValueError(f"blend: mosaic_gpu: features: wanted 1 to {MOST_CHANNELS} channels, got {channels}")
+        wanted = f"blend: mosaic_gpu: features: wanted 1 to {MOST_CHANNELS} channels"
+        raise ValueError(f"{wanted}, got {channels}; backend='xla' takes more")
