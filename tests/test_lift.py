@@ -142,6 +142,16 @@ def test_a_lying_view_does_less_harm_through_its_confusion_matrix():
     assert harm[1] < 0.5 * harm[0], harm
 
 
+def test_a_parser_that_hesitates_where_class_2_is_says_where_class_1_is():
+    """Class 1 is its likeliest label everywhere, so likeliest labels alone would say nothing."""
+    _, _, truth, *_ = head()
+    pictures = truth + 0.55 * truth[..., 2:] * jnp.array([0.0, 1.0, -1.0])
+    rows = 0.6 * plain_rows() + 0.2 * jnp.array([0.0, 1.0, 1.0])
+    after = sharper(rows, pictures)
+    assert_distributions(after)
+    assert cross_entropy(after) < 0.95 * cross_entropy(rows)
+
+
 def test_a_view_without_trust_says_nothing():
     seen, gaussians, truth, *_ = head()
     pictures = truth.at[2].set(truth[2][..., jnp.array([0, 2, 1])])

@@ -4,7 +4,8 @@ A vote gives each Gaussian the mean of what lies under its footprint, so renderi
 parts drown. A render is a mixture, sum of weight times class probability, and the maximum-likelihood table for given
 pixel labels is found by the multiplicative EM update for mixtures (Richardson 1972, Lucy 1974; one render and one
 vector-Jacobian product per view). The pixel labels are not the parser's: they are the posterior of the consensus as
-prior and the view's own confusion matrix as likelihood, so a view that errs is not believed where it errs.
+prior and the view's own confusion matrix as likelihood, so a view that errs is not believed where it errs. Opinions
+stay soft: a likeliest label would call the rim of a brow skin, in every view and in every round again.
 """
 
 import dataclasses
@@ -137,11 +138,10 @@ def _shown(gaussians: Gaussians, table: Float[Array, "n k"], camera: Camera, cap
 
 @dataclasses.dataclass(frozen=True)
 class _Opinion:
-    """What one voter says of the pixels of one view: its likeliest label "h w" of `labels`, how much of the pixel it
-    speaks of `mass`, and that times its weight there `sure`."""
+    """What one voter says of the pixels of one view: the probabilities of its `labels` "h w s", how much of each pixel
+    it speaks of, `mass`, and that times its weight there, `sure`."""
 
-    label: Array
-    labels: int
+    labels: Array
     mass: Array
     sure: Array
 
@@ -153,17 +153,17 @@ def _opinions(
     if picture is not None:
         opinion, mass = _opinion(picture)
         sure = weight * certainty(opinion) ** power * mass
-        found.append(_Opinion(opinion.argmax(-1), opinion.shape[-1], mass, sure))
+        found.append(_Opinion(opinion, mass, sure))
     for said in others:
         speaks = np.isin(np.arange(256), informative_labels(said.means, k)).astype(np.float32)
         mass = jnp.asarray(speaks)[said.labels]
-        found.append(_Opinion(jnp.asarray(said.labels), len(said.means), mass, jnp.asarray(said.trust) * mass))
+        labels = jax.nn.one_hot(said.labels, len(said.means))
+        found.append(_Opinion(labels, mass, jnp.asarray(said.trust) * mass))
     return found
 
 
 def _counts(prior: Array, opinions: list[_Opinion], solid: Array) -> list[Float[Array, "k _"]]:
-    hard = [jax.nn.one_hot(said.label, said.labels) * (said.mass * solid)[..., None] for said in opinions]
-    return [einsum("hwt,hws->ts", prior, of) for of in hard]
+    return [einsum("hwt,hws->ts", prior, (said.mass * solid)[..., None] * said.labels) for said in opinions]
 
 
 @functools.partial(jax.jit, static_argnames=("capacity", "config"))
@@ -235,7 +235,7 @@ def _gain(
         shown = _shown(gaussians, rows, camera, capacity)
         solid = shown[..., -1] >= config.alpha_gate
         prior = _normalised(shown[..., :-1])
-        likelihoods = [jnp.moveaxis(matrix[:, said.label], 0, -1) for (matrix, _), said in zip(matrices, opinions)]
+        likelihoods = [einsum("hws,ts->hwt", said.labels, matrix) for (matrix, _), said in zip(matrices, opinions)]
         sures = [said.sure * told if len(opinions) > 1 else said.sure for (_, told), said in zip(matrices, opinions)]
         most = functools.reduce(jnp.maximum, sures)
         if len(opinions) > 1:
