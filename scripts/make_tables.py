@@ -101,6 +101,26 @@ def voters(measured: dict[str, dict]) -> str:
     return markdown(["side F1, %: mean (each person)", *measured], rows)
 
 
+def real_size(measured: dict) -> str:
+    """What 512 pixels give over 128, and what they cost (`bench.real_size`)."""
+    people, runs = measured["people"], measured["runs"]
+    rows = []
+    for method in next(iter(people.values())):
+        name, _, size = method.partition(" ")
+        title = f"{name}, {size} pixels" if size else f"{name}, first labels of the 512-pixel run"
+        each = [f"{number(of[method]['f1'])} / {number(of[method]['boundary_iou'])}" for of in people.values()]
+        rows.append([title, *each])
+    scored = markdown(["side F1 / boundary IoU, %", *people], rows)
+    cost = []
+    for size, run in runs.items():
+        seconds, disk = run["seconds"], sum(run["disk_mb"].values()) / len(people)
+        stages = (f"{seconds[stage]:.0f}" for stage in ("parse", "fit", "label", "masks"))
+        cost.append([f"{size} pixels", *stages, f"{run['peak_memory_mb']:,}", f"{disk:.0f}", f"{run['psnr']:.1f}"])
+    heads = ["", *(f"{s}, s" for s in ("parse", "fit", "label", "masks")), "memory, MB", "disk a head, MB", "PSNR, dB"]
+    where = f"Measured on {measured['device']}, commit {measured['commit']}, load {measured['load']:.1f} at its end."
+    return "\n\n".join([where, scored, markdown(heads, cost)])
+
+
 def sections() -> dict[Path, dict[str, str]]:
     """File -> what belongs between each pair of its markers."""
     devices = latest()
@@ -118,7 +138,10 @@ def sections() -> dict[Path, dict[str, str]]:
     page["profile"] = "\n\n".join(profiles) or f"{NOT_MEASURED}."
     return {
         ROOT / "README.md": readme,
-        ROOT / "docs/results.md": {name: run_section(report) for name, report in reports.items()},
+        ROOT / "docs/results.md": {
+            **{name: run_section(report) for name, report in reports.items()},
+            "real_size": real_size(json.loads((HERE / "history" / "real_size.json").read_text())),
+        },
         ROOT / "docs/masks_from_elsewhere.md": {"voters": voters(dict(sorted(measured.items(), reverse=True)))},
         ROOT / "docs/speed.md": {"bench": performance(devices, f"../{PLOTS.relative_to(ROOT).as_posix()}")},
         ROOT / "bench/README.md": page,

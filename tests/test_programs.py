@@ -12,7 +12,7 @@ from jsplat.runtime import programs
 from tests import processes
 
 ROOT = Path(__file__).resolve().parent.parent
-OFF = f"{programs.YNNPACK}="
+OFF, CUBLAS = f"{programs.YNNPACK}=", f"{programs.TRITON_GEMM}=false"
 
 PROCESS = """
 import sys, jax
@@ -45,14 +45,15 @@ def test_a_second_process_finds_what_it_compiled_before(tmp_path):
 @pytest.mark.parametrize(
     ("version", "flags", "want"),
     [
-        ("0.10.2", None, OFF),
-        ("0.10.2", "--xla_dump_to=x", f"--xla_dump_to=x {OFF}"),
-        ("0.10.2", f"{OFF}LIBRARY_FUSION_TYPE_DOT", f"{OFF}LIBRARY_FUSION_TYPE_DOT"),
+        ("0.10.2", None, f"{OFF} {CUBLAS}"),
+        ("0.10.2", "--xla_dump_to=x", f"--xla_dump_to=x {OFF} {CUBLAS}"),
+        ("0.10.2", f"{OFF}LIBRARY_FUSION_TYPE_DOT", f"{OFF}LIBRARY_FUSION_TYPE_DOT {CUBLAS}"),
+        ("0.10.2", f"{OFF} {programs.TRITON_GEMM}=true", f"{OFF} {programs.TRITON_GEMM}=true"),
         ("0.11.0", "--xla_dump_to=x", "--xla_dump_to=x"),
         ("0.11.0", None, None),
     ],
 )
-def test_a_wrong_fusion_is_off_where_it_is_wrong_unless_somebody_set_it(version, flags, want, monkeypatch):
+def test_wrong_fusions_are_off_where_they_are_wrong_unless_somebody_set_them(version, flags, want, monkeypatch):
     told = {}
     monkeypatch.setattr("importlib.metadata.version", {"jaxlib": version}.__getitem__)
     monkeypatch.setattr(jax.config, "update", told.__setitem__)

@@ -24,7 +24,7 @@ from jsplat.config import load
 from jsplat.fitting.step import first_capacity, shapes_of, steps
 from jsplat.kernels import select
 from jsplat.labels.lift import _lift
-from jsplat.labels.opinions import Logits, Look
+from jsplat.labels.opinions import Logits, NetworkPass
 from jsplat.labelsets.labelset import CELEBAMASK_HQ
 from jsplat.parser import new_parser, train
 from jsplat.pipeline.config import RunConfig
@@ -74,7 +74,7 @@ def _cameras(config: RunConfig) -> Camera:
 def label(config: RunConfig) -> int:
     """A block of views lifted onto the Gaussians, from logits at a stride of 8 and those of the mirrored picture."""
     native = config.size // 8
-    look = Look(
+    look = NetworkPass(
         jax.ShapeDtypeStruct((VIEWS, native, native, CLASSES), jnp.uint16),  # type: ignore[arg-type]
         jax.ShapeDtypeStruct((VIEWS,), jnp.float32),  # type: ignore[arg-type]
         (0.0, 1 / 8),

@@ -9,6 +9,8 @@ import warnings
 import jax
 
 YNNPACK = "--xla_cpu_experimental_ynn_fusion_type"
+# Fuses products into Triton kernels; where that aborts (a BiSeNet's training step for sm_90a), cuBLAS multiplies.
+TRITON_GEMM = "--xla_gpu_enable_triton_gemm"
 WRONG_ROWS = ("0.10.2",)  # jaxlibs whose YNNPACK fusions give wrong rows beyond 32,768 (jax issue 39103)
 
 COMPILE = "/jax/core/compile/backend_compile_duration"  # also where the program comes from the cache
@@ -26,12 +28,15 @@ def has_fusion_bug() -> bool:
 def configure_xla() -> None:
     """Lets XLA give the right numbers; before a device is asked for, and for this process and those it starts.
 
-    Switches fusion into YNNPACK off where it computes wrong rows, unless somebody set that flag: other versions may not
-    know it, and XLA ends a process over an unknown flag. Our commands compute in 32 bits, whatever JAX_ENABLE_X64 says.
+    Switches fusion into YNNPACK off where it computes wrong rows, and products in Triton where they end the process,
+    unless somebody set those flags: other versions may not know them, and XLA ends a process over an unknown flag. Our
+    commands compute in 32 bits, whatever JAX_ENABLE_X64 says.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if has_fusion_bug() and YNNPACK not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {YNNPACK}=".strip()
+    wanted = {YNNPACK: "", TRITON_GEMM: "false"} if has_fusion_bug() else {}
+    more = [f"{name}={value}" for name, value in wanted.items() if name not in flags]
+    if more:
+        os.environ["XLA_FLAGS"] = " ".join([flags, *more]).strip()
     jax.config.update("jax_enable_x64", False)
 
 
