@@ -121,26 +121,55 @@ def real_size(measured: dict) -> str:
     return "\n\n".join([where, scored, markdown(heads, cost)])
 
 
+def in_short(measured: dict) -> str:
+    """The same in one sentence."""
+    people = measured["people"].values()
+    found = {
+        size: [" and ".join(number(of[f"refined {size}"][key]) for of in people) for key in ("f1", "boundary_iou")]
+        for size in measured["runs"]
+    }
+    large, small = found["512"], found["128"]
+    return (
+        f"At 512 pixels refined masks of {len(people)} people reach side F1 {large[0]} % (boundary IoU {large[1]} %),"
+        f" where masks made at 128 pixels and enlarged reach {small[0]} % ({small[1]} %)."
+    )
+
+
+def many_at_real_size(measured: dict) -> str:
+    """What many heads take on one such machine at 512 pixels, from first labels to masks in their own pixels."""
+    run, heads = measured["runs"]["512"], len(measured["people"])
+    each, disk = sum(run["seconds"].values()) / heads, sum(run["disk_mb"].values()) / heads
+    rows = [[f"{n:,}", f"{n * each / 3600:,.0f}", f"{n * disk / 1e3:,.0f}"] for n in (1_000, 100_000)]
+    text = (
+        f"At 512 pixels, 56 views and 50,000 Gaussians a head takes {each:.0f} s on {measured['device']}, from first"
+        f" labels to masks in its own pixels ({heads} heads at a time, commit {measured['commit']})."
+        f" It keeps {disk:.0f} MB."
+    )
+    return text + "\n\n" + markdown(["heads", "hours on one such machine", "disk, GB"], rows)
+
+
 def sections() -> dict[Path, dict[str, str]]:
     """File -> what belongs between each pair of its markers."""
     devices = latest()
+    at_512 = json.loads((HERE / "history" / "real_size.json").read_text())
     reports = {name: json.loads(path.read_text()) for name, path in RUNS.items()}
     readme = {
         "picture": picture(json.loads((ROOT / "docs/pictures.json").read_text())),
         "outcome": outcome(reports["heads"]),
+        "real_size": in_short(at_512),
         "beside": beside(devices),
     }
     profiles = [section(json.loads(path.read_text())) for path in sorted((HERE / "history").glob("*.profile.json"))]
     measured = {
         p.stem.removeprefix("voters_"): json.loads(p.read_text()) for p in (HERE / "history").glob("voters_*.json")
     }
-    page = {"workloads": workloads(devices), "scaling": scaling(devices)}
+    page = {"workloads": workloads(devices), "scaling": f"{scaling(devices)}\n\n{many_at_real_size(at_512)}"}
     page["profile"] = "\n\n".join(profiles) or f"{NOT_MEASURED}."
     return {
         ROOT / "README.md": readme,
         ROOT / "docs/results.md": {
             **{name: run_section(report) for name, report in reports.items()},
-            "real_size": real_size(json.loads((HERE / "history" / "real_size.json").read_text())),
+            "real_size": real_size(at_512),
         },
         ROOT / "docs/masks_from_elsewhere.md": {"voters": voters(dict(sorted(measured.items(), reverse=True)))},
         ROOT / "docs/speed.md": {"bench": performance(devices, f"../{PLOTS.relative_to(ROOT).as_posix()}")},

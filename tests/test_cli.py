@@ -15,11 +15,12 @@ from jsplat.cli import group
 from jsplat.config import load
 from jsplat.files.atomic import write_json
 from jsplat.pipeline import RunConfig
+from jsplat.runtime import progress
 from tests import ball
 from tests.tiny import TINY
 
 SETTINGS = {"heads", "train-parser", "parse", "fit", "label", "render", "evaluate", "run", "demo", "import"}
-SETTINGS |= {"edit", "export-masks", "import-masks", "ply", "sides", "predict"}
+SETTINGS |= {"edit", "export-masks", "import-masks", "export-splats", "check-sides", "predict"}
 COMMANDS = SETTINGS | {"status", "convert", "export", "study", "study-results", "turntable", "view", "settings"}
 
 
@@ -69,6 +70,13 @@ def test_the_first_page_names_every_command():
     assert "jsplat demo out/demo" in output
 
 
+def test_a_quiet_command_says_nothing_of_how_far_it_is(capsys):
+    for words, heard in ((["--quiet", "settings", "fit"], False), (["settings", "fit"], True)):
+        call(*words)
+        progress.Progress("fit", 1).advance()
+        assert ("fit: 1/1" in capsys.readouterr().err) == heard
+
+
 def those(stage: str) -> str:
     return f"`jsplat settings {stage}` prints them with what they are"
 
@@ -101,7 +109,10 @@ def test_a_value_of_the_wrong_kind_is_one_line(tmp_path):
         ),
         (["label", "A", "B", "C", "OUT", "--set", "fit.steps=3"], "got one that is read by demo, fit, run"),
         (["parse", "A", "B", "OUT", "--set", "fit={steps=3}"], "--set fit.steps: wanted a setting that parse reads"),
-        (["ply", "A", "OUT", "--set", "size=3"], "(seed), got one that is read by demo, evaluate, export-masks, fit,"),
+        (
+            ["export-splats", "A", "OUT", "--set", "size=3"],
+            "(seed), got one that is read by check-sides, demo, ",
+        ),
         (
             ["train-parser", "A", "OUT", "--set", "finetune.steps=3"],
             "(size, seed, dataset, teacher), got one that is read by demo, run, train-parser with other options",

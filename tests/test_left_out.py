@@ -127,7 +127,7 @@ def test_labels_that_the_parser_does_not_know_are_an_error_that_says_how_to_go_o
     save_parser(tmp_path / "other", new_parser(Architecture(18, 0.05, 32), CELEBAMASK_HQ, seed=0))
     words = ("run", tmp_path / "out", "--captures", people / "a", "--parser", tmp_path / "other", "--set", "unseen=0")
     assert "capture ada: classes: wanted those that are voted on (" in call(*words).output
-    passed_over = call(*words, "--truth", "none", "--until", "parse")
+    passed_over = call(*words, "--no-score", "--until", "parse")
     assert passed_over.exit_code == 0, passed_over.output
     assert f"parse: {tmp_path / 'out' / 'parse'}" in passed_over.output
 

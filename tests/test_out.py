@@ -23,7 +23,7 @@ FILES = {"turntable": ".mp4", "export": ".onnx", "export-masks to an archive": "
 FOLDERS = sorted(COMMANDS.keys() - FILES.keys())
 ADDED_TO = {"run", "demo", "study"}  # folders that are not exchanged as a whole
 # These write into a folder that the user gave as an input, or nowhere; each has tests of its own.
-WITHOUT_OUT = {"settings", "status", "sides", "view", "edit", "study-results"}
+WITHOUT_OUT = {"settings", "status", "check-sides", "view", "edit", "study-results"}
 
 
 @pytest.fixture(autouse=True)

@@ -98,7 +98,7 @@ def test_scenes_become_splats(tmp_path):
     for name in ("ada", "eve"):
         save_arrays(tmp_path / f"label/{name}.npz", rows_refined=np.asarray(one.attributes.label_logits))
     write_json(tmp_path / "label/labelset.json", CELEBAMASK_HQ.to_json())
-    call("ply", tmp_path / "fit", tmp_path / "out", "--labelled", tmp_path / "label")
+    call("export-splats", tmp_path / "fit", tmp_path / "out", "--labelled", tmp_path / "label")
     assert sorted(p.name for p in (tmp_path / "out").glob("*.ply")) == [
         *("ada.ply", "ada_labels.ply", "eve.ply", "eve_labels.ply")
     ]
@@ -111,8 +111,8 @@ def test_scenes_become_splats(tmp_path):
 def test_sides_are_told_even_when_they_are_wrong(tmp_path):
     labels_of(tmp_path / "good", "lapa", viewers_face())
     labels_of(tmp_path / "bad", "lapa", viewers_face()[:, ::-1].copy())
-    assert call("sides", tmp_path / "good").startswith("subject (confidence ")
-    output = call("sides", tmp_path / "bad")
+    assert call("check-sides", tmp_path / "good").startswith("subject (confidence ")
+    output = call("check-sides", tmp_path / "bad")
     assert output.startswith("viewer (confidence ")
     assert "3 of 3 pictures tell" in output
 

@@ -21,12 +21,13 @@ SHOWN = 10  # of them are named
 FOLDER = click.Path(path_type=Path)
 
 
-def settings(*reads: str, idle: Callable[[dict], str] = lambda given: ""):
+def settings(*reads: str, toml: str | None = None, idle: Callable[[dict], str] = lambda given: ""):
     """Adds --config and --set; the command gets the loaded RunConfig as `config`.
 
     Args:
         reads: the settings that the command reads: stages, or single ones as "stage.field". --set of another one is
             refused; a file may hold more, for it serves several commands.
+        toml: the installed settings to start from where --config names none.
         idle: which of these is not read with the options given.
     """
 
@@ -35,6 +36,8 @@ def settings(*reads: str, idle: Callable[[dict], str] = lambda given: ""):
             "--config",
             "toml",
             metavar="FILE|NAME",
+            default=toml,
+            show_default=toml is not None,
             help="TOML file with differences from the defaults, or the name of an installed one: gpu, cpu, demo, ...",
         )
         @click.option("--set", "overrides", multiple=True, metavar="STAGE.FIELD=VALUE", help="Changes one setting.")
@@ -137,19 +140,18 @@ def prepare() -> None:
 SECTIONS = {  # of `jsplat --help`: each command once, those that are used first in front
     "Run": ("demo", "run", "status", "settings", "parse", "fit", "label", "render"),
     "Look and correct": ("edit", "view", "turntable", "study", "study-results"),
-    "Exchange": ("export-masks", "import-masks", "ply"),
+    "Exchange": ("export-masks", "import-masks", "export-splats"),
     "Parser": ("predict", "evaluate", "train-parser", "convert", "export"),
-    "Make data": ("import", "heads", "sides"),
+    "Make data": ("import", "heads", "check-sides"),
 }
 
 
 class _Group(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands by what they are for."""
-        room = formatter.width - 6 - max(map(len, self.commands))
         for title, names in SECTIONS.items():
             with formatter.section(title):
-                formatter.write_dl([(name, self.commands[name].get_short_help_str(room)) for name in names])
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(200)) for name in names])
 
     def invoke(self, ctx: click.Context):
         """Bad input ends in one line, not in a traceback; a stop on request in a line and a status of its own."""
@@ -194,7 +196,8 @@ def _out_of_memory(error: BaseException) -> InputError:
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="jsplat")
-def main() -> None:
+@click.option("-q", "--quiet", is_flag=True, help="No progress: only results, warnings and errors.")
+def main(quiet: bool) -> None:
     """Label refinement for head images by Gaussian splatting, in JAX.
 
     \b
@@ -202,3 +205,6 @@ def main() -> None:
     The same on your captures:            jsplat train-parser FRONTAL out/teacher
                                           jsplat run out/run --captures DIR --parser out/teacher
     """
+    from jsplat.runtime.progress import set_quiet
+
+    set_quiet(quiet)

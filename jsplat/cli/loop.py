@@ -217,9 +217,8 @@ def evaluate(parser: Path, captures: Path, out: Path, config) -> dict[str, str]:
 @click.option("--until", type=click.Choice(UNTIL), help="Ends after this stage; without it the same command goes on.")
 @click.option("--dry-run", "dry", is_flag=True, help="Says what it would do and take, and ends; OUT is not touched.")
 @click.option(
-    "--truth",
-    type=click.Choice(["labels", "none"]),
-    default="labels",
+    "--score/--no-score",
+    default=True,
     show_default=True,
     help="Whether labels in the captures are used to score. They are never used to fit.",
 )
@@ -241,7 +240,7 @@ def run(
     replay: Path | None,
     until: str | None,
     dry: bool,
-    truth: str,
+    score: bool,
     profile: bool,
     distributed: bool,
     process: tuple[str, int, int] | None,
@@ -283,7 +282,7 @@ def run(
             if profile:
                 stack.enter_context(jax.profiler.trace(str(out / "profile")))
 
-        request = Request(captures, parser, labels, replay, truth == "labels", until)
+        request = Request(captures, parser, labels, replay, score, until)
         if dry:
             click.echo("\n".join(foretell(request, out, config)))
             return {}
@@ -317,7 +316,7 @@ def _join(address: str | None, count: int | None, number: int | None) -> None:
 @main.command()
 @click.argument("out", type=FOLDER, default=Path("out/demo"))
 @may_leave_out
-@settings(*RUN, "teacher", "heads", "demo")
+@settings(*RUN, "teacher", "heads", "demo", toml="demo")
 def demo(out: Path, config) -> dict[str, str]:
     """The whole loop on procedural people, nothing downloaded.
 

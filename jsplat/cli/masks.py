@@ -45,7 +45,7 @@ def import_masks(masks: Path, captures: Path, out: Path, labels: Path | None, co
     transfer.read_masks(masks, captures, labels, out, config)
 
 
-@main.command()
+@main.command("export-splats")
 @click.argument("fitted", type=FOLDER)
 @click.argument("out", type=FOLDER)
 @click.option(
@@ -54,25 +54,25 @@ def import_masks(masks: Path, captures: Path, out: Path, labels: Path | None, co
     help="From `label`: class ids and probabilities with the splats, and a file that shows them.",
 )
 @settings("seed")
-def ply(fitted: Path, out: Path, labelled: Path | None, config) -> None:
+def export_splats(fitted: Path, out: Path, labelled: Path | None, config) -> None:
     """FITTED scenes as .ply that splat viewers open.
 
     \b
-    jsplat ply out/run/fit out/splats --labelled out/run/label
+    jsplat export-splats out/run/fit out/splats --labelled out/run/label
     """
     from jsplat.pipeline import transfer
 
     transfer.write_splats(fitted, labelled, out, config)
 
 
-@main.command()
+@main.command("check-sides")
 @click.argument("data", type=FOLDER)
 @settings("size", "dataset")
-def sides(data: Path, config) -> None:
+def check_sides(data: Path, config) -> None:
     """Prints whose left the labels of DATA mean: the subject's, the viewer's, or a mixture of both.
 
     \b
-    jsplat sides LaPa --set dataset.limit=500
+    jsplat check-sides LaPa --set dataset.limit=500
     """
     from jsplat.pipeline import transfer
 

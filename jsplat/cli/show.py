@@ -100,7 +100,7 @@ def turntable(
 def view(shown: Path, captures: Path | None, identity: str | None, port: int) -> None:
     """Shows a fitted head of a run, or a PLY, in the browser: RGB, labels and confidence to turn by hand.
 
-    Needs jsplat[view]. A PLY shows labels where `jsplat ply --labelled` wrote them.
+    Needs jsplat[view]. A PLY shows labels where `jsplat export-splats --labelled` wrote them.
 
     From another machine: ssh -L 8080:127.0.0.1:8080 HOST, and the address it prints.
 

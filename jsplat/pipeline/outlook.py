@@ -1,7 +1,6 @@
 """How long the rest of a run will take, told as it goes on: from what is done, and proportions for what is not."""
 
 import datetime
-import sys
 from collections.abc import Mapping
 
 import jax
@@ -14,7 +13,7 @@ from jsplat.pipeline.reporting import STUDENTS
 from jsplat.pipeline.settling import Settled
 from jsplat.runtime.cost import Cost
 from jsplat.runtime.devices import is_first_host
-from jsplat.runtime.progress import Progress, log
+from jsplat.runtime.progress import Progress, log, narrate
 
 # Proportions of the runs in bench/history, on processors: over a step of the fit, a render of all classes or its
 # backward pass, and a novel view with its masks; over a look at a picture, that picture in a training step.
@@ -64,7 +63,7 @@ class Outlook:
         ends = (datetime.datetime.now() + datetime.timedelta(seconds=whole)).strftime("%a %H:%M")
         parts = ", ".join(f"{name} {duration(of)}" for name, of in rest.items())
         log("run foretells", seconds={name: round(of, 1) for name, of in rest.items()})
-        print(f"run: about {duration(whole)} more, until {ends}: {parts}", file=sys.stderr, flush=True)
+        narrate(f"run: about {duration(whole)} more, until {ends}: {parts}")
 
     def _costs(self) -> dict[str, Cost]:
         """What is known by now of a picture, a step or a view; the wait for others at work is in it."""

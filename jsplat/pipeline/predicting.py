@@ -35,7 +35,7 @@ from jsplat.pipeline.parsers import open_parser, parser_folder
 from jsplat.pipeline.work_folder import fingerprint, finished, stage
 from jsplat.report.gallery import overlay
 from jsplat.runtime.devices import cores, workers
-from jsplat.runtime.progress import Progress, log
+from jsplat.runtime.progress import Progress, log, narrate
 from jsplat.runtime.stop import STOP
 
 S = TypeVar("S")
@@ -146,7 +146,7 @@ def predict(parser: Path, given: Path, out: Path, config: RunConfig) -> dict[str
                 write_json(folder / "labelset.json", opened.labelset.to_json())
                 write_json(folder / FAILED, failed)
         else:
-            print(f"{out}: made before, of the same pictures and parser", file=sys.stderr, flush=True)
+            narrate(f"{out}: made before, of the same pictures and parser")
     return json.loads((out / FAILED).read_text())
 
 
@@ -185,7 +185,7 @@ class _Rate:
 
     def __init__(self, total: int, done: int):
         if done:
-            print(f"predict: {done} were finished by an attempt before", file=sys.stderr, flush=True)
+            narrate(f"predict: {done} were finished by an attempt before")
         self.progress, self.start, self.done = Progress("predict", total), time.monotonic(), 0
 
     def advance(self, masks: int = 1) -> None:

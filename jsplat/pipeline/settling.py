@@ -147,7 +147,7 @@ def _check_classes(listed: Sequence[Listed], classes: LabelSet) -> None:
         if one.labelset is not None and one.labelset.names != classes.names:
             wanted = f"those that are voted on ({', '.join(classes.names)})"
             what, got = f"capture {one.identity}: classes", ", ".join(one.labelset.names)
-            raise InputError(what, wanted=wanted, got=got, hint="`--truth none` passes over the captures' labels")
+            raise InputError(what, wanted=wanted, got=got, hint="`--no-score` passes over the captures' labels")
 
 
 def _room(listed: Sequence[Listed], planned: Plan, voters: Voters, out: Path, config: RunConfig) -> list[str]:

@@ -130,8 +130,8 @@ def write_splats(fitted: Path, labelled: Path | None, out: Path, config: RunConf
 
     The second file has the colours of the classes where the first has the photographs'.
     """
-    claim_whole(out, "ply", fitted, labelled)
-    with _made_anew(out, "ply", {"fitted": str(fitted)}, config.seed) as folder:
+    claim_whole(out, "export-splats", fitted, labelled)
+    with _made_anew(out, "export-splats", {"fitted": str(fitted)}, config.seed) as folder:
         for name, scene in load_scenes(fitted).items():
             labels = None
             if labelled is not None:

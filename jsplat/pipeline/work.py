@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from jsplat.pipeline.settling import Settled
 from jsplat.pipeline.stages.identities import succeeded
 from jsplat.pipeline.work_folder import failures, finished, stage
 from jsplat.runtime.devices import broadcast_from_first, is_first_host
-from jsplat.runtime.progress import log, log_name, log_to
+from jsplat.runtime.progress import log, log_name, log_to, narrate
 from jsplat.runtime.provenance import provenance
 from jsplat.training_sets.auxiliary import AuxiliarySet
 from jsplat.training_sets.reading import read_training_set
@@ -128,7 +127,7 @@ def begin_work(settled: Settled, begun: Callable[[], object]) -> Work:
     for note in settled.told:
         log("run is told", note=note)
         if is_first_host():
-            print(f"run: {note}", file=sys.stderr, flush=True)
+            narrate(f"run: {note}")
     for name, why in settled.refused.items():
         log("identity failed", identity=name, stage="list", why=why)
     digests = Digests(settled.out / DIGESTS)

@@ -24,7 +24,7 @@ from jsplat.pipeline.out import claim_whole
 from jsplat.pipeline.reuse import take_over
 from jsplat.runtime.devices import broadcast_bytes, is_first_host, wait_for_hosts
 from jsplat.runtime.programs import compile_totals
-from jsplat.runtime.progress import log
+from jsplat.runtime.progress import log, narrate
 from jsplat.runtime.provenance import provenance
 
 SHOWN = 3  # identities that failed, in a message
@@ -152,7 +152,7 @@ def _taken_over(work: Path, each: Mapping[str, str], older: list[Path]) -> dict:
     about = {"taken_over": taken, "made": len(each) - taken}
     log("stage takes over", stage=stage_name(work), **about)
     if taken:
-        print(f"{stage_name(work)}: {taken} of {len(each)} identities are taken over", file=sys.stderr, flush=True)
+        narrate(f"{stage_name(work)}: {taken} of {len(each)} identities are taken over")
     return about
 
 
@@ -186,7 +186,7 @@ def checkpoint_folder(folder: Path) -> Path:
 def _logged(name: str) -> Iterator[None]:
     start = time.monotonic()
     if is_first_host():
-        print(f"== {name}", file=sys.stderr, flush=True)
+        narrate(f"== {name}")
     log("stage begins", stage=name)
     try:
         yield

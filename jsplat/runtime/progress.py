@@ -10,6 +10,7 @@ from pathlib import Path
 
 _log: Path | None = None
 _watchers: list[Callable[["Progress"], object]] = []
+_quiet = False
 
 
 def log_to(path: Path | None) -> None:
@@ -56,6 +57,18 @@ def watched(by: Callable[["Progress"], object]) -> Iterator[None]:
         _watchers.remove(by)
 
 
+def set_quiet(quiet: bool) -> None:
+    """Whether this process says nothing of how far it is from now on; the log keeps all of it."""
+    global _quiet
+    _quiet = quiet
+
+
+def narrate(line: str, end: str = "\n") -> None:
+    """A line for people who watch, to stderr; what somebody must know is printed elsewhere, `--quiet` or not."""
+    if not _quiet:
+        print(line, end=end, file=sys.stderr, flush=True)
+
+
 class Progress:
     """Counts work done towards a known total.
 
@@ -83,6 +96,6 @@ class Progress:
         time_left = f"{elapsed:.0f} s" if finished else f"ETA {eta:.0f} s"
         line = f"{self.what}: {self.done}/{self.total}  {shown}  {time_left}"
         end = "\n" if finished or not sys.stderr.isatty() else ""
-        print(("\r\x1b[K" if sys.stderr.isatty() else "") + line, end=end, file=sys.stderr, flush=True)
+        narrate(("\r\x1b[K" if sys.stderr.isatty() else "") + line, end)
         for watcher in _watchers:
             watcher(self)
