@@ -8,6 +8,7 @@ from jsplat.report.figures import line_file
 
 NOT_MEASURED = "not measured"
 IMPLEMENTATIONS = {"jsplat": "jsplat", "torch": "plain PyTorch", "gsplat": "gsplat 1.5.3"}
+FITS = {"two_models": "two models in a loop, PyTorch", "xla": "jsplat on XLA's loop"}
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37")
 QUIET = 0.75  # load per core above which a machine has other work to do
 MANY = (1_000, 100_000)  # identities
@@ -194,7 +195,7 @@ def drawings(devices: Devices) -> dict[str, str]:
                 found[f"{device}-{axis}.svg"] = line_file(title, x_name, series, COLOURS, log=True)
         curves: dict[str, list[tuple[float, float]]] = {}
         for line in _fits(lines.values()):
-            label = IMPLEMENTATIONS.get(line["work"]["implementation"], "two models in a loop, PyTorch")
+            label = (IMPLEMENTATIONS | FITS)[line["work"]["implementation"]]
             curves.setdefault(label, []).append((round(line["value"] / 1e3, 1), line["accuracy"]["psnr"]))
         if curves:
             title = "PSNR in dB against time, all identities"
