@@ -300,7 +300,7 @@ SUITES = {
     "cpu-fit": _fits(*(Fit(f"fit of 8, {n} steps", steps=n) for n in (50, 100))),
     "cpu-parser": _networks(4, 128, False, _CPU_MODES, "matrix product"),
     "cpu-parser-training": _networks(4, 128, True, _CPU_MODES),
-    "cpu-parser-512": replace(_networks(1, 512, True, _CPU_MODES[2:3]), rounds=3),
+    "cpu-parser-512": replace(_networks(2, 512, True, _CPU_MODES[2:3]), rounds=3),
     "gpu-raster": _gsplat(
         *(
             Raster(f"gpu {kind} {c}", gradient=kind == "train", **{**_GPU_CENTRE, "channels": c})

@@ -98,7 +98,7 @@ def test_the_goals_are_bounds():
         "kernel: one core over two": ("higher", 1.8),
         "kernel fit of 8, 100 steps: xla over cpu": ("higher", 2.0),
         "bisenet inference 4x128: torch over jsplat": ("higher", 1.0),
-        "bisenet training 1x512: torch over jsplat": ("higher", 1.0),
+        "bisenet training 2x512: torch over jsplat": ("higher", 1.0),
         "bisenet training 4x128: torch over jsplat": ("higher", 1.0),
         "gpu forward 3: gsplat over jsplat": ("higher", 1.3),
         "gpu forward 22: gsplat over jsplat": ("higher", 1.8),
