@@ -285,7 +285,7 @@ def test_a_training_set_that_memory_does_not_hold_is_refused_before_anything_is_
     args = [str(a) for a in ("run", tmp_path / "run", *words, "--config", out / "config.toml")]
     refused = CliRunner().invoke(cli.main, args)
     assert refused.exit_code == 1
-    assert "fewer people: student_people" in refused.output
+    assert "`--set student_people=N` takes fewer people" in refused.output
     assert not list(tmp_path.iterdir())
 
 
