@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 import os
 import platform
 import subprocess
@@ -26,10 +27,15 @@ def device_name() -> str:
     return f"{models[0] if models else platform.machine()} {os.cpu_count()} cores"
 
 
+@functools.cache
+def commit() -> str:
+    """Of this tree, as the process first asked: the results of one suite are no change of what the next one times."""
+    git = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
 def about(suite: str) -> dict[str, object]:
     """Where and with what a run was made, and how busy the machine was (load: processes that wanted a core)."""
-    git = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -37,7 +43,7 @@ def about(suite: str) -> dict[str, object]:
     return {
         "suite": suite,
         "device": device_name(),
-        "commit": commit,
+        "commit": commit(),
         "versions": versions,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "cores": os.cpu_count(),
