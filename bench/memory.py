@@ -71,12 +71,12 @@ def _megabytes(arrays: dict[str, np.ndarray]) -> float:
 def main(size: int, views: int, gaussians: int, rounds: int = 1) -> None:
     """Measures, and prints one line; memory does not depend on the rounds of sharpening, time does."""
     configure_xla()
-    scene, (capture, said) = shell(gaussians), pictures(size, views)
+    scene, (capture, opinions) = shell(gaussians), pictures(size, views)
     config = RunConfig(ablation=False, sharpen=SharpenConfig(rounds=rounds))
     before, start = _peak(), time.process_time()
-    out = label_capture(capture, scene, said, CELEBAMASK_HQ, config, SharedCapacity())
+    out = label_capture(capture, scene, opinions, CELEBAMASK_HQ, config, SharedCapacity())
     seconds, after = time.process_time() - start, _peak()
-    first = _megabytes(voter_arrays([Voter("parser", CELEBAMASK_HQ, said)]))
+    first = _megabytes(voter_arrays([Voter("parser", CELEBAMASK_HQ, opinions)]))
     print(
         f"label {size} px, {views} views, {gaussians} Gaussians: peak {after:.0f} MB ({before:.0f} before), "
         f"{seconds:.0f} processor s; on disk: first labels {first:.1f} MB, labels {_megabytes(packed(out)):.1f} MB",

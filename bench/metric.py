@@ -101,6 +101,6 @@ def complaints(measured: Sequence[Mapping[str, Any]], baseline: Mapping[str, Map
         worse = value / old["value"] if lower else old["value"] / value
         allowed = 1 + max(MARGIN, SPREADS * (line["spread"] + old["spread"]))
         if worse > allowed:
-            said = f"{worse:.2f} times worse, noise explains {allowed:.2f}"
-            found.append(f"{name}: {value:.4g} {line['unit']}, was {old['value']:.4g}: {said}")
+            comparison = f"{worse:.2f} times worse, noise explains {allowed:.2f}"
+            found.append(f"{name}: {value:.4g} {line['unit']}, was {old['value']:.4g}: {comparison}")
     return found

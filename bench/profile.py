@@ -146,8 +146,8 @@ def section(record: dict[str, Any]) -> str:
     """The record as a page shows it."""
     rows, unit = [], record["unit"]
     for name, part in record["parts"].items():
-        share = sum(x or 0.0 for x in part.values()) / record["step"]
-        rows.append([name, *(number(part[way], ".2f") for way in ("forward", "backward")), f"{share:.0%}"])
+        fraction = sum(x or 0.0 for x in part.values()) / record["step"]
+        rows.append([name, *(number(part[way], ".2f") for way in ("forward", "backward")), f"{fraction:.0%}"])
     rows.append([STEP, number(record["step"], ".2f"), "", "100%"])
     return (
         f"Measured on {record['device']}, commit {record['commit']}, jax {record['versions']['jax']}, load"

@@ -93,7 +93,7 @@ BESIDE = {  # ratio in `workloads.py` -> what a stranger calls it
 }
 
 
-def beside(devices: Devices) -> str:
+def peer_ratios(devices: Devices) -> str:
     """README's table: how many times as long the other implementation takes."""
     rows = []
     for name, what in BESIDE.items():
@@ -130,8 +130,8 @@ def limits(devices: Devices) -> str:
             value, floor = line["value"], line.get("floor")
             text, met = why_not(line), "-"
             if value is not None and limit.floor:
-                share = 1e3 * max(floor["operations"] / PEAK_OPERATIONS, floor["bytes"] / PEAK_BYTES) / value
-                text, met = f"{share:.3g}", _yes(share >= limit.bound)
+                fraction = 1e3 * max(floor["operations"] / PEAK_OPERATIONS, floor["bytes"] / PEAK_BYTES) / value
+                text, met = f"{fraction:.3g}", _yes(fraction >= limit.bound)
             elif value is not None:
                 text, met = f"{value / limit.each:.3g}", _yes(value / limit.each <= limit.bound)
             rows.append([limit.name, device, text, f"{limit.bound:g}", met])

@@ -56,11 +56,11 @@ def segmenter(name: str, truth: np.ndarray, classes: LabelSet, rng: np.random.Ge
     return Other(name, labels, Vocabulary(plain_labels(names)).ids_in(classes, name), frontal=False)
 
 
-def side_f1(capture: Capture, fitted: Path, parsed: Path, others: list[Other], room: SharedCapacity) -> float:
+def side_f1(capture: Capture, fitted: Path, parsed: Path, others: list[Other], capacity: SharedCapacity) -> float:
     """Of the masks that the label stage makes, in [0, 1]."""
     first, config = first_labels(parsed, capture), dataclasses.replace(RunConfig(), ablation=False)
     blind, scene = dataclasses.replace(capture, labels=None), scene_in(saved_scenes(fitted), capture.identity)
-    made = label_capture(blind, scene, first.opinions, first.labelset, config, room, others=others)
+    made = label_capture(blind, scene, first.opinions, first.labelset, config, capacity, others=others)
     names = (capture.identity,) * len(capture.images)
     told = score(made["refined"], capture.labels, capture.yaw, capture.pitch, names, first.labelset)
     return told["bins"]["side"]["f1"]
@@ -69,14 +69,14 @@ def side_f1(capture: Capture, fitted: Path, parsed: Path, others: list[Other], r
 def main(heads: Path, parsed: Path, fitted: Path, size: int) -> None:
     """Votes, scores, writes, and prints a table."""
     classes = LabelSet.from_json(json.loads((parsed / "labelset.json").read_text()))
-    room, found = SharedCapacity(), {}
+    capacity, found = SharedCapacity(), {}
     for number, one in enumerate(list_captures(heads, size)):
         capture = one.read()
         assert capture.labels is not None
-        own = found[one.identity] = {"parser alone": side_f1(capture, fitted, parsed, [], room)}
+        own = found[one.identity] = {"parser alone": side_f1(capture, fitted, parsed, [], capacity)}
         for name in (*VOTERS, NOISE):
             other = segmenter(name, capture.labels, classes, np.random.default_rng(number))
-            own[name] = side_f1(capture, fitted, parsed, [other], room)
+            own[name] = side_f1(capture, fitted, parsed, [other], capacity)
         print(one.identity, *(f"{name}: {100 * f1:.1f}" for name, f1 in own.items()), sep="  ", flush=True)
     mean = {name: float(np.mean([of[name] for of in found.values()])) for name in next(iter(found.values()))}
     write_json(

@@ -155,7 +155,7 @@ def _line(axis: str, values: tuple[int, ...], **centre) -> list[Raster]:
     return [Raster(f"scaling {axis} {v}", **{**centre, axis: v}) for v in values]
 
 
-def _beside_xla(*bases: Any) -> tuple[Any, ...]:
+def _with_xla(*bases: Any) -> tuple[Any, ...]:
     """Workloads on the best backend of the device, and the same on XLA's loop."""
     return tuple(work for b in bases for work in (b, replace(b, name=f"{b.name}/xla", implementation="xla")))
 
@@ -243,7 +243,7 @@ SUITES = {
     ),
     "cpu-kernel": Suite(  # what the C++ kernel gives over XLA's loop, PyTorch, and one core
         workloads=(
-            *_beside_xla(
+            *_with_xla(
                 Raster("kernel train 22", channels=22),
                 Raster("kernel train 22, 8 identities", channels=22, images=8),
                 Raster("kernel train 3"),
@@ -285,7 +285,7 @@ SUITES = {
         ),
     ),
     "cpu-kernel-fit": Suite(
-        _beside_xla(Fit("kernel fit of 8, 100 steps", steps=100)),
+        _with_xla(Fit("kernel fit of 8, 100 steps", steps=100)),
         (
             Ratio(
                 "kernel fit of 8, 100 steps: xla over cpu",

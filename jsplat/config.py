@@ -73,7 +73,7 @@ def to_toml(config: typing.Any, notes: Mapping[str, str] | None = None, only: st
 
 def _toml_lines(config: typing.Any, name: str, notes: Mapping[str, str]) -> list[str]:
     summary, about = _documented(type(config))
-    lines, tables, said = [*_comment(summary), *_comment(notes.get(name, ""))], [], set()
+    lines, tables, documented = [*_comment(summary), *_comment(notes.get(name, ""))], [], set()
     lines += [f"[{name}]"] if name else [""]
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -84,9 +84,9 @@ def _toml_lines(config: typing.Any, name: str, notes: Mapping[str, str]) -> list
         if table:
             tables += ["", *comment, *_toml_lines(value, f"{name}.{field.name}".lstrip("."), notes)]
         else:
-            lines += [] if names in said else comment
+            lines += [] if names in documented else comment
             lines.append(f"{field.name} = {_toml_value(value)}")
-        said.add(names)
+        documented.add(names)
     return lines + tables
 
 
@@ -97,7 +97,7 @@ def _documented(cls: type) -> tuple[str, list[tuple[tuple[str, ...], str]]]:
         return "", []
     summary, _, attributes = text.partition("\nAttributes:\n")
     entries = re.findall(r"^    ([\w*, ]+): (.*(?:\n     +.*)*)", attributes, re.MULTILINE)
-    return summary.partition("\n\n")[0], [(tuple(n.strip() for n in names.split(",")), said) for names, said in entries]
+    return summary.partition("\n\n")[0], [(tuple(n.strip() for n in names.split(",")), text) for names, text in entries]
 
 
 def _comment(text: str) -> list[str]:

@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))  # bench is no installed package
 
 from bench.history import HERE, latest  # noqa: E402
 from bench.profile import section  # noqa: E402
-from bench.tables import NOT_MEASURED, beside, drawings, markdown, performance, scaling, workloads  # noqa: E402
+from bench.tables import NOT_MEASURED, drawings, markdown, peer_ratios, performance, scaling, workloads  # noqa: E402
 from jsplat.report.findings import BINS, METHODS, Goals, headline, of_people  # noqa: E402
 
 RUNS = {"heads": ROOT / "bench/history/heads_cpu.report.json", "demo": ROOT / "bench/history/demo.report.json"}
@@ -157,7 +157,7 @@ def sections() -> dict[Path, dict[str, str]]:
         "picture": picture(json.loads((ROOT / "docs/pictures.json").read_text())),
         "outcome": outcome(reports["heads"]),
         "real_size": in_short(at_512),
-        "beside": beside(devices),
+        "beside": peer_ratios(devices),
     }
     profiles = [section(json.loads(path.read_text())) for path in sorted((HERE / "history").glob("*.profile.json"))]
     measured = {

@@ -87,9 +87,10 @@ def main(paths: list[str]) -> None:
         for tile in TILES:
             n = counts(size, rows, tile)
             millions = " | ".join(f"{n[key] / 1e6:.2f} M" for key in ("listed", "evaluated", "contributing"))
-            share = f"{n['contributing'] / n['evaluated']:.0%}"
+            fraction = f"{n['contributing'] / n['evaluated']:.0%}"
             print(
-                f"| {name} | {tile[0]} x {tile[1]} | {n['hits']} | {n['longest']} | {millions} | {share} |", flush=True
+                f"| {name} | {tile[0]} x {tile[1]} | {n['hits']} | {n['longest']} | {millions} | {fraction} |",
+                flush=True,
             )
 
 

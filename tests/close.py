@@ -68,7 +68,7 @@ def assert_image_close(
     *,
     tolerance: float = IMAGE,
     inside: float = BAND,
-    share: float = BAND_SHARE,
+    fraction: float = BAND_SHARE,
 ) -> None:
     """Images agree tightly outside a band of pixels near a cutoff, loosely inside it, and the band is small.
 
@@ -76,19 +76,19 @@ def assert_image_close(
         got, want: `*b h w c`.
         band: bool `*b h w`, from the wanted image's own quantities (see `near`).
         tolerance, inside: absolute, outside and inside the band.
-        share: the part of all pixels that the band may cover.
+        fraction: the part of all pixels that the band may cover.
     """
     got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
     assert got.shape == want.shape, f"image: shape {got.shape}, want {want.shape}"
     assert band.shape == want.shape[:-1], f"band: shape {band.shape}, want {want.shape[:-1]}"
     covered = float(np.mean(band))
-    assert covered <= share, f"band: covers {covered:.2%} of the pixels, at most {share:.2%} ({BAND_SHARE_WHY})"
+    assert covered <= fraction, f"band: covers {covered:.2%} of the pixels, at most {fraction:.2%} ({BAND_SHARE_WHY})"
     outside = ~band[..., None]
     assert_close(np.where(outside, got, 0), np.where(outside, want, 0), tolerance, f"outside the band; {IMAGE_WHY}")
     assert_close(np.where(outside, 0, got), np.where(outside, 0, want), inside, f"inside the band; {BAND_WHY}")
 
 
-def missing_share(got: Any, want: Any) -> float:
+def missing_fraction(got: Any, want: Any) -> float:
     """The share of rows (leading axis: Gaussians) that are all zero in one gradient and not in the other."""
     got, want = (np.any(np.asarray(x).reshape(len(x), -1) != 0, -1) for x in (got, want))
     return float(np.mean(got != want))
@@ -127,7 +127,7 @@ def assert_gradient_close(
     for name, a, b in _pairs(got, want):
         assert b.any(), f"{name}: the wanted gradient is zero everywhere, which tests nothing"
         assert np.isfinite(a).all(), f"{name}: {np.count_nonzero(~np.isfinite(a))} entries are not finite"
-        gone, aligned, off = missing_share(a, b), cosine(a, b), relative_error(a, b)
+        gone, aligned, off = missing_fraction(a, b), cosine(a, b), relative_error(a, b)
         measured = f"missing {gone:.3%}, cosine {aligned:.6f}, relative error {off:.3g}"
         assert gone <= missing, f"{name}: {measured}; missing at most {missing:.3%} ({MISSING_WHY})"
         assert aligned >= angle, f"{name}: {measured}; cosine at least {angle} ({COSINE_WHY})"

@@ -51,12 +51,20 @@ def labels_of(devices) -> dict[str, np.ndarray]:
     gaussians, truth = ball.gaussians(150), np.eye(len(ball.SIDES), dtype=np.float32)[seen.labels]
     where = {"capacity": 4096, "devices": devices}
     evidence, weight = lift(gaussians, seen.cameras, truth, **where)
-    rows = evidence.sum(0) / jnp.maximum(weight.sum(0), 1e-6)[:, None]
-    rows = sharpen(gaussians, rows, seen.cameras, truth, jnp.ones(VIEWS), config=SharpenConfig(rounds=2), **where)
-    render = paint(gaussians, rows, seen.cameras, **where)
+    probabilities = evidence.sum(0) / jnp.maximum(weight.sum(0), 1e-6)[:, None]
+    probabilities = sharpen(
+        gaussians, probabilities, seen.cameras, truth, jnp.ones(VIEWS), config=SharpenConfig(rounds=2), **where
+    )
+    render = paint(gaussians, probabilities, seen.cameras, **where)
     parser = new_parser(Architecture(18, 0.125, 32), ball.SIDES, 0)
     first = predict(parser, seen.images, 4, flip=True, devices=devices)
-    return {"evidence": evidence, "rows": rows, "channels": render.channels, "depth": render.depth, "first": first}
+    return {
+        "evidence": evidence,
+        "rows": probabilities,
+        "channels": render.channels,
+        "depth": render.depth,
+        "first": first,
+    }
 
 
 def main(out: str) -> None:

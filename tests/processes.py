@@ -44,16 +44,16 @@ def finish(*processes: subprocess.Popen, status: int = 0) -> list[str]:
         AssertionError: another status, or none of them works any more; then all are killed.
     """
     with concurrent.futures.ThreadPoolExecutor(len(processes)) as pool:
-        said = [pool.submit(process.communicate) for process in processes]
+        outputs = [pool.submit(process.communicate) for process in processes]
         worked, since = -1.0, time.monotonic()
-        while concurrent.futures.wait(said, 1).not_done:
+        while concurrent.futures.wait(outputs, 1).not_done:
             now = sum(map(processor_time, processes))
             if now != worked:
                 worked, since = now, time.monotonic()
             elif time.monotonic() - since > STILL:
                 for process in processes:
                     process.kill()
-    errors = [future.result()[1] or "" for future in said]
+    errors = [future.result()[1] or "" for future in outputs]
     for process, error in zip(processes, errors):
         assert process.returncode == status, f"ended with {process.returncode}: {error[-3000:]}"
     return errors

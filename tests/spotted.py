@@ -66,19 +66,19 @@ def scene(count: int = 900) -> Scene:
 def stages(count: int = 900) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The parser's probabilities, and what the label stage knows of a fit of so many splats."""
     splats, cameras = scene(count).gaussians, capture().cameras
-    left = np.asarray(splats.means)[:, 0] > 0
-    rows = np.eye(4, dtype=np.float32)[np.where(left, 1, 2)] * 0.9 + np.float32([0, 0.05, 0.05, 0])
+    half = np.asarray(splats.means)[:, 0] > 0
+    probabilities = np.eye(4, dtype=np.float32)[np.where(half, 1, 2)] * 0.9 + np.float32([0, 0.05, 0.05, 0])
     # Through the matrix, so that nobody waits for a compiler; its own test compares it with the rasterizer.
     weights, shape = blend_weights(splats, cameras, 0.0), (len(YAW), SIZE, SIZE)
     depths = [np.asarray(project(splats, cameras[i]).depths) for i in range(len(YAW))]
     alpha = np.stack([w @ np.ones(count) for w in weights]).reshape(shape).astype(np.float32)
     depth = np.stack([w @ z for w, z in zip(weights, depths)]).reshape(shape) / np.maximum(alpha, 1e-6)
-    channels = np.stack([w @ rows for w in weights]).reshape(*shape, 4)
+    channels = np.stack([w @ probabilities for w in weights]).reshape(*shape, 4)
     refined, sure = to_masks(channels, alpha, CLASSES, MaskConfig())
     blind = ball.capture("ball", np.asarray(YAW), SIZE).labels
     assert blind is not None
     first = (0.85 * np.eye(4)[blind] + 0.05).astype(np.float16)
-    known = {"rows_refined": rows, "refined": refined, "confidence": sure, "alpha": alpha}
+    known = {"rows_refined": probabilities, "refined": refined, "confidence": sure, "alpha": alpha}
     return first, known | {"depth": depth.astype(np.float32), "seen": np.ones(count, np.float32)}
 
 

@@ -158,8 +158,8 @@ def test_a_crash_or_a_missing_device_is_a_metric_without_a_value_and_does_not_st
         Ratio("c", ("skipped", "good"), "also good", "higher"),  # of several modes those that ran count
     )
     found = [metric.line() for metric in measure(Suite(works, ratios, 5), _prepare)]
-    said = {x["name"]: (x["value"] is None, x["error"], x["skipped"]) for x in found}
-    assert said == {
+    outcomes = {x["name"]: (x["value"] is None, x["error"], x["skipped"]) for x in found}
+    assert outcomes == {
         "good": (False, None, None),
         "broken": (True, "RuntimeError: no luck", None),
         "skipped": (True, None, "needs CUDA"),

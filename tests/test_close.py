@@ -11,7 +11,7 @@ from tests.close import (
     assert_gradient_close,
     assert_image_close,
     cosine,
-    missing_share,
+    missing_fraction,
     near,
     relative_error,
 )
@@ -99,8 +99,8 @@ def test_nan_inside_the_band_is_found():
 
 def test_missing_share_counts_rows_on_both_sides():
     want = np.array([[1.0, 0.0], [0.0, 0.0], [2.0, 2.0], [0.0, 3.0]])
-    assert missing_share(want * 2, want) == 0
-    assert missing_share(np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 2.0], [1.0, 0.0]]), want) == 0.5
+    assert missing_fraction(want * 2, want) == 0
+    assert missing_fraction(np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 2.0], [1.0, 0.0]]), want) == 0.5
 
 
 def test_cosine_and_error_of_known_vectors():

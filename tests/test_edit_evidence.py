@@ -67,9 +67,9 @@ def test_views_that_do_not_see_the_place_are_left_exactly_as_they_were():
     assert np.array_equal(head.masks[BACK], head.refined[BACK])
     assert np.array_equal(head.shown[BACK], before[BACK])
     # The moved rows and the cached render stay in step, up to what `reach` leaves out of a pixel.
-    again = np.stack([w @ head.rows for w in head.weights])
+    again = np.stack([w @ head.probabilities for w in head.weights])
     assert np.abs(again - head.shown).max() <= 2 * head.settings.edit.min_pixel_weight
-    moved = np.abs(head.rows - head.voted_rows).max(-1) > 0
+    moved = np.abs(head.probabilities - head.voted_probabilities).max(-1) > 0
     assert moved.sum() <= outcome.gaussians
 
 
@@ -99,40 +99,42 @@ def test_the_rows_are_those_of_the_update_written_out():
     spoken = spoken.ravel()
     heard = (spoken != UNTOUCHED) & (spoken != 0)
 
-    def share(mass):
+    def influence(mass):
         strength = (
             settings.weight * (mass / np.maximum(np.max(seen, 0), settings.half_weight)) ** settings.visibility_power
         )
         return strength / (1 + strength)
 
-    who = share(head.weights[FRONT].T @ touched.ravel().astype(float)) >= settings.min_influence
-    a = share(weights[heard].sum(0))[who, None]
+    who = influence(head.weights[FRONT].T @ touched.ravel().astype(float)) >= settings.min_influence
+    a = influence(weights[heard].sum(0))[who, None]
     one_hot = np.eye(k)[spoken[heard]]
-    rest, pulls = weights[:, ~who] @ head.rows[~who], weights[:, who]
-    most, said = np.maximum(*(voice.sure.ravel() for voice in head.voices)), np.float64(1)
+    rest, pulls = weights[:, ~who] @ head.probabilities[~who], weights[:, who]
+    most, likelihoods = np.maximum(*(voice.sure.ravel() for voice in head.voices)), np.float64(1)
     for voice in head.voices:
         of = voice.confusion[np.arange(len(voice.labels))[:, None], :, voice.labels].reshape(-1, k)
-        said = said * of ** (voice.sure.ravel() / np.maximum(most, 1e-12))[:, None]
+        likelihoods = likelihoods * of ** (voice.sure.ravel() / np.maximum(most, 1e-12))[:, None]
     sure = np.where(spoken == UNTOUCHED, most, 0)[:, None]
 
     def shares(x):
         return x / np.maximum(x.sum(-1, keepdims=True), 1e-12)
 
-    base = head.voted_rows[who].astype(np.float64)
-    rows = (1 - 0.02 * a) * base + 0.02 * a * shares(pulls[heard].T @ one_hot)
+    base = head.voted_probabilities[who].astype(np.float64)
+    probabilities = (1 - 0.02 * a) * base + 0.02 * a * shares(pulls[heard].T @ one_hot)
     for _ in range(settings.rounds):
-        prior = shares(rest + pulls @ rows)
+        prior = shares(rest + pulls @ probabilities)
         inverse = np.where(prior > 1e-6, 1 / np.maximum(prior, 1e-3), 0)
-        voters = rows * (pulls.T @ (sure * shares(prior * said) * inverse))
+        voters = probabilities * (pulls.T @ (sure * shares(prior * likelihoods) * inverse))
         voters = np.where(voters.sum(-1, keepdims=True) > 1e-6, shares(voters), base)
-        human = rows * (
+        human = probabilities * (
             pulls[heard].T @ (_leading_mixture(prior[heard], spoken[heard], settings.class_margin) * inverse[heard])
         )
-        rows = shares((1 - a) * voters + a * shares(human))
+        probabilities = shares((1 - a) * voters + a * shares(human))
 
     edit(head, FRONT, layer)
-    assert_close(head.rows[who], rows, 1e-4, "three updates in float32, with divisions by shares down to 1e-3")
-    assert np.array_equal(head.rows[~who], head.voted_rows[~who])
+    assert_close(
+        head.probabilities[who], probabilities, 1e-4, "three updates in float32, with divisions by shares down to 1e-3"
+    )
+    assert np.array_equal(head.probabilities[~who], head.voted_probabilities[~who])
 
 
 def test_voters_beside_the_first_are_heard():
@@ -143,8 +145,8 @@ def test_voters_beside_the_first_are_heard():
     own, weight = likelihood(alone.voices, 2, np.arange(SIZE**2), np.arange(4))
     np.testing.assert_array_equal(sure, weight)
     np.testing.assert_allclose(likely[sure > 0], own[sure > 0], rtol=1e-6)  # to the power of 1, in float32
-    said = two.voices[1].confusion
-    np.testing.assert_array_equal(said[:, 1], said[:, 2])  # classes of one label
+    confusion = two.voices[1].confusion
+    np.testing.assert_array_equal(confusion[:, 1], confusion[:, 2])  # classes of one label
     # Who knows the spot helps the person to show it in the other views, who missed it in one of them less so.
     shown = []
     for others in ([], [second_voter(damage=1)], [second_voter()]):
@@ -161,7 +163,7 @@ def test_as_many_threads_as_there_are_cores_give_the_same_bits(monkeypatch):
         heads.append(spotted.head())
         edit(heads[-1], FRONT, spotted.spot())
     for other in heads[1:]:
-        assert np.array_equal(heads[0].rows, other.rows)
+        assert np.array_equal(heads[0].probabilities, other.probabilities)
         assert np.array_equal(heads[0].shown, other.shown)
         assert np.array_equal(heads[0].masks, other.masks)
 
@@ -200,7 +202,7 @@ def test_background_corrects_its_own_view_alone():
     outcome = edit(head, FRONT, layer)
     assert (head.mask(FRONT)[20:28, 20:28] == 0).all()
     assert outcome.others == 0
-    assert (head.rows[:, 0] == 0).all()
+    assert (head.probabilities[:, 0] == 0).all()
 
 
 def test_the_named_class_leads_and_a_pixel_where_it_leads_is_left():

@@ -41,7 +41,7 @@ def at(window, x: float, y: float) -> tuple[float, float]:
     return round(place["x"]), round(place["y"])
 
 
-def said(window) -> np.ndarray:
+def drawn_mask(window) -> np.ndarray:
     layer = window.script("return Array.from(jsplat.state.layer)")
     return np.asarray(layer, np.uint8).reshape(spotted.SIZE, spotted.SIZE)
 
@@ -71,19 +71,19 @@ def test_a_stroke_is_saved_as_drawn_and_corrects_the_neighbour(page, run):  # no
     window.drag(path)
     want = np.where(near(in_picture(window, path), 2.5), SPOT, 255)
     # Coalesced moves may lie off the straight line by less than a pixel of the page: a hundredth of the picture's.
-    assert (said(window) != want).sum() <= 2
-    drawn = said(window)
-    beside = window.script("return jsplat.state.beside")
-    before = labels(server, beside)[0]
+    assert (drawn_mask(window) != want).sum() <= 2
+    drawn = drawn_mask(window)
+    neighbor = window.script("return jsplat.state.beside")
+    before = labels(server, neighbor)[0]
     shown = window.script("return Array.from(jsplat.other.auto)")
     window.keys("s")
     window.wait(f"{IDLE} && jsplat.state.revision === 1")
     assert np.array_equal(labels(server, FRONT)[1], drawn)
-    assert (labels(server, beside)[0] != before).sum() > 5
+    assert (labels(server, neighbor)[0] != before).sum() > 5
     window.wait("!document.getElementById('save').matches(':enabled')")
     after = window.script("return Array.from(jsplat.other.auto)")
     assert after != shown
-    assert np.array_equal(np.reshape(after, before.shape), labels(server, beside)[0])
+    assert np.array_equal(np.reshape(after, before.shape), labels(server, neighbor)[0])
     (line,) = (json.loads(t) for t in (run / "edits" / "edits.jsonl").read_text().splitlines())
     assert line["pixels"] == (drawn == SPOT).sum()
     assert line["seconds"] > 0
@@ -97,20 +97,20 @@ def test_eraser_undo_and_redo(page):
     window.keys("1")
     path = [at(window, 18, 24), at(window, 30, 24)]
     window.drag(path)
-    stroke = said(window)
+    stroke = drawn_mask(window)
     assert (stroke == 1).sum() > 30
     window.keys("e")
     window.drag([at(window, 24, 18), at(window, 24, 30)])
-    erased = said(window)
+    erased = drawn_mask(window)
     assert 0 < (erased == 1).sum() < (stroke == 1).sum()
     window.keys("\ue009", "z")
-    assert np.array_equal(said(window), stroke)
+    assert np.array_equal(drawn_mask(window), stroke)
     window.keys("\ue009", "z")
-    assert (said(window) == 255).all()
+    assert (drawn_mask(window) == 255).all()
     assert window.script("return document.getElementById('save').disabled")
     window.keys("\ue009", "y")
     window.keys("\ue009", "\ue008", "z")
-    assert np.array_equal(said(window), erased)
+    assert np.array_equal(drawn_mask(window), erased)
 
 
 def test_fill_and_polygon(page):
@@ -120,7 +120,7 @@ def test_fill_and_polygon(page):
     window.keys("f")
     x, y = (int(a[len(a) // 2]) for a in np.nonzero(auto == 1)[::-1])
     window.drag([at(window, x + 0.5, y + 0.5)])
-    assert np.array_equal(said(window) == SPOT, auto == 1)  # the half of a ball is one region
+    assert np.array_equal(drawn_mask(window) == SPOT, auto == 1)  # the half of a ball is one region
     window.keys("\ue009", "z")
     window.keys("p")
     corners = [at(window, *p) for p in ((15, 15), (33, 15), (33, 30), (15, 30))]
@@ -130,7 +130,7 @@ def test_fill_and_polygon(page):
     (left, top), _, (right, bottom), _ = in_picture(window, corners)
     middle = np.arange(spotted.SIZE) + 0.5
     want = ((middle > top) & (middle < bottom))[:, None] & ((middle > left) & (middle < right))
-    assert np.array_equal(said(window) == SPOT, want)
+    assert np.array_equal(drawn_mask(window) == SPOT, want)
 
 
 def test_the_page_fits_its_window(page):
@@ -153,7 +153,7 @@ def test_a_window_that_comes_too_late_is_asked(page):
     assert save(server, FRONT, other)[0] == 200
     window.keys("1")
     window.drag([at(window, 24, 24), at(window, 26, 24)])
-    mine = said(window)
+    mine = drawn_mask(window)
     window.keys("s")
     window.wait("document.getElementById('conflict').open")
     assert np.array_equal(labels(server, FRONT)[1], other)

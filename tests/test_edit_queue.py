@@ -84,10 +84,10 @@ def test_the_order_prefers_gain_and_leaves_neighbours_for_later():
     order = list(rank(gains, cameras, {}))
     assert [(n, v) for n, v, _ in order[:3]] == [("a", 0), ("b", 0), ("a", 5)]
     assert sorted((n, v) for n, v, _ in order) == sorted((n, v) for n in "ab" for v in range(8))
-    left = list(rank(gains, cameras, {"a": [0], "b": [0], "not read yet": [1]}))
-    assert len(left) == 14
-    assert left[0][:2] == ("a", 5)
-    assert all(g >= 0 for *_, g in left)
+    ranked = list(rank(gains, cameras, {"a": [0], "b": [0], "not read yet": [1]}))
+    assert len(ranked) == 14
+    assert ranked[0][:2] == ("a", 5)
+    assert all(g >= 0 for *_, g in ranked)
     assert list(rank({}, {}, {})) == []
 
 

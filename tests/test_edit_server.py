@@ -91,10 +91,10 @@ def test_a_saved_edit_is_kept_voted_on_and_logged(run):
         about = json.loads(ask(server, "GET", f"/{server.token}/api/run")[1])
         assert about["heads"][0]["edited"] == [FRONT]
         assert [FRONT] not in [[v] for _, v, _ in about["queue"]]
-    said = int((spotted.spot() == SPOT).sum())
-    assert (line["identity"], line["view"], line["pixels"], line["seconds"]) == ("ball", FRONT, said, 2.5)
-    assert line["after"] == {"spot": said}
-    assert sum(line["before"].values()) == said
+    pixels = int((spotted.spot() == SPOT).sum())
+    assert (line["identity"], line["view"], line["pixels"], line["seconds"]) == ("ball", FRONT, pixels, 2.5)
+    assert line["after"] == {"spot": pixels}
+    assert sum(line["before"].values()) == pixels
     assert set(line["before"]) <= {"left", "right"}
     assert line["others"] == sum(n > 5 for v, n in line["changed"].items() if v != str(FRONT)) >= 3
     assert [json.loads(t) for t in (run / "edits" / "edits.jsonl").read_text().splitlines()] == [line]
@@ -110,11 +110,13 @@ def test_a_saved_edit_is_kept_voted_on_and_logged(run):
 def test_what_was_saved_is_there_after_a_restart(run):
     with served(run) as server:
         save(server, FRONT, spotted.spot())
-        beside = labels(server, 1)[0]
+        neighbor = labels(server, 1)[0]
     with served(run) as server:
         assert np.array_equal(labels(server, FRONT)[1], spotted.spot())
         assert server.session.ready("ball").result().head.layers.keys() == {FRONT}
-        assert (labels(server, 1)[0] != beside).sum() <= 3  # all edits at once; its rim is what the label stage showed
+        assert (
+            labels(server, 1)[0] != neighbor
+        ).sum() <= 3  # all edits at once; its rim is what the label stage showed
     assert len((run / "edits" / "edits.jsonl").read_text().splitlines()) == 1
 
 

@@ -100,7 +100,7 @@ def test_a_table_file_says_what_labels_mean():
     assert (background, brows, junk) == ({"background"}, {"l_brow", "r_brow"}, set())
     assert head >= {"skin", "nose", "l_eye"}  # what lies on skin and has no label
     assert table.numbered is True
-    for said, message in (
+    for content, message in (
         ({"names": ["a"], "mean": {}}, "also mean"),
         ({"names": ["a"], "means": {"b": "skin"}}, "labels among a"),
         ([], "names of labels by number"),
@@ -108,7 +108,7 @@ def test_a_table_file_says_what_labels_mean():
         ({"names": ["a"], "frontal": "yes"}, "true or false"),
     ):
         with pytest.raises(InputError, match=message):
-            read_table(said, "t.json")
+            read_table(content, "t.json")
     with pytest.raises(InputError, match="a table file says so"):
         read_table({"names": ["background", "thing"]}, "t").ids_in(CELEBAMASK_HQ, "t")
     with pytest.raises(InputError, match="classes among background"):

@@ -11,7 +11,7 @@ from jsplat.fitting import FitConfig, try_fit
 from jsplat.kernels.blend import IMPLEMENTATIONS
 from jsplat.kernels.select import Implementation
 from jsplat.pipeline import RunConfig
-from jsplat.pipeline.estimate import Needs, check_room, duration, needs, room_for
+from jsplat.pipeline.estimate import Needs, available, check_resources, duration, needs
 from jsplat.pipeline.forecast import check_device
 from jsplat.pipeline.outlook import Outlook
 from jsplat.pipeline.settling import Settled
@@ -35,20 +35,20 @@ def test_needs_by_hand():
 
 def test_what_cannot_fit_is_refused_and_what_would_is_named():
     need = Needs(first_labels=3_000_000_000, scenes=1_000_000_000, training=8_000_000_000)
-    check_room(need, 4_000_000_000, 8_000_000_000, 512)
+    check_resources(need, 4_000_000_000, 8_000_000_000, 512)
     with pytest.raises(InputError, match=r"OUT: disk: wanted at least 4 GB free, got 1 GB; `--set size=256` fits"):
-        check_room(need, 1_000_000_000, 8_000_000_000, 512)
+        check_resources(need, 1_000_000_000, 8_000_000_000, 512)
     with pytest.raises(InputError, match=r"memory: wanted at least 8 GB .*, got 2 GB; `--set size=256` fits"):
-        check_room(need, 4_000_000_000, 2_000_000_000, 512)
+        check_resources(need, 4_000_000_000, 2_000_000_000, 512)
 
 
 def test_room_counts_what_a_killed_run_has_made_already(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=7))
-    free, memory = room_for(tmp_path / "out")
+    free, memory = available(tmp_path / "out")
     assert (free, memory > 0) == (7, True)
     (tmp_path / "out" / ".parse.0123" / "x").mkdir(parents=True)
     (tmp_path / "out" / ".parse.0123" / "x" / "ada.npz").write_bytes(bytes(5000))
-    assert room_for(tmp_path / "out")[0] == 5007
+    assert available(tmp_path / "out")[0] == 5007
 
 
 def test_a_fit_that_is_tried_tells_time_and_memory():

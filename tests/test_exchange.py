@@ -125,12 +125,12 @@ def test_packed_indices_are_read_as_stored(bits):
 def test_other_programs_see_colours_and_ids(tmp_path):
     file = written(tmp_path / "x", "indexed") / "a.png"
     colors = cv2.cvtColor(cv2.imread(str(file), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    said = json.loads((file.parent / "labels.json").read_text())
-    assert said["names"] == list(THREE.names)
-    assert said["ignore"] == list(IGNORE_COLOR)
-    np.testing.assert_array_equal(colors, np.array([*said["colors"], said["ignore"]])[np.minimum(SMALL, 3)])
-    assert said["colors"][:2] == [[9, 9, 9], [255, 255, 255]]
-    assert len({*map(tuple, said["colors"]), IGNORE_COLOR}) == 4, "two classes shared a colour; now none does"
+    table = json.loads((file.parent / "labels.json").read_text())
+    assert table["names"] == list(THREE.names)
+    assert table["ignore"] == list(IGNORE_COLOR)
+    np.testing.assert_array_equal(colors, np.array([*table["colors"], table["ignore"]])[np.minimum(SMALL, 3)])
+    assert table["colors"][:2] == [[9, 9, 9], [255, 255, 255]]
+    assert len({*map(tuple, table["colors"]), IGNORE_COLOR}) == 4, "two classes shared a colour; now none does"
     same(import_masks(file, THREE), {"a": SMALL})
 
 

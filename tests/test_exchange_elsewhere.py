@@ -178,13 +178,13 @@ def test_pictures_beside_json_are_no_masks(tmp_path, capsys, form):
         panoptic(folder, masks)
     else:
         export_masks(masks, CELEBAMASK_HQ, form, folder)
-    beside = folder / ("ada" if form == "labelme" else "images/default/ada")
-    beside.mkdir(parents=True, exist_ok=True)
+    place = folder / ("ada" if form == "labelme" else "images/default/ada")
+    place.mkdir(parents=True, exist_ok=True)
     color = np.zeros((*FACE.shape, 3), np.uint8) + np.array([7, 80, 200], np.uint8)
-    (beside / "000.png").write_bytes(png_of(color))
-    (beside / "001.png").write_bytes(png_of(color[..., 0]))
-    (beside / "002.png").write_bytes(label_png.encode(FACE % 2, np.array([[9, 9, 9], [90, 0, 0]], np.uint8)))
-    cv2.imwrite(str(beside / "003.jpg"), color)
+    (place / "000.png").write_bytes(png_of(color))
+    (place / "001.png").write_bytes(png_of(color[..., 0]))
+    (place / "002.png").write_bytes(label_png.encode(FACE % 2, np.array([[9, 9, 9], [90, 0, 0]], np.uint8)))
+    cv2.imwrite(str(place / "003.jpg"), color)
     for path in (folder, zipped(folder), zipped(folder, "\\")):
         same(import_masks(path, CELEBAMASK_HQ), masks)
     assert capsys.readouterr().err == ""
@@ -198,9 +198,9 @@ def test_what_is_passed_over_is_counted_by_kind_once(tmp_path, capsys):
     (folder / "classes.json").write_text("{}")
     for _ in range(2):
         same(import_masks(folder, CELEBAMASK_HQ), {"ada/000": FACE})
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1
-    start, _, kinds = said[0].partition(": passed over ")
+    log = capsys.readouterr().err.splitlines()
+    assert len(log) == 1
+    start, _, kinds = log[0].partition(": passed over ")
     assert start == "masks of somebody"
     assert sorted(kinds.split(", ")) == ["1 .DS_Store", "1 ._ files", "1 .jpg", "1 .json", "1 .txt", "2 .png"]
 
@@ -209,12 +209,12 @@ def test_what_is_passed_over_is_counted_by_kind_once(tmp_path, capsys):
 def test_pictures_beside_masks_are_known(tmp_path, capsys, form):
     folder = tmp_path / f"pictures and {form}"
     export_masks({"ada/000": FACE}, CELEBAMASK_HQ, form, folder)
-    beside = folder / ("ada" if form == "indexed" else "JPEGImages/ada")
-    beside.mkdir(parents=True, exist_ok=True)
-    (beside / "000.jpg").write_bytes(b"a photograph")
+    place = folder / ("ada" if form == "indexed" else "JPEGImages/ada")
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "000.jpg").write_bytes(b"a photograph")
     same(import_masks(folder, CELEBAMASK_HQ), {"ada/000": FACE})
     assert capsys.readouterr().err == ""
-    (beside / "001.jpg").write_bytes(b"a photograph")
+    (place / "001.jpg").write_bytes(b"a photograph")
     same(import_masks(folder, CELEBAMASK_HQ), {"ada/000": FACE})
     assert capsys.readouterr().err == f"pictures and {form}: passed over 1 .jpg\n"
 

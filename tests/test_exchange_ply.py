@@ -61,9 +61,9 @@ def test_the_file_is_laid_out_as_viewers_expect(tmp_path):
 
 
 def labelled(n: int) -> SplatLabels:
-    rows = np.random.default_rng(n).dirichlet(np.ones(3), n).astype(np.float32)
-    rows[0] = 0  # of which nothing is known
-    return SplatLabels.likeliest(rows, THREE)
+    probabilities = np.random.default_rng(n).dirichlet(np.ones(3), n).astype(np.float32)
+    probabilities[0] = 0  # of which nothing is known
+    return SplatLabels.likeliest(probabilities, THREE)
 
 
 def test_labels_are_shown_in_their_classs_colour(tmp_path):
@@ -164,11 +164,11 @@ def elsewhere(one: Scene, order: str, line: str, kinds: dict[str, str], more: li
     rows = np.zeros(len(sh), [(name, order + kinds.get(name, "f4")) for name in names])
     for name in names:
         rows[name] = columns.get(name, 200)
-    said = {">": "binary_big_endian", "<": "binary_little_endian"}[order]
+    form = {">": "binary_big_endian", "<": "binary_little_endian"}[order]
     vertex = [f"element vertex {len(sh)}"]
     vertex += [f"property {types.get(kinds.get(name, ''), 'float')} {name}" for name in names]
     first, last = ([m for m in more if m[2] == before] for before in (True, False))
-    header = ["ply", f"format {said} 1.0", "comment of others", *(m[0] for m in first), *vertex, *(m[0] for m in last)]
+    header = ["ply", f"format {form} 1.0", "comment of others", *(m[0] for m in first), *vertex, *(m[0] for m in last)]
     text = line.join("\n".join([*header, "end_header", ""]).split("\n"))
     return text.encode() + b"".join(m[1] for m in first) + rows.tobytes() + b"".join(m[1] for m in last)
 

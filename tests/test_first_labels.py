@@ -62,14 +62,17 @@ def test_what_is_not_first_labels_is_refused(tmp_path):
 def test_pixels_made_in_a_program_are_pixels_that_were_given():
     """Lift and sharpening give the same bits for opinions at their stride and for pictures of them."""
     scene, capture, first = spotted.scene(), spotted.capture(), np.arange(2)
-    said = Masked(_logits(), np.random.default_rng(1).random((8, 48, 48)) < 0.9)
-    said, cameras = jax.tree.map(lambda x: x[first], (said, capture.cameras))
-    pictures = np.stack([dense(said, view) for view in range(2)])
+    opinions = Masked(_logits(), np.random.default_rng(1).random((8, 48, 48)) < 0.9)
+    opinions, cameras = jax.tree.map(lambda x: x[first], (opinions, capture.cameras))
+    pictures = np.stack([dense(opinions, view) for view in range(2)])
     where = {"capacity": 65536}
-    for got, wanted in zip(*(lift(scene.gaussians, cameras, x, **where) for x in (said, pictures))):
+    for got, wanted in zip(*(lift(scene.gaussians, cameras, x, **where) for x in (opinions, pictures))):
         np.testing.assert_array_equal(got, wanted)
-    rows, how = jnp.asarray(spotted.stages()[1]["rows_refined"]), SharpenConfig(rounds=1)
-    tables = [sharpen(scene.gaussians, rows, cameras, x, jnp.ones(2), config=how, **where) for x in (said, pictures)]
+    probabilities, how = jnp.asarray(spotted.stages()[1]["rows_refined"]), SharpenConfig(rounds=1)
+    tables = [
+        sharpen(scene.gaussians, probabilities, cameras, x, jnp.ones(2), config=how, **where)
+        for x in (opinions, pictures)
+    ]
     np.testing.assert_array_equal(*tables)
 
 

@@ -286,10 +286,10 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not():
 
 def test_a_result_does_not_depend_on_its_neighbours():
     bob, eve = (fit([ada(), ball.capture(n, turn=t)], SHORT, seed=1) for n, t in (("bob", 1.0), ("eve", 2.0)))
-    beside_bob, beside_eve = (jax.tree.map(lambda x: x[:1], r.scene) for r in (bob, eve))
-    assert_same(beside_bob, beside_eve)
+    with_bob, with_eve = (jax.tree.map(lambda x: x[:1], r.scene) for r in (bob, eve))
+    assert_same(with_bob, with_eve)
     assert not np.array_equal(bob.scene.gaussians.means[1], eve.scene.gaussians.means[1])
-    assert_same(beside_bob, fitted().scene)
+    assert_same(with_bob, fitted().scene)
     assert bob.psnr[0] == fitted().psnr[0]
 
 
@@ -386,14 +386,14 @@ def test_an_identity_that_diverges_is_frozen_and_tried_once_more(monkeypatch, ca
 
     monkeypatch.setattr(training, "_carved", spoiled)
     pair, spoil = [ada(), ball.capture("bob", turn=1.0)], 0
-    sound = fit(pair, SHORT, seed=1)
+    clean = fit(pair, SHORT, seed=1)
     seeds.clear()
     spoil = 1
     got = fit(pair, SHORT, seed=1)
     assert seeds == [1, 1 + training.RETRY]
     assert "fit: bob diverged at step 0 and is frozen" in capfd.readouterr().err
     assert got.failed == ()
-    assert_same(jax.tree.map(lambda x: x[:1], got.scene), jax.tree.map(lambda x: x[:1], sound.scene))
+    assert_same(jax.tree.map(lambda x: x[:1], got.scene), jax.tree.map(lambda x: x[:1], clean.scene))
     assert np.isfinite(got.psnr).all()
     assert got.psnr[1] > 15
     seeds.clear()

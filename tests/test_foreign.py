@@ -60,8 +60,8 @@ def test_what_is_passed_over_is_said_once(tmp_path, capsys, monkeypatch):
     finally:
         progress.log_to(None)
     want = "2 .txt, 2 dynamic_mask_*.png, 1 ._ files, 1 without an ending, 1 Thumbs.db"
-    (said,) = capsys.readouterr().err.splitlines()
-    assert sorted(said.removeprefix("in: passed over ").split(", ")) == sorted(want.split(", "))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert sorted(line.removeprefix("in: passed over ").split(", ")) == sorted(want.split(", "))
     (event,) = (tmp_path / "events.jsonl").read_text().splitlines()
     assert json.loads(event)["event"] == "passed over"
     assert json.loads(event)["files"] == kinds

@@ -129,9 +129,9 @@ def test_the_editor_works_through_a_tunnel(server):
 
 
 def test_the_editor_answers_at_both_addresses_of_this_machine(server):
-    if server.beside is None:
+    if server.ipv6 is None:
         pytest.skip("no IPv6 on this machine")
-    assert server.beside.server_address[:2] == ("::1", server.server_port)
+    assert server.ipv6.server_address[:2] == ("::1", server.server_port)
     assert asked(server, f"[::1]:{server.server_port}", "::1")[0] == 200
     assert asked(server, "example.org", "::1")[0] == 403
 
@@ -145,11 +145,11 @@ def test_silent_connections_give_their_threads_back(server, monkeypatch):
     monkeypatch.setattr(edit_server._Handler, "timeout", 0.05)
     half = f"POST /{server.token}/api/0/0/labels HTTP/1.1\r\nHost: localhost\r\n".encode()
     whole = f"GET /{server.token}/page.css HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    for said in (b"", half, whole):
+    for request in (b"", half, whole):
         with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as connection:
-            connection.sendall(said)
+            connection.sendall(request)
             received = b"".join(iter(lambda: connection.recv(1 << 16), b""))  # until the server ends it
-            assert received.startswith(b"HTTP/1.1 200" if said == whole else b"")
+            assert received.startswith(b"HTTP/1.1 200" if request == whole else b"")
 
 
 # viser's

@@ -212,8 +212,8 @@ def test_every_file_is_accounted_for(made, capsys):
 @pytest.mark.parametrize("layout", layouts.LAYOUTS)
 def test_what_is_used_is_not_passed_over(made, layout):
     folder = made(layout)
-    left = {"nersemble": {".jpg": 4}, "vhap": {".png": 8}, "colmap": {}}
-    want = left.get(layout, {})
+    unread = {"nersemble": {".jpg": 4}, "vhap": {".png": 8}, "colmap": {}}
+    want = unread.get(layout, {})
     assert log_files(folder, read_source(folder, SMALL)) == want
 
 

@@ -57,11 +57,11 @@ class Made:
                 self.attempt(make, listed(each), work)
         return sorted(self.calls)
 
-    def attempt(self, make, everybody, work):
+    def attempt(self, make, listed, work):
         """One after the other, so that a kill comes at the same place each time."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("jsplat.pipeline.stages.identities.workers", lambda count: [()])
-            each_identity("label", everybody, work, make)
+            each_identity("label", listed, work, make)
 
     def holds(self) -> dict[str, str]:
         return {path.stem: str(load_arrays(path)["of"]) for path in sorted(self.folder.glob("*.npz"))}
@@ -210,7 +210,7 @@ def test_a_damaged_shard_is_not_taken(tmp_path):
 class Fitted(Made):
     """The stage `fit`, with a fit that takes two at once and gives each the number in its fingerprint."""
 
-    def attempt(self, make, everybody, work):
+    def attempt(self, make, listed, work):
         each = {}
 
         def fit_batches(waiting, *arguments):
@@ -229,7 +229,7 @@ class Fitted(Made):
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("jsplat.pipeline.stages.fit.fit_batches", fit_batches)
-            fit_captures(everybody, None, None, RunConfig(), work)
+            fit_captures(listed, None, None, RunConfig(), work)
 
     def holds(self) -> dict[str, str]:
         found = marks_of(self.folder)

@@ -83,8 +83,8 @@ def test_who_cannot_be_listed_stops_nobody_else(people, capsys):
     refused = {}
     assert [one.identity for one in list_captures(people, None, refused=refused)] == ["ada", "dan", "eve"]
     assert refused.keys() == LEFT.keys()
-    said = capsys.readouterr().err
-    assert all(LEFT[name] in why and f"{name} is left out: {why}" in said for name, why in refused.items())
+    log = capsys.readouterr().err
+    assert all(LEFT[name] in why and f"{name} is left out: {why}" in log for name, why in refused.items())
     with pytest.raises(InputError, match=r"b/transforms.json: identity: wanted another name \(stages use this one\)"):
         list_captures(people, None)
     with pytest.raises(InputError, match="at most 200 bytes"):

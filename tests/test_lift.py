@@ -64,8 +64,8 @@ def test_a_capacity_too_small_is_loud():
 
 def test_lifted_labels_come_back_when_painted():
     seen, gaussians, _, evidence, weight = head()
-    rows = vote(evidence, weight, seen.yaw, seen.pitch, VoteConfig(method="plain"))
-    render = paint(gaussians, rows, seen.cameras, capacity=CAPACITY)
+    probabilities = vote(evidence, weight, seen.yaw, seen.pitch, VoteConfig(method="plain"))
+    render = paint(gaussians, probabilities, seen.cameras, capacity=CAPACITY)
     solid = (seen.labels > 0) & (np.asarray(render.alpha) > 0.5)
     right = np.asarray(render.channels).argmax(-1) == seen.labels
     assert solid.sum() > 1000
@@ -88,42 +88,44 @@ def test_facing_is_the_cosine_with_the_thin_axis():
 
 
 @functools.cache
-def plain_rows():
+def plain_probabilities():
     seen, _, _, evidence, weight = head()
     return vote(evidence, weight, seen.yaw, seen.pitch, VoteConfig(method="plain"))
 
 
-def sharper(rows, pictures, **changes):
+def sharper(probabilities, pictures, **changes):
     seen, gaussians, *_ = head()
     trust = jnp.ones(len(pictures))
     config = SharpenConfig(**changes)
-    return sharpen(gaussians, rows, seen.cameras, pictures, trust, capacity=CAPACITY, config=config)
+    return sharpen(gaussians, probabilities, seen.cameras, pictures, trust, capacity=CAPACITY, config=config)
 
 
-def cross_entropy(rows) -> float:
+def cross_entropy(probabilities) -> float:
     """Of the rendered mixture of true classes, over solid foreground pixels, weighted with alpha as EM weighs it."""
     seen, gaussians, truth, *_ = head()
-    render = paint(gaussians, rows, seen.cameras, capacity=CAPACITY)
+    render = paint(gaussians, probabilities, seen.cameras, capacity=CAPACITY)
     channels, alpha = np.asarray(render.channels, np.float64), np.asarray(render.alpha, np.float64)
     weight = alpha * (alpha >= 0.5) * (seen.labels > 0)
     mixture = (channels * np.asarray(truth)).sum(-1) / np.maximum(alpha, 1e-9)
     return float((-np.log(np.maximum(mixture, 1e-3)) * weight).sum() / weight.sum())
 
 
-def assert_distributions(rows):
-    rows = np.asarray(rows)
-    assert rows.min() >= 0
-    assert_close(rows.sum(-1), np.ones(len(rows)), 1e-6, "float32: a division by the sum of three numbers")
-    assert not rows[:, 0].any(), "a Gaussian on the head became background"
+def assert_distributions(probabilities):
+    probabilities = np.asarray(probabilities)
+    assert probabilities.min() >= 0
+    assert_close(
+        probabilities.sum(-1), np.ones(len(probabilities)), 1e-6, "float32: a division by the sum of three numbers"
+    )
+    assert not probabilities[:, 0].any(), "a Gaussian on the head became background"
 
 
 def test_every_round_lowers_the_cross_entropy_of_the_mixture():
     _, _, truth, *_ = head()
-    rows = [plain_rows()]
+    probabilities = [plain_probabilities()]
     for _ in range(5):
-        rows.append(sharper(rows[-1], truth, rounds=1, confusion=False))
-        assert_distributions(rows[-1])
-    entropy = [cross_entropy(r) for r in rows]
+        probabilities.append(sharper(probabilities[-1], truth, rounds=1, confusion=False))
+        assert_distributions(probabilities[-1])
+    entropy = [cross_entropy(r) for r in probabilities]
     assert all(after < before for before, after in itertools.pairwise(entropy)), entropy
     # What is left is the border of the two classes, which runs through Gaussians three pixels wide.
     assert entropy[-1] < 0.8 * entropy[0], entropy
@@ -132,12 +134,12 @@ def test_every_round_lowers_the_cross_entropy_of_the_mixture():
 def test_a_lying_view_does_less_harm_through_its_confusion_matrix():
     _, _, truth, *_ = head()
     pictures = truth.at[2].set(truth[2][..., jnp.array([0, 2, 1])])
-    believed = sharper(plain_rows(), pictures, rounds=1, confusion=False)
-    doubted = sharper(plain_rows(), pictures, rounds=1, confusion=True)
+    believed = sharper(plain_probabilities(), pictures, rounds=1, confusion=False)
+    doubted = sharper(plain_probabilities(), pictures, rounds=1, confusion=True)
     assert_distributions(believed)
     assert_distributions(doubted)
-    honest = cross_entropy(sharper(plain_rows(), truth, rounds=1, confusion=False))
-    harm = [cross_entropy(rows) - honest for rows in (believed, doubted)]
+    honest = cross_entropy(sharper(plain_probabilities(), truth, rounds=1, confusion=False))
+    harm = [cross_entropy(probabilities) - honest for probabilities in (believed, doubted)]
     assert harm[0] > 0.01, harm
     assert harm[1] < 0.5 * harm[0], harm
 
@@ -146,10 +148,10 @@ def test_a_parser_that_hesitates_where_class_2_is_says_where_class_1_is():
     """Class 1 is its likeliest label everywhere, so likeliest labels alone would say nothing."""
     _, _, truth, *_ = head()
     pictures = truth + 0.55 * truth[..., 2:] * jnp.array([0.0, 1.0, -1.0])
-    rows = 0.6 * plain_rows() + 0.2 * jnp.array([0.0, 1.0, 1.0])
-    after = sharper(rows, pictures)
+    probabilities = 0.6 * plain_probabilities() + 0.2 * jnp.array([0.0, 1.0, 1.0])
+    after = sharper(probabilities, pictures)
     assert_distributions(after)
-    assert cross_entropy(after) < 0.95 * cross_entropy(rows)
+    assert cross_entropy(after) < 0.95 * cross_entropy(probabilities)
 
 
 def test_a_view_without_trust_says_nothing():
@@ -157,24 +159,24 @@ def test_a_view_without_trust_says_nothing():
     pictures = truth.at[2].set(truth[2][..., jnp.array([0, 2, 1])])
     config = SharpenConfig(rounds=1, confusion=False)
     trust = jnp.ones(len(pictures)).at[2].set(0.0)
-    rows = [
-        sharpen(gaussians, plain_rows(), seen.cameras, p, trust, capacity=CAPACITY, config=config)
+    probabilities = [
+        sharpen(gaussians, plain_probabilities(), seen.cameras, p, trust, capacity=CAPACITY, config=config)
         for p in (pictures, truth)
     ]
-    assert np.array_equal(*rows)
+    assert np.array_equal(*probabilities)
 
 
 def test_who_knows_one_class_leaves_the_odds_of_the_others():
     """A segmenter of class 1, which paints all the rest as background: classes 2 and 3 keep theirs."""
     seen, gaussians, *_ = head()
     rng = np.random.default_rng(0)
-    rows = np.pad(rng.dirichlet((2, 2, 2), 150), ((0, 0), (1, 0))).astype(np.float32)
-    said = VoterLabels((np.asarray(seen.labels) == 1).astype(np.uint8), np.ones(8, np.float32), SEGMENTER)
-    how = {"capacity": CAPACITY, "config": SharpenConfig(), "others": [said]}
-    after = np.asarray(sharpen(gaussians, jnp.asarray(rows), seen.cameras, None, jnp.ones(8), **how))
-    assert np.abs(after - rows).max() > 0.01
+    probabilities = np.pad(rng.dirichlet((2, 2, 2), 150), ((0, 0), (1, 0))).astype(np.float32)
+    voter = VoterLabels((np.asarray(seen.labels) == 1).astype(np.uint8), np.ones(8, np.float32), SEGMENTER)
+    how = {"capacity": CAPACITY, "config": SharpenConfig(), "others": [voter]}
+    after = np.asarray(sharpen(gaussians, jnp.asarray(probabilities), seen.cameras, None, jnp.ones(8), **how))
+    assert np.abs(after - probabilities).max() > 0.01
     # Five divisions and sums over pixels in float32; a picture never shows less than _LEAST of these classes.
-    np.testing.assert_allclose(after[:, 2] / after[:, 3], rows[:, 2] / rows[:, 3], rtol=1e-4)
+    np.testing.assert_allclose(after[:, 2] / after[:, 3], probabilities[:, 2] / probabilities[:, 3], rtol=1e-4)
 
 
 def test_silly_numbers_are_refused():

@@ -35,7 +35,7 @@ def start(code: str, *args: object) -> subprocess.Popen:
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
 
 
-def said(process: subprocess.Popen) -> str:
+def output_line(process: subprocess.Popen) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
@@ -52,7 +52,7 @@ def holder(path: Path):
     """Another process that holds the lock."""
     process = start(HOLDS, path)
     try:
-        assert said(process) == "held"
+        assert output_line(process) == "held"
         yield process
     finally:
         process.kill()
@@ -174,12 +174,12 @@ except lock.InputError:
 
 def test_of_many_who_take_over_one_wins(tmp_path):
     racers = [start(RACES, tmp_path / "a") for _ in range(6)]
-    assert [said(racer) for racer in racers] == ["ready"] * 6
+    assert [output_line(racer) for racer in racers] == ["ready"] * 6
     owned_by(tmp_path / "a", started="1")
     for racer in racers:
         racer.stdin.write("\n")
         racer.stdin.flush()
-    found = [said(racer) for racer in racers]
+    found = [output_line(racer) for racer in racers]
     for racer in racers:
         racer.communicate("\n")
     assert sorted(found) == ["got"] + ["refused"] * 5
@@ -196,7 +196,7 @@ def test_one_who_died_while_taking_over_stops_nobody(tmp_path):
 
 def test_who_lost_the_lock_ends_and_leaves_the_new_owners(tmp_path):
     process = start("lock.BEAT = 0.01" + HOLDS, tmp_path / "a")
-    assert said(process) == "held"
+    assert output_line(process) == "held"
     owner = owned_by(tmp_path / "other", place="another boot")
     (tmp_path / "other").replace(tmp_path / "a")
     assert process.wait(60) == -signal.SIGTERM

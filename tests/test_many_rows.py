@@ -40,9 +40,9 @@ def gradients(function):
 
 
 def voted(scene, rows):
-    said = jax.nn.softmax(rows.reshape(-1, 4, 3), -1)
-    said = jnp.stack([said[:, 0], said[:, 1]])
-    table = vote(said * 3, said.sum(-1) * 3, jnp.asarray([0.0, 50.0]), jnp.zeros(2), VoteConfig(method="plain"))
+    opinions = jax.nn.softmax(rows.reshape(-1, 4, 3), -1)
+    opinions = jnp.stack([opinions[:, 0], opinions[:, 1]])
+    table = vote(opinions * 3, opinions.sum(-1) * 3, jnp.asarray([0.0, 50.0]), jnp.zeros(2), VoteConfig(method="plain"))
     return table, confidence(table)
 
 

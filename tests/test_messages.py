@@ -110,7 +110,7 @@ def test_an_error_says_what_to_do(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (
             OSError(errno.ENOSPC, "No space left on device", "a.npz"),
@@ -121,13 +121,13 @@ def test_an_error_says_what_to_do(name, tmp_path):
         (OSError("odd"), "got odd"),
     ],
 )
-def test_an_error_of_the_system_is_told_in_its_words(error, said):
-    assert f"x: wanted y, {said}" in str(InputError("x", wanted="y", got=error))
+def test_an_error_of_the_system_is_told_in_its_words(error, message):
+    assert f"x: wanted y, {message}" in str(InputError("x", wanted="y", got=error))
     assert str(InputError("x", wanted="y", got=error, hint="pray")).endswith("; pray")
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "out/a.npz"), "out/a.npz: wanted files that can be read and"),
         (MemoryError(), "memory: wanted enough for this work, got too little; take smaller pictures"),
@@ -135,7 +135,7 @@ def test_an_error_of_the_system_is_told_in_its_words(error, said):
         (InputError("x", wanted="y", got="two\nlines"), "x: wanted y, got two lines"),
     ],
 )
-def test_errors_from_outside_end_in_one_line(error, said, monkeypatch):
+def test_errors_from_outside_end_in_one_line(error, message, monkeypatch):
     def fails(*_):
         raise error
 
@@ -144,7 +144,7 @@ def test_errors_from_outside_end_in_one_line(error, said, monkeypatch):
     (line,) = result.output.splitlines()
     assert result.exit_code == 1
     assert line.startswith("Error: ")
-    assert said in line
+    assert message in line
 
 
 @pytest.mark.parametrize("words", [["--people", "0"], ["--views", "1"], ["--first", "-1"], ["--set", "seed=-1"]])

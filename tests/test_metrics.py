@@ -158,8 +158,8 @@ def slow_boundary_iou(predicted, truth, k, d):
 @pytest.mark.parametrize("radius", [1, 2, 3, 5])
 def test_boundary_iou_is_the_plain_definition(radius):
     predicted, truth = random_maps()
-    share = radius / math.hypot(24, 24)
-    result = scored(predicted, truth, config=EvaluateConfig(boundary=share))
+    fraction = radius / math.hypot(24, 24)
+    result = scored(predicted, truth, config=EvaluateConfig(boundary=fraction))
     expected = slow_boundary_iou(predicted, truth, 5, radius)
     assert result["bins"]["all"]["boundary_iou"] == pytest.approx(expected, abs=EXACT)
 

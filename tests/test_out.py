@@ -80,9 +80,9 @@ def test_a_folder_with_other_files_is_refused(name, tmp_path):
     out = tmp_path / "home"
     out.mkdir()
     (out / "thesis.txt").write_text("precious")
-    said = f"Error: {out}: wanted a new name, or a folder that `jsplat {name}` wrote"
+    message = f"Error: {out}: wanted a new name, or a folder that `jsplat {name}` wrote"
     line = refused(name, out, tmp_path)
-    assert line == f"{said}, got a folder with other files in it; move it away, or name another"
+    assert line == f"{message}, got a folder with other files in it; move it away, or name another"
     (tmp_path / "link").symlink_to(out)
     assert "got a folder with other files in it" in refused(name, tmp_path / "link", tmp_path)
     write_json(out / "run.json", {"seconds": 3})
@@ -122,8 +122,8 @@ def test_a_place_in_around_or_of_an_input_is_refused(case, tmp_path):
         for out, relation in outs.items():
             line = refused(name, out, tmp_path, **{key: place})
             assert line == f"Error: OUT: {out}: {wanted} {relation} {place}; name another OUT"
-        through = tmp_path / f"{key}-link{ending}"
-        assert f"{wanted} is {through}" in refused(name, place, tmp_path, **{key: through})
+        link = tmp_path / f"{key}-link{ending}"
+        assert f"{wanted} is {link}" in refused(name, place, tmp_path, **{key: link})
 
 
 def test_a_file_system_that_ignores_case_is_not_fooled(tmp_path, monkeypatch):

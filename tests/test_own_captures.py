@@ -111,9 +111,9 @@ def whole(place, labelled):
     before = times(place / "out" / "captures")
     for path in (place / "photos").rglob("*"):
         os.utime(path)
-    said = run(place)
+    output = run(place)
     assert times(place / "out" / "captures") == before, "imported again"
-    return said
+    return output
 
 
 def test_without_truth_a_student_is_trained_and_nothing_is_called_a_success(place, whole):

@@ -92,8 +92,8 @@ def imported(request, tmp_path_factory):
 
 
 def painted_ball(camera, gaussians: Gaussians) -> Painted:
-    rows = jnp.asarray(np.where(np.asarray(gaussians.means)[:, :1] > 0, [[0, 1, 0]], [[0, 0, 1]]), jnp.float32)
-    return Painted(gaussians, rows, float(camera.intrinsics[..., 0, 0].min()), ball.SIDES, MaskConfig())
+    probabilities = jnp.asarray(np.where(np.asarray(gaussians.means)[:, :1] > 0, [[0, 1, 0]], [[0, 0, 1]]), jnp.float32)
+    return Painted(gaussians, probabilities, float(camera.intrinsics[..., 0, 0].min()), ball.SIDES, MaskConfig())
 
 
 def test_the_outline_of_a_mask_lies_where_the_undistorted_mask_projects(imported):
@@ -102,14 +102,14 @@ def test_the_outline_of_a_mask_lies_where_the_undistorted_mask_projects(imported
     capture, own = read_capture(folder), own_pixels(folder)
     assert [one.name for one in own] == ["00", "01", "02"]
     assert own[0].turns == (1 if rig.roll else 0)
-    painted, room = painted_ball(capture.cameras, sphere()), SharedCapacity()
+    painted, shared = painted_ball(capture.cameras, sphere()), SharedCapacity()
     focal, wide = 4 * rig.k[0, 0], 1200
     straight = np.asarray([[focal, 0, wide / 2], [0, focal, wide / 2], [0, 0, 1]])
     for i, one in enumerate(own[:2]):
-        mask = own_mask(painted, capture.cameras[i], one, room)
+        mask = own_mask(painted, capture.cameras[i], one, shared)
         assert mask.shape == (144, 192)
         undistorted = own_mask(
-            painted, capture.cameras[i], dataclasses.replace(one, lens=Lens(straight, wide, wide)), room
+            painted, capture.cameras[i], dataclasses.replace(one, lens=Lens(straight, wide, wide)), shared
         )
         y, x = np.mgrid[:144, :192] + 0.5
         seen = cv2.undistortPoints(np.stack([x, y], -1).reshape(-1, 1, 2), rig.k, np.append(rig.distortion, [0.0] * 3))
@@ -131,7 +131,7 @@ def test_a_larger_picture_is_rendered_and_not_enlarged():
     """What the label stage has at a pixel's middle is there; between them there are no steps."""
     camera, gaussians = ball.cameras([0.0], 32)[0], sphere()
     painted = painted_ball(camera, gaussians)
-    render = paint(gaussians, painted.rows, ball.cameras([0.0], 32), capacity=32768)
+    render = paint(gaussians, painted.probabilities, ball.cameras([0.0], 32), capacity=32768)
     labels, sure = to_masks(np.asarray(render.channels), np.asarray(render.alpha), ball.SIDES, MaskConfig())
     (small,) = clean(labels, sure, ball.SIDES, MaskConfig())
     lens = Lens(np.asarray(camera.resized(672, 672).intrinsics, np.float64), 672, 672)  # four tiles
@@ -145,10 +145,10 @@ def test_what_a_lens_does_not_know_is_ignored():
     """A wide fisheye sees beyond 80 degrees: those pixels get no class, and all others have theirs."""
     lens = Lens(np.asarray([[20.0, 0, 32], [0, 20.0, 32], [0, 0, 1]]), 64, 64, (0.0,), fisheye=True)
     gaussians = sphere()
-    rows = jnp.tile(jnp.asarray([[0.0, 1, 0]]), (3000, 1))
+    probabilities = jnp.tile(jnp.asarray([[0.0, 1, 0]]), (3000, 1))
     camera = ball.cameras([0.0], 32)[0]
     mask = own_mask(
-        Painted(gaussians, rows, 100.0, ball.SIDES, MaskConfig()),
+        Painted(gaussians, probabilities, 100.0, ball.SIDES, MaskConfig()),
         camera,
         OwnPixels("a", Path("a.png"), lens),
         SharedCapacity(),

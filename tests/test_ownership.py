@@ -76,8 +76,8 @@ def test_a_kill_at_any_moment_leaves_the_old_folder_or_the_new_one(swaps, tmp_pa
             assert text_in(path) in ("old", "new"), "nothing under the name, at one moment"
         restore(path)
         found.append(text_in(path))
-        left = sorted(p.name for p in place.iterdir())
-        assert left in ([".out.work", "out"], ["out"]), left
+        remaining = sorted(p.name for p in place.iterdir())
+        assert remaining in ([".out.work", "out"], ["out"]), remaining
         if not killed:
             break
     assert not killed

@@ -219,14 +219,14 @@ def test_checkpoints_refuse_what_does_not_fit(tiny, tmp_path):
 def test_logits_at_their_stride_say_what_predict_says(tiny, flip):
     """Up to the rounding of logits to 16 bits; sides that the network pads, and one that it mirrors with them."""
     images = np.random.default_rng(2).integers(0, 256, (5, 21, 40, 3)).astype(np.uint8)
-    said, wanted = opinions(tiny, images, batch=2, flip=flip), predict(tiny, images, batch=2, flip=flip)
-    assert shape_of(said) == wanted.shape
-    got = np.stack([dense(said, view) for view in range(5)])
-    most = max(float(np.max(look.steps)) for look in said.looks)
+    logits, wanted = opinions(tiny, images, batch=2, flip=flip), predict(tiny, images, batch=2, flip=flip)
+    assert shape_of(logits) == wanted.shape
+    got = np.stack([dense(logits, view) for view in range(5)])
+    most = max(float(np.max(look.steps)) for look in logits.looks)
     # A probability moves by at most a quarter of what the difference of two logits does: half a step each.
     np.testing.assert_allclose(got, wanted, atol=most / 4 + 1e-6)
-    assert [look.levels.shape for look in said.looks] == [(5, 4, 4, 3)] * (1 + flip)
-    np.testing.assert_array_equal(most_probable(said), got.argmax(-1))
+    assert [look.levels.shape for look in logits.looks] == [(5, 4, 4, 3)] * (1 + flip)
+    np.testing.assert_array_equal(most_probable(logits), got.argmax(-1))
 
 
 def test_logits_that_are_not_finite_are_refused(tiny):

@@ -225,7 +225,7 @@ def test_the_report_has_the_documented_keys(out):
             for row in scores["bins"].values():
                 assert set(row) >= SCORES
                 shares = [row[key] for key in SCORES - {"n"} if row[key] is not None]
-                assert all(0 <= share <= 1 and math.isfinite(share) for share in shares)
+                assert all(0 <= fraction <= 1 and math.isfinite(fraction) for fraction in shares)
             assert all({"iou", "f1"} <= set(row) for row in scores["classes"].values())
     page = (out / "run" / "report.html").read_text()
     assert page.startswith("<!doctype html>")

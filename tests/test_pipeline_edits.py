@@ -112,9 +112,9 @@ def test_an_edit_reaches_what_the_student_learns_from_and_the_student(again):
     for source in (again.out / "label", again.out):  # the run has the pictures' own pixels, which are the same here
         out = again.out.parent / f"masks of {source.name}"
         transfer.write_masks(source, out, "indexed", config)
-        said = import_masks(out, spotted.CLASSES)
-        assert len(said) == len(spotted.YAW)
-        assert (said[f"ball/{FRONT:03d}"] == SPOT)[spot].all(), "an edit is not exported"
+        masks = import_masks(out, spotted.CLASSES)
+        assert len(masks) == len(spotted.YAW)
+        assert (masks[f"ball/{FRONT:03d}"] == SPOT)[spot].all(), "an edit is not exported"
     assert (again.out / "overlays" / "ball" / f"{FRONT:03d}.jpg").is_file()
 
     assert again() == set()

@@ -40,11 +40,11 @@ def labelled() -> AuxiliarySet:
     return AuxiliarySet(images, labels, np.ones(n, np.float32), names, nothing, nothing, ("photo",) * n, THREE)
 
 
-def plain(root: Path, data: AuxiliarySet, beside: bool = False) -> Path:
-    images, labels = (root, root) if beside else (root / "images", root / "labels")
+def plain(root: Path, data: AuxiliarySet, flat: bool = False) -> Path:
+    images, labels = (root, root) if flat else (root / "images", root / "labels")
     for name, image in zip(data.identity, data.images):
         put(images / f"{name}.png", image)
-        if beside:
+        if flat:
             Image.fromarray(image).save(images / f"{name}.tif")
             (images / f"{name}.png").unlink()
     export_masks(dict(zip(data.identity, data.labels)), THREE, "indexed", root / "masks")
@@ -56,22 +56,22 @@ def plain(root: Path, data: AuxiliarySet, beside: bool = False) -> Path:
 
 
 def scores(parser: Path, data: Path, out: Path) -> tuple[dict, str]:
-    status, said = run("evaluate", parser, data, out, "--set", f"size={SIDE}", "--set", "dataset.side_checks=0")
-    assert status == 0, said
-    return json.loads((out / "scores.json").read_text()), said
+    status, output = run("evaluate", parser, data, out, "--set", f"size={SIDE}", "--set", "dataset.side_checks=0")
+    assert status == 0, output
+    return json.loads((out / "scores.json").read_text()), output
 
 
-@pytest.mark.parametrize("beside", [False, True])
-def test_a_plain_folder_scores_as_the_auxiliary_set_does(parser, labelled, tmp_path, beside):
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_plain_folder_scores_as_the_auxiliary_set_does(parser, labelled, tmp_path, flat):
     known = AuxiliarySet(**{**vars(labelled), "yaw": np.zeros(4, np.float32), "pitch": np.zeros(4, np.float32)})
     write_auxiliary(tmp_path / "aux", known)
     wanted, _ = scores(parser, tmp_path / "aux", tmp_path / "scores")
-    got, said = scores(parser, plain(tmp_path / "plain", labelled, beside), tmp_path / "other")
+    got, output = scores(parser, plain(tmp_path / "plain", labelled, flat), tmp_path / "other")
     assert got["bins"]["all"] == wanted["bins"]["all"]
     assert 0 < got["bins"]["all"]["f1"] < 1
     assert got["classes"] == wanted["classes"]
     assert {name: got["bins"][name]["n"] for name in BINS} == {name: 4 if name == "all" else 0 for name in BINS}
-    assert said.splitlines()[-1].startswith("    all  f1 ")
+    assert output.splitlines()[-1].startswith("    all  f1 ")
 
 
 def test_names_and_colours_decide_in_plain_folders(labelled, tmp_path):
@@ -109,8 +109,8 @@ def test_masks_of_predict_are_a_plain_folder(parser, labelled, tmp_path):
 
 
 def evaluated(parser: Path, data: Path, out: Path, *options: object) -> tuple[int, dict]:
-    status, said = run("evaluate", parser, data, out, "--set", "dataset.side_checks=0", *options)
-    assert status in (0, 3), said
+    status, output = run("evaluate", parser, data, out, "--set", "dataset.side_checks=0", *options)
+    assert status in (0, 3), output
     return status, json.loads((out / "scores.json").read_text())
 
 
@@ -136,10 +136,10 @@ def test_pictures_of_any_sizes_are_scored_in_their_masks_pixels(parser, tmp_path
     why = json.loads((tmp_path / "fewer/failed.json").read_text())
     assert "damaged" in why["b"]
     assert "wanted picture and label map of one shape, got 40x100 for a 40x200 label map" in why["c"]
-    status, said = run(
+    status, output = run(
         "evaluate", parser, root, tmp_path / "fewer", "--allow-failures", 2, "--set", "dataset.side_checks=0"
     )
-    assert (status, "pictures: 1" in said) == (0, True)
+    assert (status, "pictures: 1" in output) == (0, True)
 
 
 def test_a_table_says_what_masks_mean(parser, labelled, tmp_path):
@@ -148,8 +148,11 @@ def test_a_table_says_what_masks_mean(parser, labelled, tmp_path):
     (root / "labels/labels.json").unlink()
     for name, ids in zip(labelled.identity, labelled.labels):
         put(root / f"labels/{name}.png", np.where(ids == IGNORE, 3, ids).astype(np.uint8))
-    status, said = run("evaluate", parser, root, tmp_path / "out")
-    assert (status, "`--set dataset.table=TABLE` says them: a JSON file, or one of celebamask-hq" in said) == (1, True)
+    status, output = run("evaluate", parser, root, tmp_path / "out")
+    assert (status, "`--set dataset.table=TABLE` says them: a JSON file, or one of celebamask-hq" in output) == (
+        1,
+        True,
+    )
     table = {"names": ["background", "left", "right", "smoke"], "means": {"smoke": None}}
     write_json(tmp_path / "table.json", table)
     told = ("--set", f"dataset.table={tmp_path / 'table.json'}")
@@ -163,11 +166,11 @@ def test_a_table_says_what_masks_mean(parser, labelled, tmp_path):
     assert coarse["right"]["f1"] is None
     assert coarse["left"]["f1"] != wanted["classes"]["left"]["f1"]
     write_json(tmp_path / "table.json", {"names": ["background", "hair", "face", "smoke"]})
-    status, said = run("evaluate", parser, root, tmp_path / "out", *told)
+    status, output = run("evaluate", parser, root, tmp_path / "out", *told)
     assert status == 1
-    assert "what background, hair, face, smoke do not name, got left, right; a table with `means` says" in said
-    status, said = run("evaluate", parser, root, tmp_path / "out", "--set", "dataset.table=mine")
-    assert (status, "table: wanted a table file, or one of celebamask-hq" in said) == (1, True)
+    assert "what background, hair, face, smoke do not name, got left, right; a table with `means` says" in output
+    status, output = run("evaluate", parser, root, tmp_path / "out", "--set", "dataset.table=mine")
+    assert (status, "table: wanted a table file, or one of celebamask-hq" in output) == (1, True)
 
 
 def test_sides_are_read_off_the_names_of_a_table(labelled, tmp_path):

@@ -210,10 +210,10 @@ def test_a_folder_with_subfolders_and_litter(parser, tmp_path):
     for name in ("._a.png", ".hidden/x.png", "notes.txt", "__MACOSX/a.png", "Thumbs.db"):
         (photos / name).parent.mkdir(exist_ok=True)
         (photos / name).write_bytes(b"\0\1")
-    status, said = run("predict", parser, photos, tmp_path / "out")
-    assert status == 0, said
-    assert "photos: passed over 1 .txt" in said
-    assert "pictures a second" in said
+    status, output = run("predict", parser, photos, tmp_path / "out")
+    assert status == 0, output
+    assert "photos: passed over 1 .txt" in output
+    assert "pictures a second" in output
     out = tmp_path / "out"
     names = {
         "a": "a.png",
@@ -245,8 +245,8 @@ def test_a_folder_with_subfolders_and_litter(parser, tmp_path):
     assert about["config"] == {"parser": str(parser), "input": str(photos), "flip": True, "input_size": SIDE}
     assert LabelSet.from_json(json.loads((out / "labelset.json").read_text())) == THREE
     before = (out / "labels/a.png").stat().st_mtime_ns
-    status, said = run("predict", parser, photos, out)
-    assert (status, "out: made before, of the same pictures and parser" in said) == (0, True)
+    status, output = run("predict", parser, photos, out)
+    assert (status, "out: made before, of the same pictures and parser" in output) == (0, True)
     assert (out / "labels/a.png").stat().st_mtime_ns == before, "what is done is not done again"
 
 
@@ -256,9 +256,9 @@ def test_one_broken_picture_is_named_and_left_out(parser, tmp_path):
     (tmp_path / "in/sub/bad.png").write_bytes(data[:-40])
     (tmp_path / "in/phone.heic").write_bytes(b"\0")
     for _ in range(2):  # the second time nothing is done
-        status, said = run("predict", parser, tmp_path / "in", tmp_path / "out")
+        status, output = run("predict", parser, tmp_path / "in", tmp_path / "out")
         assert status == 3
-        assert "left out: 2 (phone.heic, sub/bad.png)" in said
+        assert "left out: 2 (phone.heic, sub/bad.png)" in output
     assert run("predict", parser, tmp_path / "in", tmp_path / "out", "--allow-failures", 2)[0] == 0
     assert [p.name for p in (tmp_path / "out/labels").rglob("*.*")] == ["good.png"]
     why = json.loads((tmp_path / "out/failed.json").read_text())
@@ -352,14 +352,14 @@ def test_bad_input_is_one_clear_error(parser, tmp_path):
         ("notes.txt", "out", "notes.txt: wanted a picture in PNG"),
         ("broken.png", "out", "predict: wanted a picture that can be read, got broken.png: wanted a picture in PNG"),
     ):
-        status, said = run("predict", parser, tmp_path / given, tmp_path / out)
-        assert (status, message in said) == (1, True), (given, said)
-    status, said = run("predict", tmp_path / "in", tmp_path / "in", tmp_path / "out")
-    assert (status, "in: wanted a parser (parser.json, variables)" in said) == (1, True), said
+        status, output = run("predict", parser, tmp_path / given, tmp_path / out)
+        assert (status, message in output) == (1, True), (given, output)
+    status, output = run("predict", tmp_path / "in", tmp_path / "in", tmp_path / "out")
+    assert (status, "in: wanted a parser (parser.json, variables)" in output) == (1, True), output
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/x").touch()
-    status, said = run("predict", parser, tmp_path / "in", tmp_path / "mine")
-    assert (status, "got a folder with other files in it" in said) == (1, True), said
+    status, output = run("predict", parser, tmp_path / "in", tmp_path / "mine")
+    assert (status, "got a folder with other files in it" in output) == (1, True), output
 
 
 # Films
@@ -368,8 +368,8 @@ def test_bad_input_is_one_clear_error(parser, tmp_path):
 def test_a_video_gets_masks_by_frame_and_a_film(parser, tmp_path):
     frames = [picture(48, 65, i // 3) for i in range(11)]
     assert write_film(tmp_path / "talk.mp4", 12.0, frames) == 11
-    status, said = run("predict", parser, tmp_path / "talk.mp4", tmp_path / "out")
-    assert status == 0, said
+    status, output = run("predict", parser, tmp_path / "talk.mp4", tmp_path / "out")
+    assert status == 0, output
     stored = list(frames_of(tmp_path / "talk.mp4"))
     assert stored[0].shape == (48, 66, 3), "one more column, as the format wants"
     assert np.abs(stored[4][:, :65].astype(int) - frames[4]).mean() < 8

@@ -29,16 +29,16 @@ def test_programs_that_stand_still_are_killed_and_those_that_work_are_not(monkey
 
 
 def test_no_program_outlives_its_test():
-    left = []
+    started = []
 
     def failing_test():
         with programs() as start:
-            left.append(start(python("import time; time.sleep(1e6)"), **QUIET))
+            started.append(start(python("import time; time.sleep(1e6)"), **QUIET))
             raise KeyError
 
     with pytest.raises(KeyError):
         failing_test()
-    assert not psutil.pid_exists(left[0].pid)
+    assert not psutil.pid_exists(started[0].pid)
 
 
 def test_work_is_counted_in_processor_time():

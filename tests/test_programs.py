@@ -74,12 +74,12 @@ def run_here(*arguments: str, status: int = 0, **environment: str) -> str:
 
 
 def test_a_platform_that_is_not_here_is_one_line(tmp_path):
-    said = run_here("-m", "jsplat", "heads", str(tmp_path / "heads"), "--people", "1", status=1, JAX_PLATFORMS="cuda")
-    *_, last = said.strip().splitlines()
+    output = run_here("-m", "jsplat", "heads", str(tmp_path / "heads"), "--people", "1", status=1, JAX_PLATFORMS="cuda")
+    *_, last = output.strip().splitlines()
     assert last.startswith(
         "Error: JAX_PLATFORMS: wanted a platform that is here, or nothing for the best one, got cuda; "
     )
-    assert "Traceback" not in said
+    assert "Traceback" not in output
 
 
 def test_every_verb_works_in_a_program_with_64_bits(tmp_path):

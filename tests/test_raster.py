@@ -214,8 +214,8 @@ def test_the_background_shows_where_alpha_leaves_room():
     assert_close(got.channels, want, IMAGE, IMAGE_WHY)
     np.testing.assert_array_equal(got.alpha, plain.alpha)
     shown = jax.grad(lambda c: rasterize(gaussians(), features(), VIEWS, background=c).channels.sum())
-    room = (1 - plain.alpha).sum()
-    assert_close(shown(jnp.asarray(color)), np.full(CHANNELS, room), REGROUPED, REGROUPED_WHY, relative=True)
+    uncovered = (1 - plain.alpha).sum()
+    assert_close(shown(jnp.asarray(color)), np.full(CHANNELS, uncovered), REGROUPED, REGROUPED_WHY, relative=True)
 
 
 def test_a_plane_of_gaussians_has_its_depth():
@@ -346,12 +346,12 @@ def test_one_room_serves_heads_that_need_less_and_grows_for_more():
     cameras = ball.cameras([0.0, 90.0], size=256)
     needed = [capacity_for(head, cameras) for head in (few, many)]
     assert needed[0] < needed[1]
-    room = SharedCapacity()
-    first = room.for_views(few, cameras)
-    second = room.for_views(many, cameras)
+    shared = SharedCapacity()
+    first = shared.for_views(few, cameras)
+    second = shared.for_views(many, cameras)
     assert first >= needed[0]
     assert second >= needed[1]
-    assert room.for_views(few, cameras) == second, "another capacity is another program"
+    assert shared.for_views(few, cameras) == second, "another capacity is another program"
 
 
 @pytest.mark.parametrize(("count", "size"), [(10, 0.3), (100, 0.2), (1000, 0.05)])

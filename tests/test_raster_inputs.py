@@ -70,14 +70,14 @@ def dense(inputs: dict[str, jax.Array], background, shaping: int) -> jax.Array:
         shown, alpha, _ = blend_reference(*kept, inputs["features"][None], size=SIZE)
         fixed, fixed_alpha, _ = blend_reference(*still, inputs["features"][None], size=SIZE)
         moves = jnp.arange(CHANNELS) < shaping
-        through = 1 - jnp.where(moves, alpha[0, ..., None], fixed_alpha[0, ..., None])
-        return jnp.where(moves, shown[0], fixed[0]), through, alpha[0, ..., None]
+        transmittance = 1 - jnp.where(moves, alpha[0, ..., None], fixed_alpha[0, ..., None])
+        return jnp.where(moves, shown[0], fixed[0]), transmittance, alpha[0, ..., None]
 
-    shown, through, alpha = jax.vmap(view)(inputs["camera_from_world"], inputs["intrinsics"])
+    shown, transmittance, alpha = jax.vmap(view)(inputs["camera_from_world"], inputs["intrinsics"])
     if background is not None:
         behind = jnp.asarray(background)
         wide = behind[..., None, None, :] if behind.ndim in (1, 2) else behind
-        shown = shown + through * wide
+        shown = shown + transmittance * wide
     return jnp.concatenate([shown, alpha], -1)
 
 

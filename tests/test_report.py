@@ -310,36 +310,36 @@ def test_simulated_edits_are_told_in_one_sentence(tmp_path):
 @pytest.fixture
 def scored(tmp_path, monkeypatch):
     """A run of five people as far as it has labels: its groups, the captures, what each method says of each person."""
-    rng, captures, said = np.random.default_rng(0), [], {}
+    rng, captures, masks = np.random.default_rng(0), [], {}
     for i, views in enumerate((8, 3, 5, 8, 6)):
         capture = ball.capture(f"p{i}", np.arange(views) * 45.0 - 90, turn=0.3 * i)
         captures.append(capture)
         write_capture(tmp_path / "captures" / capture.identity, capture)
         names = ("vote_plain", "refined", "oracle", "pose", "teacher", "student")
         wrong = {name: rng.random(capture.labels.shape) < 0.1 * j for j, name in enumerate(names)}
-        said[capture.identity] = {name: np.where(w, 2, capture.labels).astype(np.uint8) for name, w in wrong.items()}
+        masks[capture.identity] = {name: np.where(w, 2, capture.labels).astype(np.uint8) for name, w in wrong.items()}
         depth = np.where(capture.labels > 0, ball.DISTANCE - ball.RADIUS, 0).astype(np.float32)
-        kept = {name: said[capture.identity][name] for name in names[:3] + ("pose",) * (i != 1)}
+        kept = {name: masks[capture.identity][name] for name in names[:3] + ("pose",) * (i != 1)}
         kept |= {"depth": depth, "confidence": np.full(depth.shape, 0.5 + 0.1 * i, np.float32)}
         save_arrays(tmp_path / "label" / f"{capture.identity}.npz", **kept)
-        said[capture.identity]["depth"] = depth
+        masks[capture.identity]["depth"] = depth
     parsers = {name: new_parser(Architecture(18, 0.05, 32), ball.SIDES, seed=0) for name in ("teacher", "student")}
 
     def predict(parser, images):
         name = next(name for name, known in parsers.items() if known is parser)
         (person,) = (c.identity for c in captures if np.array_equal(c.images, images))
-        return said[person][name]
+        return masks[person][name]
 
     monkeypatch.setattr(reporting, "predict_labels", predict)
     listed = list_captures(tmp_path / "captures", None)
-    return tmp_path, {"fitted": listed[:3], "unseen": listed[3:]}, parsers, captures, said
+    return tmp_path, {"fitted": listed[:3], "unseen": listed[3:]}, parsers, captures, masks
 
 
-def together(captures, said, method):
+def together(captures, masks, method):
     """The scores of all pictures of some people in one call."""
-    depth = [agreement(said[c.identity][method], said[c.identity]["depth"], c.cameras) for c in captures]
+    depth = [agreement(masks[c.identity][method], masks[c.identity]["depth"], c.cameras) for c in captures]
     return score(
-        np.concatenate([said[c.identity][method] for c in captures]),
+        np.concatenate([masks[c.identity][method] for c in captures]),
         np.concatenate([c.labels for c in captures]),
         np.concatenate([c.yaw for c in captures]),
         np.concatenate([c.pitch for c in captures]),
@@ -349,16 +349,16 @@ def together(captures, said, method):
 
 
 def test_people_scored_one_by_one_score_as_all_pictures_together(scored):
-    out, groups, parsers, captures, said = scored
+    out, groups, parsers, captures, masks = scored
     counts, rows = reporting.count(out, groups, parsers, ("refined", "pose"))
     got = counts.scores()
     members = {"fitted": captures[:3], "unseen": captures[3:]}
-    want = {m: {g: together(of, said, m) for g, of in members.items()} for m in counts.methods}
+    want = {m: {g: together(of, masks, m) for g, of in members.items()} for m in counts.methods}
     assert list(got) == ["teacher", "vote_plain", "refined", "oracle", "student"]
     assert got == want
     assert len({json.dumps(of) for of in got.values()}) == 5
     assert got["student"]["unseen"]["ci"]["all"] is not None
-    bins = together(captures, said, "refined")["bins"]
+    bins = together(captures, masks, "refined")["bins"]
     wanted = {"f1_frontal": bins["0-15"]["f1"], "f1_45_75": bins["45-75"]["f1"], "f1_75_105": bins["75-105"]["f1"]}
     wanted |= {"f1_side": bins["side"]["f1"], "f1_core_side": bins["side"]["f1_core"]}
     ablation = counts.ablation({"ours": "refined", "not of p1": "pose", "of nobody": "trained"})
@@ -369,7 +369,7 @@ def test_people_scored_one_by_one_score_as_all_pictures_together(scored):
     assert [", ".join(row.title.split(", ")[:2]) for row in rows] == [name for name in shown for _ in range(4)]
     assert set(rows[0].masks) == {"truth", *got}
     view = int(np.argmin(np.abs(captures[0].yaw - 0.0) + np.abs(captures[0].pitch)))
-    np.testing.assert_array_equal(rows[0].masks["student"], said["p0"]["student"][view])
+    np.testing.assert_array_equal(rows[0].masks["student"], masks["p0"]["student"][view])
     np.testing.assert_array_equal(rows[0].photo, captures[0].images[view])
 
 
@@ -398,12 +398,12 @@ def test_nothing_of_a_person_is_in_memory_when_the_next_is_read(scored, monkeypa
 
 
 def test_people_without_labels_are_shown_and_not_scored(scored, monkeypatch):
-    out, groups, parsers, captures, said = scored
+    out, groups, parsers, captures, masks = scored
     blind = {name: [dataclasses.replace(one, labelset=None) for one in of] for name, of in groups.items()}
     counts, rows = reporting.count(out, blind, parsers, ())
     scores = counts.scores()
     assert {len(of) for method in scores.values() for of in method.values()} == {1}, "nothing but agreement"
-    assert scores["refined"]["unseen"] == {"agreement": together(captures[3:], said, "refined")["agreement"]}
+    assert scores["refined"]["unseen"] == {"agreement": together(captures[3:], masks, "refined")["agreement"]}
     assert counts.ablation({"ours": "refined"}) == {}
     assert counts.changes.found()["people"] == 5
     assert "truth" not in rows[0].masks
@@ -415,12 +415,12 @@ def test_people_without_labels_are_shown_and_not_scored(scored, monkeypatch):
 
 
 def test_who_has_no_truth_costs_the_others_no_scores(scored):
-    out, groups, parsers, captures, said = scored
+    out, groups, parsers, captures, masks = scored
     some = {"fitted": [dataclasses.replace(groups["fitted"][0], labelset=None), *groups["fitted"][1:]]}
     counts, _ = reporting.count(out, some, parsers, ())
     assert counts.with_truth == {"fitted": 2}
-    found, across = counts.scores()["refined"]["fitted"], together(captures[:3], said, "refined")["agreement"]
-    assert found == together(captures[1:3], said, "refined") | {"agreement": across}
+    found, across = counts.scores()["refined"]["fitted"], together(captures[:3], masks, "refined")["agreement"]
+    assert found == together(captures[1:3], masks, "refined") | {"agreement": across}
 
 
 def test_scoring_ends_when_asked_to(scored, monkeypatch):

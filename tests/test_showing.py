@@ -40,9 +40,9 @@ def finished(tmp_path_factory):
     run, config = root / "run", RunConfig()
     gaussians = ball.gaussians()
     means = np.asarray(gaussians.means)
-    rows = np.where(means[:, :1] > 0, [[0, 1.0, 0]], [[0, 0.25, 0.75]]).astype(np.float32)
+    probabilities = np.where(means[:, :1] > 0, [[0, 1.0, 0]], [[0, 0.25, 0.75]]).astype(np.float32)
     orange = jnp.broadcast_to(jnp.asarray([1.0, 0.5, 0.0]), means.shape)
-    scene = Scene(gaussians, Attributes(rgb_to_sh(orange), jnp.asarray(rows)))
+    scene = Scene(gaussians, Attributes(rgb_to_sh(orange), jnp.asarray(probabilities)))
     for name in PEOPLE:
         capture = ball.capture(name)
         write_capture(root / "captures" / name, capture)
@@ -52,7 +52,7 @@ def finished(tmp_path_factory):
         guess = np.where(labels > 0, 3 - labels, 0).astype(np.uint8)  # a teacher who swaps the sides
         save_arrays(run / "parse" / f"{name}.npz", **voter_arrays([Voter("parser", ball.SIDES, Maps(guess, 3))]))
         plain = np.where(labels == 2, 1, labels).astype(np.uint8)
-        save_arrays(run / "label" / f"{name}.npz", refined=labels, vote_plain=plain, rows_refined=rows)
+        save_arrays(run / "label" / f"{name}.npz", refined=labels, vote_plain=plain, rows_refined=probabilities)
     (run / "fit").mkdir()
     lead = [Scene(gaussians, scene.attributes)] * len(PEOPLE)
     save_scenes(run / "fit", _stack(lead), list(PEOPLE), ball.SIDES)
@@ -188,10 +188,10 @@ def test_the_viewer_shows_what_was_fitted(finished, monkeypatch):
     assert server.up == "+y"
     gaussians = ball.gaussians()
     colors = {name: layer.rgbs for name, layer in server.layers.items()}
-    left = np.asarray(gaussians.means)[:, 0] > 0
+    half = np.asarray(gaussians.means)[:, 0] > 0
     np.testing.assert_allclose(colors["/RGB"], np.broadcast_to([1, 0.5, 0], (200, 3)), atol=1e-6)
-    np.testing.assert_array_equal(colors["/labels"], np.where(left[:, None], [1.0, 0, 0], [0, 0, 1.0]))
-    sure, unsure = colors["/confidence"][left], colors["/confidence"][~left]
+    np.testing.assert_array_equal(colors["/labels"], np.where(half[:, None], [1.0, 0, 0], [0, 0, 1.0]))
+    sure, unsure = colors["/confidence"][half], colors["/confidence"][~half]
     assert np.ptp(sure, 0).max() == np.ptp(unsure, 0).max() == 0
     assert sure[0].sum() > unsure[0].sum()
     for layer in server.layers.values():
@@ -218,12 +218,12 @@ def test_a_ply_is_shown_with_what_its_splats_are(tmp_path, monkeypatch):
     gaussians = ball.gaussians()
     sh = rgb_to_sh(jnp.full((200, 3), 0.25))
     one = Scene(gaussians, Attributes(sh, jnp.zeros((200, 0))))
-    rows = np.where(np.asarray(gaussians.means)[:, :1] > 0, [[0, 1, 0]], [[0, 0, 1]]).astype(np.float32)
-    write_ply(tmp_path / "a.ply", one, SplatLabels.likeliest(rows, ball.SIDES))
+    probabilities = np.where(np.asarray(gaussians.means)[:, :1] > 0, [[0, 1, 0]], [[0, 0, 1]]).astype(np.float32)
+    write_ply(tmp_path / "a.ply", one, SplatLabels.likeliest(probabilities, ball.SIDES))
     write_ply(tmp_path / "b.ply", one)
     server, _ = view(tmp_path / "a.ply")
     assert server.choice.options == ("RGB", "labels", "confidence")
-    np.testing.assert_array_equal(server.layers["/labels"].rgbs, rows[:, 1:] @ [[1, 0, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(server.layers["/labels"].rgbs, probabilities[:, 1:] @ [[1, 0, 0], [0, 0, 1]])
     half = server.initial_camera.position[2] * np.tan(server.initial_camera.fov / 2)
     assert half == pytest.approx(2 * ball.RADIUS, rel=0.1)  # half of the height is the ball
     assert view(tmp_path / "b.ply")[0].choice.options == ("RGB",)

@@ -56,12 +56,12 @@ def answer(key: dict, rater: str = "00ff00ff", prefer: str | None = None, rating
     """A rater who always prefers one method, or sees no difference, and fails so many checks."""
     given = {}
     for item, about in key["items"].items():
-        said = rating
+        answer = rating
         if about["kind"] == "pair":
-            said = next((side for side in ("left", "right") if about[side] == prefer), "same")
+            answer = next((side for side in ("left", "right") if about[side] == prefer), "same")
         elif about["kind"] == "check":
-            said, wrong = ("same", wrong - 1) if wrong > 0 else (about["answer"], 0)
-        given[item] = {"answer": said, "seconds": 2.5}
+            answer, wrong = ("same", wrong - 1) if wrong > 0 else (about["answer"], 0)
+        given[item] = {"answer": answer, "seconds": 2.5}
     return {"study": key["study"], "rater": rater, "answers": given}
 
 

@@ -107,17 +107,17 @@ def test_no_end_costs_what_was_finished(place, tmp_path, request):
     small = 7_000  # bytes: the first labels of a person do not fit, run.json does
     process = place.run(tmp_path / "out0")
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (small, small))
-    (said,) = finish(process, status=1)
-    assert "what is finished is kept, and the same command goes on from there" in said
-    assert "Traceback" not in said
+    (output,) = finish(process, status=1)
+    assert "what is finished is kept, and the same command goes on from there" in output
+    assert "Traceback" not in output
 
     process = place.run(tmp_path / "out0")
     for line in process.stderr:
         if line.startswith("== fit"):
             break
     process.send_signal(signal.SIGTERM)
-    (said,) = finish(process, status=128 + signal.SIGTERM)
-    assert "the same command goes on from there" in said
+    (output,) = finish(process, status=128 + signal.SIGTERM)
+    assert "the same command goes on from there" in output
 
     moments, most = random.Random(3), 20.0  # seconds of processor time, so that a busy machine kills at the same places
     for kill in range(20 if request.config.getoption("--thorough") else 1):
@@ -138,8 +138,8 @@ def test_no_end_costs_what_was_finished(place, tmp_path, request):
 
 def upright(capture):
     """The middle of its pictures."""
-    cameras, cut, left = capture.cameras, slice(4, -4), jax.numpy.asarray([4.0, 0, 0])
-    lens = cameras.intrinsics.at[..., 2].add(-left)
+    cameras, cut, margin = capture.cameras, slice(4, -4), jax.numpy.asarray([4.0, 0, 0])
+    lens = cameras.intrinsics.at[..., 2].add(-margin)
     cameras = dataclasses.replace(cameras, intrinsics=lens, width=cameras.width - 8)
     images, labels = capture.images[:, :, cut], capture.labels[:, :, cut]
     return dataclasses.replace(capture, images=images, labels=labels, cameras=cameras)
@@ -152,8 +152,10 @@ def test_a_capture_that_cannot_be_read_is_named_and_the_others_finish_whatever_t
     write_capture(captures / PEOPLE[2], narrow)
     torn = captures / PEOPLE[1] / "images" / "002.png"
     torn.write_bytes(torn.read_bytes()[:200])
-    (said,) = finish(place.run(tmp_path / "out", captures=captures), status=3)
-    assert f"{PEOPLE[1]} is left out: {PEOPLE[1]}/transforms.json: frames[2].file_path: wanted a readable image" in said
+    (output,) = finish(place.run(tmp_path / "out", captures=captures), status=3)
+    assert (
+        f"{PEOPLE[1]} is left out: {PEOPLE[1]}/transforms.json: frames[2].file_path: wanted a readable image" in output
+    )
     assert list(report_of(tmp_path / "out")["failed"]) == [PEOPLE[1]]
     assert f"<dt>{PEOPLE[1]}<dd>" in (tmp_path / "out" / "report.html").read_text()
     # Nobody's bits depend on who else is there.

@@ -78,11 +78,11 @@ def test_a_camera_on_the_left_sees_the_left_side():
 
 
 def test_a_camera_above_sees_more_hair():
-    share = [
+    fraction = [
         (v.labels == CLASSES.id("hair")).mean((1, 2))
         for v in shown((0, 5), around([0.0, 0.0, 0.0], [-40.0, 0.0, 45.0]))
     ]
-    assert np.all(np.diff(share, axis=1) > 0), share
+    assert np.all(np.diff(fraction, axis=1) > 0), fraction
 
 
 def test_labels_carried_through_depth_agree():

@@ -28,21 +28,21 @@ def second(truth, weight, means, said_of, damaged=0.2, seed=1):
     """A voter with a label for each entry of `means`, who says `said_of[class]` in all views but some, where it says
     what belongs to other points."""
     rng = np.random.default_rng(seed)
-    said = np.repeat(np.asarray(said_of)[truth][None], V, 0)
+    labels = np.repeat(np.asarray(said_of)[truth][None], V, 0)
     for v in rng.choice(V, round(damaged * V), replace=False):
-        said[v] = rng.permutation(said[v])
-    evidence = np.eye(len(means))[said] * np.asarray(weight)[..., None]
+        labels[v] = rng.permutation(labels[v])
+    evidence = np.eye(len(means))[labels] * np.asarray(weight)[..., None]
     return VoterEvidence(jnp.asarray(evidence, jnp.float32), jnp.ones(V), means)
 
 
 def together(world, *others, config=CONFIG):
     _, _, weight, first = world
-    rows, belief = vote_together([first, *others], weight, config, K)
-    return np.asarray(rows), np.asarray(belief)
+    probabilities, belief = vote_together([first, *others], weight, config, K)
+    return np.asarray(probabilities), np.asarray(belief)
 
 
-def recalls(rows, truth, seen):
-    right = rows.argmax(-1) == truth
+def recalls(probabilities, truth, seen):
+    right = probabilities.argmax(-1) == truth
     return np.asarray([right[seen & (truth == c)].mean() for c in range(1, K)])
 
 
@@ -50,10 +50,10 @@ def test_rows_are_probabilities_and_a_partial_voter_helps_where_it_knows(world):
     truth, seen, weight, _ = world
     alone, _ = together(world)
     for means in (COARSE, UNDECLARED):
-        rows, belief = together(world, second(truth, weight, means, [0, 1, 2, 1, 1, 1]))
-        np.testing.assert_allclose(rows.sum(-1), 1, atol=1e-5)  # K float32 roundings
-        assert (rows[:, 0] == 0).all()
-        before, after = recalls(alone, truth, seen), recalls(rows, truth, seen)
+        probabilities, belief = together(world, second(truth, weight, means, [0, 1, 2, 1, 1, 1]))
+        np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-5)  # K float32 roundings
+        assert (probabilities[:, 0] == 0).all()
+        before, after = recalls(alone, truth, seen), recalls(probabilities, truth, seen)
         assert after[:2].mean() > before[:2].mean() + 0.005
         assert (after[2:] > before[2:] - 0.02).all(), (before, after)
         assert 0.7 < belief[1, 2] < 0.95  # 20 % of its views are wrong
@@ -66,8 +66,10 @@ def test_a_label_for_several_classes_says_nothing_between_them(world):
     coarse = second(truth, weight, COARSE, [0, 1, 2, 1, 1, 1])
     alone, with_it = together(world, config=one)[0], together(world, coarse, config=one)[0]
     group = [1, 3, 4, 5]
-    shares = [rows[:, group] / rows[:, group].sum(-1, keepdims=True) for rows in (alone, with_it)]
-    clear = np.minimum(*(rows[:, group].sum(-1) for rows in (alone, with_it))) > 1e-3
+    shares = [
+        probabilities[:, group] / probabilities[:, group].sum(-1, keepdims=True) for probabilities in (alone, with_it)
+    ]
+    clear = np.minimum(*(probabilities[:, group].sum(-1) for probabilities in (alone, with_it))) > 1e-3
     assert clear.mean() > 0.5
     # One softmax against two: float32 roundings of log evidence up to a few tens.
     np.testing.assert_allclose(shares[1][clear], shares[0][clear], atol=1e-4)
@@ -82,13 +84,13 @@ ONCE = VoteConfig(method="tempered", iterations=1)
 @settings(max_examples=10, deadline=None)
 def test_who_knows_one_class_leaves_the_odds_of_the_others(world, seed, share):
     """Whatever a segmenter says, and however often: the odds between any two classes that it does not know stay."""
-    said = (np.random.default_rng(seed).random((V, N)) < share).astype(int)
+    labels = (np.random.default_rng(seed).random((V, N)) < share).astype(int)
     voter = VoterEvidence(
-        jnp.asarray(np.eye(2)[said] * np.asarray(world[2])[..., None], jnp.float32), jnp.ones(V), HAIR
+        jnp.asarray(np.eye(2)[labels] * np.asarray(world[2])[..., None], jnp.float32), jnp.ones(V), HAIR
     )
     odds = []
-    for rows in (together(world, config=ONCE)[0], together(world, voter, config=ONCE)[0]):
-        rest = np.log(np.maximum(rows[:, 2:], 1e-30))
+    for probabilities in (together(world, config=ONCE)[0], together(world, voter, config=ONCE)[0]):
+        rest = np.log(np.maximum(probabilities[:, 2:], 1e-30))
         odds.append(rest - rest[:, :1])
     # Log evidence up to some tens in float32, and two softmaxes; below 1e-30 there are no digits left.
     clear = np.abs(odds[0]).max(-1) < 30
@@ -109,11 +111,11 @@ def test_a_useless_voter_does_no_harm(world, means, kind):
     truth, seen, weight, _ = world
     labels = len(means)
     noise = np.random.default_rng(5).integers(0, labels, (V, N))
-    said = noise if kind == "noise" else np.full((V, N), 1)
-    evidence = np.eye(labels)[said] * np.asarray(weight)[..., None] * (kind != "silent")
-    rows, _ = together(world, VoterEvidence(jnp.asarray(evidence, jnp.float32), jnp.ones(V), means))
+    votes = noise if kind == "noise" else np.full((V, N), 1)
+    evidence = np.eye(labels)[votes] * np.asarray(weight)[..., None] * (kind != "silent")
+    probabilities, _ = together(world, VoterEvidence(jnp.asarray(evidence, jnp.float32), jnp.ones(V), means))
     # Measured: noise costs up to 0.001, the others nothing.
-    assert mean_recall(rows, truth, seen) > mean_recall(together(world)[0], truth, seen) - 0.005
+    assert mean_recall(probabilities, truth, seen) > mean_recall(together(world)[0], truth, seen) - 0.005
 
 
 def test_voters_who_lack_different_classes_fill_each_other_in():
@@ -121,16 +123,16 @@ def test_voters_who_lack_different_classes_fill_each_other_in():
     parts = (frozenset({0}), frozenset({1, 2}), frozenset({3}), frozenset({4}), frozenset({5}))
     coarse, fine = ((COARSE, [0, 1, 2, 1, 1, 1]), (parts, [0, 1, 1, 2, 3, 4]))
     voters = [second(truth, weight, *coarse), second(truth, weight, *fine, seed=2)]
-    rows, _ = vote_together(voters, weight, VoteConfig(), K)
-    assert recalls(np.asarray(rows), truth, seen).min() > 0.97
+    probabilities, _ = vote_together(voters, weight, VoteConfig(), K)
+    assert recalls(np.asarray(probabilities), truth, seen).min() > 0.97
 
 
 def test_one_voter_who_knows_all_is_near_the_plain_vote(world):
     truth, seen, weight, first = world
     yaw, pitch = make_world()[2][2:]
     plain = vote(first.evidence, weight, yaw, pitch, CONFIG)
-    rows, _ = together(world)
-    assert abs(mean_recall(rows, truth, seen) - mean_recall(np.asarray(plain), truth, seen)) < 0.02
+    probabilities, _ = together(world)
+    assert abs(mean_recall(probabilities, truth, seen) - mean_recall(np.asarray(plain), truth, seen)) < 0.02
 
 
 def test_which_labels_count_and_which_classes_are_alike():

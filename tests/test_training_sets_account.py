@@ -57,8 +57,8 @@ def test_celebamask_accounts_for_its_files(tmp_path, capsys):
     (tmp_path / "set" / "CelebA-HQ-img" / "7.jpg").write_bytes(b"\0")
     data = read_training_set(tmp_path / "set", None, DatasetConfig(side_checks=0))
     assert data.identity == ("0", "1", "2")
-    said = capsys.readouterr().err.removeprefix("set: passed over ").strip().split(", ")
-    assert sorted(said) == ["1 .DS_Store", "1 ._ files", "1 .jpg", "1 .txt"]
+    passed_over = capsys.readouterr().err.removeprefix("set: passed over ").strip().split(", ")
+    assert sorted(passed_over) == ["1 .DS_Store", "1 ._ files", "1 .jpg", "1 .txt"]
     (tmp_path / "set" / "CelebA-HQ-img" / "1.jpg").unlink()
     with pytest.raises(InputError, match=r"CelebA-HQ-img/1.jpg: wanted an image, got no file 1.jpg \(1 of 3 listed"):
         list_dataset(tmp_path / "set", ALL)

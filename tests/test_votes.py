@@ -27,7 +27,7 @@ def make_world(seed: int = 0):
     weight = np.where(away < 75, 3 * np.cos(np.radians(np.minimum(away, 89))), 0)
     lost = np.clip((np.abs(yaw) - 10) / 40, 0, 1)  # 0 in front, 1 beyond 50 degrees
     luck = rng.random((2, N))
-    said = np.zeros((V, N, K))
+    opinions = np.zeros((V, N, K))
     for v in range(V):
         teacher = np.eye(K)
         for small in (3, 4, 5):
@@ -37,9 +37,9 @@ def make_world(seed: int = 0):
         chances = 0.97 * teacher + 0.03 / K
         opinion = (luck[int(yaw[v] > 0)][:, None] > np.cumsum(chances[truth], 1)).sum(1).clip(max=K - 1)
         sure = 0.9 - 0.2 * lost[v]
-        said[v] = (1 - sure) / (K - 1)
-        said[v, np.arange(N), opinion] = sure
-    arrays = (said * weight[..., None], weight, yaw, pitch)
+        opinions[v] = (1 - sure) / (K - 1)
+        opinions[v, np.arange(N), opinion] = sure
+    arrays = (opinions * weight[..., None], weight, yaw, pitch)
     return truth, weight.max(0) > 0, tuple(jnp.asarray(a, jnp.float32) for a in arrays)
 
 
@@ -48,9 +48,9 @@ def world():
     return make_world()
 
 
-def mean_recall(rows, truth, seen):
+def mean_recall(probabilities, truth, seen):
     """Mean over classes, so that the small ones count."""
-    right = np.asarray(rows.argmax(-1)) == truth
+    right = np.asarray(probabilities.argmax(-1)) == truth
     return np.mean([right[seen & (truth == c)].mean() for c in range(1, K)])
 
 
@@ -62,12 +62,12 @@ def ask(method, arrays, **changes):
 @pytest.mark.parametrize("method", METHODS)
 def test_rows_are_probabilities(world, method):
     _, _, arrays = world
-    rows = ask(method, arrays)
-    assert rows.shape == (N, K)
-    np.testing.assert_allclose(rows.sum(-1), 1, atol=1e-5)  # K float32 roundings
-    assert (rows >= 0).all()
-    assert (rows[:, 0] == 0).all()
-    assert ((confidence(rows) >= 0) & (confidence(rows) <= 1)).all()
+    probabilities = ask(method, arrays)
+    assert probabilities.shape == (N, K)
+    np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-5)  # K float32 roundings
+    assert (probabilities >= 0).all()
+    assert (probabilities[:, 0] == 0).all()
+    assert ((confidence(probabilities) >= 0) & (confidence(probabilities) <= 1)).all()
 
 
 def test_trust_beats_the_plain_mean(world):
@@ -108,8 +108,8 @@ def test_unanimous_views_are_believed(method):
     truth = np.arange(40) % 3 + 1
     evidence = jnp.broadcast_to(jnp.eye(4)[truth], (5, 40, 4))
     yaw = jnp.linspace(-60, 60, 5)
-    rows = ask(method, (evidence, jnp.ones((5, 40)), yaw, jnp.zeros(5)))
-    np.testing.assert_array_equal(rows.argmax(-1), truth)
+    probabilities = ask(method, (evidence, jnp.ones((5, 40)), yaw, jnp.zeros(5)))
+    np.testing.assert_array_equal(probabilities.argmax(-1), truth)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -117,15 +117,15 @@ def test_unseen_gaussians_get_the_mean_row(world, method):
     _, _, (evidence, weight, yaw, pitch) = world
     hidden = jnp.arange(N) < 10
     evidence, weight = jnp.where(hidden[:, None], 0, evidence), jnp.where(hidden, 0, weight)
-    rows = ask(method, (evidence, weight, yaw, pitch))
+    probabilities = ask(method, (evidence, weight, yaw, pitch))
     seen = np.asarray(weight.max(0) > 0.01)
-    expected = np.asarray(rows)[seen].mean(0)
-    np.testing.assert_allclose(rows[:10], np.tile(expected, (10, 1)), atol=1e-5)  # a float32 mean of 1500 rows
+    expected = np.asarray(probabilities)[seen].mean(0)
+    np.testing.assert_allclose(probabilities[:10], np.tile(expected, (10, 1)), atol=1e-5)  # a float32 mean of 1500 rows
 
 
 def test_nobody_sees_anything():
-    rows = vote(jnp.zeros((3, 4, 5)), jnp.zeros((3, 4)), jnp.zeros(3), jnp.zeros(3), VoteConfig())
-    np.testing.assert_allclose(rows, np.tile([0, 0.25, 0.25, 0.25, 0.25], (4, 1)), atol=1e-6)  # float32
+    probabilities = vote(jnp.zeros((3, 4, 5)), jnp.zeros((3, 4)), jnp.zeros(3), jnp.zeros(3), VoteConfig())
+    np.testing.assert_allclose(probabilities, np.tile([0, 0.25, 0.25, 0.25, 0.25], (4, 1)), atol=1e-6)  # float32
 
 
 def test_background_is_removed_or_kept():
@@ -138,9 +138,9 @@ def test_background_is_removed_or_kept():
 
 def test_plain_is_the_mean_of_the_softmax():
     evidence = jnp.asarray([[[0.0, 0.9, 0.1]], [[0.0, 0.2, 0.8]]])
-    rows = ask("plain", (evidence, jnp.ones((2, 1)), jnp.zeros(2), jnp.zeros(2)))
-    np.testing.assert_allclose(rows, [[0, 0.55, 0.45]], atol=1e-6)  # float32
-    np.testing.assert_allclose(confidence(rows), [0.1], atol=1e-6)  # float32
+    probabilities = ask("plain", (evidence, jnp.ones((2, 1)), jnp.zeros(2), jnp.zeros(2)))
+    np.testing.assert_allclose(probabilities, [[0, 0.55, 0.45]], atol=1e-6)  # float32
+    np.testing.assert_allclose(confidence(probabilities), [0.1], atol=1e-6)  # float32
 
 
 def test_pose_prior_is_the_formula():
@@ -154,8 +154,8 @@ def test_pose_prior_is_the_formula():
 def test_heads_are_a_batch(world):
     _, _, arrays = world
     two = tuple(jnp.stack([a, a[::-1]]) for a in arrays)
-    rows = jax.vmap(lambda *a: vote(*a, VoteConfig()))(*two)
-    np.testing.assert_allclose(rows[0], vote(*arrays, VoteConfig()), atol=1e-4)  # another order of sums
+    probabilities = jax.vmap(lambda *a: vote(*a, VoteConfig()))(*two)
+    np.testing.assert_allclose(probabilities[0], vote(*arrays, VoteConfig()), atol=1e-4)  # another order of sums
 
 
 def test_what_is_wrong_is_said():

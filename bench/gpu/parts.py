@@ -44,7 +44,7 @@ class Part:
     least: float = 15.0
     kernel: str = ""
     tool: str = ""
-    beside: bool = False
+    concurrent: bool = False
 
     @property
     def step(self) -> str:
@@ -56,14 +56,16 @@ def parts() -> list[Part]:
     """All, in the order in which they run."""
     found = [Part("about", "about", limit=45)]
     found += [
-        Part(f"a.{kernel}.{way}", "smallest", (kernel, way), limit=50, beside=True)
+        Part(f"a.{kernel}.{way}", "smallest", (kernel, way), limit=50, concurrent=True)
         for kernel in KERNELS
         for way in ("forward", "backward")
     ]
-    found += [Part("a.xla", "smallest", ("xla", "forward", "backward"), limit=60, beside=True)]
+    found += [Part("a.xla", "smallest", ("xla", "forward", "backward"), limit=60, concurrent=True)]
     found += [Part(f"b.{n}_images", "headline", (str(n),), limit=100) for n in (1, 32)]
     found += [
-        Part(f"c.{tool}.{kernel}", "stopping", (kernel,), 90, kernel=kernel, tool=f"{_SANITIZER} {tool}", beside=True)
+        Part(
+            f"c.{tool}.{kernel}", "stopping", (kernel,), 90, kernel=kernel, tool=f"{_SANITIZER} {tool}", concurrent=True
+        )
         for tool in ("synccheck", "initcheck", "memcheck", "racecheck")
         for kernel in KERNELS
     ]
@@ -92,7 +94,7 @@ REHEARSED += ("e.trace", "f.fit", "g.gsplat", "h.tests.rest")
 def rehearsed() -> list[Part]:
     """What `--rehearse` runs on a processor: parts of every kind, a kernel that hangs, and a crash."""
     found = [dataclasses.replace(part, tool="", least=1) for part in parts() if part.name in REHEARSED]
-    found += [Part("a.mosaic_gpu.forward", "hang", limit=6, beside=True), Part("b.crash", "crash")]
+    found += [Part("a.mosaic_gpu.forward", "hang", limit=6, concurrent=True), Part("b.crash", "crash")]
     return sorted(found, key=lambda part: [*STEPS].index(part.step))
 
 

@@ -61,7 +61,7 @@ class Runner:
         waiting = list(parts)
         try:
             while waiting or self._running:
-                while waiting and self._room(waiting[0]):
+                while waiting and self._may_start(waiting[0]):
                     self._start(waiting.pop(0))
                 for one in list(self._running):
                     self._look(one)
@@ -69,28 +69,28 @@ class Runner:
         finally:
             for one in list(self._running):
                 self._finish(one, "hung", f"stopped from outside after {self._age(one):.0f} s")
-            self._record.seconds = self._spent()
+            self._record.seconds = self._elapsed()
             self._record.save()
 
-    def _spent(self) -> float:
+    def _elapsed(self) -> float:
         return time.monotonic() - self._begin
 
-    def _left(self) -> float:
-        return self._record.total - self._spent() - ENDING
+    def _remaining(self) -> float:
+        return self._record.total - self._elapsed() - ENDING
 
     def _age(self, one: Running) -> float:
         return time.monotonic() - one.begin
 
-    def _room(self, part: Part) -> bool:
-        alike = all(one.part.beside and one.part.step == part.step for one in self._running)
-        return not self._running or (part.beside and alike and len(self._running) < WIDTH)
+    def _may_start(self, part: Part) -> bool:
+        alike = all(one.part.concurrent and one.part.step == part.step for one in self._running)
+        return not self._running or (part.concurrent and alike and len(self._running) < WIDTH)
 
     def _start(self, part: Part) -> None:
         if why := self._not_now(part):
             self._record.keep(part.name, status="skipped", why=why)
             return
         values, log = (self._folder / f"{part.name}.{kind}" for kind in ("json", "txt"))
-        limit = min(part.limit, self._left())
+        limit = min(part.limit, self._remaining())
         command = [sys.executable, "-m", "bench.gpu.steps", part.run, *part.args, "--values", str(values)]
         command += ["--limit", f"{limit:.1f}", "--name", part.name, "--earlier", str(self._record.out / "summary.json")]
         command += ["--rehearse"] if self._rehearse else []
@@ -110,8 +110,8 @@ class Runner:
             return f"{part.kernel} is not used: {how}"
         if tool and shutil.which(tool) is None:
             return f"{tool} is not on the path"
-        if self._left() < part.least:
-            return f"needs {part.least:.0f} s, {max(self._left(), 0):.0f} s are left"
+        if self._remaining() < part.least:
+            return f"needs {part.least:.0f} s, {max(self._remaining(), 0):.0f} s are left"
         return ""
 
     def _environment(self, part: Part) -> dict[str, str]:
@@ -139,7 +139,7 @@ class Runner:
             self._finish(one, "hung", f"not done after {one.limit:.0f} s")
         elif one.values.exists() and (changed := one.values.stat().st_mtime) != one.read:
             one.read = changed
-            self._record.seconds = self._spent()
+            self._record.seconds = self._elapsed()
             self._record.keep(one.part.name, status="running", values=one.told())
 
     def _verdict(self, one: Running, status: int) -> tuple[str, str]:
@@ -164,14 +164,14 @@ class Runner:
         result |= {"why": why} if why else {}
         if is_bad(result) and (stack := stack_of(printed)):
             result["stack"] = stack
-        self._record.seconds = self._spent()
+        self._record.seconds = self._elapsed()
         self._record.keep(one.part.name, printed[-LOG:], **result)
         print(f"{one.part.name:24} {status:8} {result['seconds']:6.1f} s  {why}", flush=True)
 
     def _end(self, one: Running) -> None:
         """Asks for its stack (Python's by SIGABRT, the GPU's by cuda-gdb if that is here), then kills the group."""
         debugger = shutil.which("cuda-gdb")
-        if debugger and not self._rehearse and not one.part.tool and self._left() > 30:
+        if debugger and not self._rehearse and not one.part.tool and self._remaining() > 30:
             command = [debugger, "--batch", "-p", str(one.process.pid)]
             command += ["-ex", "info cuda kernels", "-ex", "bt", "-ex", "thread apply all bt 8"]
             with one.log.open("ab") as file, contextlib.suppress(subprocess.TimeoutExpired):

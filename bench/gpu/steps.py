@@ -66,14 +66,14 @@ class Part:
 def about(part: Part) -> None:
     """The machine: what its tools say first, then what JAX sees."""
     query = "name,driver_version,memory.total,clocks.sm,clocks.mem,clocks.max.sm,temperature.gpu,power.draw,power.limit"
-    said = {
+    commands = {
         "gpu": ("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"),
         "nvidia_smi": ("nvidia-smi",),
         "nvcc": ("nvcc", "--version"),
         "ncu": ("ncu", "--version"),
         "sanitizer": ("compute-sanitizer", "--version"),
     }
-    for name, command in said.items():
+    for name, command in commands.items():
         if shutil.which(command[0]):
             try:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)

@@ -86,8 +86,8 @@ def resize_labels(labels: UInt8[np.ndarray, "h w"], size: tuple[int, int]) -> UI
     if size[0] > labels.shape[1] or size[1] > labels.shape[0]:
         return cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
     present = np.unique(labels)
-    shares = [cv2.resize((labels == i).astype(np.float32), size, interpolation=cv2.INTER_AREA) for i in present]
-    return present[np.argmax(np.stack(shares), 0)].astype(np.uint8)
+    coverage = [cv2.resize((labels == i).astype(np.float32), size, interpolation=cv2.INTER_AREA) for i in present]
+    return present[np.argmax(np.stack(coverage), 0)].astype(np.uint8)
 
 
 def inside(root: Path, name: object, where: str) -> Path:
@@ -109,8 +109,8 @@ def inside(root: Path, name: object, where: str) -> Path:
 
 def resize_mask(mask: Bool[np.ndarray, "h w"], size: tuple[int, int]) -> Bool[np.ndarray, "h2 w2"]:
     """Resizes a mask to (width, height): a pixel is valid when everything under it is."""
-    share = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    return share > 1 - 1e-4  # sums of float32 weights; a whole source pixel weighs more up to a reduction of 100
+    coverage = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    return coverage > 1 - 1e-4  # sums of float32 weights; a whole source pixel weighs more up to a reduction of 100
 
 
 def read_json(path: Path) -> dict:

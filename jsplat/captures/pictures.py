@@ -74,10 +74,10 @@ def _orientation(stored: bytes) -> int:
     exif = Image.Exif()
     try:
         exif.load(stored)
-        said = exif.get(ExifTags.Base.Orientation, 1)
+        orientation = exif.get(ExifTags.Base.Orientation, 1)
     except DAMAGE:  # a broken tag says nothing
-        said = 1
-    return int(said) if said in range(1, 9) else 1
+        orientation = 1
+    return int(orientation) if orientation in range(1, 9) else 1
 
 
 def file_bytes(path: Path, where: str) -> bytes:

@@ -104,12 +104,13 @@ def may_leave_out(function):
     )
     @functools.wraps(function)
     def command(*args, allowed: int, **options):
-        left = function(*args, **options)
-        if left:
+        left_out = function(*args, **options)
+        if left_out:
             click.echo(
-                f"left out: {len(left)} ({', '.join(sorted(left)[:SHOWN])}{', ...' * (len(left) > SHOWN)})", err=True
+                f"left out: {len(left_out)} ({', '.join(sorted(left_out)[:SHOWN])}{', ...' * (len(left_out) > SHOWN)})",
+                err=True,
             )
-        if len(left) > allowed:
+        if len(left_out) > allowed:
             click.get_current_context().exit(LEFT_OUT)
 
     return command

@@ -59,8 +59,8 @@ def study_results(study: Path, answers: tuple[Path, ...], run: Path | None) -> N
     click.echo(f"{found['raters']} raters, {len(found['dropped'])} dropped for failed attention checks")
     for pair in found["pairs"]:
         counts, ends = pair["all"], pair["all"]["interval"]
-        share = "no preferences" if ends is None else f"{counts['share']:.0%} [{ends[0]:.0%}, {ends[1]:.0%}]"
-        click.echo(f"{pair['a']} preferred to {pair['b']}: {share}; {counts['same']} saw no difference")
+        preferred = "no preferences" if ends is None else f"{counts['share']:.0%} [{ends[0]:.0%}, {ends[1]:.0%}]"
+        click.echo(f"{pair['a']} preferred to {pair['b']}: {preferred}; {counts['same']} saw no difference")
     for method, rated in found["ratings"].items():
         ends = rated["interval"]
         click.echo(f"{method}: {rated['mean']:.2f}" + ("" if ends is None else f" [{ends[0]:.2f}, {ends[1]:.2f}]"))

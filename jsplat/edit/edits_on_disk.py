@@ -180,7 +180,7 @@ def vote_of(head: Head, base: str) -> dict[str, np.ndarray]:
     if not head.layers:
         return {}
     refined = np.stack([head.mask(v) for v in range(len(head.masks))])
-    voted = {"refined": refined, "confidence": head.confidence.copy(), "rows_refined": head.rows.copy()}
+    voted = {"refined": refined, "confidence": head.confidence.copy(), "rows_refined": head.probabilities.copy()}
     return voted | {"stamp": np.asarray(stamp(base, head.layers))}
 
 

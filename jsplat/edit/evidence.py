@@ -136,7 +136,7 @@ class _Place:
 
 def _vote_again(head: Head, who: np.ndarray) -> None:
     """EM on the rows of a few Gaussians; the others only show through. Views side by side: each fits into the cache."""
-    old, base = head.rows[who], head.voted_rows[who]
+    old, base = head.probabilities[who], head.voted_probabilities[who]
     spoken_labels = {v: _drawn_classes(head, v) for v in head.layers}
     spoken = np.unique(np.concatenate(list(spoken_labels.values()) or [np.zeros(0, np.uint8)]))
     # "Background" corrects the outline of its own view alone: no Gaussian on the head is background, and the vote
@@ -160,7 +160,7 @@ def _vote_again(head: Head, who: np.ndarray) -> None:
                 human[:, place.classes] += other
             voters = np.where(voters.sum(-1, keepdims=True) > 1e-6, normalised(voters), base)
             table = normalised((1 - person) * voters + person * normalised(human)).astype(np.float32)
-        head.rows[who] = table
+        head.probabilities[who] = table
         list(threads.map(lambda place: _show(head, place, table - old), places))
 
 
@@ -182,16 +182,16 @@ def _place(head: Head, who: np.ndarray, v: int, spoken_labels: np.ndarray | None
     plays[named] = True
     classes = np.flatnonzero(plays)
     # A pixel that a person spoke about says nothing else.
-    said, sure = likelihood(head.voices, v, pixel, classes)
+    likelihoods, sure = likelihood(head.voices, v, pixel, classes)
     sure = np.where(spoken == UNTOUCHED, sure, 0)[:, None].astype(np.float32)
     return _Place(
         view=v,
         pixel=pixel,
         weights=weights,
         classes=classes,
-        rest=shown[:, classes] - weights @ head.rows[np.ix_(who, classes)],
+        rest=shown[:, classes] - weights @ head.probabilities[np.ix_(who, classes)],
         sure=sure,
-        likelihood=said,
+        likelihood=likelihoods,
         heard=heard,
         named=np.searchsorted(classes, spoken[heard]),
         hears=sp.csc_matrix(weights.tocsr()[heard]) if len(heard) else sp.csc_matrix((0, len(who)), dtype=np.float32),

@@ -96,7 +96,7 @@ class Head:
         weights: per view, blend weight of n Gaussians in p pixels; `best`: a Gaussian's largest sum of a view.
         alpha: of the refined render.
         voices: what the voters of the label stage say.
-        voted_rows: the label stage's table; `rows`: the table as it stands; `shown`: its render.
+        voted_probabilities: the label stage's table; `probabilities`: the table as it stands; `shown`: its render.
         refined: masks of the label stage; `start`: the same from the matrix here, to see what an edit changed.
         raw: class ids of `shown` before small regions are cleaned away; `confidence`: how sure they are.
         masks: as they stand, without what a person said in that very view.
@@ -108,8 +108,8 @@ class Head:
     best: Float[np.ndarray, " n"]
     alpha: Float[np.ndarray, "v h w"]
     voices: tuple[Voice, ...]
-    voted_rows: Float[np.ndarray, "n k"]
-    rows: Float[np.ndarray, "n k"]
+    voted_probabilities: Float[np.ndarray, "n k"]
+    probabilities: Float[np.ndarray, "n k"]
     shown: Float[np.ndarray, "v p k"]
     refined: UInt8[np.ndarray, "v h w"]
     start: UInt8[np.ndarray, "v h w"]
@@ -141,8 +141,8 @@ def prepare(
         trust: weight of each of its views; with `others`: the further voters, as `sharpen` had them.
     """
     weights = blend_weights(scene.gaussians, cameras, settings.edit.min_blend_weight)
-    rows = np.asarray(known["rows_refined"], np.float32)
-    shown = np.stack([w @ rows for w in weights])
+    probabilities = np.asarray(known["rows_refined"], np.float32)
+    shown = np.stack([w @ probabilities for w in weights])
     solid = (known["alpha"] >= settings.sharpen.alpha_gate).reshape(len(weights), -1).astype(np.float32)
     pictures = shown.reshape(*known["alpha"].shape, -1)
     raw, confidence = to_masks(pictures, known["alpha"], settings.labelset, settings.mask)
@@ -152,8 +152,8 @@ def prepare(
         best=np.max([np.asarray(w.sum(0)).ravel() for w in weights], 0),
         alpha=known["alpha"],
         voices=heard(first, trust, others, shown, solid, settings.sharpen),
-        voted_rows=rows,
-        rows=rows.copy(),
+        voted_probabilities=probabilities,
+        probabilities=probabilities.copy(),
         shown=shown,
         refined=known["refined"],
         start=clean(raw, confidence, settings.labelset, settings.mask),

@@ -118,25 +118,27 @@ def rank(
         gains: `expected_gains` by identity.
         edited: views that are done, by identity (also of others); their neighbours are worth less.
     """
-    left = {name: np.asarray(g, np.float64).copy() for name, g in gains.items()}
+    remaining = {name: np.asarray(g, np.float64).copy() for name, g in gains.items()}
     axes = {name: optical_axes(batch) for name, batch in cameras.items()}
 
     def done(name: str, view: int) -> None:
         angle = np.degrees(np.arccos(np.clip(axes[name] @ axes[name][view], -1, 1)))
-        left[name] *= np.where(left[name] >= 0, 1 - np.exp(-((angle / config.independence_angle) ** 2) / 2), 1)
-        left[name][view] = -1.0
+        remaining[name] *= np.where(
+            remaining[name] >= 0, 1 - np.exp(-((angle / config.independence_angle) ** 2) / 2), 1
+        )
+        remaining[name][view] = -1.0
 
     def best(number: int, name: str) -> tuple[float, int, str]:
-        return -float(left[name].max()), number, name  # of equals the first identity
+        return -float(remaining[name].max()), number, name  # of equals the first identity
 
-    for name in left:
+    for name in remaining:
         for view in edited.get(name, []):
             done(name, view)
-    heap = [best(i, name) for i, name in enumerate(left)]
+    heap = [best(i, name) for i, name in enumerate(remaining)]
     heapq.heapify(heap)
     while heap and heap[0][0] <= 0:
         gain, number, name = heap[0]
-        view = int(left[name].argmax())
+        view = int(remaining[name].argmax())
         yield name, view, -gain
         done(name, view)
         heapq.heapreplace(heap, best(number, name))

@@ -57,7 +57,7 @@ class _Listener(http.server.ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
 
-class _Beside(_Listener):
+class _IPv6Server(_Listener):
     address_family = socket.AF_INET6
 
 
@@ -65,30 +65,30 @@ class Server(_Listener):
     """Serves a session on 127.0.0.1, and on ::1 where there is one; `address` is what to open in a browser."""
 
     def __init__(self, session: Session, port: int = 0):
-        self.beside: _Beside | None = None
+        self.ipv6: _IPv6Server | None = None
         try:
             super().__init__("127.0.0.1", port, session, new_token())
         except OSError as error:
             hint = "`--port 0` takes any that is free"
             raise InputError("port", wanted="a free one", got=f"{port}: {error.strerror}", hint=hint) from error
         with contextlib.suppress(OSError):  # no IPv6, or somebody else's port
-            self.beside = _Beside("::1", self.server_port, session, self.token)
+            self.ipv6 = _IPv6Server("::1", self.server_port, session, self.token)
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
         """Answers at both addresses until `shutdown`, or until the process was asked to end (KeyboardInterrupt)."""
-        if self.beside is None:
+        if self.ipv6 is None:
             return super().serve_forever(poll_interval)
-        threading.Thread(target=self.beside.serve_forever, args=(poll_interval,), daemon=True).start()
+        threading.Thread(target=self.ipv6.serve_forever, args=(poll_interval,), daemon=True).start()
         try:
             super().serve_forever(poll_interval)
         finally:
-            self.beside.shutdown()
+            self.ipv6.shutdown()
 
     def server_close(self) -> None:
         """Frees the port."""
         super().server_close()
-        if self.beside is not None:
-            self.beside.server_close()
+        if self.ipv6 is not None:
+            self.ipv6.server_close()
 
     def service_actions(self) -> None:
         """Called every half second: ends when the process was asked to."""

@@ -44,9 +44,9 @@ def heard(
         solid: 1 where pixels count (`SharpenConfig.alpha_gate`), else 0.
     """
     k = shown.shape[-1]
-    said = [_probabilities(first, trust, k, config), *(_labels(other, k) for other in others)]
+    opinions = [_probabilities(first, trust, k, config), *(_labels(other, k) for other in others)]
     prior, counts = [normalised(of) for of in shown], []
-    for labels, mass, _, size in said:
+    for labels, mass, _, size in opinions:
         counted = np.zeros((len(shown), k, size))
         for v in range(len(shown)):
             hard = np.zeros((labels.shape[1], size), np.float32)
@@ -55,7 +55,7 @@ def heard(
         counts.append(counted.astype(np.float32))
     models = error_models(counts, means=(None, *(other.means for other in others)), config=config)
     found = []
-    for (labels, _, sure, _), (confusion, told) in zip(said, models):
+    for (labels, _, sure, _), (confusion, told) in zip(opinions, models):
         weight = np.asarray(told)[:, None] if others else np.float32(1)
         found.append(Voice(labels, (sure * solid * weight).astype(np.float32), np.asarray(confusion)))
     return tuple(found)
@@ -76,12 +76,12 @@ def _probabilities(first: Opinions | np.ndarray, trust: np.ndarray, k: int, conf
     return labels, mass, sure, k
 
 
-def _labels(said: VoterLabels, k: int) -> tuple:
+def _labels(voter: VoterLabels, k: int) -> tuple:
     """The same of a voter with labels of its own."""
-    labels = np.asarray(said.labels).reshape(len(said.trust), -1)
-    mass = np.isin(labels, informative_labels(said.means, k)).astype(np.float32)
-    sure = np.asarray(said.trust)[:, None] * mass
-    return np.where(labels == IGNORE, np.uint8(0), labels), mass, sure, len(said.means)
+    labels = np.asarray(voter.labels).reshape(len(voter.trust), -1)
+    mass = np.isin(labels, informative_labels(voter.means, k)).astype(np.float32)
+    sure = np.asarray(voter.trust)[:, None] * mass
+    return np.where(labels == IGNORE, np.uint8(0), labels), mass, sure, len(voter.means)
 
 
 def likelihood(
@@ -91,13 +91,13 @@ def likelihood(
 
     A voter speaks in a pixel as far as it is surer there than the others.
     """
-    said = [voice.confusion[view][classes].T[voice.labels[view][pixel]] for voice in voices]
+    likelihoods = [voice.confusion[view][classes].T[voice.labels[view][pixel]] for voice in voices]
     sures = [voice.sure[view][pixel] for voice in voices]
     if len(voices) == 1:
-        return said[0], sures[0]
+        return likelihoods[0], sures[0]
     most = np.max(sures, 0)
     powers = [(sure / np.maximum(most, 1e-12))[:, None] for sure in sures]
-    return np.prod([of**power for of, power in zip(said, powers)], 0), most
+    return np.prod([of**power for of, power in zip(likelihoods, powers)], 0), most
 
 
 def normalised(x: np.ndarray) -> np.ndarray:

@@ -37,7 +37,7 @@ def read(bundle: Bundle, labelset: LabelSet) -> tuple[dict[str, UInt8[np.ndarray
     masks, budget = {}, Budget()
     pictures = {n: data for n, data in bundle.files.items() if n.lower().endswith(".png")}
     for name, data in sorted(pictures.items()):
-        ids = read_one(data, name, labelset, _beside(name, sidecars))
+        ids = read_one(data, name, labelset, _sidecar_of(name, sidecars))
         if stem(name) in masks:
             hint = "keep one of them there"
             raise InputError(name, wanted="a name of its own", got=f"{stem(name)} again", hint=hint)
@@ -47,7 +47,7 @@ def read(bundle: Bundle, labelset: LabelSet) -> tuple[dict[str, UInt8[np.ndarray
     return masks, {*sidecars, *pictures, *photographs}
 
 
-def read_one(data: bytes, where: str, labelset: LabelSet, beside: Painted | None) -> UInt8[np.ndarray, "h w"]:
+def read_one(data: bytes, where: str, labelset: LabelSet, sidecar: Painted | None) -> UInt8[np.ndarray, "h w"]:
     """One mask in the ids of a label set, its classes matched by name.
 
     Args:
@@ -55,7 +55,7 @@ def read_one(data: bytes, where: str, labelset: LabelSet, beside: Painted | None
         beside: what the ids mean if the PNG itself does not say.
     """
     stored = label_png.read(data, where)
-    own = meaning(stored.text[_KEY].encode(), where) if _KEY in stored.text else beside
+    own = meaning(stored.text[_KEY].encode(), where) if _KEY in stored.text else sidecar
     if own is None:
         raise InputError(where, wanted=f"class names in its text or in {SIDECAR}", got="none", hint=NAMES)
     ids = _ids(stored, own, where)
@@ -76,7 +76,7 @@ def named_in(data: bytes, where: str) -> LabelSet | None:
     return meaning(text[_KEY].encode(), where).labelset if _KEY in text else None
 
 
-def _beside(name: str, sidecars: Mapping[str, Painted]) -> Painted | None:
+def _sidecar_of(name: str, sidecars: Mapping[str, Painted]) -> Painted | None:
     """What the nearest folder above says, or the only one that says anything."""
     above = [str(folder / SIDECAR) for folder in PurePosixPath(name).parents]
     near = [sidecars[path] for path in above if path in sidecars]
@@ -120,10 +120,10 @@ def _grey(ids: UInt8[np.ndarray, "h w"], own: Painted, where: str) -> UInt8[np.n
 def meaning(data: bytes, where: str) -> Painted:
     """What labels.json, or the text of a PNG, says of classes, colours and ignored pixels."""
     try:
-        said = parse(data, where)
-        ignore = said.get(_IGNORE, [255, 255, 255])  # older files say nothing and paint it white
+        table = parse(data, where)
+        ignore = table.get(_IGNORE, [255, 255, 255])  # older files say nothing and paint it white
         if not isinstance(ignore, list) or len(ignore) != 3 or not all(type(c) is int and 0 <= c < 256 for c in ignore):
             raise InputError(_IGNORE, wanted="a colour [r, g, b]", got=repr(ignore)[:100])
-        return Painted(LabelSet.from_json(said), (ignore[0], ignore[1], ignore[2]))
+        return Painted(LabelSet.from_json(table), (ignore[0], ignore[1], ignore[2]))
     except InputError as error:
         raise error.at(f"{where}: {error.what}") from error

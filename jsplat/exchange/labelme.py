@@ -120,5 +120,5 @@ def read(bundle: Bundle, labelset: LabelSet) -> tuple[dict[str, UInt8[np.ndarray
         masks[stem(file)] = mask
         if isinstance(data.get("imagePath"), str):
             pictures.add(posixpath.normpath(posixpath.join(posixpath.dirname(file), with_slashes(data["imagePath"]))))
-    beside = {n for n in bundle.names if stem(n) in masks}
-    return masks, {*bundle.documents, *beside, *pictures}
+    labelled = {n for n in bundle.names if stem(n) in masks}
+    return masks, {*bundle.documents, *labelled, *pictures}

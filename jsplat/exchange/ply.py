@@ -142,7 +142,7 @@ def _header(data: bytes, where: str) -> tuple[list[_Element], int, LabelSet | No
         raise InputError(f"{where}: format", wanted=wanted, got=" ".join(form)[:100], hint=hint)
     elements: list[_Element] = []
     for words in lines[1:]:
-        kind, said = words[0], " ".join(words)[:100]
+        kind, text = words[0], " ".join(words)[:100]
         if kind == "element" and len(words) == 3 and words[2].isdecimal() and len(words[2]) <= 12:
             elements.append(_Element(words[1], int(words[2]), []))
         elif kind == "property" and elements and len(words) == 3 and words[1] in _TYPES:
@@ -151,13 +151,13 @@ def _header(data: bytes, where: str) -> tuple[list[_Element], int, LabelSet | No
             elements[-1].lists = True
         else:
             wanted = "an element with a number of rows, or a property of an element with a type of PLY"
-            raise InputError(f"{where}: header", wanted=wanted, got=said)
+            raise InputError(f"{where}: header", wanted=wanted, got=text)
     return elements, end + len(line + b"end_header" + line), _classes(classes, where)
 
 
-def _classes(said: list[str], where: str) -> LabelSet | None:
+def _classes(comments: list[str], where: str) -> LabelSet | None:
     try:
-        return LabelSet.from_json(json.loads(said[0])) if said else None
+        return LabelSet.from_json(json.loads(comments[0])) if comments else None
     except (ValueError, TypeError, RecursionError) as error:  # an InputError is a ValueError
         raise InputError(f"{where}: comment classes", wanted="names, colors, mirror, rare", got=error) from error
 

@@ -21,12 +21,12 @@ class Budget:
     """Pixels that one import may still make: small files can ask for endless many."""
 
     def __init__(self):
-        self.left = MOST_TOTAL
+        self.remaining = MOST_TOTAL
 
     def take(self, pixels: int, where: str) -> None:
         """InputError once there are none left."""
-        self.left -= pixels
-        if self.left < 0:
+        self.remaining -= pixels
+        if self.remaining < 0:
             raise InputError(where, wanted=f"at most {MOST_TOTAL} pixels in all", got="more")
 
 

@@ -136,17 +136,17 @@ def _entries(directory: Path) -> list[Path]:
         return []
 
 
-def check_missing(missing: Sequence[tuple[str, str]], there: int, share: float, setting: str) -> None:
+def check_missing(missing: Sequence[tuple[str, str]], there: int, fraction: float, setting: str) -> None:
     """InputError if more of the listed pictures are missing than may be.
 
     Args:
         missing: (file and field that lists it, file name) of each.
         there: how many are not.
-        share: of all, that may be missing.
+        fraction: of all, that may be missing.
         setting: its name on the command line.
     """
     gone = len(missing)
-    if gone > share * (gone + there) + 1e-9:
+    if gone > fraction * (gone + there) + 1e-9:
         got = f"no file {missing[0][1]} ({gone} of {gone + there} listed pictures are missing)"
         hint = f"`--set {setting}={math.ceil(100 * gone / (gone + there)) / 100:g}` goes on without them"
         if not there:

@@ -67,8 +67,8 @@ def max_per_device(
     if limit is None:
         return config.identities_per_device or 1
     each = bytes_each()
-    room = int(SHARE * limit) // each
-    if room < (config.identities_per_device or 1):
+    fits = int(SHARE * limit) // each
+    if fits < (config.identities_per_device or 1):
         what = f"{SHARE:.0%} of the device's {limit / 2**30:.1f} GiB"
         raise InputError(
             "fit: memory",
@@ -77,8 +77,8 @@ def max_per_device(
             hint="a smaller `--set size=PIXELS` needs less; so do fewer `fit.gaussians` or `fit.identities_per_device`",
         )
     if config.identities_per_device or not pictures:
-        return min(wanted, room)
-    return min(wanted, room, max(int(HOST_SHARE * host_memory() / (HELD * pictures * len(devices))), 1))
+        return min(wanted, fits)
+    return min(wanted, fits, max(int(HOST_SHARE * host_memory() / (HELD * pictures * len(devices))), 1))
 
 
 def read_ahead(

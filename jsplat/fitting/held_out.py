@@ -18,7 +18,7 @@ from jsplat.raster.spherical_harmonics import sh_colors
 
 
 def score(
-    scene: Scene, photos: Photos, captures: list[Capture], config: FitConfig, room: SharedCapacity
+    scene: Scene, photos: Photos, captures: list[Capture], config: FitConfig, shared: SharedCapacity
 ) -> tuple[np.ndarray, np.ndarray]:
     """PSNR and SSIM per identity, mean over the held-out views (over all where none is held out).
 
@@ -34,7 +34,7 @@ def score(
         own = jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), scene)
         shown = (photos.cameras, photos.background, photos.images, photos.valid)
         shown = jax.tree.map(lambda x, i=i, v=views: x[i][v], shown)
-        capacity = room.for_views(own.gaussians, shown[0])
+        capacity = shared.for_views(own.gaussians, shown[0])
         # View by view: captures have different numbers of them, and all shall share one compiled program.
         each = [_view(own, *jax.tree.map(lambda x, k=k: x[k], shown), capacity=capacity) for k in range(len(views))]
         found.append(np.mean(jax.device_get(each), 0))

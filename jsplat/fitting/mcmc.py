@@ -42,8 +42,8 @@ def relocate(scene: Scene, key: jax.Array, dead_opacity: float) -> tuple[Scene, 
     count = opacity.shape[0]
     dead = opacity < dead_opacity
     # By inversion: `jax.random.categorical` would hold n x n numbers.
-    shares = jnp.cumsum(jnp.where(dead, 0.0, opacity))
-    drawn = jnp.searchsorted(shares, jax.random.uniform(key, (count,)) * shares[-1], side="right")
+    cumulative = jnp.cumsum(jnp.where(dead, 0.0, opacity))
+    drawn = jnp.searchsorted(cumulative, jax.random.uniform(key, (count,)) * cumulative[-1], side="right")
     drawn = jnp.minimum(drawn, count - 1)
     source = jnp.where(dead & ~dead.all(), drawn, jnp.arange(count))
     copies = jnp.zeros(count, jnp.int32).at[source].add(1)

@@ -78,10 +78,10 @@ def bucket(views: int) -> int:
 
     Few shapes serve captures of any number of views, and at most a third is padding.
     """
-    power = 8
-    while power < views:
-        power *= 2
-    return power * 3 // 4 if power > 8 and views <= power * 3 // 4 else power
+    size = 8
+    while size < views:
+        size *= 2
+    return size * 3 // 4 if size > 8 and views <= size * 3 // 4 else size
 
 
 def padded_size(height: int, width: int) -> tuple[int, int]:
@@ -97,12 +97,12 @@ def photos_of(capture: Capture, config: FitConfig, seed: int) -> Photos:
     """
     views = len(capture.images)
     height, width = padded_size(*capture.images.shape[1:3])
-    room = bucket(views)
+    padded = bucket(views)
 
     def fill(x: Array | np.ndarray, *, edges: int | None = None) -> np.ndarray:
         """More views, by repetition, and more pixels, which hold `edges`."""
         x = np.asarray(x)
-        x = np.concatenate([x, np.repeat(x[-1:], room - views, 0)])
+        x = np.concatenate([x, np.repeat(x[-1:], padded - views, 0)])
         if edges is None:
             return x
         pad = [(0, 0), (0, height - x.shape[1]), (0, width - x.shape[2])] + [(0, 0)] * (x.ndim - 3)
@@ -118,7 +118,7 @@ def photos_of(capture: Capture, config: FitConfig, seed: int) -> Photos:
         valid=fill(valid, edges=False),
         cameras=Camera(jnp.asarray(fill(matrices)), jnp.asarray(fill(intrinsics)), width, height),
         background=jnp.asarray(fill(backgrounds(capture))),
-        train=jnp.asarray(np.resize(kept, room), jnp.int32),
+        train=jnp.asarray(np.resize(kept, padded), jnp.int32),
         train_count=jnp.asarray(len(kept), jnp.int32),
         radius=jnp.asarray(scene_sphere(capture.cameras)[1], jnp.float32),
         seed=jnp.asarray(number_of(capture.identity) ^ seed, jnp.int32),

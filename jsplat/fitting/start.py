@@ -87,8 +87,8 @@ def starting_scene(capture: Capture, config: FitConfig, key: jax.Array, classes:
         ],
         np.float64,
     )
-    share = (1 - config.detail_fraction) / rows.size + config.detail_fraction * detail / detail.sum()
-    drawn = rng.choice(rows.size, config.gaussians, p=share / share.sum())
+    density = (1 - config.detail_fraction) / rows.size + config.detail_fraction * detail / detail.sum()
+    drawn = rng.choice(rows.size, config.gaussians, p=density / density.sum())
     chosen = rows[drawn]
     jitter = rng.uniform(-0.5, 0.5, (config.gaussians, 3)) * voxel
     means = (points[chosen] + jitter).astype(np.float32)
@@ -96,7 +96,7 @@ def starting_scene(capture: Capture, config: FitConfig, key: jax.Array, classes:
     colors = (
         _seen_from(jnp.asarray(means), jnp.asarray(normal), jnp.asarray(capture.images), known, capture.cameras) / 255
     )
-    spacing = voxel / np.sqrt(config.gaussians * share[drawn])
+    spacing = voxel / np.sqrt(config.gaussians * density[drawn])
     log_scales = np.log(spacing[:, None] * config.initial_width * np.array([1, 1, config.initial_flatness]))
     gaussians = Gaussians(
         jnp.asarray(means),

@@ -199,8 +199,8 @@ def _on_each_device(run: Callable[[FitState, Photos], FitState], state: FitState
         shape = (sum(len(p) for p in parts), *parts[0].shape[1:])
         return jax.make_array_from_single_device_arrays(shape, sharding, parts)
 
-    shares = [own(device) for device in devices]  # all of them first: the calls give the state away
-    return jax.tree.map(whole, *[run(*share) for share in shares])
+    per_device = [own(device) for device in devices]  # all of them first: the calls give the state away
+    return jax.tree.map(whole, *[run(*arguments) for arguments in per_device])
 
 
 def first_state(scene: Scene, config: FitConfig) -> FitState:

@@ -26,10 +26,10 @@ def interpolation(length: int, positions: np.ndarray) -> Float[np.ndarray, "o le
     """Rows that read a signal of `length` samples at `positions` (indices, fractions allowed), clamped at the ends."""
     positions = np.clip(positions, 0, length - 1)
     low = np.minimum(np.floor(positions).astype(int), max(length - 2, 0))
-    rows, share = np.arange(len(positions)), positions - low
+    rows, fraction = np.arange(len(positions)), positions - low
     matrix = np.zeros((len(positions), length), np.float32)
-    np.add.at(matrix, (rows, low), 1 - share)
-    np.add.at(matrix, (rows, np.minimum(low + 1, length - 1)), share)
+    np.add.at(matrix, (rows, low), 1 - fraction)
+    np.add.at(matrix, (rows, np.minimum(low + 1, length - 1)), fraction)
     return matrix
 
 
@@ -84,7 +84,7 @@ class Maps:
 class Masked:
     """Opinions that say nothing where a view's pixels are not valid."""
 
-    said: Logits | Maps | Num[Array | np.ndarray, "*v h w k"]
+    unmasked: Logits | Maps | Num[Array | np.ndarray, "*v h w k"]
     valid: Bool[Array | np.ndarray, "*v h w"]
 
 
@@ -133,7 +133,7 @@ def quantised(logits: Float[np.ndarray, "v i j k"], rows: Axis, columns: Axis, w
 def shape_of(opinions: Opinions | Array | np.ndarray) -> tuple[int, ...]:
     """Views, height, width and classes."""
     if isinstance(opinions, Masked):
-        return shape_of(opinions.said)
+        return shape_of(opinions.unmasked)
     if isinstance(opinions, Logits):
         return (opinions.looks[0].levels.shape[0], *opinions.size, opinions.looks[0].levels.shape[-1])
     if isinstance(opinions, Maps):
@@ -147,7 +147,7 @@ def pixels(view: Opinions | Num[Array | np.ndarray, "h w k"]) -> Float[Array, "h
     Rows sum to 1, or to 0 where nothing is said; a picture of channels is returned as it is, in 32 bits.
     """
     if isinstance(view, Masked):
-        return pixels(view.said) * view.valid[..., None]
+        return pixels(view.unmasked) * view.valid[..., None]
     if isinstance(view, Logits):
         seen = [_softmax(look, view.size) for look in view.looks]
         # A barrier: what reads these pixels is compiled as for pixels that were given.
@@ -185,5 +185,5 @@ def one(opinions: Opinions | np.ndarray, view: int) -> Opinions | np.ndarray:
 @in_32_bits
 def dense(opinions: Opinions | Float[np.ndarray, "v h w k"], view: int) -> Float[np.ndarray, "h w k"]:
     """Probabilities of every pixel of one view, on the host."""
-    said = one(opinions, view)
-    return np.asarray(said, np.float32) if isinstance(said, np.ndarray) else np.asarray(_pixels(said))
+    found = one(opinions, view)
+    return np.asarray(found, np.float32) if isinstance(found, np.ndarray) else np.asarray(_pixels(found))

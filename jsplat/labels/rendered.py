@@ -25,7 +25,7 @@ class Rendered:
 
 def render_masks(
     gaussians: Gaussians,
-    rows: Float[Array | np.ndarray, "n k"],
+    probabilities: Float[Array | np.ndarray, "n k"],
     cameras: Camera,
     labelset: LabelSet,
     config: MaskConfig,
@@ -41,7 +41,7 @@ def render_masks(
     """
     shape = (view_count(cameras), cameras.height, cameras.width)
     out = Rendered(np.empty(shape, np.uint8), *(np.empty(shape, np.float32) for _ in range(3)))
-    for where, render in paint_blocks(gaussians, rows, cameras, capacity=capacity, devices=devices):
+    for where, render in paint_blocks(gaussians, probabilities, cameras, capacity=capacity, devices=devices):
         alpha = out.alpha[where] = np.asarray(render.alpha)
         labels, sure = to_masks(np.asarray(render.channels), alpha, labelset, config)
         out.labels[where], out.confidence[where] = clean(labels, sure, labelset, config), sure

@@ -79,7 +79,7 @@ def _normalised(x: Array) -> Array:
 @in_32_bits
 def sharpen(
     gaussians: Gaussians,
-    rows: Float[Array, "n k"],
+    probabilities: Float[Array, "n k"],
     cameras: Camera,
     pictures: Opinions | Float[Array | np.ndarray, "v h w k"] | None,
     trust: Float[Array, " v"],
@@ -93,7 +93,7 @@ def sharpen(
 
     Args:
         gaussians, cameras: of the head; one camera per picture.
-        rows: votes that sum to 1; class 0 (background) stays 0 if it is 0.
+        probabilities: votes that sum to 1; class 0 (background) stays 0 if it is 0.
         pictures: the parser's class probabilities per view, or what makes them, one view at a time; None: no parser.
         trust: weight of each view, any scale.
         capacity: tile hits a view may need (`capacity_for`).
@@ -103,26 +103,26 @@ def sharpen(
             that speak there.
     """
     if not config.rounds:
-        return rows
+        return probabilities
     # Whether confusion counts is an argument of the compiled program, not a part of it: the ablation asks for both.
     count, believe = view_count(cameras), itertools.repeat(np.bool_(config.confusion))
     how = {"capacity": capacity, "config": dataclasses.replace(config, rounds=0, confusion=True)}
     seen = to_blocks((cameras, pictures, trust, tuple(others)), devices)
     heads = list(itertools.islice(itertools.cycle(per_device(gaussians, devices)), len(seen)))
 
-    def gains(program: Callable, rows: Array, *more: Iterable) -> list:
-        tables = itertools.cycle(per_device(rows, devices))
+    def gains(program: Callable, probabilities: Array, *more: Iterable) -> list:
+        tables = itertools.cycle(per_device(probabilities, devices))
         return [program(*block, **how) for block in zip(heads, tables, seen, *more)]
 
-    means = (*([None] if pictures is not None else []), *(said.means for said in others))
-    counts = join_blocks(gains(_first_counts, rows), count, devices)
+    means = (*([None] if pictures is not None else []), *(voter.means for voter in others))
+    counts = join_blocks(gains(_first_counts, probabilities), count, devices)
     for _ in range(config.rounds):
         confusion = to_blocks(error_models(counts, means=means, config=how["config"]), devices)
-        found = gains(_gain, rows, confusion, unpadded(count), believe)
+        found = gains(_gain, probabilities, confusion, unpadded(count), believe)
         gained = join_blocks([g for g, _ in found], len(found), devices)
         counts = join_blocks([c for _, c in found], count, devices)
-        rows = _moved(rows, gained)
-    return rows
+        probabilities = _moved(probabilities, gained)
+    return probabilities
 
 
 def _opinion(picture: Float[Array, "h w k"]) -> tuple[Float[Array, "h w k"], Float[Array, "h w"]]:
@@ -154,29 +154,29 @@ def _opinions(
         opinion, mass = _opinion(picture)
         sure = weight * certainty(opinion) ** power * mass
         found.append(_Opinion(opinion, mass, sure))
-    for said in others:
-        speaks = np.isin(np.arange(256), informative_labels(said.means, k)).astype(np.float32)
-        mass = jnp.asarray(speaks)[said.labels]
-        labels = jax.nn.one_hot(said.labels, len(said.means))
-        found.append(_Opinion(labels, mass, jnp.asarray(said.trust) * mass))
+    for voter in others:
+        speaks = np.isin(np.arange(256), informative_labels(voter.means, k)).astype(np.float32)
+        mass = jnp.asarray(speaks)[voter.labels]
+        labels = jax.nn.one_hot(voter.labels, len(voter.means))
+        found.append(_Opinion(labels, mass, jnp.asarray(voter.trust) * mass))
     return found
 
 
 def _counts(prior: Array, opinions: list[_Opinion], solid: Array) -> list[Float[Array, "k _"]]:
-    return [einsum("hwt,hws->ts", prior, (said.mass * solid)[..., None] * said.labels) for said in opinions]
+    return [einsum("hwt,hws->ts", prior, (opinion.mass * solid)[..., None] * opinion.labels) for opinion in opinions]
 
 
 @functools.partial(jax.jit, static_argnames=("capacity", "config"))
 def _first_counts(
-    gaussians: Gaussians, rows: Array, seen: tuple, *, capacity: int, config: SharpenConfig
+    gaussians: Gaussians, probabilities: Array, seen: tuple, *, capacity: int, config: SharpenConfig
 ) -> list[Float[Array, "v k _"]]:
     """How often each voter's view of a block says s where the votes say t."""
 
     def one(item):
         camera, picture, weight, others = item
         picture = None if picture is None else pixels(picture)
-        opinions = _opinions(picture, weight, others, config.trust_power, rows.shape[1])
-        shown = _shown(gaussians, rows, camera, capacity)
+        opinions = _opinions(picture, weight, others, config.trust_power, probabilities.shape[1])
+        shown = _shown(gaussians, probabilities, camera, capacity)
         return _counts(_normalised(shown[..., :-1]), opinions, shown[..., -1] >= config.alpha_gate)
 
     return over_views(one, seen)
@@ -217,7 +217,7 @@ def error_models(
 @functools.partial(jax.jit, static_argnames=("capacity", "config"))
 def _gain(
     gaussians: Gaussians,
-    rows: Array,
+    probabilities: Array,
     seen: tuple,
     confusion: list[tuple[Array, Array]],
     unpadded: Array,
@@ -231,12 +231,16 @@ def _gain(
     def one(item):
         (camera, picture, weight, others), matrices, there = item
         picture = None if picture is None else pixels(picture)
-        opinions = _opinions(picture, weight, others, config.trust_power, rows.shape[1])
-        shown = _shown(gaussians, rows, camera, capacity)
+        opinions = _opinions(picture, weight, others, config.trust_power, probabilities.shape[1])
+        shown = _shown(gaussians, probabilities, camera, capacity)
         solid = shown[..., -1] >= config.alpha_gate
         prior = _normalised(shown[..., :-1])
-        likelihoods = [einsum("hws,ts->hwt", said.labels, matrix) for (matrix, _), said in zip(matrices, opinions)]
-        sures = [said.sure * told if len(opinions) > 1 else said.sure for (_, told), said in zip(matrices, opinions)]
+        likelihoods = [
+            einsum("hws,ts->hwt", opinion.labels, matrix) for (matrix, _), opinion in zip(matrices, opinions)
+        ]
+        sures = [
+            opinion.sure * told if len(opinions) > 1 else opinion.sure for (_, told), opinion in zip(matrices, opinions)
+        ]
         most = functools.reduce(jnp.maximum, sures)
         if len(opinions) > 1:
             # A voter speaks in a pixel as far as it is surer there than the others.
@@ -257,7 +261,7 @@ def _gain(
 
 
 @jax.jit
-def _moved(rows: Float[Array, "n k"], gained: Float[Array, "b n k"]) -> Float[Array, "n k"]:
+def _moved(probabilities: Float[Array, "n k"], gained: Float[Array, "b n k"]) -> Float[Array, "n k"]:
     """The table after an update; what nobody saw stays."""
-    moved = rows * gained.sum(0)
-    return jnp.where(moved.sum(-1, keepdims=True) > _SURE, _normalised(moved), rows)
+    moved = probabilities * gained.sum(0)
+    return jnp.where(moved.sum(-1, keepdims=True) > _SURE, _normalised(moved), probabilities)

@@ -122,21 +122,25 @@ def vote_together(
         consensus = sharper(consensus, config)
         return functools.reduce(jnp.add, [voice.evidence(consensus, config) for voice in voices])
 
-    rows = in_rounds(evidence, start, config)
+    probabilities = in_rounds(evidence, start, config)
     if config.method == "best" and begins is not None:
-        others = [voice.evidence(sharper(rows, config), config) for i, voice in enumerate(voices) if i != begins]
+        others = [
+            voice.evidence(sharper(probabilities, config), config) for i, voice in enumerate(voices) if i != begins
+        ]
         # What the beginner never says must stay possible, or nobody could say it.
         likely = jnp.log((1 - _LEAST) * start + _LEAST / start.shape[-1])
-        rows = (jax.nn.softmax(functools.reduce(jnp.add, others, likely), -1) + rows) / 2
-    rows = filled(rows, jnp.stack([(voice.ballots.visible_mass > 0).any(0) for voice in voices]).any(0))
-    belief = jnp.stack([voice.belief(rows) for voice in voices])
+        probabilities = (jax.nn.softmax(functools.reduce(jnp.add, others, likely), -1) + probabilities) / 2
+    probabilities = filled(
+        probabilities, jnp.stack([(voice.ballots.visible_mass > 0).any(0) for voice in voices]).any(0)
+    )
+    belief = jnp.stack([voice.belief(probabilities) for voice in voices])
     pad = ((0, 0), (first, 0))
-    return jnp.pad(rows, pad), jnp.pad(belief, pad, constant_values=jnp.nan)
+    return jnp.pad(probabilities, pad), jnp.pad(belief, pad, constant_values=jnp.nan)
 
 
 def _spread(means: Float[Array, "n s"], table: Bool[np.ndarray, "s k"]) -> Float[Array, "n k"]:
-    share = table / np.maximum(table.sum(1, keepdims=True), 1)
-    return matmul(means, jnp.asarray(share, means.dtype))
+    frequencies = table / np.maximum(table.sum(1, keepdims=True), 1)
+    return matmul(means, jnp.asarray(frequencies, means.dtype))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,8 +166,8 @@ class _Voice:
 
         return log_evidence(self.ballots, confusion, config)
 
-    def belief(self, rows: Float[Array, "n t"]) -> Float[Array, " t"]:
+    def belief(self, probabilities: Float[Array, "n t"]) -> Float[Array, " t"]:
         ballots = self.ballots
-        counts = einsum("vns,vn,nt->ts", ballots.opinions, ballots.visible_mass, rows)
+        counts = einsum("vns,vn,nt->ts", ballots.opinions, ballots.visible_mass, probabilities)
         right = jnp.where(self.table.T, counts, 0).sum(-1) / jnp.maximum(counts.sum(-1), _EPS)
         return jnp.where(self.table.any(0), right, jnp.nan)

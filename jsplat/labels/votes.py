@@ -162,8 +162,8 @@ def smoothed(counts: Float[Array, "v t s"], pseudo_counts: float, pooled: bool) 
 
 def posterior(evidence: Float[Array, "n k"], consensus: Float[Array, "n k"]) -> Float[Array, "n k"]:
     """Class prior (the consensus's own shares, one draw spread evenly on top) times evidence."""
-    shares = consensus.sum(0) + 1 / consensus.shape[-1]
-    return jax.nn.softmax(evidence + jnp.log(shares / shares.sum()), -1)
+    totals = consensus.sum(0) + 1 / consensus.shape[-1]
+    return jax.nn.softmax(evidence + jnp.log(totals / totals.sum()), -1)
 
 
 def _dawid_skene(ballots: Ballots, config: VoteConfig) -> Array:
@@ -294,15 +294,15 @@ def vote(
         raise InputError("vote: cosines", wanted=f"shape {(v, n)}", got=None if cosines is None else cosines.shape)
 
     ballots = Ballots.of(evidence[..., first:], weight, pose_prior(yaw, pitch, config), config)
-    rows = METHODS[config.method](dataclasses.replace(ballots, cosines=cosines), config)
-    return jnp.pad(filled(rows, (ballots.visible_mass > 0).any(0)), ((0, 0), (first, 0)))
+    probabilities = METHODS[config.method](dataclasses.replace(ballots, cosines=cosines), config)
+    return jnp.pad(filled(probabilities, (ballots.visible_mass > 0).any(0)), ((0, 0), (first, 0)))
 
 
-def filled(rows: Float[Array, "n k"], seen: Bool[Array, " n"]) -> Float[Array, "n k"]:
+def filled(probabilities: Float[Array, "n k"], seen: Bool[Array, " n"]) -> Float[Array, "n k"]:
     """The rows, and for Gaussians that no view sees the mean of the others, or the uniform row if all are so."""
     known = seen[:, None]
-    fallback = jnp.where(known, rows, 0).sum(0) + _EPS
-    return jnp.where(known, rows, fallback / fallback.sum())
+    fallback = jnp.where(known, probabilities, 0).sum(0) + _EPS
+    return jnp.where(known, probabilities, fallback / fallback.sum())
 
 
 def confidence(probabilities: Float[Array, "*b n k"]) -> Float[Array, "*b n"]:

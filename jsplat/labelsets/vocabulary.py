@@ -196,7 +196,7 @@ def table_names() -> str:
     return ", ".join([*LABEL_SETS, *BODIES])
 
 
-def read_table(said: object, where: str) -> Vocabulary:
+def read_table(table: object, where: str) -> Vocabulary:
     """A table file: {"names": [...], "colors": [[r, g, b], ...], "means": {label: class, [classes] or null},
     "frontal": true or false}; all but the names may be left out.
 
@@ -205,24 +205,24 @@ def read_table(said: object, where: str) -> Vocabulary:
     """
     wanted = "names of labels by number; perhaps colors, means (label to classes), frontal"
     try:
-        assert isinstance(said, dict)
-        extra = said.keys() - {"names", "colors", "means", "frontal", "mirror", "rare", "ignore"}
+        assert isinstance(table, dict)
+        extra = table.keys() - {"names", "colors", "means", "frontal", "mirror", "rare", "ignore"}
         if extra:
             raise InputError(where, wanted=wanted, got=f"also {', '.join(sorted(map(str, extra)))}")
-        names, given = tuple(map(str, said["names"])), said.get("colors")
+        names, given = tuple(map(str, table["names"])), table.get("colors")
         colors = None if given is None else tuple((int(r), int(g), int(b)) for r, g, b in given)
         if colors is not None and len(set(colors)) < len(colors):
             raise InputError(f"{where}: colors", wanted="one of its own for every label", got=given)
         means = {
             str(label): () if of is None else (of,) if isinstance(of, str) else tuple(map(str, of))
-            for label, of in said.get("means", {}).items()
+            for label, of in table.get("means", {}).items()
         }
-        if said.get("frontal") not in (None, True, False):
-            raise InputError(f"{where}: frontal", wanted="true or false", got=repr(said["frontal"]))
+        if table.get("frontal") not in (None, True, False):
+            raise InputError(f"{where}: frontal", wanted="true or false", got=repr(table["frontal"]))
     except (AssertionError, KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(where, wanted=wanted, got=repr(error)) from error
     if strange := [label for label in means if label not in names]:
         raise InputError(f"{where}: means", wanted=f"labels among {', '.join(names)}", got=", ".join(strange))
-    return Vocabulary(plain_labels(names, colors), means, said.get("frontal"), colors is None)
+    return Vocabulary(plain_labels(names, colors), means, table.get("frontal"), colors is None)

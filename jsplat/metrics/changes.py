@@ -53,8 +53,8 @@ class Changes:
         rows = {}
         for name, n, moved, sure in zip(BINS, self._n.tolist(), self._moved, self._sure):
             seen, after = moved.sum() - moved[0, 0], moved[:, 1:].sum()
-            changed = _share(seen - np.trace(moved[1:, 1:]), seen)
-            rows[name] = {"n": n, "changed": changed, "confidence": _share(sure[1:].sum(), after)}
+            changed = _fraction(seen - np.trace(moved[1:, 1:]), seen)
+            rows[name] = {"n": n, "changed": changed, "confidence": _fraction(sure[1:].sum(), after)}
         matrices = dict(zip(BINS, zip(self._moved, self._sure)))
         classes = {"classes": self._classes(*matrices["all"]), "classes_side": self._classes(*matrices["side"])}
         return {"people": self.people, "bins": rows, **classes}
@@ -65,19 +65,19 @@ class Changes:
             before, after, kept = moved[i].sum(), moved[:, i].sum(), moved[i, i]
             if before + after:
                 rows[name] = {
-                    "before": _share(before, total),
-                    "after": _share(after, total),
-                    "kept": _share(kept, before),
+                    "before": _fraction(before, total),
+                    "after": _fraction(after, total),
+                    "kept": _fraction(kept, before),
                     "to": self._most(moved[i], i),
                     "from": self._most(moved[:, i], i),
-                    "confidence": _share(sure[i], after),
+                    "confidence": _fraction(sure[i], after),
                 }
         return rows
 
     def _most(self, counts: np.ndarray, own: int) -> list | None:
         others = np.where(np.arange(len(counts)) == own, 0, counts)
-        return [self.labelset.names[others.argmax()], _share(others.max(), others.sum())] if others.any() else None
+        return [self.labelset.names[others.argmax()], _fraction(others.max(), others.sum())] if others.any() else None
 
 
-def _share(part: float | np.integer | np.floating, whole: float | np.integer | np.floating) -> float | None:
+def _fraction(part: float | np.integer | np.floating, whole: float | np.integer | np.floating) -> float | None:
     return float(part / whole) if whole else None

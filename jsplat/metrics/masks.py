@@ -134,7 +134,7 @@ def tally(
     labelset.check(predicted, "score: predicted")
     labelset.check(truth, "score: truth")
     k, counted, diagonal = len(labelset), Tally.empty(len(labelset)), math.hypot(*truth.shape[1:])
-    radii = [max(1, round(share * diagonal)) for share in (config.boundary, config.boundary_standard)]
+    radii = [max(1, round(fraction * diagonal)) for fraction in (config.boundary, config.boundary_standard)]
     places = np.stack([*pose_bins(yaw, pitch).values()], 1)
     for seen, true, bins, person in zip(predicted, truth, places, identity):
         matrix = confusion(seen, true, k)

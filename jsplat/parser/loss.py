@@ -53,6 +53,6 @@ def ohem(
     above = chosen > threshold
     kept = top_threshold(chosen, least_count)
     over, tied = chosen > kept, (chosen == kept) & (valid > 0)
-    share = (least_count - jnp.sum(over)) / jnp.maximum(jnp.sum(tied), 1)
-    weight = valid * jnp.where(jnp.sum(above) > least_count, above, over + share * tied)
+    fraction = (least_count - jnp.sum(over)) / jnp.maximum(jnp.sum(tied), 1)
+    weight = valid * jnp.where(jnp.sum(above) > least_count, above, over + fraction * tied)
     return jnp.sum(weight * losses) / jnp.maximum(jnp.sum(weight), 1e-12)

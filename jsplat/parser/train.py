@@ -228,8 +228,10 @@ def train_step(
 def class_weights(sets: list[AuxiliarySet], power: float) -> Float[np.ndarray, " k"]:
     """Inverse class frequency to a power, each set counting alike; classes below 1e-5 of the pixels count as 1e-5."""
     k = len(sets[0].labelset)
-    shares = [np.bincount(s.labels[s.labels != IGNORE], minlength=k) / max((s.labels != IGNORE).sum(), 1) for s in sets]
-    return (np.maximum(np.mean(shares, 0), 1e-5) ** -power).astype(np.float32)
+    frequencies = [
+        np.bincount(s.labels[s.labels != IGNORE], minlength=k) / max((s.labels != IGNORE).sum(), 1) for s in sets
+    ]
+    return (np.maximum(np.mean(frequencies, 0), 1e-5) ** -power).astype(np.float32)
 
 
 def validation_scores(parser: Parser, data: AuxiliarySet) -> tuple[float, float]:

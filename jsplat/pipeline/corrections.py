@@ -174,7 +174,7 @@ def to_label_grid(
         rays = (np.stack([column + x, y], -1).reshape(-1, 2) - k[:2, 2]) / k[[0, 1], [0, 1]]
         at, inside = own.pixels(rays)
         u, v = np.where(inside[:, None], at, 0).astype(int).T
-        said = np.where(inside & changed[v, u], masks[v, u], UNTOUCHED).reshape(places, camera.width, places)
-        votes = np.stack([(said == i).sum((0, 2)) for i in classes])
+        drawn = np.where(inside & changed[v, u], masks[v, u], UNTOUCHED).reshape(places, camera.width, places)
+        votes = np.stack([(drawn == i).sum((0, 2)) for i in classes])
         layer[row] = np.where(2 * votes.sum(0) >= places**2, classes[votes.argmax(0)], UNTOUCHED)
     return layer

@@ -103,10 +103,10 @@ def open_run(path: Path, captures: Path | None, config: EditConfig) -> Run:
 def _captures_of(path: Path, about: dict) -> Path:
     """Where the captures of a run lie: as it says itself, or its stage `label` (`about`) made alone, or beside it."""
     try:
-        said = json.loads((path / ABOUT).read_text())["captures"]
+        captures = json.loads((path / ABOUT).read_text())["captures"]
     except (OSError, KeyError, TypeError, json.JSONDecodeError):
-        said = about.get("captures")
-    places = [path.parent / "captures"] if said is None else [Path(said), path.parent / "captures"]
+        captures = about.get("captures")
+    places = [path.parent / "captures"] if captures is None else [Path(captures), path.parent / "captures"]
     if (found := next((place for place in places if place.is_dir()), None)) is None:
         hint = "`--captures` says where they are now"
         raise InputError(str(places[0]), wanted="the captures of this run", got="no such folder", hint=hint)
@@ -133,7 +133,7 @@ def ready(run: Run, identity: str, capture: Capture) -> Ready:
     known = load_labelled(run.path / "label", identity)
     first, trust = first_labels(run.path / "parse", capture).opinions, _trust(run, capture)
     first = first if capture.valid is None else Masked(first, capture.valid)
-    others = [other.said(trust) for other in others_in(run.path / "parse", capture)]
+    others = [other.voter_labels(trust) for other in others_in(run.path / "parse", capture)]
     head = prepare(scene, capture.cameras, first, known, trust, run.settings, others)
 
     def render(view: int) -> np.ndarray:

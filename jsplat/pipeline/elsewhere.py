@@ -133,7 +133,7 @@ class Other:
     means: Means
     frontal: bool
 
-    def said(self, trust: Float[np.ndarray, " v"]) -> VoterLabels:
+    def voter_labels(self, trust: Float[np.ndarray, " v"]) -> VoterLabels:
         """As it votes; `trust`: in views by their pose alone."""
         return VoterLabels(
             self.labels, np.asarray(trust if self.frontal else np.ones(len(trust), np.float32)), self.means

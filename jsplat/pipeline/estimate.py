@@ -59,11 +59,11 @@ def needs(
     )
 
 
-def check_room(need: Needs, free: int, memory: int, size: int) -> None:
+def check_resources(need: Needs, free: int, memory: int, size: int) -> None:
     """InputError, naming what would fit, where disk or memory of this host cannot hold a run.
 
     Args:
-        free: bytes on the disk of OUT; both as `room_for` counts them.
+        free: bytes on the disk of OUT; both as `available` counts them.
         memory: bytes of this host.
         size: at which pictures are used.
     """
@@ -79,7 +79,7 @@ def check_room(need: Needs, free: int, memory: int, size: int) -> None:
         raise InputError("memory", wanted=wanted, got=gigabytes(memory), hint=hint)
 
 
-def room_for(out: Path) -> tuple[int, int]:
+def available(out: Path) -> tuple[int, int]:
     """Bytes on the disk of OUT that are free or hold its first labels and scenes already, and memory of this host."""
     there = next(above for above in (out.resolve(), *out.resolve().parents) if above.exists())
     held = sum(p.stat().st_size for name in ("parse", "fit") for p in out.glob(f"*{name}*/**/*") if p.is_file())

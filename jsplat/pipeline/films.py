@@ -36,7 +36,7 @@ def about_film(path: Path) -> tuple[int, float]:
 
 def frames_of(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """The frames of a video in sRGB, upright, one in memory; fewer than it says are told on stderr."""
-    said, video, found = about_film(path)[0], cv2.VideoCapture(str(path)), 0
+    stated, video, found = about_film(path)[0], cv2.VideoCapture(str(path)), 0
     try:
         while True:
             there, frame = video.read()
@@ -46,8 +46,8 @@ def frames_of(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
     finally:
         video.release()
-    if found < said:
-        log_once("video ends early", path.name, f"{found} of {said} frames can be decoded", frames=found, said=said)
+    if found < stated:
+        log_once("video ends early", path.name, f"{found} of {stated} frames can be decoded", frames=found, said=stated)
 
 
 def write_film(out: Path, fps: float, pictures: Iterable[UInt8[np.ndarray, "_ _ 3"]]) -> int:

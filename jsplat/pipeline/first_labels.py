@@ -26,15 +26,15 @@ def voter_arrays(voters: Sequence[Voter]) -> dict[str, np.ndarray]:
     """What `read_voters` reads, as named arrays."""
     arrays, entries = {}, []
     for i, voter in enumerate(voters):
-        said, entry = voter.opinions, {"name": voter.name, "labelset": voter.labelset.to_json()}
-        if isinstance(said, Logits):
-            looks = [{"rows": look.rows, "columns": look.columns} for look in said.looks]
-            entries.append({**entry, "kind": "logits", "size": said.size, "looks": looks})
-            for j, look in enumerate(said.looks):
+        opinions, entry = voter.opinions, {"name": voter.name, "labelset": voter.labelset.to_json()}
+        if isinstance(opinions, Logits):
+            looks = [{"rows": look.rows, "columns": look.columns} for look in opinions.looks]
+            entries.append({**entry, "kind": "logits", "size": opinions.size, "looks": looks})
+            for j, look in enumerate(opinions.looks):
                 arrays[f"{i}_{j}_levels"], arrays[f"{i}_{j}_steps"] = np.asarray(look.levels), np.asarray(look.steps)
         else:
             entries.append({**entry, "kind": "maps"})
-            arrays[f"{i}_labels"] = np.asarray(said.labels)
+            arrays[f"{i}_labels"] = np.asarray(opinions.labels)
     return {"about": np.asarray(json.dumps({"format": FORMAT, "voters": entries})), **arrays}
 
 

@@ -90,8 +90,8 @@ def lines(settled: Settled, measured: Measured) -> list[str]:
     whole = sum(found.values())
     ends = (datetime.datetime.now() + datetime.timedelta(seconds=whole)).strftime("%a %H:%M")
     left_out = [name for name in settled.plan.stages if name not in found]
-    beside = "".join(f", {name}" for name in left_out)
-    told.append(f"  {'all of it':<14}{duration(whole):>8}  begun now, until {ends}; without compiling{beside}")
+    unmeasured = "".join(f", {name}" for name in left_out)
+    told.append(f"  {'all of it':<14}{duration(whole):>8}  begun now, until {ends}; without compiling{unmeasured}")
     parts = ", ".join(f"{name} {gigabytes(of)}" for name, of in needed.items())
     return [
         *told,
@@ -114,15 +114,15 @@ def check_device(needed: Mapping[str, int], limit: int, config: RunConfig) -> No
         limit: bytes of the device.
     """
     for name, of in needed.items():
-        share = SHARE * limit / of
-        if share >= 1:
+        scale = SHARE * limit / of
+        if scale >= 1:
             continue
         fits = (
-            f"`--set size={int(config.size * share**0.5)}` or `--set fit.gaussians={int(config.fit.gaussians * share)}`"
+            f"`--set size={int(config.size * scale**0.5)}` or `--set fit.gaussians={int(config.fit.gaussians * scale)}`"
         )
         if name == "student":
             fits = (
-                f"`--set finetune.batch={max(int(config.finetune.batch * share), 1)}` or a smaller finetune.label_size"
+                f"`--set finetune.batch={max(int(config.finetune.batch * scale), 1)}` or a smaller finetune.label_size"
             )
         wanted = f"at most {SHARE:.0%} of its {gigabytes(limit)}"
         raise InputError(f"{name}: memory of the device", wanted=wanted, got=gigabytes(of), hint=f"{fits} should fit")

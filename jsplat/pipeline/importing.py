@@ -41,8 +41,8 @@ def _wanted(source: Path, out: Path, config: RunConfig, digests: Digests) -> lis
     claim_whole(out, "import", source)
 
     def of(outside: list[str]) -> str:
-        beside = digests.of(source, "outside", {path: Path(path) for path in outside})
-        return fingerprint(digests.path(source), beside, config.capture)
+        outside_digest = digests.of(source, "outside", {path: Path(path) for path in outside})
+        return fingerprint(digests.path(source), outside_digest, config.capture)
 
     outside = _read_outside(out)
     if finished(out, of(outside)) is None:

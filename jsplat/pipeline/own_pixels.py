@@ -35,12 +35,12 @@ class Painted:
     """What is rendered: the classes of one head's Gaussians.
 
     Attributes:
-        rows: class probabilities of each.
+        probabilities: class probabilities of each.
         focal: of the pictures that it was fitted to, pixels.
     """
 
     gaussians: Gaussians
-    rows: Float[Array, "n k"]
+    probabilities: Float[Array, "n k"]
     focal: float
     labelset: LabelSet
     config: MaskConfig
@@ -58,7 +58,7 @@ class _Block:
     focal: float
 
 
-def own_mask(painted: Painted, camera: Camera, own: OwnPixels, room: SharedCapacity) -> UInt8[np.ndarray, "h w"]:
+def own_mask(painted: Painted, camera: Camera, own: OwnPixels, shared: SharedCapacity) -> UInt8[np.ndarray, "h w"]:
     """The mask of an original picture; IGNORE where its lens knows no ray.
 
     Args:
@@ -72,7 +72,7 @@ def own_mask(painted: Painted, camera: Camera, own: OwnPixels, room: SharedCapac
     for block in _blocks(own, painted.focal, side):
         part = (slice(block.top, block.top + len(block.rays)), slice(block.left, block.left + block.rays.shape[1]))
         unknown[part] = ~block.known
-        shown = _shown(painted, camera, block, side, room)
+        shown = _shown(painted, camera, block, side, shared)
         labels[part], sure[part] = (
             x[0] for x in to_masks(shown[None, ..., :-1], shown[None, ..., -1], painted.labelset, painted.config)
         )
@@ -126,14 +126,14 @@ def _between(knots: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return before, (at - knots[before]) / np.maximum(knots[after] - knots[before], 1)
 
 
-def _shown(painted: Painted, camera: Camera, block: _Block, side: int, room: SharedCapacity) -> np.ndarray:
+def _shown(painted: Painted, camera: Camera, block: _Block, side: int, shared: SharedCapacity) -> np.ndarray:
     """Class channels and alpha, "h w k1", of a block's pixels."""
     # The first ray lies in the middle of a tile's pixel: a plain lens is then not resampled at all.
     offset = _MARGIN + 0.5 - block.low * block.focal
     lens = jnp.asarray([[[block.focal, 0, offset[0]], [0, block.focal, offset[1]], [0, 0, 1]]], jnp.float32)
     tile = Camera(camera.camera_from_world[None], lens, side, side)
     gaussians = _as_fitted(painted.gaussians, tile[0], jnp.float32(painted.focal))
-    channels = _tile(gaussians, painted.rows, tile[0], capacity=room.for_views(gaussians, tile))
+    channels = _tile(gaussians, painted.probabilities, tile[0], capacity=shared.for_views(gaussians, tile))
     at = block.rays * block.focal + offset - 0.5
     return _read_off(np.asarray(channels), at)
 
@@ -152,8 +152,8 @@ def _as_fitted(gaussians: Gaussians, camera: Camera, focal: Float[Array, ""]) ->
 
 
 @functools.partial(jax.jit, static_argnames="capacity")
-def _tile(gaussians: Gaussians, rows: Array, camera: Camera, *, capacity: int) -> Float[Array, "h w k1"]:
-    render = rasterize(gaussians, rows, camera, capacity=capacity)
+def _tile(gaussians: Gaussians, probabilities: Array, camera: Camera, *, capacity: int) -> Float[Array, "h w k1"]:
+    render = rasterize(gaussians, probabilities, camera, capacity=capacity)
     return jnp.concatenate([render.channels, render.alpha[..., None]], -1)
 
 

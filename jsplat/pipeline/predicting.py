@@ -198,8 +198,8 @@ class _Rate:
 def _pictures(parser: Parser, source: Input, folder: Path, flip: bool) -> dict[str, str]:
     """Fills the folder; what a killed attempt has finished stays. Returns which could not be read, and why."""
     names, failed, files = output_names(source.pictures), {}, source.pictures
-    left = [name for name in files if not _is_whole(_label_file(folder, names[name]))]
-    rate = _Rate(len(left), len(files) - len(left))
+    remaining = [name for name in files if not _is_whole(_label_file(folder, names[name]))]
+    rate = _Rate(len(remaining), len(files) - len(remaining))
 
     def read(name: str) -> tuple[str, Picture | InputError]:
         try:
@@ -223,7 +223,7 @@ def _pictures(parser: Parser, source: Input, folder: Path, flip: bool) -> dict[s
         _write_label(folder, names[name], mask, parser.labelset)  # last: it says that both are there
 
     with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
-        for _ in _ahead(write, _masks(parser, readable(_ahead(read, left, pool)), len(left), flip), pool):
+        for _ in _ahead(write, _masks(parser, readable(_ahead(read, remaining, pool)), len(remaining), flip), pool):
             rate.advance()
     if len(failed) == len(files):
         raise InputError("predict", wanted="a picture that can be read", got=some_of([*failed.values()]))

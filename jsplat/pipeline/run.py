@@ -73,7 +73,7 @@ def _parse(work: Work) -> None:
 
 
 def _fit(work: Work) -> None:
-    config, parsed, first = work.settled.config, work.left_after("parse"), work.folder("parse")
+    config, parsed, first = work.settled.config, work.succeeded_after("parse"), work.folder("parse")
     seen, held = work.made_from["parse"], work.held.captures
     each = {o.identity: of_fit(held[o.identity], seen[o.identity], config) for o in parsed}
     work.do_each("fit", config.fit, each, lambda f: fit_captures(parsed, first, work.settled.classes, config, f))
@@ -81,7 +81,7 @@ def _fit(work: Work) -> None:
 
 def _label(work: Work) -> None:
     config, classes, held = work.settled.config, work.settled.classes, work.held.captures
-    listed, first, fitted = work.left_after("parse", "fit"), work.folder("parse"), work.folder("fit")
+    listed, first, fitted = work.succeeded_after("parse", "fit"), work.folder("parse"), work.folder("fit")
     seen, shape = work.made_from["parse"], work.made_from["fit"]
     each = {n: of_label(held[n], seen[n], shape[n], config) for n in (one.identity for one in listed)}
     how = label_settings(config)
@@ -90,7 +90,7 @@ def _label(work: Work) -> None:
 
 
 def _labelled(work: Work) -> list[Listed]:
-    return work.left_after("parse", "fit", "label")
+    return work.succeeded_after("parse", "fit", "label")
 
 
 def _masks(work: Work) -> None:
@@ -117,7 +117,7 @@ def _known(work: Work, identity: str) -> dict[str, np.ndarray]:
 
 
 def _overlays(work: Work) -> None:
-    listed = work.left_after("parse", "fit", "label", "masks")
+    listed = work.succeeded_after("parse", "fit", "label", "masks")
     each, masks = {o.identity: work.made_from["masks"][o.identity] for o in listed}, work.folder("masks")
     work.do_each("overlays", None, each, lambda f: write_overlays(listed, masks, work.settled.classes, f))
 
@@ -167,19 +167,19 @@ def _teach(work: Work, name: str) -> None:
     part = {"finetune": to_json(config.finetune), "data": own, "replay": work.held.replay}
 
     def fill(folder: Path) -> None:
-        pictures, beside = (replay, None) if name == "control" else (read_auxiliary(path), replay)
+        pictures, replayed = (replay, None) if name == "control" else (read_auxiliary(path), replay)
         assert pictures is not None  # no control is planned without old data
         start = work.settled.teacher
-        train_student(folder, pictures, config.finetune, config.seed, start=start, replay=beside)
+        train_student(folder, pictures, config.finetune, config.seed, start=start, replay=replayed)
 
     work.do(name, part, wanted, fill)
 
 
 def _groups(work: Work) -> dict[str, list[Listed]]:
     """Who was taught or might have been, and who was held back."""
-    left, unseen = work.left_after("parse", "fit", "label", "render"), work.settled.plan.unseen
-    held_back = [one for one in left if one.identity in unseen]
-    return {"fitted": [one for one in left if one.identity not in unseen], "unseen": held_back}
+    succeeded_ones, unseen = work.succeeded_after("parse", "fit", "label", "render"), work.settled.plan.unseen
+    held_back = [one for one in succeeded_ones if one.identity in unseen]
+    return {"fitted": [one for one in succeeded_ones if one.identity not in unseen], "unseen": held_back}
 
 
 def _simulation(work: Work) -> None:

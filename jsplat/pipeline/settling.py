@@ -120,7 +120,7 @@ def settle(request: Request, out: Path, config: RunConfig, *, imports: bool = Tr
         config = config.for_side(config.size, teacher.architecture.input_size)
     _check_classes(listed, voters.classes)
     editing.check_drawn(out, listed, voters.classes)
-    told = _room(listed, planned, voters, out, config)
+    told = _resources(listed, planned, voters, out, config)
     return Settled(
         request, out, config, listed, refused, read, replay, teacher, voters, planned, (*told, *planned.notes)
     )
@@ -150,11 +150,11 @@ def _check_classes(listed: Sequence[Listed], classes: LabelSet) -> None:
             raise InputError(what, wanted=wanted, got=got, hint="`--no-score` passes over the captures' labels")
 
 
-def _room(listed: Sequence[Listed], planned: Plan, voters: Voters, out: Path, config: RunConfig) -> list[str]:
+def _resources(listed: Sequence[Listed], planned: Plan, voters: Voters, out: Path, config: RunConfig) -> list[str]:
     """What a run will take, in lines; InputError where there is no room for it."""
     learners = len(planned.student_identities) if "student" in planned.stages else 0
     input_size = None if voters.parser is None else voters.parser.architecture.input_size
     need = estimate.needs([one.shape for one in listed], len(voters.classes), config, learners, input_size)
-    free, memory = estimate.room_for(out)
-    estimate.check_room(need, free, memory, config.size)
+    free, memory = estimate.available(out)
+    estimate.check_resources(need, free, memory, config.size)
     return estimate.describe(listed, planned.stages, config, need, free)

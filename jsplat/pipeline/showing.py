@@ -87,8 +87,10 @@ def turning(photographed: Float[np.ndarray, " v"], frames: int) -> Float[np.ndar
 
 
 @functools.partial(jax.jit, static_argnames="capacity")
-def _look(scene: Scene, rows: Float[Array, "n k"], camera: Camera, behind: Float[Array, " 3"], *, capacity: int):
-    image, render = look(scene, rows, camera, behind, capacity=capacity)
+def _look(
+    scene: Scene, probabilities: Float[Array, "n k"], camera: Camera, background: Float[Array, " 3"], *, capacity: int
+):
+    image, render = look(scene, probabilities, camera, background, capacity=capacity)
     return image, render.channels[..., 3:], render.alpha
 
 
@@ -119,10 +121,10 @@ def turntable(
     cameras = cameras.resized(2 * round(cameras.width / cameras.height * high / 2), high)
     capacity = capacity_for(scene.gaussians, cameras)
     behind = capture.behind
-    rows, progress = jnp.asarray(known["rows_refined"]), Progress("turntable", frames)
+    probabilities, progress = jnp.asarray(known["rows_refined"]), Progress("turntable", frames)
 
     def picture(i: int) -> UInt8[np.ndarray, "h w2 3"]:
-        image, channels, alpha = _look(scene, rows, cameras[i], jnp.asarray(behind), capacity=capacity)
+        image, channels, alpha = _look(scene, probabilities, cameras[i], jnp.asarray(behind), capacity=capacity)
         labels, _ = to_masks(np.asarray(channels)[None], np.asarray(alpha)[None], labelset, run.settings.mask)
         progress.advance()
         return np.concatenate([np.asarray(image), labelset.colorize(labels[0])], 1)
@@ -151,9 +153,9 @@ def splats(scene: Scene, labels: SplatLabels | None, head_from_world: Float[np.n
     axes = axes * np.exp(np.asarray(scene.gaussians.log_scales, np.float64))[:, None, :]
     colors = {"RGB": np.clip(np.asarray(scene.attributes.sh[:, 0]) * SH_C0 + 0.5, 0, 1)}
     if labels is not None:
-        rows = labels.probabilities
-        second, first = np.partition(np.pad(rows, ((0, 0), (1, 0))), -2, axis=-1)[:, -2:].T
-        lead = (first - second) / np.maximum(rows.sum(-1), 1e-12)
+        probabilities = labels.probabilities
+        second, first = np.partition(np.pad(probabilities, ((0, 0), (1, 0))), -2, axis=-1)[:, -2:].T
+        lead = (first - second) / np.maximum(probabilities.sum(-1), 1e-12)
         ramp = cv2.applyColorMap(np.round(255 * np.clip(lead, 0, 1)).astype(np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)
         colors |= {"labels": labels.labelset.colorize(labels.ids[None])[0] / 255, "confidence": ramp[:, 0, ::-1] / 255}
     return Splats(

@@ -61,7 +61,7 @@ class _Trial:
         self.one: Listed = settled.listed[0]
         self.costs: dict[str, Cost] = {}
         self.memory: dict[str, int] = {}
-        self.room = SharedCapacity()
+        self.shared = SharedCapacity()
 
     def measured(self) -> Measured:
         stages, capture = self.settled.plan.stages, self.one.read()
@@ -111,7 +111,7 @@ class _Trial:
 
         def label() -> None:
             scene, classes = tried.scene, self.settled.classes
-            known.update(packed(label_capture(shown, scene, first, classes, self.config, self.room, (), others)))
+            known.update(packed(label_capture(shown, scene, first, classes, self.config, self.shared, (), others)))
             save_arrays(path, **known)
 
         self.costs["label"] = _again([label], len(views))
@@ -120,7 +120,7 @@ class _Trial:
 
     def _bytes_of_label(self, shown: Capture, first: Logits | Maps, tried: Tried, count: int) -> int:
         gaussians, classes = tried.scene.gaussians, len(self.settled.classes)
-        capacity = self.room.for_views(gaussians, shown.cameras)
+        capacity = self.shared.for_views(gaussians, shown.cameras)
         block = bytes_of_lift(gaussians, shown.cameras, first, capacity=capacity)
         # Evidence of all views, as long as it is voted on; the oracle's comes after.
         return block + 2 * 4 * count * gaussians.means.shape[0] * (classes + 1)
@@ -147,11 +147,13 @@ class _Trial:
     def _render(self, shown: Capture, known: dict[str, np.ndarray], tried: Tried) -> None:
         views = dataclasses.replace(self.config.views, layout="random", count=VIEWS, min_coverage=0.0)
         config = dataclasses.replace(self.config, views=views)
-        rows = {n: known[f"rows_{k}"] for n, k in STUDENT_ROWS.items() if f"rows_{k}" in known}
+        probabilities = {n: known[f"rows_{k}"] for n, k in STUDENT_ROWS.items() if f"rows_{k}" in known}
 
         def render() -> None:
-            novel = render_novel(shown, tried.scene, known["seen"], rows, self.settled.classes, config, self.room)
-            save_arrays(self.folder / "render.npz", images=novel.images, **novel.rows)
+            novel = render_novel(
+                shown, tried.scene, known["seen"], probabilities, self.settled.classes, config, self.shared
+            )
+            save_arrays(self.folder / "render.npz", images=novel.images, **novel.masks)
 
         self.costs["render"] = _again([render], VIEWS)
 

@@ -73,7 +73,7 @@ class Work:
         """Of a stage."""
         return self.settled.out / name
 
-    def left_after(self, *stages: str) -> list[Listed]:
+    def succeeded_after(self, *stages: str) -> list[Listed]:
         """The captures that did not fail in any of these stages."""
         return succeeded(self.settled.listed, *map(self.folder, stages))
 

@@ -70,9 +70,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], strong: Sequence[i
     return f"<div class=scroll><table><thead><tr>{top}</thead><tbody>{body}</table></div>"
 
 
-def meter(share: float | int) -> str:
-    """A bar within a table cell, `share` of the longest in [0, 1]."""
-    return f'<span class=meter style="width:{140 * min(max(share, 0), 1):.0f}px"></span>'
+def meter(fraction: float | int) -> str:
+    """A bar within a table cell, `fraction` of the longest in [0, 1]."""
+    return f'<span class=meter style="width:{140 * min(max(fraction, 0), 1):.0f}px"></span>'
 
 
 def _svg(width: int, height: int, title: str, parts: Sequence[str]) -> str:
@@ -172,8 +172,8 @@ def lines(
 
     def place(a: float | int, b: float | int) -> tuple[float, float]:
         b = math.log10(b) if logarithmic else b
-        share = (along(a) - along(x[0])) / (along(x[-1]) - along(x[0]))
-        return left + share * (width - left - 10), top + high * (1 - (b - low) / (peak - low))
+        fraction = (along(a) - along(x[0])) / (along(x[-1]) - along(x[0]))
+        return left + fraction * (width - left - 10), top + high * (1 - (b - low) / (peak - low))
 
     parts = []
     ticks = [10.0**e for e in range(math.ceil(low), math.floor(peak) + 1)] if logarithmic else _ticks(low, peak)
@@ -230,18 +230,18 @@ def heatmap(title: str, names: Sequence[str], rows: Sequence[Sequence[float | in
         x = left + (i + 0.5) * cell
         parts.append(_text(left - 6, top + (i + 0.5) * cell + 4, name, "end"))
         parts.append(_text(x + 4, top - 6, name, "start", f'transform="rotate(-90 {x + 4:.1f} {top - 6})"'))
-        for j, share in enumerate(rows[i]):
-            if share is None:
+        for j, fraction in enumerate(rows[i]):
+            if fraction is None:
                 continue
             box = f'x="{left + j * cell + 0.5}" y="{top + i * cell + 0.5}" width="{cell - 1}" height="{cell - 1}" rx=2'
-            hint = html.escape(f"true {name}, predicted {names[j]}: {100 * share:.1f} %")
-            style = f"fill:var(--ours);fill-opacity:{0.06 + 0.94 * share:.3f}"
+            hint = html.escape(f"true {name}, predicted {names[j]}: {100 * fraction:.1f} %")
+            style = f"fill:var(--ours);fill-opacity:{0.06 + 0.94 * fraction:.3f}"
             parts.append(f'<rect {box} style="{style}"><title>{hint}</title></rect>')
-            if share >= 0.045:
-                ink = "#fff" if share > 0.5 else "var(--ink)"
+            if fraction >= 0.045:
+                ink = "#fff" if fraction > 0.5 else "var(--ink)"
                 place = (left + (j + 0.5) * cell, top + (i + 0.5) * cell + 3.5)
                 parts.append(
-                    _text(*place, f"{100 * share:.0f}", extra=f'font-size=10 style="fill:{ink};pointer-events:none"')
+                    _text(*place, f"{100 * fraction:.0f}", extra=f'font-size=10 style="fill:{ink};pointer-events:none"')
                 )
     return _svg(left + size + 4, top + size + 4, title, parts)
 

@@ -141,8 +141,8 @@ def headline(data: dict, goals: Goals) -> list[str]:
             f" points{versus('student_gain')}."
         )
     if found["truth_gain_share"] is not None:
-        share = percent(found["truth_gain_share"])
-        text.append(f"That is {share} % of what true labels would have given{versus('truth_gain_share')}.")
+        gain = percent(found["truth_gain_share"])
+        text.append(f"That is {gain} % of what true labels would have given{versus('truth_gain_share')}.")
     frontal = []
     for key, classes in (("frontal_loss", "all classes"), ("frontal_loss_core", "the core classes")):
         if found[key] is not None:

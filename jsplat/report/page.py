@@ -323,7 +323,7 @@ def _provenance(data: dict) -> str:
     parts = []
     if stages:
         counts = (data.get("taken_over") or {}).items()
-        taken = [f"{name} {of} of {everybody}" for name, (of, everybody) in counts if of]
+        taken = [f"{name} {of} of {total}" for name, (of, total) in counts if of]
         more = f" Taken over from earlier runs, people: {', '.join(taken)}." if taken else ""
         note = f"<p class=note>{sum(stages.values()) / 60:.1f} minutes in all.{html.escape(more)}</p>"
         parts.append(f"<h2>Time</h2>{note}<div class=scroll>{timings(stages)}</div>")
@@ -336,11 +336,11 @@ def _provenance(data: dict) -> str:
 
 
 def _page(data: dict, pictures: Pictures, curves: dict, goals: Goals) -> str:
-    said = {method: what for method, (_, _, what) in METHODS.items()}
+    descriptions = {method: what for method, (_, _, what) in METHODS.items()}
     if voters := data.get("voters"):
         all_voters = f"the masks of all voters ({', '.join(html.escape(v['name']) for v in voters)})"
-        said["refined"] = said["refined"].replace("the teacher's masks", all_voters)
-    terms = "".join(f"<dt>{chip(_color(m))}{METHODS[m][0]}<dd>{what}" for m, what in said.items())
+        descriptions["refined"] = descriptions["refined"].replace("the teacher's masks", all_voters)
+    terms = "".join(f"<dt>{chip(_color(m))}{METHODS[m][0]}<dd>{what}" for m, what in descriptions.items())
     missing = _missing(data, pictures, curves)
     absent = f"<h2>What is missing</h2><ul>{''.join(f'<li>{html.escape(m)}' for m in missing)}</ul>" if missing else ""
     reading = (

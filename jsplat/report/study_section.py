@@ -22,11 +22,11 @@ def section(study: dict | None) -> str:
             votes = pair[key]
             if votes["a"] + votes["b"] + votes["same"] == 0:
                 continue
-            share = "—" if votes["share"] is None else f"{100 * votes['share']:.0f} %"
+            preferred = "—" if votes["share"] is None else f"{100 * votes['share']:.0f} %"
             ends = votes["interval"]
             interval = "—" if ends is None else f"{100 * ends[0]:.0f} to {100 * ends[1]:.0f} %"
             counts = [str(votes[name]) for name in ("a", "same", "b")]
-            rows.append([f"{_name(pair['a'])} or {_name(pair['b'])}, {where}", *counts, share, interval])
+            rows.append([f"{_name(pair['a'])} or {_name(pair['b'])}, {where}", *counts, preferred, interval])
     head = ["", "first", "no<br>difference", "second", "first<br>preferred", "95 %<br>interval"]
     parts = [table(head, rows, [i for i, row in enumerate(rows) if "all views" in row[0]])]
     if study["ratings"]:

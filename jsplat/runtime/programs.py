@@ -17,7 +17,7 @@ COMPILE = "/jax/core/compile/backend_compile_duration"  # also where the program
 FOUND = "/jax/compilation_cache/cache_hits"
 
 _lock = threading.Lock()
-_spent = {"programs": 0, "seconds": 0.0, "found": 0}
+_totals = {"programs": 0, "seconds": 0.0, "found": 0}
 
 
 def has_fusion_bug() -> bool:
@@ -82,20 +82,20 @@ def keep_in_every_process() -> None:
 def compile_totals() -> dict[str, int | float]:
     """Programs asked for, the seconds they took (of all threads together), and how many the cache had."""
     with _lock:
-        return {**_spent, "seconds": round(_spent["seconds"], 2)}
+        return {**_totals, "seconds": round(_totals["seconds"], 2)}
 
 
 def _took(event: str, duration_secs: float, **_: str | int) -> None:
     if event == COMPILE:
         with _lock:
-            _spent["programs"] += 1
-            _spent["seconds"] += duration_secs
+            _totals["programs"] += 1
+            _totals["seconds"] += duration_secs
 
 
 def _happened(event: str, **_: str | int) -> None:
     if event == FOUND:
         with _lock:
-            _spent["found"] += 1
+            _totals["found"] += 1
 
 
 def planned_bytes(program: jax.stages.Compiled) -> int:

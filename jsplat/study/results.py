@@ -78,7 +78,7 @@ def _preference(key: dict, kept: list[Answers], a: str, b: str) -> dict:
     for name, items in (("all", set(asked)), ("side", side), ("rest", set(asked) - side)):
         choices = [asked[i].get(r.given[i], "same") for r in kept for i in items]
         wins, losses = choices.count(a), choices.count(b)
-        share = wins / (wins + losses) if wins + losses else None
+        fraction = wins / (wins + losses) if wins + losses else None
         interval = wilson(wins, wins + losses)
-        out[name] = {"a": wins, "b": losses, "same": choices.count("same"), "share": share, "interval": interval}
+        out[name] = {"a": wins, "b": losses, "same": choices.count("same"), "share": fraction, "interval": interval}
     return out

@@ -168,8 +168,8 @@ def _colours(rng: np.random.Generator) -> dict[str, np.ndarray]:
 def _between(rng: np.random.Generator, anchors, neighbours: bool = True) -> np.ndarray:
     table = np.asarray(anchors) / 255.0
     at = rng.uniform(0, len(table) - 1)
-    low, share = int(at), (at - int(at) if neighbours else 0.0)
-    mixed = table[low] * (1 - share) + table[min(low + 1, len(table) - 1)] * share
+    low, fraction = int(at), (at - int(at) if neighbours else 0.0)
+    mixed = table[low] * (1 - fraction) + table[min(low + 1, len(table) - 1)] * fraction
     return np.clip(mixed * rng.uniform(0.92, 1.08, 3), 0.0, 1.0)
 
 

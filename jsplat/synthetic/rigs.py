@@ -73,8 +73,8 @@ def capture_rig(views: int, config: HeadsConfig) -> Camera:
 
     The views are shared out over the rows by largest remainders; 56 give the full FaceScape-like rig.
     """
-    total = sum(share for _, share, _ in _ROWS)
-    exact = np.asarray([share * views / total for _, share, _ in _ROWS])
+    total = sum(fraction for _, fraction, _ in _ROWS)
+    exact = np.asarray([fraction * views / total for _, fraction, _ in _ROWS])
     counts = exact.astype(int)
     counts[np.argsort(counts - exact, kind="stable")[: views - counts.sum()]] += 1
     yaw = [np.linspace(-most, most, n) if n > 1 else np.zeros(n) for n, (_, _, most) in zip(counts, _ROWS)]

@@ -59,12 +59,12 @@ def render_head(person: Person, cameras: Camera, samples: int = 2) -> View:
 
     down, across = math.ceil(height / CONE), math.ceil(width / CONE)
     view, v, u = np.indices((views, down, across)).reshape(3, -1)
-    lines, _ = rays.through(view, (u + 0.5) * CONE, (v + 0.5) * CONE)
+    lines, _ = rays.directions_at(view, (u + 0.5) * CONE, (v + 0.5) * CONE)
     start = _march(person, lines, _entry(lines), CONE * math.sqrt(0.5) / rays.focal)
     start = start.reshape(views, down, across).repeat(CONE, 1).repeat(CONE, 2)[:, :height, :width].reshape(-1)
 
     view, v, u = np.indices(shape_).reshape(3, -1)
-    lines, z = rays.through(view, u + 0.5, v + 0.5)
+    lines, z = rays.directions_at(view, u + 0.5, v + 0.5)
     t = _march(person, lines, start, 0.0)
     rgb, ids = _shade(person, lines, t)
     depth = np.where(np.isfinite(t), t * z, 0.0).astype(np.float32).reshape(shape_)
@@ -74,7 +74,7 @@ def render_head(person: Person, cameras: Camera, samples: int = 2) -> View:
         edge = np.flatnonzero(_edges(ids.reshape(shape_), depth))
         view, v, u, near = view[edge], v[edge], u[edge], near.reshape(-1)[edge]
         ways = [((i + 0.5) / samples, (j + 0.5) / samples) for i, j in np.ndindex(samples, samples)]
-        lines = np.concatenate([rays.through(view, u + du, v + dv)[0] for du, dv in ways], axis=1)
+        lines = np.concatenate([rays.directions_at(view, u + du, v + dv)[0] for du, dv in ways], axis=1)
         fine = _march(person, lines, np.tile(near, samples**2), 0.0)
         rgb[edge] = _shade(person, lines, fine)[0].reshape(samples**2, -1, 3).mean(0)
     images = np.round(rgb * 255.0).astype(np.uint8)
@@ -90,7 +90,7 @@ class _Rays:
         self.intrinsics = np.asarray(cameras.intrinsics, np.float64)
         self.focal = float(self.intrinsics[:, [0, 1], [0, 1]].min())
 
-    def through(self, view: np.ndarray, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def directions_at(self, view: np.ndarray, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rays through pixel positions `n`, and the z of their directions in the camera's frame."""
         k = self.intrinsics[view]
         way = np.stack([(u - k[:, 0, 2]) / k[:, 0, 0], (v - k[:, 1, 2]) / k[:, 1, 1], np.ones(len(u))])

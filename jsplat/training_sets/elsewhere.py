@@ -106,12 +106,12 @@ def open_source(given: str) -> Source:
     if not masks:
         hint = "convert other formats to PNG, under the pictures' names"
         raise InputError(f"--labels {given}", wanted="PNG masks (IDENTITY/NAME.png)", got="none", hint=hint)
-    beside = sidecar_file(masks[0].parent, path)
-    if beside is not None and (said := table_in(beside)) is not None:
-        return Source(path.name, path, said)
+    sidecar = sidecar_file(masks[0].parent, path)
+    if sidecar is not None and (vocabulary := table_in(sidecar)) is not None:
+        return Source(path.name, path, vocabulary)
     where = f"{path.name}/{masks[0].relative_to(path).as_posix()}"
     labelset = indexed.named_in(masks[0].read_bytes(), where) or (
-        None if beside is None else sidecar_meaning(beside).labelset
+        None if sidecar is None else sidecar_meaning(sidecar).labelset
     )
     if labelset is None:
         hint = f"`--labels {given}=TABLE`, where TABLE is a JSON file or one of {table_names()}"
@@ -136,5 +136,5 @@ def log_missing_masks(source: Source, masks: dict[str, list[Path | None]]) -> No
         log_once("labels lack people", str(source.path), f"has nothing of {len(absent)} people: {some_of(absent)}")
     fewer = {name: of.count(None) for name, of in masks.items() if any(of) and None in of}
     if fewer:
-        said = some_of([f"{count} of {len(masks[name])} of {name}" for name, count in fewer.items()])
-        log_once("labels lack pictures", str(source.path), f"has no masks of {sum(fewer.values())} pictures: {said}")
+        counts = some_of([f"{count} of {len(masks[name])} of {name}" for name, count in fewer.items()])
+        log_once("labels lack pictures", str(source.path), f"has no masks of {sum(fewer.values())} pictures: {counts}")

@@ -103,13 +103,13 @@ def list_plain(path: Path, table: str = "") -> Listing:
         vocabulary = dataclasses.replace(vocabulary, labelset=_with_sides(vocabulary.labelset))
         labelset, read = vocabulary.labelset, functools.partial(read_by_table, vocabulary=vocabulary)
     else:
-        beside = None if sidecar is None else sidecar_meaning(sidecar)
-        found = beside.labelset if beside is not None else indexed.named_in(first.read_bytes(), first.name)
+        meaning = None if sidecar is None else sidecar_meaning(sidecar)
+        found = meaning.labelset if meaning is not None else indexed.named_in(first.read_bytes(), first.name)
         if found is None:
             where = f"{path.name}/{first.relative_to(path).as_posix()}"
             hint = f"`--set dataset.table=TABLE` says them: a JSON file, or one of {table_names()}"
             raise InputError(where, wanted=f"class names in its text or in {indexed.SIDECAR}", got="none", hint=hint)
-        labelset, read = found, functools.partial(indexed.read_one, labelset=found, beside=beside)
+        labelset, read = found, functools.partial(indexed.read_one, labelset=found, sidecar=meaning)
     return Listing(PLAIN, labelset, tuple(samples), tuple(missing), skipped_files(path, used), read, vocabulary)
 
 
@@ -123,9 +123,9 @@ def open_table(given: str) -> Vocabulary:
 
 def table_in(sidecar: Path) -> Vocabulary | None:
     """The table that such a file holds; None if it is what programs of ours write, which says how labels mirror."""
-    said = _json(sidecar)
-    table = isinstance(said, dict) and "names" in said and "mirror" not in said
-    return read_table(said, f"{sidecar.parent.name}/{sidecar.name}") if table else None
+    content = _json(sidecar)
+    table = isinstance(content, dict) and "names" in content and "mirror" not in content
+    return read_table(content, f"{sidecar.parent.name}/{sidecar.name}") if table else None
 
 
 def read_by_table(data: bytes, where: str, vocabulary: Vocabulary) -> UInt8[np.ndarray, "h w"]:
@@ -185,11 +185,13 @@ def sidecar_meaning(path: Path) -> Painted:
     """What such a file says."""
     data, where = path.read_bytes(), f"{path.parent.name}/{path.name}"
     try:
-        said = json.loads(data)
+        content = json.loads(data)
     except ValueError as error:
         raise InputError(where, wanted="JSON", got=error) from error
-    if path.name == indexed.SIDECAR and isinstance(said, dict) and "names" in said:
+    if path.name == indexed.SIDECAR and isinstance(content, dict) and "names" in content:
         return indexed.meaning(data, where)
     # As parsers and captures say it: no colour of ignored pixels, and perhaps one for two classes.
-    said = said if isinstance(said, dict) and {"labelset", "classes"} & said.keys() else {"labelset": said}
-    return distinct(labelset_of(said, where))
+    content = (
+        content if isinstance(content, dict) and {"labelset", "classes"} & content.keys() else {"labelset": content}
+    )
+    return distinct(labelset_of(content, where))

@@ -97,11 +97,11 @@ def opinions(labels: UInt8[np.ndarray, "h w"], labelset: LabelSet) -> Float[np.n
     return np.asarray(found)
 
 
-def doubled(labels: UInt8[np.ndarray, "h w"], labelset: LabelSet, share: float) -> bool:
+def doubled(labels: UInt8[np.ndarray, "h w"], labelset: LabelSet, fraction: float) -> bool:
     """Whether a part without its other side comes in two pieces, as far apart as two eyes are.
 
     Args:
-        share: of its pixels that the second largest piece must have.
+        fraction: of its pixels that the second largest piece must have.
     """
     for i, j in _lefts(labelset):
         present = [k for k in (i, j) if (labels == k).any()]
@@ -111,7 +111,7 @@ def doubled(labels: UInt8[np.ndarray, "h w"], labelset: LabelSet, share: float) 
         n = int(scipy.ndimage.label(labels == present[0], np.ones((3, 3)), pieces))  # type: ignore[arg-type]
         sizes = np.bincount(pieces.ravel(), minlength=n + 1)[1:]
         order = 1 + np.argsort(-sizes, kind="stable")[:2]
-        if n < 2 or sizes[order[1] - 1] < max(share * sizes.sum(), _SPECK):
+        if n < 2 or sizes[order[1] - 1] < max(fraction * sizes.sum(), _SPECK):
             continue
         first, second = (np.stack(np.nonzero(pieces == k)) for k in order)
         # Middles of two eyes or brows are more than a length apart, of halves that hair parts one at most.

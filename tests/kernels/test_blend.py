@@ -189,9 +189,9 @@ def test_the_cases_are_what_their_names_say():
         assert weight(name).any(), name
     assert weight("huge").min() > 0.69  # covers every pixel with its opacity of 0.7
     for name in ("opaque_layers", "nearly_opaque_layers"):
-        left = 1 - weight(name)
-        assert 0 < left.min() < TRANSMITTANCE_STOP, name  # the stop acted: all 64 layers would leave far less
-        assert left.min() > 1e-8, name
+        transmittance = 1 - weight(name)
+        assert 0 < transmittance.min() < TRANSMITTANCE_STOP, name  # the stop acted: all 64 layers would leave far less
+        assert transmittance.min() > 1e-8, name
 
 
 @pytest.mark.parametrize("name", ["random", "opacity_one", "opaque_layers", "needle"])

@@ -155,9 +155,9 @@ class Rectifier:
         image, mask, matte = read_photo(photo)
         image, valid, behind = _bend(image, small, x, y), inside, np.asarray(self.config.background, np.uint8)
         if mask is not None:
-            share = cv2.resize(mask.astype(np.float32), small, interpolation=cv2.INTER_AREA)
-            share = cv2.remap(share, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            valid = inside & (share > 1 - 1e-4)  # all of what lies under a pixel, up to float32 sums
+            coverage = cv2.resize(mask.astype(np.float32), small, interpolation=cv2.INTER_AREA)
+            coverage = cv2.remap(coverage, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            valid = inside & (coverage > 1 - 1e-4)  # all of what lies under a pixel, up to float32 sums
         if matte is not None:
             alpha = _bend(matte, small, x, y)[..., None] / np.float32(255)
             image = np.round(image * alpha + behind * (1 - alpha)).astype(np.uint8)

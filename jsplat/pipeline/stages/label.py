@@ -53,7 +53,7 @@ def label_capture(
     first: Logits | Maps | Float[np.ndarray, "v h w k"],
     labelset: LabelSet,
     config: RunConfig,
-    room: SharedCapacity,
+    shared: SharedCapacity,
     devices: Devices = (),
     others: Sequence[Other] = (),
 ) -> dict[str, np.ndarray]:
@@ -68,7 +68,7 @@ def label_capture(
         (see `vote_together`), the first voter's first.
     """
     gaussians, cameras = scene.gaussians, capture.cameras
-    where = {"capacity": room.for_views(gaussians, cameras), "devices": devices}
+    where = {"capacity": shared.for_views(gaussians, cameras), "devices": devices}
     yaw, pitch = capture.yaw.astype(np.float32), capture.pitch.astype(np.float32)
     pictures = first if capture.valid is None else Masked(first, capture.valid)
     evidence, weight = lift(gaussians, cameras, pictures, **where)
@@ -78,29 +78,33 @@ def label_capture(
     def elect(method: str) -> Array:
         return vote(evidence, weight, yaw, pitch, dataclasses.replace(config.vote, method=method), cosines)
 
-    def masks(rows: Array) -> Rendered:
-        return render_masks(gaussians, rows, cameras, labelset, config.mask, **where)
+    def masks(probabilities: Array) -> Rendered:
+        return render_masks(gaussians, probabilities, cameras, labelset, config.mask, **where)
 
     def sharpened(
-        rows: Array, seen: Opinions | np.ndarray, trust: Array, confusion: bool, others: Sequence[VoterLabels] = ()
+        probabilities: Array,
+        seen: Opinions | np.ndarray,
+        trust: Array,
+        confusion: bool,
+        others: Sequence[VoterLabels] = (),
     ) -> Array:
         how = dataclasses.replace(config.sharpen, confusion=confusion)
-        return sharpen(gaussians, rows, cameras, seen, trust, config=how, others=others, **where)
+        return sharpen(gaussians, probabilities, cameras, seen, trust, config=how, others=others, **where)
 
     alike = jnp.ones(len(yaw))
     trust = pose_prior(yaw, pitch, config.vote)
-    said = [other.said(np.asarray(trust)) for other in others]
-    if said:
+    voter_labels = [other.voter_labels(np.asarray(trust)) for other in others]
+    if voter_labels:
         own = tuple(frozenset({i}) for i in range(len(labelset)))
-        heard = [VoterEvidence(evidence, trust, own), *(_heard(gaussians, cameras, one, where) for one in said)]
-        rows, belief = vote_together(heard, weight, config.vote, len(labelset))
+        heard = [VoterEvidence(evidence, trust, own), *(_heard(gaussians, cameras, one, where) for one in voter_labels)]
+        probabilities, belief = vote_together(heard, weight, config.vote, len(labelset))
         out["belief"] = np.asarray(belief)
     else:
-        rows = elect(config.vote.method)
-    rows = sharpened(rows, pictures, trust, config.sharpen.confusion, said)
-    shown = masks(rows)
+        probabilities = elect(config.vote.method)
+    probabilities = sharpened(probabilities, pictures, trust, config.sharpen.confusion, voter_labels)
+    shown = masks(probabilities)
     out |= {"refined": shown.labels, "confidence": shown.confidence, "alpha": shown.alpha, "depth": shown.depth}
-    out["rows_refined"], out["vote_plain"] = np.asarray(rows), masks(elect("plain")).labels
+    out["rows_refined"], out["vote_plain"] = np.asarray(probabilities), masks(elect("plain")).labels
     if config.ablation and capture.labels is not None:
         out |= {method: masks(elect(method)).labels for method in METHODS if method != "plain"}
         out["plain_sharpened"] = masks(sharpened(elect("plain"), pictures, alike, confusion=False)).labels
@@ -111,15 +115,15 @@ def label_capture(
     if capture.labels is not None:
         truth = Maps(capture.labels, len(labelset))
         known, seen = lift(gaussians, cameras, truth, **where)
-        rows = vote(known, seen, yaw, pitch, VoteConfig(method="plain"))
-        rows = sharpened(rows, truth, alike, confusion=False)
-        out["oracle"], out["rows_oracle"] = masks(rows).labels, np.asarray(rows)
+        probabilities = vote(known, seen, yaw, pitch, VoteConfig(method="plain"))
+        probabilities = sharpened(probabilities, truth, alike, confusion=False)
+        out["oracle"], out["rows_oracle"] = masks(probabilities).labels, np.asarray(probabilities)
     return out
 
 
-def _heard(gaussians: Gaussians, cameras, said: VoterLabels, where: dict) -> VoterEvidence:
-    evidence, _ = lift(gaussians, cameras, Maps(said.labels, len(said.means)), **where)
-    return VoterEvidence(evidence, jnp.asarray(said.trust), said.means)
+def _heard(gaussians: Gaussians, cameras, voter_labels: VoterLabels, where: dict) -> VoterEvidence:
+    evidence, _ = lift(gaussians, cameras, Maps(voter_labels.labels, len(voter_labels.means)), **where)
+    return VoterEvidence(evidence, jnp.asarray(voter_labels.trust), voter_labels.means)
 
 
 def _palette_masks(gaussians: Gaussians, cameras, first, labelset: LabelSet, config: RunConfig, where: dict):
@@ -139,13 +143,13 @@ def label_captures(
     listed: list[Listed], fitted: Path, first: Path, labelset: LabelSet, config: RunConfig, folder: Path
 ) -> None:
     """`label_capture` of all, each into its own file."""
-    scenes, room = saved_scenes(fitted), SharedCapacity()
+    scenes, shared = saved_scenes(fitted), SharedCapacity()
 
     def make(one: Listed, devices: Devices) -> dict[str, np.ndarray]:
         capture = one.read()
         seen, scene = first_labels(first, capture).opinions, scene_in(scenes, one.identity)
         others = others_in(first, capture)
-        return packed(label_capture(capture, scene, seen, labelset, config, room, devices, others))
+        return packed(label_capture(capture, scene, seen, labelset, config, shared, devices, others))
 
     each_identity("label", listed, folder, make)
     if is_first_host():

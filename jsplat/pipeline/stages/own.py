@@ -78,15 +78,18 @@ class OwnMasks:
     def __init__(
         self, capture: Capture, known: dict[str, np.ndarray], scene: Scene, labelset: LabelSet, config: MaskConfig
     ):
-        self._cameras, self._refined, self._room = capture.cameras, known["refined"], SharedCapacity()
-        rows, focal = jnp.asarray(known["rows_refined"], jnp.float32), float(capture.cameras.intrinsics[0, 0, 0])
-        self._painted = Painted(scene.gaussians, rows, focal, labelset, config)
+        self._cameras, self._refined, self._shared = capture.cameras, known["refined"], SharedCapacity()
+        probabilities, focal = (
+            jnp.asarray(known["rows_refined"], jnp.float32),
+            float(capture.cameras.intrinsics[0, 0, 0]),
+        )
+        self._painted = Painted(scene.gaussians, probabilities, focal, labelset, config)
 
     def write(self, path: Path, view: int, own: OwnPixels, drawn: np.ndarray | None) -> None:
         """The mask of a view as an indexed PNG; `drawn`: what people drew on it, on the grid of the label stage."""
         camera = self._cameras[view]
         same = is_label_grid(own, camera)
-        mask = self._refined[view] if same else own_mask(self._painted, camera, own, self._room)
+        mask = self._refined[view] if same else own_mask(self._painted, camera, own, self._shared)
         if not same and drawn is not None:
             mask = _corrected(mask, own, camera, drawn)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,8 +98,8 @@ class OwnMasks:
 
 def _corrected(mask: np.ndarray, own: OwnPixels, camera: Camera, layer: np.ndarray) -> UInt8[np.ndarray, "h w"]:
     """What a person said of this very view holds, whatever the vote made of it."""
-    said = on_label_grid(own, camera, layer, UNTOUCHED)
-    return np.where(said == UNTOUCHED, mask, said)
+    drawn = on_label_grid(own, camera, layer, UNTOUCHED)
+    return np.where(drawn == UNTOUCHED, mask, drawn)
 
 
 def write_overlays(listed: list[Listed], masks: Path, labelset: LabelSet, folder: Path) -> None:

@@ -22,8 +22,8 @@ def parse_captures(listed: list[Listed], voters: Voters, folder: Path, flip: boo
         capture, parser = one.unlabelled().read(), voters.parser
         if parser is None:
             return voter_arrays([voters.first_of(capture)]) | voters.others_of(capture)
-        said = opinions(parser, capture.images, flip=flip, devices=devices)
-        return voter_arrays([Voter("parser", parser.labelset, said)]) | voters.others_of(capture)
+        first_opinions = opinions(parser, capture.images, flip=flip, devices=devices)
+        return voter_arrays([Voter("parser", parser.labelset, first_opinions)]) | voters.others_of(capture)
 
     each_identity("parse", listed, folder, make)
     if is_first_host():

@@ -25,7 +25,7 @@ from jsplat.runtime.devices import is_first_host
 from jsplat.runtime.view_blocks import Devices
 from jsplat.views import novel_cameras, photographs
 
-STUDENT_ROWS = {"student": "refined", "truth_student": "oracle"}  # whose masks come from which per-Gaussian rows
+STUDENT_ROWS = {"student": "refined", "truth_student": "oracle"}  # whose masks come from which class probabilities
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,41 +37,41 @@ class Novel:
     yaw: np.ndarray
     pitch: np.ndarray
     left_out: list[tuple[float, float]]
-    rows: dict[str, np.ndarray]
+    masks: dict[str, np.ndarray]
 
 
 def render_novel(
     capture: Capture,
     scene: Scene,
     seen: np.ndarray,
-    rows: dict[str, np.ndarray],
+    probabilities: dict[str, np.ndarray],
     labelset: LabelSet,
     config: RunConfig,
-    room: SharedCapacity,
+    shared: SharedCapacity,
     devices: Devices = (),
 ) -> Novel:
-    """Novel views with the masks that each table of per-Gaussian rows gives them; views that no camera covers are
+    """Novel views with the masks that each table of class probabilities gives them; views that no camera covers are
     left out.
 
     `devices` share the views.
     """
     cameras = novel_cameras(capture, config.views, config.seed + sum(capture.identity.encode()))
-    where = {"capacity": room.for_views(scene.gaussians, cameras), "devices": devices}
+    where = {"capacity": shared.for_views(scene.gaussians, cameras), "devices": devices}
     known = jnp.asarray(seen >= config.views.seen_weight)
-    images, shares = photographs(scene, known, cameras, capture.behind, **where)
-    kept = np.flatnonzero(shares >= config.views.min_coverage)
+    images, covered = photographs(scene, known, cameras, capture.behind, **where)
+    kept = np.flatnonzero(covered >= config.views.min_coverage)
     moved = dataclasses.replace(capture, cameras=cameras)
-    left = [(float(moved.yaw[i]), float(moved.pitch[i])) for i in np.setdiff1d(np.arange(len(shares)), kept)]
+    omitted = [(float(moved.yaw[i]), float(moved.pitch[i])) for i in np.setdiff1d(np.arange(len(covered)), kept)]
     if not len(kept):
         wanted = f"a view that shows at least {config.views.min_coverage:.0%} of what was photographed"
         hint = "a lower `--set views.min_coverage=SHARE` takes it, and angles nearer to the photographs' show more"
-        got = f"{float(shares.max()):.0%} at most"
+        got = f"{float(covered.max()):.0%} at most"
         raise Unusable(f"novel views of {capture.identity}", wanted=wanted, got=got, hint=hint)
     masks, alpha = {}, np.zeros(0)
-    for name, table in rows.items():
+    for name, table in probabilities.items():
         shown = render_masks(scene.gaussians, table, cameras[kept], labelset, config.mask, **where)
         masks[name], alpha = shown.labels, shown.alpha
-    return Novel(images[kept], alpha, moved.yaw[kept], moved.pitch[kept], left, masks)
+    return Novel(images[kept], alpha, moved.yaw[kept], moved.pitch[kept], omitted, masks)
 
 
 def render_novel_views(
@@ -87,19 +87,21 @@ def render_novel_views(
     Args:
         known: what the label stage knows about an identity.
     """
-    scenes, room = saved_scenes(fitted), SharedCapacity()
+    scenes, shared = saved_scenes(fitted), SharedCapacity()
 
     def make(one: Listed, devices: Devices) -> dict[str, np.ndarray]:
         arrays = known(one.identity)
-        rows = {n: arrays[f"rows_{k}"] for n, k in STUDENT_ROWS.items() if f"rows_{k}" in arrays}
+        probabilities = {n: arrays[f"rows_{k}"] for n, k in STUDENT_ROWS.items() if f"rows_{k}" in arrays}
         scene = scene_in(scenes, one.identity)
-        novel = render_novel(one.unlabelled().read(), scene, arrays["seen"], rows, labelset, config, room, devices)
+        novel = render_novel(
+            one.unlabelled().read(), scene, arrays["seen"], probabilities, labelset, config, shared, devices
+        )
         shown = {"yaw": novel.yaw, "pitch": novel.pitch, "images": novel.images}
-        left = np.asarray(novel.left_out, np.float64).reshape(-1, 2)
-        return {**shown, "left_out": left, **{f"labels_{name}": of for name, of in novel.rows.items()}}
+        omitted = np.asarray(novel.left_out, np.float64).reshape(-1, 2)
+        return {**shown, "left_out": omitted, **{f"labels_{name}": of for name, of in novel.masks.items()}}
 
     each_identity("render", listed, folder, make)
     if is_first_host():
         names = [one.identity for one in succeeded(listed, folder)]
-        left = {name: load_arrays(folder / f"{name}.npz", "left_out")["left_out"].tolist() for name in names}
-        write_json(folder / "left_out.json", left)
+        omitted = {name: load_arrays(folder / f"{name}.npz", "left_out")["left_out"].tolist() for name in names}
+        write_json(folder / "left_out.json", omitted)
