@@ -15,7 +15,8 @@ sys.path.insert(0, str(ROOT))  # bench is no installed package
 from bench.history import HERE, latest  # noqa: E402
 from bench.profile import section  # noqa: E402
 from bench.tables import NOT_MEASURED, drawings, markdown, peer_ratios, performance, scaling, workloads  # noqa: E402
-from jsplat.report.findings import BINS, METHODS, Goals, headline, of_people  # noqa: E402
+from jsplat.report.findings import BINS, METHODS, Goals, ablation_gaps, of_people  # noqa: E402
+from jsplat.report.headline import class_changes, edits_text, headline  # noqa: E402
 
 RUNS = {"heads": ROOT / "bench/history/heads_cpu.report.json", "demo": ROOT / "bench/history/demo.report.json"}
 PLOTS = ROOT / "bench/plots"
@@ -29,12 +30,14 @@ def number(value: float | None) -> str:
 def scores(report: dict, group: str) -> str:
     """F1 per pose bin of every method."""
     shown = [b for b in BINS if b != "all"]
-    rows = []
+    rows, pictures = [], []
     for method, (name, _, _) in METHODS.items():
         bins = report.get(method, {}).get(group, {}).get("bins")
         if bins:
+            pictures = [f"{bins[b]['n']}" for b in shown]
             core = [number(bins[b]["f1_core"]) for b in ("0-15", "side")]
             rows.append([name, *[number(bins[b]["f1"]) for b in shown], *core])
+    rows.append(["(pictures)", *pictures, "", ""])
     return markdown(["F1, %", *shown, "core 0-15", "core side"], rows)
 
 
@@ -47,8 +50,9 @@ def ablation(report: dict) -> str:
         "f1_side": "side",
         "f1_core_side": "core side",
     }
-    rows = [[vote, *[number(values[key]) for key in names]] for vote, values in report["ablation"].items()]
-    return markdown(["labels, F1 %", *names.values()], rows)
+    votes, gaps = report["ablation"], ablation_gaps(report["ablation"])
+    rows = [[vote, *[number(of[key]) for key in names], number(gaps[vote])] for vote, of in votes.items()]
+    return markdown(["labels, F1 %", *names.values(), "gap closed, side"], rows)
 
 
 def run_section(report: dict) -> str:
@@ -63,13 +67,14 @@ def run_section(report: dict) -> str:
     parts = [
         f"Measured on {where}.",
         f"{minutes:.1f} minutes, the teacher's training apart: {stages}. {fit}",
-        "\n".join(f"- {line}" for line in headline(report, goals)),
+        "\n".join(f"- {line}" for line in (*headline(report, goals), edits_text(report)) if line),
         f"{people['fitted']} whose captures were fitted and used for fine-tuning:\n\n" + scores(report, "fitted"),
         f"{people['unseen']} nobody trained on (fitted all the same, to score their refined labels):\n\n"
         + scores(report, "unseen"),
     ]
     if "ablation" in report:
-        parts.append("Every vote on the same geometry, all people:\n\n" + ablation(report))
+        count = sum(of["scored"] for of in report["people"].values())
+        parts.append(f"Every vote on the same geometry, all {count} people:\n\n" + ablation(report))
     return "\n\n".join(parts)
 
 
@@ -80,10 +85,17 @@ def outcome(report: dict) -> str:
     rows = []
     for method, (name, _, what) in METHODS.items():
         found = [report.get(method, {}).get(group, {}).get("bins") for group in counts]
-        shown = [number(bins[b]["f1"]) for b in ("side", "0-15") for bins in found if bins]
-        rows.append([f"**{name}**: {what}", *shown])
+        if any(found):
+            shown = [number(bins[b]["f1"]) if bins else "-" for b in ("side", "0-15") for bins in found]
+            rows.append([f"**{name}**: {what}", *shown])
     heads = [f"{b}, {title[group].format(n)}" for b in ("side", "front") for group, n in counts.items()]
-    return "F1 in %, side: |yaw| at least 60 degrees, front: at most 15.\n\n" + markdown(["", *heads], rows)
+    lines = []
+    for method, group in (("refined", "fitted"), ("student", "unseen")):
+        if changes := class_changes(report, method, group):
+            who = title[group].format(counts[group])
+            lines.append(f"By class, {METHODS[method][0].lower()} against teacher from the side, {who}: {changes}.")
+    where = "F1 in %, side: |yaw| at least 60 degrees, front: at most 15."
+    return "\n\n".join([where, markdown(["", *heads], rows), *lines])
 
 
 def picture(about: dict) -> str:

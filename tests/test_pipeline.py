@@ -43,7 +43,7 @@ from jsplat.training_sets.reading import DatasetConfig
 from tests import ball
 from tests.tiny import SETTINGS
 
-METHODS = ("teacher", "vote_plain", "refined", "oracle", "control", "truth_student", "student")
+METHODS = ("teacher", "vote_plain", "plain_sharpened", "refined", "oracle", "control", "truth_student", "student")
 BINS = {"0-15", "15-45", "45-75", "75-105", ">105", "steep", "side", "all"}
 SCORES = {"f1", "f1_core", "miou", "miou_fg", "boundary_iou", "n"}
 STAGES = ["parse", "fit", "label", "masks", "overlays", "render", "student", "truth_student", "control", "simulation"]
@@ -216,6 +216,13 @@ def test_the_report_has_the_documented_keys(out):
     assert {"ablation", "config", "commit", "device", "versions", "seed"} <= set(report)
     assert report["config"]["fit"]["steps"] == 4
     assert report["ablation"]
+    pairs = [("student", b) for b in ("teacher", "truth_student", "control")]
+    pairs += [("refined", b) for b in ("teacher", "plain_sharpened", "vote_plain")]
+    assert list(dict.fromkeys((row["a"], row["b"]) for row in report["differences"])) == pairs
+    for row in report["differences"]:
+        of_a, of_b = (report[row[key]][row["group"]]["bins"][row["bin"]]["f1"] for key in "ab")
+        assert row["difference"] == pytest.approx(of_a - of_b, abs=1e-12)  # a mean of differences, one of means
+        assert (row["interval"], row["people"]) == (None, 1)
     for method in METHODS:
         assert set(report[method]) == {"fitted", "unseen"}
         for scores in report[method].values():
@@ -250,13 +257,14 @@ def test_the_report_tells_what_all_pictures_together_score(out):
             people[0].labelset,
         )
 
-    for method in ("vote_plain", "refined", "oracle"):
+    for method in ("vote_plain", "plain_sharpened", "refined", "oracle"):
         for i, name in enumerate(("fitted", "unseen")):
             across = agreement(known[i][method], known[i]["depth"], people[i].cameras)
             assert report[method][name] == scores([i], method) | {"agreement": across}, (method, name)
     bins = scores([0, 1], "oracle")["bins"]
     assert report["ablation"]["oracle, sharpened"]["f1_side"] == bins["side"]["f1"]
-    assert report["ablation"]["palette, as the paper"]["f1_frontal"] == scores([0, 1], "palette")["bins"]["0-15"]["f1"]
+    palette = scores([0, 1], "palette")["bins"]["0-15"]["f1"]
+    assert report["ablation"]["palette, k-means (ours)"]["f1_frontal"] == palette
 
 
 def test_whom_nothing_can_be_scored_by_is_read_only_to_be_shown(out, monkeypatch):

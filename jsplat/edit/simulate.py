@@ -78,8 +78,8 @@ def simulate(
     Returns:
         ready for report.json: "masks" (all), "revealed", "margin", "edits" (per edit, in the queue's order: identity,
         view, yaw, pixels, "corrected" and "harmed" other views, "changed" ones, seconds), "median_corrected",
-        "median_seconds", and the mIoU of the side views of all these heads: "side_before", "side_after",
-        "side_after_others" (edited views as they would be without what was said in them).
+        "median_harmed", "median_seconds", and the mIoU of the side views of all these heads: "side_before",
+        "side_after", "side_after_others" (edited views as they would be without what was said in them).
 
     Raises:
         InputError: no subjects.
@@ -126,6 +126,7 @@ def simulate(
         "margin": config.margin,
         "edits": outcomes,
         "median_corrected": float(np.median([e["corrected"] for e in outcomes])),
+        "median_harmed": float(np.median([e["harmed"] for e in outcomes])),
         "median_seconds": float(np.median([e["seconds"] for e in outcomes])),
         **{key: scores_of(counted, labelset)["bins"]["side"]["miou"] for key, counted in sides.items()},
     }

@@ -12,15 +12,11 @@ class EvaluateConfig:
         boundary: width of the boundary band as a share of the picture's diagonal; 3 px at 512x512, since eyes and lips
             are thinner than the standard band.
         boundary_standard: the same for `boundary_iou_standard` (Cheng et al. 2021: 2 %).
-        resamples: bootstrap resamples of the identities.
-        seed: of the bootstrap.
         neighbors: views each view is compared with in `agreement`.
         depth_tolerance: share of the depth by which two views may differ and still see the same point.
     """
 
     boundary: float = 3 / math.hypot(512, 512)
     boundary_standard: float = 0.02
-    resamples: int = 1000
-    seed: int = 0
     neighbors: int = 4
     depth_tolerance: float = 0.01

@@ -12,11 +12,11 @@ from jsplat.labelsets.labelset import LabelSet
 from jsplat.metrics.boundaries import boundary_counts
 from jsplat.metrics.classes import class_counts, confusion, f1_per_class, iou_per_class, mean_known, merge_classes
 from jsplat.metrics.config import EvaluateConfig
-from jsplat.metrics.statistics import bootstrap_interval
+from jsplat.metrics.statistics import f1_interval
 
 YAW_BINS = ((15.0, "0-15"), (45.0, "15-45"), (75.0, "45-75"), (105.0, "75-105"), (math.inf, ">105"))
 BINS = (*(name for _, name in YAW_BINS), "steep", "side", "all")
-RESAMPLED = ("side", "all")  # bins whose f1 gets an interval
+COMPARED = ("side", "0-15", "all")  # bins whose f1 gets an interval, alone and against another method's
 
 
 def pose_bins(yaw: Float[np.ndarray, " n"], pitch: Float[np.ndarray, " n"]) -> dict[str, Bool[np.ndarray, " n"]]:
@@ -61,13 +61,13 @@ def score(
     Returns:
         {"bins": {bin: {"f1", "f1_core", "f1_merged", "miou", "miou_fg", "miou_per_image", "boundary_iou",
         "boundary_iou_standard", "n"}}, "classes" and "classes_side": {name: {"iou", "f1"}} for bins "all" and "side",
-        "f1_merged": of bin "all", "ci": {"side" | "all": [low, high] | None}, the 95 % interval of f1 under resampling
-        of identities (None with fewer than two), "confusion": {"side" | "all": k x k pixel counts, row = true class}}.
+        "f1_merged": of bin "all", "ci": {"side" | "0-15" | "all": [low, high] | None}, the 95 % interval of f1 over
+        identities (`f1_interval`), "confusion": {"side" | "all": k x k pixel counts, row = true class}}.
 
     Raises:
         InputError: shapes differ, or a map holds an id that is no class.
     """
-    return scores_of(tally(predicted, truth, yaw, pitch, identity, labelset, config), labelset, config)
+    return scores_of(tally(predicted, truth, yaw, pitch, identity, labelset, config), labelset)
 
 
 @dataclasses.dataclass
@@ -80,7 +80,7 @@ class Tally:
         boundary: pixel counts in the bands of `config.boundary` and `config.boundary_standard`: in both the
             prediction's and the truth's (with equal labels), in the prediction's, in the truth's.
         miou: per bin, of each picture that has one.
-        people: per bin of RESAMPLED, of each person with pictures there: pixels hit, true and answered per class.
+        people: per bin of COMPARED, of each person with pictures there: pixels hit, true and answered per class.
     """
 
     n: Int[np.ndarray, " bin"]
@@ -94,7 +94,7 @@ class Tally:
         """Nothing counted yet."""
         shapes = (), (classes, classes + 1), (2, 3, classes)
         n, matrices, boundary = (np.zeros((len(BINS), *shape), np.int64) for shape in shapes)
-        return Tally(n, matrices, boundary, tuple(array.array("d") for _ in BINS), {name: {} for name in RESAMPLED})
+        return Tally(n, matrices, boundary, tuple(array.array("d") for _ in BINS), {name: {} for name in COMPARED})
 
     def add(self, other: "Tally") -> None:
         """Counts the pictures of another tally too; the order of additions decides the last bits of `miou_per_image`.
@@ -150,8 +150,8 @@ def tally(
     return counted
 
 
-def scores_of(counted: Tally, labelset: LabelSet, config: EvaluateConfig = EvaluateConfig()) -> dict:
-    """The scores of what `tally` counted, as `score` returns them; `config` and `labelset` are those of the tally."""
+def scores_of(counted: Tally, labelset: LabelSet) -> dict:
+    """The scores of what `tally` counted, as `score` returns them; `labelset` is that of the tally."""
     rows, matrices = {}, dict(zip(BINS, counted.matrices))
     for i, (name, matrix) in enumerate(matrices.items()):
         f1, iou = f1_per_class(class_counts(matrix)), iou_per_class(class_counts(matrix))
@@ -172,8 +172,8 @@ def scores_of(counted: Tally, labelset: LabelSet, config: EvaluateConfig = Evalu
         "classes": _per_class(matrices["all"], labelset),
         "classes_side": _per_class(matrices["side"], labelset),
         "f1_merged": rows["all"]["f1_merged"],
-        "ci": {name: bootstrap_interval(counted.people[name], config) for name in RESAMPLED},
-        "confusion": {name: matrices[name][:, :-1].tolist() for name in RESAMPLED},
+        "ci": {name: f1_interval(counted.people[name]) for name in COMPARED},
+        "confusion": {name: matrices[name][:, :-1].tolist() for name in ("side", "all")},
     }
 
 

@@ -1,27 +1,84 @@
-"""How sure a score or a share is."""
+"""How sure a score, a difference of two scores or a share is."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Bool, Float, Shaped
 
 from jsplat.metrics.classes import f1_per_class, mean_known
-from jsplat.metrics.config import EvaluateConfig
 
 CONFIDENCE = 0.95
+FEWEST = 6  # people; of fewer no interval is told
+
+People = Mapping[str, Shaped[np.ndarray, "3 k"]]  # of each person `class_counts`
 
 
-def bootstrap_interval(people: dict[str, np.ndarray], config: EvaluateConfig) -> list[float] | None:
-    """The 95 % interval of the mean foreground F1 under resampling of people; None for fewer than two.
+def f1_interval(*runs: People) -> list[float] | None:
+    """The 95 % interval over people of the mean foreground F1; None for fewer than `FEWEST`.
+
+    Pixels are pooled over people, and the classes are those of all of them together: a person who lacks a class is no
+    easier for it. The interval is of the jackknife (Efron and Tibshirani 1993, chapter 11), with Student's t of n - 1
+    degrees: a person's weight is what leaving him out changes. A class that one person alone has says nothing of how
+    people differ: it counts as one draw, its own squared distance from the mean is its variance. In simulations of 6,
+    8 and 16 people of whom some lack classes it held the truth in 94 to 97 % (tests/test_statistics.py); a
+    bootstrap of people in 83 to 94 %, linearization (the delta method) in 82 to 94 %.
 
     Args:
-        people: of each person `class_counts` "3 k".
+        runs: of one method, trained with several seeds for instance; their F1 is averaged, class by class. The
+            interval is over people alone, for these parsers as they are.
     """
-    if len(people) < 2:
-        return None  # one person resampled is always the same person
-    pooled = np.stack([people[name] for name in sorted(people)]).astype(float)  # sorted: draws go to names
-    rng = np.random.default_rng(config.seed)
-    draws = rng.multinomial(len(people), np.full(len(people), 1 / len(people)), config.resamples)
-    f1 = f1_per_class(np.tensordot(draws.astype(float), pooled, 1))[:, 1:]
-    means = [m for m in map(mean_known, f1) if m is not None]
-    return [float(x) for x in np.percentile(means, [2.5, 97.5])] if means else None
+    return _interval(*_left_out(runs), _alone(runs[0]), 0.0) if runs[0] else None
+
+
+def f1_difference(a: Sequence[People], b: Sequence[People]) -> tuple[float, list[float] | None] | None:
+    """Mean foreground F1 of a method minus that of another one on the same people, and its 95 % interval.
+
+    Args:
+        a, b: the runs of each method; see `f1_interval`, as for the interval.
+
+    Returns:
+        the difference and the interval, None for fewer than `FEWEST` people; None where nobody has a foreground class.
+    """
+    if not a[0]:
+        return None
+    values, without = (first - second for first, second in zip(_left_out(a), _left_out(b)))
+    difference = mean_known(values)
+    return None if difference is None else (difference, _interval(values, without, _alone(a[0]), -1.0))
+
+
+def _left_out(runs: Sequence[People]) -> tuple[Float[np.ndarray, " f"], Float[np.ndarray, "n f"]]:
+    """Mean F1 over runs by foreground class, of all people and of all but each; NaN for a class that nobody has."""
+    values, without = [], []
+    for run in runs:
+        each = np.stack([run[name] for name in sorted(run)])
+        values.append(f1_per_class(each.sum(0))[1:])
+        rest = f1_per_class(each.sum(0) - each)[:, 1:]
+        without.append(np.where(np.isnan(rest), values[-1], rest))
+    return np.mean(values, 0), np.mean(without, 0)
+
+
+def _alone(people: People) -> Bool[np.ndarray, " f"]:
+    """Which foreground classes one person alone has."""
+    return (np.stack([of[1] for of in people.values()]) > 0).sum(0)[1:] == 1
+
+
+def _interval(
+    values: Float[np.ndarray, " f"],
+    without: Float[np.ndarray, "n f"],
+    alone: Bool[np.ndarray, " f"],
+    lowest: float,
+) -> list[float] | None:
+    """The jackknife's interval of the mean over classes, within `lowest` and 1: no F1 and no difference lies beyond."""
+    known, n = ~np.isnan(values), len(without)
+    if n < FEWEST or not known.any():
+        return None
+    from scipy import special  # a tenth of a second, and few commands ask
+
+    middle, means = values[known].mean(), without[:, known].mean(1)
+    variance = (n - 1) / n * ((means - means.mean()) ** 2).sum()
+    variance += ((values[known & alone] - middle) ** 2).sum() / known.sum() ** 2
+    half = special.stdtrit(n - 1, (1 + CONFIDENCE) / 2) * np.sqrt(variance)
+    return [float(max(middle - half, lowest)), float(min(middle + half, 1.0))]
 
 
 def wilson(wins: int, n: int) -> tuple[float, float] | None:

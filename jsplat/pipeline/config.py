@@ -41,13 +41,13 @@ class RunConfig:
             on; none: half of those with true labels, at most 2.
         student_people: at most so many of the others, spread evenly, are what the students learn from; 0 for all of
             them.
-        ablation: also score every other vote and the paper's palette, and what a person's edits would bring, of people
-            with true labels.
+        ablation: also score every other vote (the plain one sharpened, and our palette after the paper's idea, too),
+            and what a person's edits would bring, of people with true labels.
         flip: average the parser's prediction with that on the mirrored picture, when it gives the first labels.
         dataset: what parsers are trained and scored on, where it is a public set.
         capture: of `jsplat import`.
         fit, vote, sharpen, mask, views: of the stages of a run.
-        palette: of the paper's own labels, which are scored beside the others.
+        palette: of our palette labels after the paper's idea, which are scored beside the others.
         edit, queue: of `jsplat edit`; the first also of the simulated edits.
         simulation: of the edits that the report simulates where there is truth.
         teacher: the parser's own training.

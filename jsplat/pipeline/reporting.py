@@ -18,8 +18,9 @@ from jsplat.pipeline.packing import load_labelled
 from jsplat.pipeline.scoring import Counts, picture_rows
 from jsplat.pipeline.studies import study_of
 from jsplat.pipeline.work_folder import load_arrays
-from jsplat.report.findings import headline
+from jsplat.report.findings import ORACLE_ROW, TEACHER_ROW
 from jsplat.report.gallery import PictureRow, Pictures, Turntable
+from jsplat.report.headline import edits_text, headline
 from jsplat.report.page import write_report
 from jsplat.runtime.programs import compile_totals
 from jsplat.runtime.progress import Progress, log
@@ -28,7 +29,7 @@ from jsplat.runtime.stop import STOP
 from jsplat.training_sets.reading import spread
 
 STUDENTS = ("student", "truth_student", "control")
-MASKS = ("vote_plain", "refined", "oracle")  # scored as they lie in the stage "label"
+MASKS = ("vote_plain", "plain_sharpened", "refined", "oracle")  # scored as they lie in the stage "label"
 EDITS = "edits.json"  # in the stage "simulation"
 SHOWN = 2  # so many people of each group are shown
 LOOKED_AT = 50  # so many of each group without true labels are asked how far views agree and what the vote changed
@@ -67,6 +68,7 @@ def report(
         "notes": notes,
         "people": {g: {"all": len(of), "scored": counts.with_truth.get(g, 0)} for g, of in groups.items()},
         **counts.scores(),
+        "differences": counts.differences(_pairs(students), {}),
         "vote": counts.changes.found(),
         "config": to_json(config),
         **provenance(config.seed),
@@ -87,8 +89,16 @@ def report(
     turns = [_turntable(out / "render", name) for name in dict.fromkeys(people[:SHOWN] + people[-1:])]
     write_report(out, found, Pictures(teacher.labelset, rows, turns), curves, config.goals)
     log("run ends", report=str(out / "report.html"), compiling=compile_totals())
-    for line in headline(json.loads((out / "report.json").read_text()), config.goals):
-        print(line)
+    told = json.loads((out / "report.json").read_text())
+    print(*headline(told, config.goals), *filter(None, [edits_text(told)]), sep="\n")
+
+
+def _pairs(students: Iterable[str]) -> list[tuple[str, str]]:
+    """Which methods are compared on the same people: the student with all parsers, refined masks with what they came
+    from and with the plain vote."""
+    others = ("teacher", *(name for name in students if name != "student"))
+    votes = ("teacher", "plain_sharpened", "vote_plain")
+    return [*(("student", name) for name in others), *(("refined", name) for name in votes)]
 
 
 def voters_of(out: Path, groups: dict[str, list[Listed]], classes: LabelSet) -> list[dict] | None:
@@ -120,10 +130,10 @@ def _taken_over(out: Path, stages: Iterable[str]) -> dict[str, list[int]]:
 
 def _votes(config: RunConfig) -> dict[str, str]:
     """The rows of the ablation: what each is called -> whose masks it scores."""
-    named = {"teacher": "teacher"} | {method: method for method in METHODS} | {"plain": "vote_plain"}
+    named = {TEACHER_ROW: "teacher"} | {method: method for method in METHODS} | {"plain": "vote_plain"}
     named |= {"plain, sharpened": "plain_sharpened", "trained in the fit": "trained"}
-    named |= {"palette, as the paper": "palette", f"{config.vote.method}, sharpened (refined)": "refined"}
-    return named | {"oracle, sharpened": "oracle"}
+    named |= {"palette, k-means (ours)": "palette", f"{config.vote.method}, sharpened (refined)": "refined"}
+    return named | {ORACLE_ROW: "oracle"}
 
 
 def count(

@@ -3,8 +3,9 @@
 import collections
 import contextlib
 import dataclasses
+import itertools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.labelsets.tables import label_set, mapping, usual_choices
 from jsplat.metrics.agreement import agreement
 from jsplat.metrics.changes import Changes
-from jsplat.metrics.masks import Tally, score, scores_of, tally
+from jsplat.metrics.masks import COMPARED, Tally, score, scores_of, tally
+from jsplat.metrics.statistics import f1_difference
 from jsplat.parser import Parser, predict_labels
 from jsplat.parser.any_size import labels_of_any_size
 from jsplat.report.gallery import PictureRow
@@ -96,6 +98,29 @@ class Counts:
                     across = out.setdefault(method, {}).get(group, {"agreement": None})
                     out[method][group] = scores_of(counted.tally, self.labelset) | across
         return out
+
+    def differences(self, pairs: Iterable[tuple[str, str]], runs: Mapping[str, Sequence[str]]) -> list[dict]:
+        """F1 of one method minus that of another on the same people, as report.json keeps it under "differences".
+
+        Args:
+            pairs: of methods, where all with true labels have masks of both.
+            runs: of a method with several runs (seeds), what they are called here; others are called as the method.
+        """
+        rows = []
+        for (a, b), group in itertools.product(pairs, self.with_truth):
+            known = [self._complete(runs.get(method, (method,)), group) for method in (a, b)]
+            for name in COMPARED if all(known) else ():
+                of_a, of_b = ([tally.people[name] for tally in tallies] for tallies in known)
+                if (found := f1_difference(of_a, of_b)) is not None:
+                    about = {"a": a, "b": b, "group": group, "bin": name, "people": len(of_a[0])}
+                    rows.append(about | {"difference": found[0], "interval": found[1]})
+        return rows
+
+    def _complete(self, names: Sequence[str], group: str) -> list[Tally]:
+        """What was counted of all these masks; nothing unless all people with true labels have all of them."""
+        known = [self.counted.get(name, {}).get(group, Counted(Tally.empty(0))) for name in names]
+        complete = all(one.people == self.with_truth[group] for one in known)
+        return [one.tally for one in known] if complete else []
 
     def ablation(self, methods: Mapping[str, str]) -> dict:
         """F1 by pose, of all groups together, for every method that has masks of everybody with true labels.

@@ -13,7 +13,8 @@ from jsplat.errors import InputError
 from jsplat.files.atomic import as_json
 from jsplat.files.ownership import write_kept
 from jsplat.labelsets.labelset import LabelSet
-from jsplat.report import vote_section
+from jsplat.metrics.statistics import FEWEST
+from jsplat.report import differences_section, vote_section
 from jsplat.report.figures import CSS, bars, chip, heatmap, legend, lines, meter, table, timings
 from jsplat.report.findings import (
     BINS,
@@ -21,22 +22,23 @@ from jsplat.report.findings import (
     GOALS,
     GROUPS,
     METHODS,
+    ORACLE_ROW,
     SIDE,
+    TEACHER_ROW,
     Goals,
+    ablation_gaps,
     findings,
     get,
     goal_text,
-    headline,
     met,
-    minus,
     percent,
-    ratio,
 )
 from jsplat.report.gallery import Pictures, gallery, turntables
+from jsplat.report.headline import edits_text, headline
 from jsplat.report.study_section import section
 
 CHARTS = {
-    "fitted": ("teacher", "vote_plain", "refined", "oracle"),
+    "fitted": ("teacher", "vote_plain", "plain_sharpened", "refined", "oracle"),
     "unseen": ("teacher", "control", "student", "truth_student"),
 }
 
@@ -200,8 +202,9 @@ def _ablation(data: dict) -> str:
     if not votes:
         return ""
     keys = list(dict.fromkeys(key for row in votes.values() for key, v in row.items() if isinstance(v, float | int)))
-    teacher, oracle = (get(data, m, "fitted", "bins", "side", "f1") for m in ("teacher", "oracle"))
-    best = max((row.get("f1_side") or 0.0 for row in votes.values()), default=0.0)
+    gaps = ablation_gaps(votes)
+    real = [row.get("f1_side") or 0.0 for name, row in votes.items() if name not in (TEACHER_ROW, ORACLE_ROW)]
+    best = max(real, default=0.0)
     head = [
         "Vote",
         *(html.escape(k.replace("_", " ").replace("f1", "F1")) for k in keys),
@@ -211,11 +214,11 @@ def _ablation(data: dict) -> str:
     rows = []
     for name, row in votes.items():
         f1 = row.get("f1_side")
-        closed = ratio(minus(f1, teacher), minus(oracle, teacher))
         bar = f"<div style='text-align:left'>{meter(f1)}</div>" if f1 is not None else ""
-        rows.append([html.escape(name), *(percent(row.get(k)) for k in keys), percent(closed, 0), bar])
+        rows.append([html.escape(name), *(percent(row.get(k)) for k in keys), percent(gaps[name], 0), bar])
     strong = [i for i, row in enumerate(votes.values()) if row.get("f1_side") == best]
-    note = "The same masks on the same geometry, fused in other ways; all people with labels, in %."
+    people = sum(of["scored"] for of in (data.get("people") or {}).values())
+    note = f"The same masks on the same geometry, fused in other ways; all {people or ''} people with labels, in %."
     return f"<h2>Which vote?</h2><p class=note>{note}</p>{table(head, rows, strong)}"
 
 
@@ -298,21 +301,8 @@ def _left_out(data: dict) -> str:
 
 
 def _edits(data: dict) -> str:
-    found = data.get("edits")
-    if not found:
-        return ""
-    sentence = (
-        f"Simulated: the truth of {found['revealed']} of {found['masks']} masks of the fitted people, those the editor"
-        f" puts first, was given as a person's edits. Each corrected {found['median_corrected']:g} other views"
-        f" (median; mIoU up by more than {found['margin']:g})."
-    )
-    if found["side_before"] is not None:
-        sentence += (
-            f" Refined mIoU at |yaw| of at least 60° went from {100 * found['side_before']:.1f} to"
-            f" {100 * found['side_after']:.1f} %, to {100 * found['side_after_others']:.1f} % without what was said in"
-            " the edited views themselves."
-        )
-    return f"<h2>What a person's edits would bring</h2><p class=note>{html.escape(sentence)}</p>"
+    text = edits_text(data)
+    return "" if text is None else f"<h2>What a person's edits would bring</h2><p class=note>{html.escape(text)}</p>"
 
 
 def _provenance(data: dict) -> str:
@@ -346,8 +336,8 @@ def _page(data: dict, pictures: Pictures, curves: dict, goals: Goals) -> str:
     reading = (
         "F1 is the mean over the foreground classes that occur in the truth, from one confusion matrix over all"
         " pictures of a pose bin; 100 % is perfect. Bins are |yaw| in degrees; steep: |pitch| at least 30°; side: |yaw|"
-        " at least 60°. Thin marks on bars are 95 % intervals over people. Core classes leave out accessories that few"
-        " people wear."
+        " at least 60°. Thin marks on bars are 95 % intervals over people, where there are at least"
+        f" {FEWEST}. Core classes leave out accessories that few people wear."
     )
     verdict, *sentences = (html.escape(sentence) for sentence in headline(data, goals))
     notes = "".join(f"<li>{html.escape(note)}" for note in data.get("notes") or ())
@@ -358,7 +348,7 @@ def _page(data: dict, pictures: Pictures, curves: dict, goals: Goals) -> str:
         f" Gaussian model per head, and the parser they teach.</p>{lead}{_tiles(data, goals)}"
         f"<h2>How to read this</h2><dl>{terms}</dl><p></p><p class=note>{reading}</p>{absent}"
         f"{gallery(pictures)}{turntables(pictures)}{_left_out(data)}"
-        f"{_scores(data, 'fitted')}{_scores(data, 'unseen')}{_agreement(data)}"
+        f"{_scores(data, 'fitted')}{_scores(data, 'unseen')}{differences_section.section(data)}{_agreement(data)}"
         f"{vote_section.section(data.get('vote'), pictures.labelset)}{section(data.get('study'))}"
         f"{_ablation(data)}{_voters(data)}{_edits(data)}"
         f"{_classes(data, pictures.labelset)}{_confusions(data)}{_fit(data, curves)}{_provenance(data)}"
