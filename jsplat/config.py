@@ -113,7 +113,7 @@ def _toml_value(value: typing.Any) -> str:
 
 
 def to_json(config: typing.Any) -> dict:
-    """The settings as nested dicts of JSON values: tuples become lists, paths become texts."""
+    """The settings as nested dicts of JSON values: tuples become lists, paths and infinity (JSON has none) texts."""
     return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
 
 
@@ -136,7 +136,7 @@ def _plain(value: typing.Any) -> typing.Any:
         return to_json(value)
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path) or value == math.inf else value
 
 
 def _read_toml(path: Path) -> dict:
@@ -180,7 +180,7 @@ def _leaves(config: typing.Any, prefix: str = "") -> list[str]:
 
 
 def _merge(config: typing.Any, changes: dict, source: str, prefix: str, known: list[str]) -> typing.Any:
-    hints = typing.get_type_hints(type(config))
+    hints = typing.get_type_hints(type(config), include_extras=True)
     new = {}
     for key, value in changes.items():
         name = prefix + key
@@ -229,6 +229,11 @@ def _coerce(value: typing.Any, wanted: typing.Any, where: str) -> typing.Any:
     elif origin is typing.Literal:
         if any(value == o and type(value) is type(o) for o in options):
             return value
+    elif origin is typing.Annotated:  # [float, math.inf]: may be infinite
+        if value in (math.inf, "inf"):
+            return math.inf
+        if type(value) in (int, float) and math.isfinite(value):
+            return float(value)
     elif origin is tuple:
         if isinstance(value, list) and (options[-1] is Ellipsis or len(options) == len(value)):
             each = [options[0]] * len(value) if options[-1] is Ellipsis else options
@@ -257,6 +262,8 @@ def _describe(wanted: typing.Any) -> str:
         return " or ".join(_describe(o) for o in options)
     if origin is typing.Literal:
         return "one of " + ", ".join(repr(o) for o in options)
+    if origin is typing.Annotated:
+        return f"{_describe(options[0])} or {options[1]}"
     if origin is tuple and options[-1] is Ellipsis:
         return f"a list, each {_describe(options[0])}"
     if origin is tuple:

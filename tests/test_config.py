@@ -3,14 +3,15 @@
 import ast
 import dataclasses
 import json
+import math
 import re
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 
-from jsplat.config import load, named, to_json, to_toml
+from jsplat.config import from_json, load, named, to_json, to_toml
 from jsplat.errors import InputError
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
@@ -28,6 +29,7 @@ class Fit:
     seed: int | None = None
     mask: Path | None = None
     front: str | None = None
+    sigma: Annotated[float, math.inf] = 40.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +97,8 @@ def test_values_are_read_with_the_type_of_the_field(text, field, value):
         ("fit.steps=1.0", "--set fit.steps: wanted a whole number, got 1.0 (float)"),
         ("fit.steps=true", "--set fit.steps: wanted a whole number, got True (bool)"),
         ("fit.rate=nan", "--set fit.rate: wanted a finite number, got nan (float)"),
+        ("fit.rate=inf", "--set fit.rate: wanted a finite number, got inf (float)"),
+        ("fit.sigma=-inf", "--set fit.sigma: wanted a finite number or inf, got -inf (float)"),
         ("fit.rate=fast", "--set fit.rate: wanted a finite number, got 'fast' (str)"),
         ("fit.antialias=1", "--set fit.antialias: wanted true or false, got 1 (int)"),
         ("fit.name=3", "--set fit.name: wanted a text, got 3 (int)"),
@@ -145,13 +149,22 @@ def test_a_field_that_no_text_can_fill_is_the_programmers_error():
 
 
 def test_settings_become_json():
-    config = Run(fit=Fit(mask=Path("a/b"), rates=(1.0, 2.0)))
+    config = Run(fit=Fit(mask=Path("a/b"), rates=(1.0, 2.0), sigma=math.inf))
     data = to_json(config)
     assert data["fit"]["mask"] == "a/b"
     assert data["fit"]["rates"] == [1.0, 2.0]
     assert data["fit"]["seed"] is None
     assert data["views"] == {"yaw": [-90.0, 90.0], "number": 7}
     assert json.loads(json.dumps(data, allow_nan=False)) == data
+
+
+def test_infinity_where_a_field_may_be_infinite(tmp_path):
+    config = load(Run, None, ["fit.sigma=inf"])
+    assert config.fit.sigma == math.inf
+    (tmp_path / "run.toml").write_text(to_toml(config))
+    assert load(Run, tmp_path / "run.toml") == config
+    stored = json.dumps(to_json(config) | {"fit": {"sigma": to_json(config)["fit"]["sigma"]}}, allow_nan=False)
+    assert from_json(Run, json.loads(stored), "run.json") == config
 
 
 def test_names_of_what_is_overridden():

@@ -1,6 +1,7 @@
 """What people drew outlives every fit; what was voted from it is read on its own geometry only, and voted on again."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 
 from jsplat.captures.index import list_captures
 from jsplat.captures.label_png import decode, encode
+from jsplat.config import to_json
 from jsplat.edit import UNTOUCHED, EditConfig, QueueConfig, edit_all, edits_on_disk, prepare, voted_labels
 from jsplat.errors import InputError
-from jsplat.labels import pose_prior
+from jsplat.files.atomic import write_json
+from jsplat.labels import VoteConfig, pose_prior
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline import RunConfig, commands, editing, showing, transfer
 from jsplat.pipeline.stages.label import check_edits, labels_of
@@ -39,6 +42,14 @@ def opened(run: Path, act=lambda session: None) -> None:
             future.result()
     finally:
         session.close()
+
+
+def test_a_run_without_a_pose_prior_is_opened(tmp_path):
+    run = spotted.write_run(tmp_path)
+    about = json.loads((run / "label/run.json").read_text())
+    about["config"]["vote"] = to_json(VoteConfig(pose_sigma=math.inf))
+    write_json(run / "label/run.json", about)
+    assert editing.open_run(run, None, CONFIG.edit).vote == VoteConfig(pose_sigma=math.inf)
 
 
 def vote_again(run: Path) -> None:

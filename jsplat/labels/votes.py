@@ -6,7 +6,9 @@ which decides more than anything else. "best" is meant for use, the others are i
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +33,7 @@ class VoteConfig:
         cosine_floor: "cosine": the weight left at grazing angles.
         entropy_power: "entropy": weight (1 - H)^power, H the entropy of a view's opinion, 1 = uniform.
         agreement_power: "agreement": weight of a view = (its agreement with the consensus)^power.
-        pose_sigma: "pose", "tempered", "best": degrees of the pose prior; infinite = no pose prior.
+        pose_sigma: "pose", "tempered", "best": degrees of the pose prior; inf = no pose prior.
         pose_floor: what the pose prior leaves to views far from the front.
         trust_power: "tempered", "best": weight (1 - H)^power of an opinion in the log evidence.
         sharpness: "tempered", "best": power of the opinions, 1 = as they came; infinite would be hard votes.
@@ -47,7 +49,7 @@ class VoteConfig:
     cosine_floor: float = 0.001
     entropy_power: float = 4.0
     agreement_power: float = 12.0
-    pose_sigma: float = 40.0
+    pose_sigma: Annotated[float, math.inf] = 40.0
     pose_floor: float = 0.001
     trust_power: float = 2.0
     sharpness: float = 3.0
