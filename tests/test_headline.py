@@ -100,10 +100,12 @@ def test_intervals_of_differences_stand_beside_what_they_are_of():
     rows += [row("student", "truth_student", "unseen", [-0.15, 0.01])]
     rows += [row("student", "teacher", "unseen", [-0.02, 0.03], bin_="0-15")]
     text = " ".join(headline(simple() | {"differences": rows}, Goals()))
-    assert "They stand 20.0 points above the plain vote sharpened like them (+10.0 to +25.0)." in text
-    assert "+30.0 points (+20.0 to +40.0)." in text
-    assert "student minus truth-student lies within -15.0 to +1.0 points" in text
-    assert "student minus teacher lies within -2.0 to +3.0 points on all classes." in text
+    assert (
+        "They stand 20.0 points above the plain vote sharpened like them (95 % interval +10.0 to +25.0 points)." in text
+    )
+    assert "+30.0 points (95 % interval +20.0 to +40.0 points)." in text
+    assert "; student minus truth-student: 95 % interval -15.0 to +1.0 points." in text
+    assert "; student minus teacher on all classes: 95 % interval -2.0 to +3.0 points." in text
     assert "No intervals" not in text
     few = [row("student", "teacher", "unseen", None, 2)]
     text = " ".join(headline(simple() | {"differences": few, "people": {"unseen": {"scored": 2}}}, Goals()))

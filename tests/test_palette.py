@@ -1,4 +1,4 @@
-"""The paper's colours and clusters: what they keep, and the edge they lose."""
+"""Palette colours and clusters: what they keep, and the edge they lose."""
 
 import numpy as np
 import pytest

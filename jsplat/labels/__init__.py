@@ -1,4 +1,4 @@
-"""Labels on the geometry and back: evidence from views, the vote, masks, and the paper's palette."""
+"""Labels on the geometry and back: evidence from views, the vote, masks, and a palette after the paper's idea."""
 
 from jsplat.labels.lift import bytes_of_lift, facing, lift, paint
 from jsplat.labels.masks import MaskConfig, clean, to_masks

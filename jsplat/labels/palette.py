@@ -1,4 +1,4 @@
-"""The paper's own way: masks painted as colours, fitted as colours, and clustered back. Kept to compare.
+"""Our form of the paper's idea: masks painted as colours, fitted as colours, and clustered back. Kept to compare.
 
 A blend of two palette colours, which every soft edge is, may be nearest to the colour of a third class
 (`third_color_pairs`: 130 of the 171 pairs of `CELEBAMASK_HQ`); one channel per class (`masks`) has no such pairs.

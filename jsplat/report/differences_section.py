@@ -22,8 +22,8 @@ def section(data: dict) -> str:
         rows.append([f"{METHODS[a][0]} minus {METHODS[b][0]}", f"{html.escape(GROUPS[group])}: {people}", *cells])
     note = (
         "Points of F1, the same people in both, and below the 95 % interval over people (jackknife, Student's t; the"
-        f" trained parsers as they are), none for fewer than {FEWEST}. An interval without 0 says that people like"
-        " these would show the same sign."
+        f" trained parsers as they are), none for fewer than {FEWEST}. Where an interval holds 0, other people like"
+        " these may show the other sign."
     )
     head = ["", "", *map(html.escape, bins)]
     return f"<h2>Differences of methods</h2><p class=note>{note}</p>{table(head, rows)}"

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 CSS = """
 :root{color-scheme:light dark;--page:#f7f7f5;--card:#fff;--ink:#161614;--soft:#5c5b57;--line:#e2e1dc;
---teacher:#d9772b;--plain:#9cc0ee;--ours:#2467c4;--bound:#8f8d86;--good:#1f7a3d;--bad:#b3261e;
+--teacher:#d9772b;--plain:#9cc0ee;--fair:#6ba3a8;--ours:#2467c4;--bound:#8f8d86;--good:#1f7a3d;--bad:#b3261e;
 --c0:#2467c4;--c1:#d9772b;--c2:#2a9163;--c3:#a34fb5;--c4:#b8952a;--c5:#c2486f;--c6:#3f9bb0;--c7:#77756e}
 @media(prefers-color-scheme:dark){:root{--page:#131312;--card:#1c1c1a;--ink:#f1f0ec;--soft:#aaa89f;--line:#34332f;
---teacher:#e08a45;--plain:#3f6696;--ours:#5b9df0;--bound:#8f8d86;--good:#5cc282;--bad:#f08a80;
+--teacher:#e08a45;--plain:#3f6696;--fair:#4f8288;--ours:#5b9df0;--bound:#8f8d86;--good:#5cc282;--bad:#f08a80;
 --c0:#5b9df0;--c1:#e08a45;--c2:#4fbd8b;--c3:#c07bd0;--c4:#d0b04c;--c5:#e0708f;--c6:#63bccf;--c7:#a19f97}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",sans-serif}
@@ -17,7 +17,7 @@ main{max-width:1120px;margin:0 auto;padding:32px 20px 64px}
 h1{font-size:30px;line-height:1.2;margin:0 0 4px}
 h2{font-size:21px;margin:48px 0 12px}h3{font-size:16px;margin:24px 0 8px}
 p{margin:0 0 12px;max-width:78ch}.sub,.note,small,figcaption,caption{color:var(--soft);font-size:13.5px;max-width:100ch}
-.lead{font-size:18px;margin:20px 0 24px}
+.lead{font-size:18px;margin:20px 0 8px}ul.lead{font-size:16px;margin:8px 0 24px;max-width:84ch}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(160px,1fr));gap:12px}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px 14px;
 font-size:13.5px;color:var(--soft)}

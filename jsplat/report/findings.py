@@ -6,7 +6,7 @@ from typing import Any
 METHODS = {  # key in report.json: (name, colour role, what it is)
     "teacher": ("Teacher", "teacher", "the parser as it came, on each photo alone"),
     "vote_plain": ("Plain vote", "plain", "the teacher's masks averaged on the 3D model, every view trusted alike"),
-    "plain_sharpened": ("Plain vote, sharpened", "plain", "the plain vote, sharpened as the refined masks are"),
+    "plain_sharpened": ("Plain vote, sharpened", "fair", "the plain vote, sharpened as the refined masks are"),
     "refined": ("Refined", "ours", "the teacher's masks fused on the 3D model by the robust vote, then rendered back"),
     "oracle": (
         "Oracle",

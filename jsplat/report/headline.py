@@ -56,7 +56,7 @@ def _refined(data: dict, found: dict, goals: Goals) -> list[str]:
     if found["gap_closed"] is not None:
         refined, teacher, oracle = (_side(data, name, "fitted") for name in ("refined", "teacher", "oracle"))
         sure = _interval(data, "refined", "teacher", "fitted")
-        gain = f"; refined minus teacher lies within {sure} points" if sure else ""
+        gain = f"; refined minus teacher: {sure}" if sure else ""
         text.append(
             f"On {SIDE} of the {people} the refined labels reach an F1 of {refined} %, where the teacher has"
             f" {teacher} % and the oracle {oracle} %: refinement closes {percent(found['gap_closed'])} % of the"
@@ -84,7 +84,7 @@ def _student(data: dict, found: dict, goals: Goals) -> list[str]:
         )
     if found["truth_gain_share"] is not None:
         gain, sure = percent(found["truth_gain_share"]), _interval(data, "student", "truth_student", "unseen")
-        lead = f"; student minus truth-student lies within {sure} points" if sure else ""
+        lead = f"; student minus truth-student: {sure}" if sure else ""
         missed = _missed(found, "truth_gain_share", goals)
         text.append(f"That is {gain} % of what true labels would have given{missed}{lead}.")
     return text + _classes(data, "student", "unseen")
@@ -99,7 +99,7 @@ def _front(data: dict, found: dict, goals: Goals) -> list[str]:
     if not frontal:
         return []
     sure = _interval(data, "student", "teacher", "unseen", "0-15")
-    gain = f"; student minus teacher lies within {sure} points on all classes" if sure else ""
+    gain = f"; student minus teacher on all classes: {sure}" if sure else ""
     people = of_people(data, "unseen", "people")
     return [f"From the front (|yaw| at most 15°) of these {people} the student {' and '.join(frontal)}{gain}."]
 
@@ -117,10 +117,10 @@ def _rows(data: dict) -> list[dict]:
 
 
 def _interval(data: dict, a: str, b: str, group: str, bin_: str = "side") -> str:
-    """The interval of a difference in points, empty where none is known."""
+    """The interval of a difference, empty where none is known."""
     place = (a, b, group, bin_)
     found = [row["interval"] for row in _rows(data) if (row["a"], row["b"], row["group"], row["bin"]) == place]
-    return f"{100 * found[0][0]:+.1f} to {100 * found[0][1]:+.1f}" if found and found[0] else ""
+    return f"95 % interval {100 * found[0][0]:+.1f} to {100 * found[0][1]:+.1f} points" if found and found[0] else ""
 
 
 def class_changes(data: dict, method: str, group: str) -> str | None:

@@ -31,6 +31,7 @@ from jsplat.report.findings import (
     get,
     goal_text,
     met,
+    of_people,
     percent,
 )
 from jsplat.report.gallery import Pictures, gallery, turntables
@@ -176,7 +177,7 @@ def _classes(data: dict, labelset: LabelSet) -> str:
     ]
     if not columns:
         return ""
-    head = ["", *(f"{METHODS[m][0]}<br><small>{g}</small>" for g, m in columns)]
+    head = ["", *(f"{METHODS[m][0]}<br><small>{of_people(data, g, f'{g} people')}</small>" for g, m in columns)]
     colors = dict(zip(labelset.names, labelset.colors))
     parts = []
     for key, title, opened in (("classes_side", SIDE, " open"), ("classes", "all views", "")):
@@ -260,7 +261,9 @@ def _confusions(data: dict) -> str:
         kept = np.flatnonzero(matrix.sum(1) > 0)
         rows = (matrix[kept] / matrix[kept].sum(1, keepdims=True))[:, kept]
         chart = heatmap(f"confusions of {method}", [list(classes)[i] for i in kept], rows.tolist())
-        cards.append(f"<div class=card><h3>{METHODS[method][0]}, {group}</h3>{chart}</div>")
+        cards.append(
+            f"<div class=card><h3>{METHODS[method][0]}, {of_people(data, group, f'{group} people')}</h3>{chart}</div>"
+        )
     note = f"{SIDE[0].upper() + SIDE[1:]}. A row is a true class, in % of its pixels; a column what it was taken for."
     return (
         f"<h2>What is mistaken for what</h2><p class=note>{note}</p><div class=cards>{''.join(cards)}</div>"
@@ -342,7 +345,8 @@ def _page(data: dict, pictures: Pictures, curves: dict, goals: Goals) -> str:
     verdict, *sentences = (html.escape(sentence) for sentence in headline(data, goals))
     notes = "".join(f"<li>{html.escape(note)}" for note in data.get("notes") or ())
     notes = f"<ul class=note>{notes}</ul>" if notes else ""
-    lead = f"<p class=lead><b>{verdict}</b> {' '.join(sentences)}</p>{notes}"
+    found = "".join(f"<li>{sentence}" for sentence in sentences)
+    lead = f"<p class=lead><b>{verdict}</b></p><ul class=lead>{found}</ul>{notes}"
     body = (
         "<h1>Label refinement report</h1><p class=sub>Face-part masks made consistent across views by one 3D"
         f" Gaussian model per head, and the parser they teach.</p>{lead}{_tiles(data, goals)}"
