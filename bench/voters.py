@@ -62,7 +62,7 @@ def side_f1(capture: Capture, fitted: Path, parsed: Path, others: list[Other], c
     blind, scene = dataclasses.replace(capture, labels=None), scene_in(saved_scenes(fitted), capture.identity)
     made = label_capture(blind, scene, first.opinions, first.labelset, config, capacity, others=others)
     names = (capture.identity,) * len(capture.images)
-    told = score(made["refined"], capture.labels, capture.yaw, capture.pitch, names, first.labelset)
+    told = score(np.asarray(made["refined"]), capture.labels, capture.yaw, capture.pitch, names, first.labelset)
     return told["bins"]["side"]["f1"]
 
 

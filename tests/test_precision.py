@@ -17,12 +17,11 @@ from jsplat.kernels.blend import mosaic_gpu, triton, xla
 from jsplat.kernels.blend.cases import CAPACITY, CASES, SIZE
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.kernels.blend.splats import Splats
-from jsplat.labels import SharpenConfig, VoteConfig, VoterEvidence, facing, vote, vote_together
+from jsplat.labels import METHODS, SharpenConfig, VoteConfig, VoterEvidence, facing, vote, vote_together
 from jsplat.labels.lift import _lift
 from jsplat.labels.opinions import Logits, NetworkPass, pixels
-from jsplat.labels.palette import _cluster
+from jsplat.labels.palette import _added, _labels
 from jsplat.labels.sharpen import _first_counts, _gain, error_models
-from jsplat.labels.votes import METHODS
 from jsplat.raster.projection import project
 from jsplat.raster.scene import Attributes, Scene
 from tests import ball
@@ -132,7 +131,8 @@ def program_of(name: str) -> tuple[Any, ...]:
             told = [(counts[0], jnp.ones(VIEWS))]
             return functools.partial(_gain, **how), gaussians, rows, block, told, known[:, 0, 0], np.bool_(True)
         case "palette":
-            return functools.partial(_cluster, iterations=2), pictures, 1.0 * known, jnp.eye(3)
+            totals = jnp.zeros((3, 4))
+            return lambda *of: (_added(totals, *of), _labels(of[0], of[2])), pictures, 1.0 * known, jnp.eye(3)
     raise ValueError(name)
 
 

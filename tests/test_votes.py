@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jsplat.errors import InputError
-from jsplat.labels.votes import METHODS, VoteConfig, confidence, pose_prior, vote
+from jsplat.labels import METHODS, VoteConfig, confidence, pose_prior, vote
 
 N, V, K = 1500, 24, 6  # class 0 is background, 1 and 2 are large, 3 to 5 small
 SHARES = np.array([0.0, 0.45, 0.40, 0.05, 0.05, 0.05])

@@ -15,9 +15,16 @@ ADVICE = "move it away, or name another"  # of what lies where something new is 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file whole or not at all; an older one is replaced."""
+    with replaced(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Where to write a file that gets its name when the block ends without an error; an older one is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
+    yield temporary
     temporary.replace(path)
 
 

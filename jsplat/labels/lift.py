@@ -19,9 +19,12 @@ from jsplat.raster.projection import rotation_matrices
 from jsplat.raster.rasterizer import rasterize, splat_sums
 from jsplat.raster.scene import Gaussians, Render
 from jsplat.raster.spherical_harmonics import unit
+from jsplat.runtime.kept_views import KeptViews
 from jsplat.runtime.precision import einsum, in_32_bits
 from jsplat.runtime.programs import planned_bytes
 from jsplat.runtime.view_blocks import Devices, by_view, each_block, over_views, to_blocks
+
+EVIDENCE = 2**28  # bytes in memory of what one voter says: 60 views of 50,000 Gaussians, 19 classes
 
 
 @in_32_bits
@@ -45,6 +48,25 @@ def lift(
         evidence: sum over pixels of blend weight times picture; weight: sum of the blend weight.
     """
     return by_view(functools.partial(_lift, capacity=capacity), gaussians, (cameras, pictures), devices)
+
+
+@in_32_bits
+def lift_kept(
+    gaussians: Gaussians,
+    cameras: Camera,
+    pictures: Opinions | Float[Array | np.ndarray, "v h w k"],
+    *,
+    capacity: int,
+    devices: Devices = (),
+) -> tuple[KeptViews, KeptViews]:
+    """`lift`, of which `EVIDENCE` bytes stay in memory, the rest on disk."""
+    evidence, weight = KeptViews(EVIDENCE), KeptViews(EVIDENCE)
+    program = functools.partial(_lift, capacity=capacity)
+    for _, part in each_block(program, gaussians, (cameras, pictures), devices):
+        said, seen = jax.device_put(part, devices[0]) if devices else part
+        evidence.append(said)
+        weight.append(seen)
+    return evidence, weight
 
 
 @in_32_bits

@@ -5,7 +5,6 @@ A blend of two palette colours, which every soft edge is, may be nearest to the 
 """
 
 import dataclasses
-import functools
 import itertools
 
 import jax
@@ -15,7 +14,9 @@ from jaxtyping import Float, UInt8
 
 from jsplat.errors import InputError
 from jsplat.labelsets.labelset import LabelSet
+from jsplat.runtime.kept_views import KeptViews
 from jsplat.runtime.precision import matmul
+from jsplat.runtime.view_blocks import VIEWS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +61,9 @@ def _nearest(pixels: jax.Array, centers: jax.Array) -> jax.Array:
     return jnp.argmin((centers**2).sum(-1) - 2 * cross, -1)
 
 
-def _lloyd(renders: jax.Array, solid: jax.Array, centers: jax.Array) -> jax.Array:
-    """The mean colour of each centre's pixels, a picture at a time in memory; a centre without pixels stays."""
+@jax.jit
+def _added(totals: jax.Array, renders: jax.Array, solid: jax.Array, centers: jax.Array) -> jax.Array:
+    """Per centre the sums of its pixels' colours, and how many; a picture at a time in memory."""
 
     def add(totals, picture):
         pixels, counts = picture[0].reshape(-1, 3), picture[1].reshape(-1, 1)
@@ -69,38 +71,52 @@ def _lloyd(renders: jax.Array, solid: jax.Array, centers: jax.Array) -> jax.Arra
         ones = jnp.concatenate([pixels, jnp.ones_like(counts)], -1)
         return totals + matmul(member.T, ones), None
 
-    totals = jax.lax.scan(add, jnp.zeros((len(centers), 4)), (renders, solid))[0]
+    return jax.lax.scan(add, totals, (renders, solid))[0]
+
+
+@jax.jit
+def _moved(totals: jax.Array, centers: jax.Array) -> jax.Array:
+    """The mean colour of each centre's pixels; a centre without pixels stays."""
     return jnp.where(totals[:, 3:] > 0, totals[:, :3] / jnp.maximum(totals[:, 3:], 1), centers)
 
 
-@functools.partial(jax.jit, static_argnames="iterations")
-def _cluster(renders: jax.Array, solid: jax.Array, seeds: jax.Array, iterations: int) -> jax.Array:
-    """Class ids by k-means over all pictures at once."""
-    centers = jax.lax.fori_loop(0, iterations, lambda _, now: _lloyd(renders, solid, now), seeds)
+@jax.jit
+def _labels(renders: jax.Array, centers: jax.Array) -> jax.Array:
     return jax.lax.map(lambda picture: _nearest(picture, centers).astype(jnp.uint8), renders)
 
 
 def from_colors(
-    renders: Float[np.ndarray, "..."],  # "...": shapes that must match are checked inside, with a message
-    alpha: Float[np.ndarray, "n h w"],
+    renders: KeptViews | Float[np.ndarray, "..."],  # "...": shapes that must match are checked inside, with a message
+    alpha: KeptViews | Float[np.ndarray, "n h w"],
     labelset: LabelSet,
     config: PaletteConfig,
 ) -> UInt8[np.ndarray, "n h w"]:
     """Clusters the colours of all renders by k-means, seeded with the palette; a cluster is its seed's class.
 
     Args:
-        renders: "n h w 3", RGB in [0, 1], rendered on the background's
-            palette colour.
+        renders: "n h w 3", RGB in [0, 1], rendered on the background's palette colour; read a few at a time.
         alpha: in [0, 1].
     """
     if renders.shape != (*alpha.shape, 3):
         raise InputError("from_colors: renders", wanted=f"shape {(*alpha.shape, 3)} for this alpha", got=renders.shape)
-    if not np.isfinite(renders).all():
+    parts = [slice(start, start + VIEWS) for start in range(0, len(renders), VIEWS)]
+    if not all(np.isfinite(np.asarray(renders[part])).all() for part in parts):
         raise InputError("from_colors: renders", wanted="finite colours", got="NaN or infinity")
-    solid = np.asarray(alpha) >= config.alpha_gate
-    colors, counts = jnp.asarray(renders, jnp.float32), jnp.asarray(solid, jnp.float32)
-    labels = _cluster(colors, counts, jnp.asarray(_palette(labelset)), config.iterations)
-    return np.where(solid, np.asarray(labels), 0).astype(np.uint8)
+    centers = jnp.asarray(_palette(labelset))
+
+    def solid(part: slice) -> np.ndarray:
+        return np.asarray(alpha[part]) >= config.alpha_gate
+
+    for _ in range(config.iterations):
+        totals = jnp.zeros((len(centers), 4))
+        for part in parts:
+            colors, counts = jnp.asarray(renders[part], jnp.float32), jnp.asarray(solid(part), jnp.float32)
+            totals = jax.block_until_ready(_added(totals, colors, counts, centers))
+        centers = _moved(totals, centers)
+    out = np.zeros(alpha.shape, np.uint8)
+    for part in parts:
+        out[part] = np.where(solid(part), np.asarray(_labels(jnp.asarray(renders[part], jnp.float32), centers)), 0)
+    return out
 
 
 def third_color_pairs(labelset: LabelSet) -> list[tuple[str, str, str]]:

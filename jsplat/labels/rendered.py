@@ -1,6 +1,7 @@
 """What painted Gaussians show in many views: masks, and what they lie on, a block of views in memory at a time."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Array, Float, UInt8
@@ -23,6 +24,23 @@ class Rendered:
     depth: Float[np.ndarray, "v h w"]
 
 
+def mask_blocks(
+    gaussians: Gaussians,
+    probabilities: Float[Array | np.ndarray, "n k"],
+    cameras: Camera,
+    labelset: LabelSet,
+    config: MaskConfig,
+    *,
+    capacity: int,
+    devices: Devices = (),
+) -> Iterator[tuple[slice, Rendered]]:
+    """`render_masks`, a block of views at a time: which views, and what they show."""
+    for where, render in paint_blocks(gaussians, probabilities, cameras, capacity=capacity, devices=devices):
+        alpha = np.asarray(render.alpha)
+        labels, sure = to_masks(np.asarray(render.channels), alpha, labelset, config)
+        yield where, Rendered(clean(labels, sure, labelset, config), sure, alpha, np.asarray(render.depth))
+
+
 def render_masks(
     gaussians: Gaussians,
     probabilities: Float[Array | np.ndarray, "n k"],
@@ -41,9 +59,9 @@ def render_masks(
     """
     shape = (view_count(cameras), cameras.height, cameras.width)
     out = Rendered(np.empty(shape, np.uint8), *(np.empty(shape, np.float32) for _ in range(3)))
-    for where, render in paint_blocks(gaussians, probabilities, cameras, capacity=capacity, devices=devices):
-        alpha = out.alpha[where] = np.asarray(render.alpha)
-        labels, sure = to_masks(np.asarray(render.channels), alpha, labelset, config)
-        out.labels[where], out.confidence[where] = clean(labels, sure, labelset, config), sure
-        out.depth[where] = np.asarray(render.depth)
+    for where, shown in mask_blocks(
+        gaussians, probabilities, cameras, labelset, config, capacity=capacity, devices=devices
+    ):
+        for field in dataclasses.fields(out):
+            getattr(out, field.name)[where] = getattr(shown, field.name)
     return out

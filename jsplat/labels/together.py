@@ -17,17 +17,20 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jsplat.errors import InputError
+from jsplat.labels.poll import Ballots, Poll, VoteConfig
 from jsplat.labels.votes import (
-    Ballots,
-    VoteConfig,
+    confusion_counts,
     filled,
     in_rounds,
     log_evidence,
     mean_by_pose,
+    seen,
     sharper,
     smoothed,
+    witnesses,
 )
 from jsplat.raster.pytree import pytree, static
+from jsplat.runtime.kept_views import KeptViews
 from jsplat.runtime.precision import einsum, matmul
 
 ERROR_MODELS = ("tempered", "best")  # the methods that are, or hold, a model of errors, which several voters share
@@ -48,7 +51,7 @@ class VoterEvidence:
         means: per label, the classes it may mean, background among them; those of none say nothing.
     """
 
-    evidence: Float[Array, "v n s"]
+    evidence: KeptViews | Float[Array, "v n s"]
     trust: Float[Array, " v"]
     means: Means = static()
 
@@ -83,9 +86,8 @@ def alike_classes(means: Means, k: int) -> Float[np.ndarray, "k k"]:
     return (same | np.eye(k, dtype=bool)).astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "config"))
 def vote_together(
-    voters: Sequence[VoterEvidence], weight: Float[Array, "v n"], config: VoteConfig, k: int
+    voters: Sequence[VoterEvidence], weight: KeptViews | Float[Array, "v n"], config: VoteConfig, k: int
 ) -> tuple[Float[Array, "n k"], Float[Array, "m k"]]:
     """Class probabilities of every Gaussian of one head, from all voters.
 
@@ -113,26 +115,22 @@ def vote_together(
     voices = [_Voice.of(heard, weight, config, k) for heard in voters]
     begins = next((i for i, heard in enumerate(voters) if knows_all(heard.means, k)), None)
     begin = voices if begins is None else [voices[begins]]
-    start = functools.reduce(jnp.add, [_spread(mean_by_pose(voice.ballots), voice.table) for voice in begin])
+    start = functools.reduce(jnp.add, [_spread(mean_by_pose(voice.poll), voice.table) for voice in begin])
     start = start / jnp.maximum(start.sum(-1, keepdims=True), _EPS)
 
     def evidence(consensus: Array) -> Array:
         # Sharper than it came: of the little that every class has everywhere, the error models would learn that small
         # parts are mistaken for everything.
         consensus = sharper(consensus, config)
-        return functools.reduce(jnp.add, [voice.evidence(consensus, config) for voice in voices])
+        return functools.reduce(jnp.add, [voice.evidence(consensus) for voice in voices])
 
     probabilities = in_rounds(evidence, start, config)
     if config.method == "best" and begins is not None:
-        others = [
-            voice.evidence(sharper(probabilities, config), config) for i, voice in enumerate(voices) if i != begins
-        ]
+        others = [voice.evidence(sharper(probabilities, config)) for i, voice in enumerate(voices) if i != begins]
         # What the beginner never says must stay possible, or nobody could say it.
         likely = jnp.log((1 - _LEAST) * start + _LEAST / start.shape[-1])
         probabilities = (jax.nn.softmax(functools.reduce(jnp.add, others, likely), -1) + probabilities) / 2
-    probabilities = filled(
-        probabilities, jnp.stack([(voice.ballots.visible_mass > 0).any(0) for voice in voices]).any(0)
-    )
+    probabilities = filled(probabilities, jnp.stack([seen(voice.poll) for voice in voices]).any(0))
     belief = jnp.stack([voice.belief(probabilities) for voice in voices])
     pad = ((0, 0), (first, 0))
     return jnp.pad(probabilities, pad), jnp.pad(belief, pad, constant_values=jnp.nan)
@@ -143,31 +141,33 @@ def _spread(means: Float[Array, "n s"], table: Bool[np.ndarray, "s k"]) -> Float
     return matmul(means, jnp.asarray(frequencies, means.dtype))
 
 
+def _agreement_counts(ballots: Ballots, config: VoteConfig, probabilities: Float[Array, "n t"]) -> Float[Array, "t s"]:
+    return einsum("vns,vn,nt->ts", ballots.opinions, ballots.visible_mass, probabilities)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Voice:
-    """A voter as the error model hears it: opinions in its labels, which classes those may mean `table` "s t", and
-    which of the classes have one row `alike` "t t"."""
+    """A voter as the error model hears it: opinions in its labels, for how many witnesses its views count, which
+    classes its labels may mean `table` "s t", and which of the classes have one row `alike` "t t"."""
 
-    ballots: Ballots
+    poll: Poll
+    witnesses: Array
     table: np.ndarray
     alike: np.ndarray
 
     @staticmethod
-    def of(heard: VoterEvidence, weight: Array, config: VoteConfig, k: int) -> "_Voice":
+    def of(heard: VoterEvidence, weight: KeptViews | Float[Array, "v n"], config: VoteConfig, k: int) -> "_Voice":
         kept, first = informative_labels(heard.means, k), int(config.remove_background)
         table = informative_table(heard.means, k)[kept]
-        ballots = Ballots.of(heard.evidence[..., np.asarray(kept, int)], weight, heard.trust, config)
-        return _Voice(ballots, table[:, first:], alike_classes(heard.means, k)[first:, first:])
+        poll = Poll(heard.evidence, weight, heard.trust, tuple(kept), config)
+        return _Voice(poll, witnesses(poll), table[:, first:], alike_classes(heard.means, k)[first:, first:])
 
-    def evidence(self, consensus: Float[Array, "n t"], config: VoteConfig) -> Float[Array, "n t"]:
-        def confusion(opinions: Array) -> Array:
-            counts = einsum("vns,vn,nt->vts", opinions, self.ballots.visible_mass, consensus)
-            return smoothed(einsum("vts,ut->vus", counts, jnp.asarray(self.alike)), config.pseudo_counts, True)
-
-        return log_evidence(self.ballots, confusion, config)
+    def evidence(self, consensus: Float[Array, "n t"]) -> Float[Array, "n t"]:
+        counts = einsum("vts,ut->vus", confusion_counts(self.poll, consensus), jnp.asarray(self.alike))
+        confusion = smoothed(counts, self.poll.config.pseudo_counts, True)
+        return log_evidence(self.poll, confusion, self.witnesses)
 
     def belief(self, probabilities: Float[Array, "n t"]) -> Float[Array, " t"]:
-        ballots = self.ballots
-        counts = einsum("vns,vn,nt->ts", ballots.opinions, ballots.visible_mass, probabilities)
+        counts = self.poll.total(_agreement_counts, probabilities)
         right = jnp.where(self.table.T, counts, 0).sum(-1) / jnp.maximum(counts.sum(-1), _EPS)
         return jnp.where(self.table.any(0), right, jnp.nan)

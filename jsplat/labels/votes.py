@@ -4,94 +4,20 @@ Every method is a weighted mean of what the views say, or a model of how each vi
 which decides more than anything else. "best" is meant for use, the others are its parts and the ablations beside it.
 """
 
-import dataclasses
-import functools
-import math
 from collections.abc import Callable
 from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jsplat.errors import InputError
+from jsplat.labels.poll import Ballots, Poll, VoteConfig
+from jsplat.runtime.kept_views import KeptViews
 from jsplat.runtime.precision import einsum
 
 _EPS = 1e-12
-
-
-@dataclasses.dataclass(frozen=True)
-class VoteConfig:
-    """How views are weighed against each other.
-
-    Attributes:
-        method: one of `METHODS`.
-        remove_background: drop class 0. A Gaussian on the head is never background, though a lost teacher says so.
-        min_weight: a view that gives a Gaussian less blend weight than this (pixels) does not see it.
-        half_weight: blend weight (pixels) at which a view counts half of its limit: w / (w + half_weight).
-        cosine_floor: "cosine": the weight left at grazing angles.
-        entropy_power: "entropy": weight (1 - H)^power, H the entropy of a view's opinion, 1 = uniform.
-        agreement_power: "agreement": weight of a view = (its agreement with the consensus)^power.
-        pose_sigma: "pose", "tempered", "best": degrees of the pose prior; inf = no pose prior.
-        pose_floor: what the pose prior leaves to views far from the front.
-        trust_power: "tempered", "best": weight (1 - H)^power of an opinion in the log evidence.
-        sharpness: "tempered", "best": power of the opinions, 1 = as they came; infinite would be hard votes.
-        temperature: "tempered", "best": the most independent opinions that the views of one Gaussian may count for.
-        pseudo_counts: "tempered", "best": pull of a view's confusion matrix, row by row, to the one pooled over views.
-        iterations: rounds between consensus and trust.
-    """
-
-    method: str = "best"
-    remove_background: bool = True
-    min_weight: float = 0.01
-    half_weight: float = 0.5
-    cosine_floor: float = 0.001
-    entropy_power: float = 4.0
-    agreement_power: float = 12.0
-    pose_sigma: Annotated[float, math.inf] = 40.0
-    pose_floor: float = 0.001
-    trust_power: float = 2.0
-    sharpness: float = 3.0
-    temperature: float = 3.0
-    pseudo_counts: float = 50.0
-    iterations: int = 4
-
-    def __post_init__(self):
-        if self.method not in METHODS:
-            raise InputError("VoteConfig.method", wanted=f"one of {', '.join(METHODS)}", got=repr(self.method))
-        for name in ("half_weight", "pose_sigma", "sharpness", "temperature", "pseudo_counts", "iterations"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"VoteConfig.{name}", wanted="a positive number", got=getattr(self, name))
-
-
-@dataclasses.dataclass(frozen=True)
-class Ballots:
-    """What the views of one voter say of the Gaussians.
-
-    Attributes:
-        opinions: "v n k", rows sum to 1, or to 0 where unseen.
-        visible_mass: "v n" in [0, 1), how much a view sees of a Gaussian.
-        pose: "v 1", trust by pose.
-        cosines: "v n", if they were given.
-    """
-
-    opinions: Array
-    visible_mass: Array
-    pose: Array
-    cosines: Array | None = None
-
-    @staticmethod
-    def of(
-        evidence: Float[Array, "v n k"], weight: Float[Array, "v n"], pose: Float[Array, " v"], config: "VoteConfig"
-    ) -> "Ballots":
-        """From what is lifted: evidence without background, and the blend weight."""
-        mass = evidence.sum(-1)
-        seen = (weight >= config.min_weight) & (mass > _EPS)
-        opinions = jnp.where(seen, 1 / jnp.maximum(mass, _EPS), 0)[..., None] * evidence
-        # A view that calls most of a Gaussian background says little about its class: it counts with the mass it has
-        # left.
-        return Ballots(opinions, jnp.where(seen, mass / (weight + config.half_weight), 0), pose[:, None])
 
 
 def certainty(opinions: Float[Array, "*b k"]) -> Float[Array, "*b"]:
@@ -99,105 +25,176 @@ def certainty(opinions: Float[Array, "*b k"]) -> Float[Array, "*b"]:
     return jnp.clip(1 + jnp.sum(jax.scipy.special.xlogy(opinions, opinions), -1) / jnp.log(opinions.shape[-1]), 0, 1)
 
 
-def _mean(opinions: Array, weights: Array) -> Array:
-    """Mean over views; rows that no view supports are 0 (`vote` fills them)."""
-    total = einsum("vnk,vn->nk", opinions, weights)
-    return total / jnp.maximum(total.sum(-1, keepdims=True), _EPS)
-
-
 def _one_hot(opinions: Array) -> Array:
     return jax.nn.one_hot(jnp.argmax(opinions, -1), opinions.shape[-1], dtype=opinions.dtype)
 
 
-def _plain(ballots: Ballots, config: VoteConfig) -> Array:
-    return _mean(ballots.opinions, ballots.visible_mass)
+def _mean(total: Float[Array, "n k"]) -> Float[Array, "n k"]:
+    """From a weighted sum over views; rows that no view supports are 0 (`vote` fills them)."""
+    return total / jnp.maximum(total.sum(-1, keepdims=True), _EPS)
 
 
-def _one_hot_votes(ballots: Ballots, config: VoteConfig) -> Array:
-    return _mean(_one_hot(ballots.opinions), ballots.visible_mass)
+def _sum(opinions: Array, weights: Array) -> Array:
+    return einsum("vnk,vn->nk", opinions, weights)
 
 
-def _cosine(ballots: Ballots, config: VoteConfig) -> Array:
+# Programs over a block of views (see `Poll`).
+
+
+def _plain_sum(ballots: Ballots, config: VoteConfig) -> Array:
+    return _sum(ballots.opinions, ballots.visible_mass)
+
+
+def _one_hot_sum(ballots: Ballots, config: VoteConfig) -> Array:
+    return _sum(_one_hot(ballots.opinions), ballots.visible_mass)
+
+
+def _cosine_sum(ballots: Ballots, config: VoteConfig) -> Array:
     assert ballots.cosines is not None
-    return _mean(ballots.opinions, ballots.visible_mass * (jnp.clip(ballots.cosines, 0, 1) + config.cosine_floor))
+    return _sum(ballots.opinions, ballots.visible_mass * (jnp.clip(ballots.cosines, 0, 1) + config.cosine_floor))
 
 
-def _entropy(ballots: Ballots, config: VoteConfig) -> Array:
+def _entropy_sum(ballots: Ballots, config: VoteConfig) -> Array:
     trust = certainty(ballots.opinions) ** config.entropy_power
-    return _mean(ballots.opinions, ballots.visible_mass * (trust + _EPS))
+    return _sum(ballots.opinions, ballots.visible_mass * (trust + _EPS))
 
 
-def _agreement(ballots: Ballots, config: VoteConfig) -> Array:
-    def step(consensus, _):
-        alike = einsum("vnk,nk,vn->v", ballots.opinions, consensus, ballots.visible_mass) / (
-            ballots.visible_mass.sum(-1) + _EPS
-        )
-        trust = (alike / (alike.max() + _EPS)) ** config.agreement_power
-        return _mean(ballots.opinions, ballots.visible_mass * trust[:, None]), None
-
-    return jax.lax.scan(step, _plain(ballots, config), length=config.iterations)[0]
+def _pose_sum(ballots: Ballots, config: VoteConfig) -> Array:
+    return _sum(ballots.opinions, ballots.visible_mass * ballots.pose)
 
 
-def mean_by_pose(ballots: Ballots) -> Float[Array, "n k"]:
-    """The mean opinion, by trust in poses; rows of 0 where no view sees anything."""
-    return _mean(ballots.opinions, ballots.visible_mass * ballots.pose)
+def _trusted_sum(ballots: Ballots, config: VoteConfig, trust: Float[Array, " v"]) -> Array:
+    return _sum(ballots.opinions, ballots.visible_mass * trust[:, None])
 
 
-def _pose(ballots: Ballots, config: VoteConfig) -> Array:
-    return mean_by_pose(ballots)
+def _alike(ballots: Ballots, config: VoteConfig, consensus: Float[Array, "n k"]) -> Float[Array, " v"]:
+    alike = einsum("vnk,nk,vn->v", ballots.opinions, consensus, ballots.visible_mass)
+    return alike / (ballots.visible_mass.sum(-1) + _EPS)
 
 
-def _confusion(opinions: Array, visible_mass: Array, consensus: Array, pseudo_counts: float, pooled: bool) -> Array:
-    """`v t s`: how often a view says s where the consensus is t, each row a distribution.
+def _confusion_counts(ballots: Ballots, config: VoteConfig, consensus: Float[Array, "n t"]) -> Float[Array, "v t s"]:
+    """How often each view says s, sharpened, where the consensus is t."""
+    return einsum("vns,vn,nt->vts", sharper(ballots.opinions, config), ballots.visible_mass, consensus)
 
-    The prior is `pseudo_counts` draws from the matrix pooled over the views, or from the uniform distribution.
+
+def _trust(ballots: Ballots, config: VoteConfig) -> Float[Array, "v n"]:
+    return ballots.visible_mass * ballots.pose * certainty(ballots.opinions) ** config.trust_power
+
+
+def _trust_sums(ballots: Ballots, config: VoteConfig) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    trust = _trust(ballots, config)
+    return trust.sum(0), (trust**2).sum(0)
+
+
+def _log_evidence(
+    ballots: Ballots, config: VoteConfig, log_confusion: Float[Array, "v t s"], witnesses: Float[Array, " n"]
+) -> Float[Array, "n t"]:
+    # Sharpened: in a soft opinion the many small classes, each with a little, outvote what the view really says.
+    opinions = sharper(ballots.opinions, config)
+    return einsum("vns,vn,vts->nt", opinions, _trust(ballots, config) * witnesses, log_confusion)
+
+
+def _hard_sum(ballots: Ballots, config: VoteConfig) -> Array:
+    return _sum(_one_hot(ballots.opinions), (ballots.visible_mass > 0).astype(ballots.opinions.dtype))
+
+
+def _hard_counts(ballots: Ballots, config: VoteConfig, consensus: Float[Array, "n t"]) -> Float[Array, "v t s"]:
+    seen = (ballots.visible_mass > 0).astype(ballots.opinions.dtype)
+    return einsum("vns,vn,nt->vts", _one_hot(ballots.opinions), seen, consensus)
+
+
+def _hard_evidence(ballots: Ballots, config: VoteConfig, log_confusion: Float[Array, "v t s"]) -> Float[Array, "n t"]:
+    seen = (ballots.visible_mass > 0).astype(ballots.opinions.dtype)
+    return einsum("vns,vn,vts->nt", _one_hot(ballots.opinions), seen, log_confusion)
+
+
+def _views_that_see(ballots: Ballots, config: VoteConfig) -> Int[Array, " n"]:
+    return (ballots.visible_mass > 0).sum(0)
+
+
+def seen(poll: Poll) -> Bool[Array, " n"]:
+    """Whether any view sees a Gaussian."""
+    return poll.total(_views_that_see) > 0
+
+
+def witnesses(poll: Poll) -> Float[Array, " n"]:
+    """What trust in a view is multiplied by: all views of a Gaussian count for min(effective views, temperature).
+
+    The errors of neighbouring views are the same error. Effective views: (sum w)^2 / sum w^2 (Kish).
     """
-    return smoothed(einsum("vns,vn,nt->vts", opinions, visible_mass, consensus), pseudo_counts, pooled)
+    total, squared = poll.total(_trust_sums)
+    effective = total**2 / jnp.maximum(squared, _EPS)
+    return jnp.minimum(effective, poll.config.temperature) / jnp.maximum(total, _EPS)
+
+
+def confusion_counts(poll: Poll, consensus: Float[Array, "n t"]) -> Float[Array, "v t s"]:
+    """How often each view says s, sharpened, where the consensus is t."""
+    return poll.each_view(_confusion_counts, consensus)
+
+
+def log_evidence(poll: Poll, confusion: Float[Array, "v t s"], witnesses: Float[Array, " n"]) -> Float[Array, "n t"]:
+    """The log evidence of one voter for each class: the mean over its views, for so many `witnesses`."""
+    return poll.total(_log_evidence, witnesses, of_views=(jnp.log(confusion),))
+
+
+def _plain(poll: Poll) -> Array:
+    return _mean(poll.total(_plain_sum))
+
+
+def _one_hot_votes(poll: Poll) -> Array:
+    return _mean(poll.total(_one_hot_sum))
+
+
+def _cosine(poll: Poll) -> Array:
+    return _mean(poll.total(_cosine_sum))
+
+
+def _entropy(poll: Poll) -> Array:
+    return _mean(poll.total(_entropy_sum))
+
+
+def _agreement(poll: Poll) -> Array:
+    consensus = _plain(poll)
+    for _ in range(poll.config.iterations):
+        alike = poll.each_view(_alike, consensus)
+        trust = (alike / (alike.max() + _EPS)) ** poll.config.agreement_power
+        consensus = _mean(poll.total(_trusted_sum, of_views=(trust,)))
+    return consensus
+
+
+def mean_by_pose(poll: Poll) -> Float[Array, "n k"]:
+    """The mean opinion, by trust in poses; rows of 0 where no view sees anything."""
+    return _mean(poll.total(_pose_sum))
 
 
 def smoothed(counts: Float[Array, "v t s"], pseudo_counts: float, pooled: bool) -> Float[Array, "v t s"]:
-    """Rows that are distributions, from counts and `pseudo_counts` draws from the prior (see `_confusion`)."""
+    """Rows that are distributions, from counts and `pseudo_counts` draws from the prior.
+
+    The prior is the matrix pooled over the views, or the uniform distribution.
+    """
     prior = counts.sum(0) + 1 / counts.shape[-1] if pooled else jnp.ones(counts.shape[1:], counts.dtype)
     counts = counts + pseudo_counts * prior / prior.sum(-1, keepdims=True)
     return counts / counts.sum(-1, keepdims=True)
 
 
+@jax.jit
 def posterior(evidence: Float[Array, "n k"], consensus: Float[Array, "n k"]) -> Float[Array, "n k"]:
     """Class prior (the consensus's own shares, one draw spread evenly on top) times evidence."""
     totals = consensus.sum(0) + 1 / consensus.shape[-1]
     return jax.nn.softmax(evidence + jnp.log(totals / totals.sum()), -1)
 
 
-def _dawid_skene(ballots: Ballots, config: VoteConfig) -> Array:
+def _dawid_skene(poll: Poll) -> Array:
     """Textbook expectation-maximisation on hard opinions, every view an independent witness (Dawid and Skene, 1979).
 
     Views of one head are not independent, hence its overconfidence: kept as an ablation.
     """
-    opinions, visible_mass = _one_hot(ballots.opinions), (ballots.visible_mass > 0).astype(ballots.opinions.dtype)
 
-    def step(consensus, _):
-        confusion = _confusion(opinions, visible_mass, consensus, pseudo_counts=1.0, pooled=False)
-        return posterior(einsum("vns,vn,vts->nt", opinions, visible_mass, jnp.log(confusion)), consensus), None
+    def evidence(consensus: Array) -> Array:
+        confusion = smoothed(poll.each_view(_hard_counts, consensus), 1.0, pooled=False)
+        return poll.total(_hard_evidence, of_views=(jnp.log(confusion),))
 
-    return jax.lax.scan(step, _mean(opinions, visible_mass), length=config.iterations)[0]
-
-
-def log_evidence(ballots: Ballots, confusion: Callable[[Array], Array], config: VoteConfig) -> Array:
-    """The log evidence "n t" of one voter for each class.
-
-    The mean over views counts for min(effective views, temperature) witnesses, because the errors of neighbouring
-    views are the same error. Effective views: (sum w)^2 / sum w^2 (Kish).
-
-    Args:
-        confusion: "v t s" from the sharpened opinions "v n s".
-    """
-    # Sharpened: in a soft opinion the many small classes, each with a little, outvote what the view really says.
-    opinions = sharper(ballots.opinions, config)
-    trust = ballots.visible_mass * ballots.pose * certainty(ballots.opinions) ** config.trust_power
-    total = trust.sum(0)
-    effective = total**2 / jnp.maximum((trust**2).sum(0), _EPS)
-    weights = trust * (jnp.minimum(effective, config.temperature) / jnp.maximum(total, _EPS))
-    return einsum("vns,vn,vts->nt", opinions, weights, jnp.log(confusion(opinions)))
+    return in_rounds(evidence, _mean(poll.total(_hard_sum)), poll.config)
 
 
 def sharper(opinions: Float[Array, "*b k"], config: VoteConfig) -> Float[Array, "*b k"]:
@@ -209,36 +206,36 @@ def sharper(opinions: Float[Array, "*b k"], config: VoteConfig) -> Float[Array, 
 def in_rounds(evidence: Callable[[Array], Array], start: Array, config: VoteConfig) -> Array:
     """The consensus "n t" after rounds of evidence from the last one and posterior from the evidence."""
 
-    def step(consensus, _):
-        return posterior(evidence(consensus), consensus), None
+    consensus = start
+    for _ in range(config.iterations):
+        consensus = posterior(evidence(consensus), consensus)
+    return consensus
 
-    return jax.lax.scan(step, start, length=config.iterations)[0]
 
-
-def _tempered(ballots: Ballots, config: VoteConfig) -> Array:
+def _tempered(poll: Poll) -> Array:
     """Dawid and Skene with soft opinions, pooled confusion matrices, and evidence that is averaged, not summed."""
 
+    by = witnesses(poll)
+
     def evidence(consensus: Array) -> Array:
-        def confusion(opinions: Array) -> Array:
-            return _confusion(opinions, ballots.visible_mass, consensus, config.pseudo_counts, pooled=True)
+        confusion = smoothed(confusion_counts(poll, consensus), poll.config.pseudo_counts, pooled=True)
+        return log_evidence(poll, confusion, by)
 
-        return log_evidence(ballots, confusion, config)
-
-    return in_rounds(evidence, mean_by_pose(ballots), config)
+    return in_rounds(evidence, mean_by_pose(poll), poll.config)
 
 
-def _best(ballots: Ballots, config: VoteConfig) -> Array:
+def _best(poll: Poll) -> Array:
     """The mean of both: the pose prior is right about small frontal parts, the error model about the sides."""
-    return (_pose(ballots, config) + _tempered(ballots, config)) / 2
+    return (mean_by_pose(poll) + _tempered(poll)) / 2
 
 
-METHODS: dict[str, Callable[[Ballots, VoteConfig], Array]] = {
+_METHODS: dict[str, Callable[[Poll], Array]] = {
     "plain": _plain,
     "one_hot": _one_hot_votes,
     "cosine": _cosine,
     "entropy": _entropy,
     "agreement": _agreement,
-    "pose": _pose,
+    "pose": mean_by_pose,
     "dawid_skene": _dawid_skene,
     "tempered": _tempered,
     "best": _best,
@@ -260,16 +257,17 @@ def pose_prior(
     return jnp.exp(-distance / (2 * config.pose_sigma**2)) + config.pose_floor
 
 
-@functools.partial(jax.jit, static_argnames="config")
 def vote(
-    evidence: Float[Array, "v n k"],
-    weight: Float[Array, "..."],  # "...": shapes that must match are checked inside, with a message
+    evidence: KeptViews | Float[Array, "v n k"],
+    weight: KeptViews | Float[Array, "..."],  # "...": shapes that must match are checked inside, with a message
     yaw: Float[Array | np.ndarray, "..."],
     pitch: Float[Array | np.ndarray, "..."],
     config: VoteConfig,
-    cosines: Float[Array, "..."] | None = None,
+    cosines: KeptViews | Float[Array, "..."] | None = None,
 ) -> Float[Array, "n k"]:
-    """Class probabilities of every Gaussian of one head; `vmap` it over heads, pad views with weight 0.
+    """Class probabilities of every Gaussian of one head, from a block of views at a time.
+
+    `vmap` it over heads, pad views with weight 0.
 
     Args:
         evidence: per view, Gaussian and class, the blend weight times the parser's probability, summed over pixels.
@@ -295,11 +293,11 @@ def vote(
     if config.method == "cosine" and (cosines is None or cosines.shape != (v, n)):
         raise InputError("vote: cosines", wanted=f"shape {(v, n)}", got=None if cosines is None else cosines.shape)
 
-    ballots = Ballots.of(evidence[..., first:], weight, pose_prior(yaw, pitch, config), config)
-    probabilities = METHODS[config.method](dataclasses.replace(ballots, cosines=cosines), config)
-    return jnp.pad(filled(probabilities, (ballots.visible_mass > 0).any(0)), ((0, 0), (first, 0)))
+    poll = Poll(evidence, weight, pose_prior(yaw, pitch, config), tuple(range(first, k)), config, cosines)
+    return jnp.pad(filled(_METHODS[config.method](poll), seen(poll)), ((0, 0), (first, 0)))
 
 
+@jax.jit
 def filled(probabilities: Float[Array, "n k"], seen: Bool[Array, " n"]) -> Float[Array, "n k"]:
     """The rows, and for Gaussians that no view sees the mean of the others, or the uniform row if all are so."""
     known = seen[:, None]

@@ -1,7 +1,7 @@
 """Pictures of shares and of depth in as many bits as they mean, in the folder of `label`.
 
-Shares ("alpha", "confidence") are kept in 255ths. Depth is kept in 16,384ths of its largest (a fortieth of what may lie
-between two views that see the same point), as differences from pixel to pixel of a row, which zip packs well.
+Shares ("alpha", "confidence") are kept in 255ths. Depth is kept in 16,384ths of a view's largest (a fortieth of what
+may lie between two views that see the same point), as differences from pixel to pixel of a row, which zip packs well.
 """
 
 from collections.abc import Mapping
@@ -16,20 +16,24 @@ DEPTH, STEP, STEPS = "depth", "depth_step", 2**14
 
 
 def packed(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays with what is packed in place of pictures of floats; `unpacked` gives those back, rounded."""
+    """The arrays of some views, what is packed in place of pictures of floats; `unpacked` gives those back, rounded.
+
+    Packed blocks of views, joined, are packed views.
+    """
     out: dict[str, np.ndarray] = dict(arrays)
     for name in SHARES:
         if name in out:
             out[name] = np.rint(out[name] * np.float32(255)).astype(np.uint8)
     if DEPTH in out:
-        step = np.float32(max(float(out[DEPTH].max()), np.finfo(np.float32).tiny) / STEPS)
+        most = out[DEPTH].max((1, 2), keepdims=True).astype(np.float32)
+        step = np.maximum(most, np.finfo(np.float32).tiny * STEPS) / np.float32(STEPS)
         levels = np.rint(out[DEPTH] / step).astype(np.int16)
-        out |= {DEPTH: np.diff(levels, axis=-1, prepend=np.int16(0)), STEP: np.asarray(step)}
+        out |= {DEPTH: np.diff(levels, axis=-1, prepend=np.int16(0)), STEP: step}
     return out
 
 
 def unpacked(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What `packed` was given; floats are returned as they are: older versions kept them so."""
+    """What `packed` was given. Older versions kept floats, or one step of depth for all views."""
     out = {name: of for name, of in arrays.items() if name != STEP}
     for name in SHARES:
         if name in out and out[name].dtype == np.uint8:

@@ -13,17 +13,17 @@ from jsplat.captures.index import Listed
 from jsplat.captures.own_pixels import own_pixels
 from jsplat.errors import InputError
 from jsplat.fitting import Tried, try_fit
-from jsplat.labels import bytes_of_lift
+from jsplat.labels import EVIDENCE, bytes_of_lift
 from jsplat.labels.opinions import Logits, Maps, Voter
 from jsplat.parser import opinions, try_training
 from jsplat.pipeline.elsewhere import Other, others_in
 from jsplat.pipeline.first_labels import first_labels, voter_arrays
-from jsplat.pipeline.packing import packed, unpacked
+from jsplat.pipeline.packing import unpacked
 from jsplat.pipeline.settling import Settled
 from jsplat.pipeline.stages.label import label_capture
 from jsplat.pipeline.stages.own import OwnMasks, write_overlay
 from jsplat.pipeline.stages.render import STUDENT_ROWS, render_novel
-from jsplat.pipeline.work_folder import save_arrays
+from jsplat.pipeline.work_folder import load_arrays, save_arrays
 from jsplat.raster.capacity import SharedCapacity
 from jsplat.runtime.cost import Cost, Stopwatch, cost_of
 from jsplat.runtime.view_blocks import VIEWS
@@ -107,23 +107,22 @@ class _Trial:
         capture = self.one.unlabelled().read()
         first = jax.tree.map(lambda x: x[views], first_labels(self.folder, capture).opinions)
         others = [_some(other, views) for other in others_in(self.folder, capture)]
-        path, known = self.folder / "label.npz", {}
+        path = self.folder / "label.npz"
 
         def label() -> None:
             scene, classes = tried.scene, self.settled.classes
-            known.update(packed(label_capture(shown, scene, first, classes, self.config, self.shared, (), others)))
-            save_arrays(path, **known)
+            save_arrays(path, **label_capture(shown, scene, first, classes, self.config, self.shared, (), others))
 
         self.costs["label"] = _again([label], len(views))
         self.memory["label"] = self._bytes_of_label(shown, first, tried, len(capture.images))
-        return unpacked(known)
+        return unpacked(load_arrays(path))
 
     def _bytes_of_label(self, shown: Capture, first: Logits | Maps, tried: Tried, count: int) -> int:
         gaussians, classes = tried.scene.gaussians, len(self.settled.classes)
         capacity = self.shared.for_views(gaussians, shown.cameras)
         block = bytes_of_lift(gaussians, shown.cameras, first, capacity=capacity)
-        # Evidence of all views, as long as it is voted on; the oracle's comes after.
-        return block + 2 * 4 * count * gaussians.means.shape[0] * (classes + 1)
+        # Evidence as long as it is voted on; the oracle's comes after.
+        return block + 2 * min(EVIDENCE, 4 * count * gaussians.means.shape[0] * (classes + 1))
 
     def _masks(self, shown: Capture, views: np.ndarray, known: dict[str, np.ndarray], tried: Tried) -> None:
         own, masks = (

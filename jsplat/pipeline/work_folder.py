@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import io
 import json
 import re
 import shutil
@@ -17,15 +16,17 @@ import numpy as np
 
 from jsplat.config import to_json
 from jsplat.errors import InputError, Unusable, remedy
-from jsplat.files.atomic import ADVICE, write_bytes, write_json
+from jsplat.files.atomic import ADVICE, replaced, write_json
 from jsplat.files.lock import held
 from jsplat.files.ownership import ABOUT, MADE_AGAIN, check_untouched, made_by, put, remove, seal
 from jsplat.pipeline.out import claim_whole
 from jsplat.pipeline.reuse import take_over
 from jsplat.runtime.devices import broadcast_bytes, is_first_host, wait_for_hosts
+from jsplat.runtime.kept_views import KeptViews
 from jsplat.runtime.programs import compile_totals
 from jsplat.runtime.progress import log, narrate
 from jsplat.runtime.provenance import provenance
+from jsplat.runtime.view_blocks import VIEWS
 
 SHOWN = 3  # identities that failed, in a message
 SEEN_AFTER = 120  # seconds that a network file system may take
@@ -236,11 +237,18 @@ def whys(folder: Path) -> str:
     return "; ".join([*found[:SHOWN], *more])
 
 
-def save_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Writes named arrays, compressed, whole or not at all."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    write_bytes(path, buffer.getvalue())
+def save_arrays(path: Path, **arrays: np.ndarray | KeptViews) -> None:
+    """Writes named arrays, compressed, whole or not at all; what is kept in blocks is written in blocks."""
+    with replaced(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, of in arrays.items():
+            with file.open(f"{name}.npy", "w", force_zip64=True) as part:
+                if not isinstance(of, KeptViews):
+                    np.lib.format.write_array(part, np.asanyarray(of), allow_pickle=False)
+                    continue
+                about = {"descr": np.lib.format.dtype_to_descr(of.dtype), "fortran_order": False, "shape": of.shape}
+                np.lib.format.write_array_header_1_0(part, about)
+                for start in range(0, len(of), VIEWS):
+                    part.write(np.ascontiguousarray(of[start : start + VIEWS]).tobytes())
 
 
 def load_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:

@@ -106,7 +106,8 @@ def each_block(
     count, coming = view_count(views), collections.deque()
     for chosen, part in _parts(program, shared, views, devices):
         where = slice(int(chosen[0]), min(int(chosen[-1]) + 1, count))
-        coming.append((where, jax.tree.map(lambda x, n=where.stop - where.start: x[:n], part)))
+        whole = where.stop - where.start == len(chosen)  # a slice of all would be a copy
+        coming.append((where, part if whole else jax.tree.map(lambda x, n=where.stop - where.start: x[:n], part)))
         if len(coming) > max(len(devices), 1):
             yield coming.popleft()
     yield from coming

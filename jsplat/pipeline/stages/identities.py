@@ -2,7 +2,7 @@
 
 import concurrent.futures
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from jsplat.pipeline.work_folder import (
     whys,
 )
 from jsplat.runtime.devices import shard_of_host, wait_for_hosts, workers
+from jsplat.runtime.kept_views import KeptViews
 from jsplat.runtime.progress import Progress
 from jsplat.runtime.stop import STOP
 from jsplat.runtime.view_blocks import Devices, on_first
@@ -29,7 +30,10 @@ def read_captures(path: Path, size: int | None) -> list[Capture]:
 
 
 def each_identity(
-    what: str, listed: list[Listed], folder: Path, make: Callable[[Listed, Devices], dict[str, np.ndarray]]
+    what: str,
+    listed: list[Listed],
+    folder: Path,
+    make: Callable[[Listed, Devices], Mapping[str, np.ndarray | KeptViews]],
 ) -> None:
     """Fills the folder of a stage with one file for each identity; what is there already is not made again.
 
