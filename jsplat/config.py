@@ -38,9 +38,9 @@ def load(cls: type[T], toml_path: Path | None = None, overrides: Sequence[str] =
     """
     config = cls()
     if toml_path is not None:
-        config = _merge(config, _read_toml(toml_path), f"{toml_path.name}: ", "", _leaves(config))
+        config = _merge(config, _read_toml(toml_path), f"{toml_path.name}: ", "", _known(config))
     for text in overrides:
-        config = _merge(config, _changes(text), "--set ", "", _leaves(config))
+        config = _merge(config, _changes(text), "--set ", "", _known(config))
     return config
 
 
@@ -91,13 +91,16 @@ def _toml_lines(config: typing.Any, name: str, notes: Mapping[str, str]) -> list
 
 
 def _documented(cls: type) -> tuple[str, list[tuple[tuple[str, ...], str]]]:
-    """The first paragraph of a docstring, and what it says under "Attributes" of which fields."""
-    text = inspect.cleandoc(cls.__doc__ or "")
-    if text.startswith(f"{cls.__name__}("):  # dataclasses write that where nobody wrote anything
-        return "", []
-    summary, _, attributes = text.partition("\nAttributes:\n")
-    entries = re.findall(r"^    ([\w*, ]+): (.*(?:\n     +.*)*)", attributes, re.MULTILINE)
-    return summary.partition("\n\n")[0], [(tuple(n.strip() for n in names.split(",")), text) for names, text in entries]
+    """The first paragraph of a docstring, and what it and those of its bases say under "Attributes" of which fields."""
+    entries, summary = [], ""
+    for of in cls.__mro__:
+        text = inspect.cleandoc(of.__dict__.get("__doc__") or "")
+        if not dataclasses.is_dataclass(of) or text.startswith(f"{of.__name__}("):
+            continue  # dataclasses write that where nobody wrote anything
+        head, _, attributes = text.partition("\nAttributes:\n")
+        summary = summary or head.partition("\n\n")[0]
+        entries += re.findall(r"^    ([\w*, ]+): (.*(?:\n     +.*)*)", attributes, re.MULTILINE)
+    return summary, [(tuple(n.strip() for n in names.split(",")), text) for names, text in entries]
 
 
 def _comment(text: str) -> list[str]:
@@ -125,7 +128,7 @@ def from_json(cls: type[T], data: dict, where: str) -> T:
     """
     config = cls()
     try:
-        return _merge(config, data, f"{where}: ", "", _leaves(config))
+        return _merge(config, data, f"{where}: ", "", _known(config))
     except InputError as error:
         hint = "another version of jsplat wrote it; the command that made this folder makes it again"
         raise InputError(**{**error.parts, "hint": hint}) from error
@@ -169,6 +172,11 @@ def _parse(text: str) -> typing.Any:
         return text
 
 
+def _known(config: typing.Any) -> dict[str, str]:
+    """Dotted names of all settings, and the new names of those that are called otherwise now (`MOVED` of the class)."""
+    return dict.fromkeys(_leaves(config), "") | getattr(type(config), "MOVED", {})
+
+
 def _leaves(config: typing.Any, prefix: str = "") -> list[str]:
     """Dotted names of all settings."""
     names = []
@@ -179,16 +187,15 @@ def _leaves(config: typing.Any, prefix: str = "") -> list[str]:
     return names
 
 
-def _merge(config: typing.Any, changes: dict, source: str, prefix: str, known: list[str]) -> typing.Any:
+def _merge(config: typing.Any, changes: dict, source: str, prefix: str, known: Mapping[str, str]) -> typing.Any:
     hints = typing.get_type_hints(type(config), include_extras=True)
     new = {}
     for key, value in changes.items():
         name = prefix + key
         if key not in {f.name for f in dataclasses.fields(config)}:
-            nearest = _nearest(name, known)
-            raise InputError(
-                f"{source}{name}", wanted=f"a known key (nearest: {nearest})", got=repr(name), hint=_those_of(nearest)
-            )
+            nearest = known.get(name) or _nearest(name, [key for key, moved in known.items() if not moved])
+            wanted = f"{nearest}, as it is called now" if name in known else f"a known key (nearest: {nearest})"
+            raise InputError(f"{source}{name}", wanted=wanted, got=repr(name), hint=_those_of(nearest))
         old = getattr(config, key)
         if not dataclasses.is_dataclass(old):
             new[key] = _coerce(value, hints[key], source + name)

@@ -13,7 +13,7 @@ from jsplat.captures.importers import ImportConfig, import_capture
 from jsplat.captures.importers.colmap import MODELS
 from jsplat.raster.camera import OPENGL_FROM_OPENCV, orbit
 
-SMALL = ImportConfig(size=16)
+SMALL = ImportConfig()
 POINTS = np.random.default_rng(7).uniform(-0.1, 0.1, (12, 3))  # in the head frame, metres
 PARAMETERS = {  # COLMAP model -> distortion, in its own order
     "SIMPLE_PINHOLE": (),
@@ -28,10 +28,10 @@ PARAMETERS = {  # COLMAP model -> distortion, in its own order
 }
 
 
-def run(folder: Path, config: ImportConfig = SMALL):
+def run(folder: Path, config: ImportConfig = SMALL, size: int = 16):
     """Imports a folder to `out` beside it, anew each time."""
     shutil.rmtree(folder.parent / "out", ignore_errors=True)
-    return import_capture(folder, folder.parent / "out", config)
+    return import_capture(folder, folder.parent / "out", config, size)
 
 
 @dataclasses.dataclass(frozen=True)

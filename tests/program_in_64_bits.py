@@ -11,7 +11,7 @@ import numpy as np
 from jsplat import capacity_for, rasterize
 from jsplat.fitting import FitConfig, fit
 from jsplat.labels import SharpenConfig, VoteConfig, confidence, facing, lift, paint, sharpen, vote
-from jsplat.parser import ParserConfig, predict, predict_labels, train_parser
+from jsplat.parser import TeacherConfig, predict, predict_labels, train_parser
 from jsplat.training_sets.auxiliary import AuxiliarySet
 from tests import ball
 
@@ -47,7 +47,7 @@ table = sharpen(heads, table, cameras, pictures, jnp.ones(views), capacity=capac
 told("sharpen", table)
 told("paint", paint(heads, table, cameras, capacity=capacity).channels)
 
-small = dataclasses.replace(ParserConfig(), width=0.125, input_size=32, label_size=32, steps=2, batch=2, log_every=1)
+small = dataclasses.replace(TeacherConfig(), width=0.125, input_size=32, label_size=32, steps=2, batch=2, log_every=1)
 zeros = np.zeros(views)
 data = AuxiliarySet(
     np.asarray(capture.images),

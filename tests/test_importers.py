@@ -77,8 +77,8 @@ def test_imported_cameras_see_what_the_photographs_saw(tmp_path, layout, roll):
     """From the photograph's pixel through undistortion, turning and resizing, against the imported camera."""
     rig = rig_of(layout, roll=roll)
     layouts.LAYOUTS[layout](tmp_path / "7", rig)
-    config = ImportConfig(size=32, up="left" if roll else "exif")
-    import_capture(tmp_path / "7", tmp_path / "out", config)
+    config = ImportConfig(up="left" if roll else "exif")
+    import_capture(tmp_path / "7", tmp_path / "out", config, 32)
     capture, source = read_capture(tmp_path / "out"), read_source(tmp_path / "7", config)
     record = json.loads((tmp_path / "out" / "import.json").read_text())
     points, intrinsics = head_points(rig, record), np.asarray(capture.cameras.intrinsics[0], np.float64)
@@ -105,7 +105,7 @@ def test_a_spot_in_the_photograph_lies_where_the_imported_camera_says(tmp_path, 
         u, v = rig.pixels(i)[0]
         spot = 200 * np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * 10.0**2))
         save(tmp_path / "in" / "images" / f"{i:02d}.png", np.repeat(np.round(spot)[..., None], 3, -1).astype(np.uint8))
-    capture = import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(size=size))
+    capture = import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(), size)
     points = head_points(rig, json.loads((tmp_path / "out" / "import.json").read_text()))
     intrinsics = np.asarray(capture.cameras.intrinsics[0], np.float64)
     for i, image in enumerate(capture.images):
@@ -127,7 +127,7 @@ def test_a_plain_lens_is_resized_by_the_half_pixel_rule(tmp_path):
         corner = np.zeros((36, 48, 3), np.uint8)
         corner[18:, 24:] = 240
         save(tmp_path / "in" / "images" / f"{i:02d}.png", corner)
-    capture = import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(size=16))
+    capture = import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(), 16)
     want = np.zeros((12, 16), np.uint8)
     want[6:, 8:] = 240
     assert np.array_equal(capture.images[..., 0], np.repeat(want[None], rig.views, 0))
@@ -139,12 +139,12 @@ def test_a_plain_lens_is_resized_by_the_half_pixel_rule(tmp_path):
 def test_what_a_lens_does_not_show_is_invalid(tmp_path):
     rig = Rig(distortion=(-0.4, 0.0, 0.0, 0.0))
     layouts.nerfstudio(tmp_path / "in", rig)
-    kept = import_capture(tmp_path / "in", tmp_path / "keep", ImportConfig(size=240))
+    kept = import_capture(tmp_path / "in", tmp_path / "keep", ImportConfig(), 240)
     assert kept.valid is not None
     assert not kept.valid[:, 0, kept.images.shape[2] // 2].any()  # sides of a barrel bend inwards when straightened
     assert kept.valid[:, kept.images.shape[1] // 2, kept.images.shape[2] // 2].all()
     assert np.all(kept.images[~kept.valid] == 255)
-    cropped = import_capture(tmp_path / "in", tmp_path / "crop", ImportConfig(size=240, edges="crop"))
+    cropped = import_capture(tmp_path / "in", tmp_path / "crop", ImportConfig(edges="crop"), 240)
     assert cropped.valid is None
     back = read_capture(tmp_path / "keep")
     assert np.array_equal(back.valid, kept.valid)
@@ -162,7 +162,7 @@ def test_invalid_pixels_have_no_label(tmp_path):
         mask[:, :8] = 0
         save(tmp_path / "in" / frame["mask_path"], mask)
     path.write_text(json.dumps(data))
-    import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(size=48))
+    import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(), 48)
     capture = read_capture(tmp_path / "out")
     assert capture.labels is not None
     assert capture.valid is not None
@@ -187,7 +187,7 @@ def test_a_mask_of_all_pixels_and_labels_reach_the_border(tmp_path):
     save(tmp_path / "in" / "all.png", np.full((36, 48, 1), 255, np.uint8))
     path.write_text(json.dumps(data))
     for size in (48, 31, 90):
-        capture = import_capture(tmp_path / "in", tmp_path / f"out-{size}", ImportConfig(size=size))
+        capture = import_capture(tmp_path / "in", tmp_path / f"out-{size}", ImportConfig(), size)
         assert capture.valid is None
         assert np.all(capture.labels == 7)
 
@@ -196,7 +196,7 @@ def test_a_mask_of_all_pixels_and_labels_reach_the_border(tmp_path):
 def test_the_head_is_found_from_the_cameras(tmp_path, layout):
     rig = rig_of(layout, views=5)
     layouts.LAYOUTS[layout](tmp_path / "7", rig)
-    capture = import_capture(tmp_path / "7", tmp_path / "out", ImportConfig(size=32))
+    capture = import_capture(tmp_path / "7", tmp_path / "out", ImportConfig(), 32)
     views = rig.views - (layout == "facescape")
     yaw, pitch = np.linspace(-50, 50, 5)[:views], np.linspace(-12, 12, 5)[:views]
     assert_close(capture.pitch, pitch, 0.1, "up is a compromise of sideways axes and mean up")
@@ -209,12 +209,12 @@ def test_the_head_is_found_from_the_cameras(tmp_path, layout):
 
 def test_the_front_may_be_named(tmp_path):
     layouts.nerfstudio(tmp_path / "in", Rig())
-    capture = import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(size=32, front="01.png"))
+    capture = import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(front="01.png"), 32)
     assert_close(capture.yaw, np.linspace(-25, 75, 5), 0.1, "up is a compromise of sideways axes and mean up")
     with pytest.raises(
         InputError, match=r"wanted the name of one photograph \(they are 00.png.*'09.png', of which there are 0"
     ):
-        import_capture(tmp_path / "in", tmp_path / "other", ImportConfig(size=32, front="09.png"))
+        import_capture(tmp_path / "in", tmp_path / "other", ImportConfig(front="09.png"), 32)
 
 
 def test_facescape_goes_to_its_common_frame(tmp_path):
@@ -225,7 +225,7 @@ def test_facescape_goes_to_its_common_frame(tmp_path):
     rotation, offset = rig.world_from_head
     rt = np.concatenate([rotation.T, -(250.0 * rotation.T @ offset)[:, None]], 1)
     (tmp_path / "Rt_scale_dict.json").write_text(json.dumps({"12": {"3": [250.0, rt.tolist()]}}))
-    capture = import_capture(folder, tmp_path / "out", ImportConfig(size=32))
+    capture = import_capture(folder, tmp_path / "out", ImportConfig(), 32)
     assert capture.identity == "12_3_mouth_stretch"
     assert_close(capture.yaw, np.linspace(-50, 50, 5)[:4], 0.01, "float32 cameras")
     assert_close(capture.pitch, np.linspace(-12, 12, 5)[:4], 0.01, "float32 cameras")
@@ -235,7 +235,7 @@ def test_facescape_goes_to_its_common_frame(tmp_path):
 
 def test_facescape_drops_what_it_calls_unusable(tmp_path):
     layouts.facescape(tmp_path / "1_neutral", Rig())
-    import_capture(tmp_path / "1_neutral", tmp_path / "out", ImportConfig(size=32))
+    import_capture(tmp_path / "1_neutral", tmp_path / "out", ImportConfig(), 32)
     record = json.loads((tmp_path / "out" / "import.json").read_text())
     assert record["dropped"] == ["4.jpg"]
     assert [v["source"] for v in record["views"]] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
@@ -245,7 +245,7 @@ def test_facescape_drops_what_it_calls_unusable(tmp_path):
 def test_nersemble_videos_and_moments(tmp_path):
     rig = rig_of("nersemble", views=3, width=64)
     layouts.nersemble(tmp_path / "030", rig, mattes=False)
-    later = import_capture(tmp_path / "030", tmp_path / "a", ImportConfig(size=64, timestep=1))
+    later = import_capture(tmp_path / "030", tmp_path / "a", ImportConfig(timestep=1), 64)
     want = rig.picture(10)[18, 32]
     at = np.round(np.asarray(later.images.shape[1:3]) / 2).astype(int)
     assert_close(
@@ -262,10 +262,10 @@ def test_nersemble_videos_and_moments(tmp_path):
         video.release()
     for path in images.glob("*.jpg"):
         path.unlink()
-    filmed = import_capture(tmp_path / "030", tmp_path / "b", ImportConfig(size=64, timestep=1))
+    filmed = import_capture(tmp_path / "030", tmp_path / "b", ImportConfig(timestep=1), 64)
     assert_close(filmed.images[:, 20, 30].astype(float), np.full((3, 3), 200.0), 6.0, "video compression")
     with pytest.raises(InputError, match=r"world_2_cam.222200036: wanted a frame 2, got cam_222200036.mp4 ends before"):
-        import_capture(tmp_path / "030", tmp_path / "c", ImportConfig(size=64, timestep=2))
+        import_capture(tmp_path / "030", tmp_path / "c", ImportConfig(timestep=2), 64)
 
 
 def test_nersemble_of_all_people(tmp_path):
@@ -318,7 +318,7 @@ def test_plain_photographs(tmp_path, monkeypatch):
         save(tmp_path / "in" / f"{i:02d}.png", rig.picture(i))
     fake = FakeColmap(rig)
     monkeypatch.setitem(sys.modules, "pycolmap", fake)
-    import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(size=32))
+    import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(), 32)
     record = json.loads((tmp_path / "out" / "import.json").read_text())
     assert record["layout"] == "photographs"
     assert record["dropped"] == ["04.png"]
@@ -328,7 +328,7 @@ def test_plain_photographs(tmp_path, monkeypatch):
         InputError,
         match=r"in: wanted photographs that overlap, got no cameras found; take more",
     ):
-        import_capture(tmp_path / "in", tmp_path / "other", ImportConfig(size=32))
+        import_capture(tmp_path / "in", tmp_path / "other", ImportConfig(), 32)
 
 
 def test_a_matte_lays_a_known_colour_behind_the_head(tmp_path):
@@ -339,13 +339,13 @@ def test_a_matte_lays_a_known_colour_behind_the_head(tmp_path):
         alpha[:, 24:] = 255
         image = np.concatenate([np.full((36, 48, 3), 90, np.uint8), alpha], -1)
         save(tmp_path / "in" / "images" / f"{i:02d}.png", image)
-    capture = import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(size=48, background=(10, 20, 30)))
+    capture = import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(background=(10, 20, 30)), 48)
     assert capture.background == (10, 20, 30)
     assert capture.images[0, 18, 4].tolist() == [10, 20, 30]
     assert capture.images[0, 18, 44].tolist() == [90, 90, 90]
     save(tmp_path / "in" / "images" / "01.png", rig.picture(1))
     with pytest.raises(InputError, match=r"frames\[1\].file_path: wanted a matte or transparency in all photographs"):
-        import_capture(tmp_path / "in", tmp_path / "other", ImportConfig(size=48))
+        import_capture(tmp_path / "in", tmp_path / "other", ImportConfig(), 48)
 
 
 VARIANTS = {  # name: (change of transforms.json, change of the rig's lens that it means)
@@ -394,8 +394,8 @@ def test_blender_splits_its_frames(tmp_path):
 
 def test_our_own_captures_can_be_imported_again(tmp_path):
     layouts.nerfstudio(tmp_path / "in", Rig())
-    once = import_capture(tmp_path / "in", tmp_path / "once", ImportConfig(size=32))
-    twice = import_capture(tmp_path / "once", tmp_path / "twice", ImportConfig(size=32))
+    once = import_capture(tmp_path / "in", tmp_path / "once", ImportConfig(), 32)
+    twice = import_capture(tmp_path / "once", tmp_path / "twice", ImportConfig(), 32)
     assert np.array_equal(once.images, twice.images)
     assert_close(twice.cameras.intrinsics, once.cameras.intrinsics, 1e-5, "float32 intrinsics")
     assert_close(twice.yaw, once.yaw, 1e-3, "float32 cameras")
@@ -403,7 +403,7 @@ def test_our_own_captures_can_be_imported_again(tmp_path):
 
 def test_the_resolution_may_stay(tmp_path):
     layouts.nerfstudio(tmp_path / "in", Rig(square=True))
-    capture = import_capture(tmp_path / "in", tmp_path / "out", ImportConfig(size=None))
+    capture = import_capture(tmp_path / "in", tmp_path / "out", ImportConfig())
     want = [Rig(square=True).picture(i) for i in range(5)]
     assert np.array_equal(capture.images, np.stack(want))
     assert_close(capture.cameras.intrinsics[0], Rig(square=True).k, 1e-5, "float32 intrinsics")

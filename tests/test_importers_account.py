@@ -50,7 +50,7 @@ def test_a_missing_picture_is_left_out_and_named(made, capsys, layout):
 def test_missing_pictures_in_the_record(made):
     folder = made("nerfstudio", lambda data: [data.pop(key) for key in ("w", "h")])
     (folder / "images" / "01.png").unlink()
-    run(folder, ImportConfig(size=16, max_missing=0.25))
+    run(folder, ImportConfig(max_missing=0.25), 16)
     record = json.loads((folder.parent / "out" / "import.json").read_text())
     assert record["missing"] == record["dropped"] == ["01.png"]
     assert len(record["views"]) == 3

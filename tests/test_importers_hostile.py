@@ -347,15 +347,12 @@ def test_cameras_all_around_name_no_front(tmp_path):
     path.write_text(json.dumps(data))
     with pytest.raises(InputError, match=r"wanted a photograph from the front, .*; `--set capture.front=FILE`"):
         run(tmp_path / "in")
-    assert np.allclose(
-        run(tmp_path / "in", ImportConfig(size=16, front="02.png")).yaw[[1, 2, 3]], [-90, 0, 90], atol=1e-3
-    )
+    assert np.allclose(run(tmp_path / "in", ImportConfig(front="02.png"), 16).yaw[[1, 2, 3]], [-90, 0, 90], atol=1e-3)
 
 
 @pytest.mark.parametrize(
     "bad",
     [
-        {"size": 3},
         {"max_ray_angle": 0.0},
         {"distance": 0.0},
         {"background": (0, 0, 300)},

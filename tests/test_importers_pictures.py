@@ -101,7 +101,7 @@ def test_exif_rotation_is_not_applied_but_tells_where_up_is(made, order):
         path = folder / f"{i}.jpg"
         path.write_bytes(jpeg(path, 6, order))
         assert picture_header(path.read_bytes()) == (48, 36, 3, 6)
-    capture = run(folder, ImportConfig(size=48))
+    capture = run(folder, ImportConfig(), 48)
     assert capture.images.shape[1] > capture.images.shape[2]
     assert [v["quarter_turns"] for v in json.loads((folder.parent / "out" / "import.json").read_text())["views"]] == [
         1

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from layouts import SMALL, Rig, run, save
 
-from jsplat.captures.importers import ImportConfig, detect
+from jsplat.captures.importers import detect
 from jsplat.captures.importers.lens import Lens
 from jsplat.captures.importers.source import Photo, read_photo, stored_size
 from jsplat.captures.importers.tiff import decode_tiff, open_tiff
@@ -87,7 +87,7 @@ def test_packed_files_as_opencv_writes_them(tmp_path, end):
     for name, kind in (("8", np.uint8), ("16", np.uint16)):
         one = cv2.cvtColor(PICTURE, cv2.COLOR_RGB2BGR).astype(kind) * (257 if kind == np.uint16 else 1)
         data = cv2.imencode(end, one)[1].tobytes()
-        made.append(run(photographs(tmp_path / name / "in", [data] * 2, "{:02d}" + end), ImportConfig(size=None)))
+        made.append(run(photographs(tmp_path / name / "in", [data] * 2, "{:02d}" + end), size=0))
     assert np.array_equal(made[0].images, made[1].images)
     assert np.ptp(made[0].images) > 200
 
@@ -109,7 +109,7 @@ def test_the_orientation_is_told_and_not_applied(tmp_path, order, deep, kind):
 
 def test_a_turned_photograph_is_imported_upright(tmp_path):
     turned = tiff(PICTURE, t274=(SHORT, [6]))
-    capture = run(photographs(tmp_path / "in", [turned] * 2), ImportConfig(size=None))
+    capture = run(photographs(tmp_path / "in", [turned] * 2), size=0)
     assert capture.images.shape[1:3] == (RIG.width, RIG.height)
     (tmp_path / "in" / "images" / "00.tif").write_bytes(tiff(PICTURE, t274=(SHORT, [2])))
     with pytest.raises(InputError, match="wanted a picture that is not mirrored, got Exif orientation 2"):

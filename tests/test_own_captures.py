@@ -65,7 +65,7 @@ def place(tmp_path_factory):
 
 
 def run(place: Path, *words: object, code: int = 0) -> str:
-    settings = ("--config", TINY, "--set", "unseen=none", "--set", "capture.size=32")
+    settings = ("--config", TINY, "--set", "unseen=none")
     parts = ("--captures", place / "photos", "--parser", place / "parser")
     return call("run", place / "out", *parts, *settings, *words, code=code)
 

@@ -87,7 +87,7 @@ def imported(request, tmp_path_factory):
     rig = Rig(width=192, height=144, distortion=RADIAL, square=True, views=3, roll=request.param)
     layouts.colmap(folder / "7", rig, model="SIMPLE_RADIAL")
     up = "left" if request.param else "exif"
-    import_capture(folder / "7", folder / "out", ImportConfig(size=64, up=up))
+    import_capture(folder / "7", folder / "out", ImportConfig(up=up), 64)
     return rig, folder / "out"
 
 

@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 
 from jsplat.files.arrays import read_arrays, write_arrays
 from jsplat.labelsets.labelset import LabelSet
-from jsplat.parser import History, Parser, ParserConfig, new_parser, train_parser
+from jsplat.parser import History, Parser, TeacherConfig, new_parser, train_parser
 from jsplat.parser import train as training
 from jsplat.parser.model import is_statistic
 from jsplat.runtime.devices import BATCH
@@ -37,7 +37,7 @@ TWO = LabelSet(("background", "blob"), ((0, 0, 0), (255, 0, 0)), ("background", 
 # 20 pictures are 5 for each of four devices: no side, channel or kernel of the network has either number. No pixel is
 # hard: what counts is the hardest quarter of the whole batch. The learning rate is small because Adam makes a whole
 # step of every gradient, also of one that is nothing but rounding.
-CONFIG = ParserConfig(
+CONFIG = TeacherConfig(
     width=0.05,
     input_size=64,
     label_size=32,

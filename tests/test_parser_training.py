@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jsplat.errors import InputError
 from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
-from jsplat.parser import AugmentConfig, ParserConfig, new_parser, train_parser
+from jsplat.parser import AugmentConfig, TeacherConfig, new_parser, train_parser
 from jsplat.parser import train as training
 from jsplat.parser.augment import augment, jitter, mirror, random_affine, replace_background, warp
 from jsplat.parser.loss import HARD, ohem, pixel_loss, top_threshold
@@ -199,7 +199,7 @@ def blobs(count: int, seed: int, size: int = 64) -> AuxiliarySet:
 
 
 # One configuration and one pair of pools for all tests that train: the step compiles for longer than they run.
-TINY = ParserConfig(
+TINY = TeacherConfig(
     width=0.1,
     input_size=64,
     label_size=32,

@@ -1,17 +1,19 @@
 """What settings leave open follows the pictures: sizes, Gaussians, steps, the grid of labels."""
 
 import dataclasses
+import re
 
 import pytest
 
 from jsplat.captures.capture import write_capture
 from jsplat.captures.index import list_captures, log_resized
+from jsplat.config import load
 from jsplat.errors import InputError
 from jsplat.fitting import FitConfig
 from jsplat.parser import ParserConfig
 from jsplat.pipeline import RunConfig
 from jsplat.training_sets.reading import DatasetConfig, longer_side
-from tests import ball
+from tests import ball, layouts
 from tests.test_training_sets import labels_of, viewers_face
 
 
@@ -70,3 +72,25 @@ def test_what_is_left_open_follows_the_size_and_what_is_set_stays():
     assert (again.fit, again.finetune) == (fixed.fit, fixed.finetune)
     with pytest.raises(InputError, match="size: wanted pixels, or 0"):
         RunConfig(size=-1)
+
+
+def test_a_setting_that_means_the_same_is_one_and_the_old_name_says_which():
+    with pytest.raises(InputError, match=r"--set capture\.size: wanted size, as it is called now, got 'capture\.size'"):
+        load(RunConfig, None, ["capture.size=1024"])
+    with pytest.raises(InputError, match=r"wanted a known key \(nearest: teacher\.input_size\)"):
+        load(RunConfig, None, ["finetune.input_size=64"])  # a parser that is fine-tuned keeps its network
+
+
+def test_photographs_are_brought_in_as_fine_as_they_are_up_to_a_limit(tmp_path, monkeypatch, capsys):
+    layouts.nerfstudio(tmp_path / "in", layouts.Rig())
+    own = layouts.run(tmp_path / "in", size=0).images.shape[1:3]
+    assert max(own) in range(44, 60), "photographs of 48 x 36, their lens undone"
+    assert "brought in" not in capsys.readouterr().err
+    monkeypatch.setattr("jsplat.captures.importers.rectify.MOST", 24)
+    assert max(layouts.run(tmp_path / "in", size=0).images.shape[1:3]) == 24
+    line = (
+        rf"import: \d photographs of {max(own)} pixels are brought in at 24 \(--set size={max(own)} for all of it\)\n"
+    )
+    assert re.search(line, capsys.readouterr().err)
+    with pytest.raises(InputError, match="--set size: wanted 0, or 16 to 32766 pixels, got 3"):
+        layouts.run(tmp_path / "in", size=3)

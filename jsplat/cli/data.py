@@ -10,7 +10,7 @@ from jsplat.cli.group import FOLDER, main, settings
 @main.command("import")
 @click.argument("folder", type=FOLDER)
 @click.argument("out", type=FOLDER)
-@settings("seed", "capture")
+@settings("size", "seed", "capture")
 def import_(folder: Path, out: Path, config) -> None:
     """Brings photographs with cameras in FOLDER into a capture OUT: FaceScape, NeRSemble, VHAP, nerfstudio, Blender,
     COLMAP, or plain photographs (extra `sfm`). Undoes lens distortion and finds the head's frame.
@@ -18,7 +18,7 @@ def import_(folder: Path, out: Path, config) -> None:
     \b
     jsplat import facescape/12/1_neutral captures/12
     jsplat import nersemble/030 captures/030 --set capture.sequence=EXP-1-head --set capture.timestep=20
-    jsplat import photos captures/ada --set capture.size=1024 --set capture.front=IMG_0042.jpg
+    jsplat import photos captures/ada --set size=1024 --set capture.front=IMG_0042.jpg
     """
     from jsplat.pipeline import importing
 

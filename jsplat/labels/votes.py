@@ -5,7 +5,6 @@ which decides more than anything else. "best" is meant for use, the others are i
 """
 
 from collections.abc import Callable
-from typing import Annotated
 
 import jax
 import jax.numpy as jnp

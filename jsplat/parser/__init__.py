@@ -6,7 +6,7 @@ from jsplat.parser.bisenet import Architecture
 from jsplat.parser.checkpoint import load_parser, save_parser
 from jsplat.parser.model import Parser, new_parser
 from jsplat.parser.predict import opinions, predict
-from jsplat.parser.train import History, ParserConfig, train_parser
+from jsplat.parser.train import History, ParserConfig, TeacherConfig, train_parser
 from jsplat.parser.trying import try_training
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "History",
     "Parser",
     "ParserConfig",
+    "TeacherConfig",
     "load_parser",
     "new_parser",
     "opinions",

@@ -34,7 +34,6 @@ class ParserConfig:
     """Numbers of a training run; the defaults suit 128-pixel pictures on a small machine.
 
     Attributes:
-        depth, width, input_size: the network (see `Architecture`); a fine-tuned parser keeps its own.
         steps, batch: pictures seen = steps x batch.
         learning_rate: the peak, reached after `warmup` steps and then lowered to 0 by a cosine.
         warmup: steps of linear warm-up.
@@ -45,17 +44,14 @@ class ParserConfig:
         ohem_threshold, ohem_min_fraction: the OHEM rule (`jsplat.parser.loss.ohem`).
         class_balance: chosen pixels count by the inverse frequency of their class to this power; 0 = all alike.
         auxiliary_weight: weight of each of the two auxiliary heads.
-        label_size: side of the grid on which labels are compared; 0: the pictures' own longer side, and no more than
-            the network sees.
+        label_size: side in pixels of the grid on which the loss compares what the network says with the labels, over
+            the square that it sees; 0: the longer side of the training pictures, and no more than the network sees.
         augment: how far pictures are changed.
         log_every: steps between two numbers of the history.
         validate_every: logged entries between two scores on the validation set; 0 = at the end only.
         save_every: seconds between two checkpoints for resuming.
     """
 
-    depth: int = 18
-    width: float = 0.25
-    input_size: int = 320
     steps: int = 1000
     batch: int = 16
     learning_rate: float = 3e-3
@@ -77,16 +73,12 @@ class ParserConfig:
     def __post_init__(self):
         for name in ("steps", "batch", "log_every"):
             if getattr(self, name) < 1:
-                raise InputError(f"ParserConfig.{name}", wanted="at least 1", got=getattr(self, name))
+                raise InputError(f"{type(self).__name__}.{name}", wanted="at least 1", got=getattr(self, name))
+        what = type(self).__name__
         if self.label_size < 0:
-            raise InputError("ParserConfig.label_size", wanted="0 or more", got=self.label_size)
+            raise InputError(f"{what}.label_size", wanted="0 or more", got=self.label_size)
         if not 0 <= self.replay_fraction < 1:
-            raise InputError("ParserConfig.replay_fraction", wanted="a share in [0, 1)", got=self.replay_fraction)
-
-    @property
-    def architecture(self) -> Architecture:
-        """The network a training from scratch builds."""
-        return Architecture(self.depth, self.width, self.input_size)
+            raise InputError(f"{what}.replay_fraction", wanted="a share in [0, 1)", got=self.replay_fraction)
 
     def for_side(self, pixels: int, input_size: int) -> "ParserConfig":
         """With the grid of the labels decided, where it is left open (0).
@@ -96,6 +88,25 @@ class ParserConfig:
             input_size: what the network sees.
         """
         return dataclasses.replace(self, label_size=self.label_size or min(pixels, input_size))
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherConfig(ParserConfig):
+    """A network, and the numbers of its training; the defaults suit 128-pixel pictures on a small machine.
+
+    Attributes:
+        depth, width: of its ResNet (see `Architecture`).
+        input_size: side in pixels of the square that the network sees, and that every picture is brought to.
+    """
+
+    depth: int = 18
+    width: float = 0.25
+    input_size: int = 320
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network a training from scratch builds."""
+        return Architecture(self.depth, self.width, self.input_size)
 
 
 @dataclasses.dataclass
@@ -319,7 +330,10 @@ def train_parser(
     """
     labelset = start.labelset if start is not None else data.labelset
     _check({"data": data, "replay": replay, "validation": validation}, labelset)
-    start, mesh = start or new_parser(config.architecture, labelset, seed), mesh or batch_mesh()
+    if start is None:
+        assert isinstance(config, TeacherConfig), "a parser to fine-tune, or settings that name a network"
+        start = new_parser(config.architecture, labelset, seed)
+    mesh = mesh or batch_mesh()
     config = config.for_side(max(data.images.shape[1:3]), start.architecture.input_size)
     # The network sees squares in training; what is upright must not be stretched to them.
     sets = [squared(of) for of in (data, replay) if of is not None]

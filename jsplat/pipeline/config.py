@@ -1,13 +1,14 @@
 """All settings of a run, one field per stage."""
 
 import dataclasses
+from typing import ClassVar
 
 from jsplat.captures.importers import ImportConfig
 from jsplat.edit import EditConfig, QueueConfig, SimulationConfig
 from jsplat.errors import InputError
 from jsplat.fitting import FitConfig
 from jsplat.labels import MaskConfig, PaletteConfig, SharpenConfig, VoteConfig
-from jsplat.parser import ParserConfig
+from jsplat.parser import ParserConfig, TeacherConfig
 from jsplat.report.findings import Goals
 from jsplat.synthetic import HeadsConfig
 from jsplat.training_sets.reading import DatasetConfig
@@ -34,8 +35,9 @@ class RunConfig:
     """Settings of a whole run, and of the commands before and after it.
 
     Attributes:
-        size: pixels of the longer side at which captures and training sets are read; 0: their own longer side, the
-            largest of all, up to 512.
+        size: pixels of the longer side of pictures: at which photographs are brought in, and captures and training sets
+            are read; 0: their own longer side, the largest of all, up to 512. What a network sees of them is its
+            `input_size`.
         seed: decides every random choice.
         unseen: so many people, the last by name, those with true labels first, are fitted and scored but never trained
             on; none: half of those with true labels, at most 2.
@@ -50,12 +52,14 @@ class RunConfig:
         palette: of our palette labels after the paper's idea, which are scored beside the others.
         edit, queue: of `jsplat edit`; the first also of the simulated edits.
         simulation: of the edits that the report simulates where there is truth.
-        teacher: the parser's own training.
-        finetune: the training of the student, the truth-student and the control.
+        teacher: a parser's network and its own training.
+        finetune: the training of the student, the truth-student and the control; the network stays the parser's.
         heads: of procedural people.
         demo: how many of them.
         goals: what the report compares its numbers with.
     """
+
+    MOVED: ClassVar = {"capture.size": "size"}  # settings that are called otherwise now
 
     size: int = 0
     seed: int = 0
@@ -74,7 +78,7 @@ class RunConfig:
     edit: EditConfig = dataclasses.field(default_factory=EditConfig)
     queue: QueueConfig = dataclasses.field(default_factory=QueueConfig)
     simulation: SimulationConfig = dataclasses.field(default_factory=SimulationConfig)
-    teacher: ParserConfig = dataclasses.field(default_factory=ParserConfig)
+    teacher: TeacherConfig = dataclasses.field(default_factory=TeacherConfig)
     finetune: ParserConfig = dataclasses.field(default_factory=lambda: ParserConfig(steps=450, learning_rate=1e-3))
     heads: HeadsConfig = dataclasses.field(default_factory=HeadsConfig)
     demo: DemoConfig = dataclasses.field(default_factory=DemoConfig)

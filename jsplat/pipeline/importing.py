@@ -30,10 +30,10 @@ def import_one(source: Path, out: Path, config: RunConfig) -> None:
     with digests_in(out) as digests:
         wanted, outside = broadcast_from_first(lambda: _wanted(source, out, config, digests))
         if finished(out, wanted) is None:
-            about = to_json(config.capture) | {"outside": outside}
+            about = to_json(config.capture) | {"size": config.size, "outside": outside}
             with stage(out, wanted, about, config.seed, command="import") as folder:
                 if is_first_host():
-                    write_import(folder, *read_import(source, config.capture))
+                    write_import(folder, *read_import(source, config.capture, config.size))
 
 
 def _wanted(source: Path, out: Path, config: RunConfig, digests: Digests) -> list:
@@ -42,7 +42,7 @@ def _wanted(source: Path, out: Path, config: RunConfig, digests: Digests) -> lis
 
     def of(outside: list[str]) -> str:
         outside_digest = digests.of(source, "outside", {path: Path(path) for path in outside})
-        return fingerprint(digests.path(source), outside_digest, config.capture)
+        return fingerprint(digests.path(source), outside_digest, config.capture, config.size)
 
     outside = _read_outside(out)
     if finished(out, of(outside)) is None:

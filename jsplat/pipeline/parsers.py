@@ -35,9 +35,9 @@ def train_teacher(data_path: Path, out: Path, config: RunConfig, settings: Parse
     claim_whole(out, "train-parser", data_path, *paths.values())
     read = {"data": data_path, **paths, **({"start": parser_folder(paths["start"])} if "start" in paths else {})}
     start = open_parser(paths["start"]) if "start" in paths else None
-    input_size = (settings.architecture if start is None else start.architecture).input_size
+    network = start.architecture if start is not None else config.teacher.architecture
     pixels = config.size or longer_side(data_path, config.dataset)
-    config, settings = dataclasses.replace(config, size=pixels), settings.for_side(pixels, input_size)
+    config, settings = dataclasses.replace(config, size=pixels), settings.for_side(pixels, network.input_size)
     with digests_in(out) as digests:
         held = broadcast_from_first(lambda: {name: of_set(digests.path(path), config) for name, path in read.items()})
         wanted = fingerprint(settings, config.seed, held)

@@ -76,14 +76,14 @@ def read_source(folder: Path, config: ImportConfig) -> Source:
     return source
 
 
-def import_capture(folder: Path, out: Path, config: ImportConfig) -> Capture:
+def import_capture(folder: Path, out: Path, config: ImportConfig, size: int = 0) -> Capture:
     """Brings a capture into the project's own format: `write_import` of what `read_import` finds, in a new folder.
 
     Raises:
         InputError: naming the file and field that is wrong, or something that lies at `out` already.
     """
     check_free(out)
-    capture, record = read_import(folder, config)
+    capture, record = read_import(folder, config, size)
     with new_folder(out) as temporary:
         write_import(temporary, capture, record)
     return capture
@@ -95,8 +95,11 @@ def write_import(folder: Path, capture: Capture, record: dict) -> None:
     write_json(folder / "import.json", record)
 
 
-def read_import(folder: Path, config: ImportConfig) -> tuple[Capture, dict]:
+def read_import(folder: Path, config: ImportConfig, size: int = 0) -> tuple[Capture, dict]:
     """A capture in one of the `LAYOUTS`: lenses undone, one size, in the head's frame.
+
+    Args:
+        size: pixels of the longer side; 0: the photographs' own, up to 512.
 
     Returns:
         the capture; and layout, the pictures' original names, lenses and turns (`jsplat.captures.own_pixels` reads
@@ -111,7 +114,7 @@ def read_import(folder: Path, config: ImportConfig) -> tuple[Capture, dict]:
     with ThreadPoolExecutor(cores()) as threads:
         orientations = list(threads.map(_orientation, source.photos))
         head = find_head(source, orientations, config)
-        intrinsics, width, height = common_lens(source.photos, head.turns, config)
+        intrinsics, width, height = common_lens(source.photos, head.turns, config, size)
         pairs = list(zip(source.photos, head.turns.tolist()))
         rectifier, progress = Rectifier(pairs, (intrinsics, width, height), config), Progress("import", len(pairs))
         views = []

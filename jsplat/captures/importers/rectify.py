@@ -13,26 +13,36 @@ from jsplat.captures.capture import resize_labels
 from jsplat.captures.importers.headframe import turn_matrix
 from jsplat.captures.importers.lens import Lens
 from jsplat.captures.importers.source import ImportConfig, Photo, read_photo
+from jsplat.captures.index import MOST
 from jsplat.captures.pictures import read_labels
 from jsplat.errors import InputError
+from jsplat.files.foreign import log_once
 from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.raster.camera import Camera
 
 _BORDER_POINTS = 65
 _ROWS = 256
+SMALLEST = 16
 _LONGEST = 32767  # OpenCV's resampling counts in 16 bits
 _EDGE = 0.01  # pixels that the middle of a pixel, rounded, may lie outside the picture
 
 
-def common_lens(photos: tuple[Photo, ...], turns: np.ndarray, config: ImportConfig) -> tuple[np.ndarray, int, int]:
+def common_lens(
+    photos: tuple[Photo, ...], turns: np.ndarray, config: ImportConfig, size: int
+) -> tuple[np.ndarray, int, int]:
     """The pinhole lens of the imported capture: square pixels, a window onto the plane at depth 1.
+
+    Args:
+        size: pixels of the longer side; 0: as finely as the photographs show it, up to `MOST`, which is told.
 
     Returns:
         intrinsics `3 3` in pixels (first pixel's centre at 0.5), width, height.
 
     Raises:
-        InputError: photographs that have no window in common, or a lens that cannot be undone.
+        InputError: photographs that have no window in common, a lens that cannot be undone, or another size.
     """
+    if size and not SMALLEST <= size < _LONGEST:
+        raise InputError("--set size", wanted=f"0, or {SMALLEST} to {_LONGEST - 1} pixels", got=size)
     known: dict[tuple, np.ndarray] = {}
     windows = []
     for photo, turn in zip(photos, turns):
@@ -51,16 +61,16 @@ def common_lens(photos: tuple[Photo, ...], turns: np.ndarray, config: ImportConf
         )
     if max(max(p.lens.width, p.lens.height) for p in photos) >= _LONGEST:
         raise InputError("import", wanted=f"photographs of less than {_LONGEST} pixels a side", got="longer ones")
-    resolution = float(np.median([f for p in photos for f in p.lens.focal]))
-    focal = resolution if config.size is None else config.size / float((high - low).max())
+    extent = float((high - low).max())
+    own = float(np.median([f for p in photos for f in p.lens.focal])) * extent
+    if not size and own > MOST:
+        line = f"{len(photos)} photographs of {round(own)} pixels are brought in at {MOST} (--set size={round(own)} for"
+        log_once("resized", "import", f"{line} all of it)", pictures=len(photos), own=round(own), used=MOST)
+    focal = (size or min(own, MOST)) / extent
     # Cropped windows are rounded down, so that nothing in them is invalid.
     exact = (high - low) * focal
     exact = np.round(exact) if config.edges == "keep" else np.floor(exact + 1e-6)
     width, height = (int(max(n, 1)) for n in exact)
-    if max(width, height) >= _LONGEST:
-        raise InputError(
-            "--set capture.size", wanted=f"pictures of less than {_LONGEST} pixels a side", got=f"{width}x{height}"
-        )
     # Half a pixel at most is lost or gained by rounding; the window's middle stays.
     cx, cy = np.asarray([width, height]) / 2 - focal * (low + high) / 2
     return np.asarray([[focal, 0, cx], [0, focal, cy], [0, 0, 1.0]]), width, height

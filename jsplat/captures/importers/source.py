@@ -33,7 +33,6 @@ class ImportConfig:
     """How a capture is brought in.
 
     Attributes:
-        size: pixels of the longer side; none keeps the photographs' resolution.
         edges: "keep" shows all that any photograph shows, and marks what a photograph lacks as invalid; "crop" shows
             only what all of them show.
         max_ray_angle: degrees from the optical axis beyond which wide lenses are cut off.
@@ -49,7 +48,6 @@ class ImportConfig:
         root: folder in which all that a transforms.json names must lie; none: the one that holds the capture's.
     """
 
-    size: int | None = 512
     edges: Literal["keep", "crop"] = "keep"
     max_ray_angle: float = 50.0
     up: Literal["exif", "top", "right", "bottom", "left"] = "exif"
@@ -62,8 +60,6 @@ class ImportConfig:
     root: str | None = None
 
     def __post_init__(self):
-        if self.size is not None and not 16 <= self.size <= 16384:
-            raise InputError("ImportConfig.size", wanted="16 to 16384 pixels", got=self.size)
         if not 1 <= self.max_ray_angle <= 80:
             raise InputError("ImportConfig.max_ray_angle", wanted="1 to 80 degrees", got=self.max_ray_angle)
         if not 0 < self.distance < 1e6:
