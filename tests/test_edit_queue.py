@@ -8,6 +8,8 @@ import pytest
 
 from jsplat.edit import QueueConfig, QueueInputs, SimulationConfig, Subject, expected_gains, rank, simulate
 from jsplat.errors import InputError
+from jsplat.labels import VoterLabels
+from jsplat.labelsets.labelset import IGNORE
 from tests import spotted
 from tests.spotted import BACK, FRONT, SPOT
 
@@ -56,6 +58,22 @@ def test_what_trusted_neighbours_say_counts_through_the_geometry():
     trust[[1, 2]] = 1e-3
     distrusted = looks(first=opinion, trust=trust)
     assert expected_gains(distrusted, ONE)[FRONT] - expected_gains(looks(trust=trust), ONE)[FRONT] < 0.2 * gained[FRONT]
+
+
+def test_every_voter_is_asked_as_far_as_it_knows():
+    """A voter that saw the spot counts as the parser does; one whose label may mean what is there dissents nowhere."""
+    truth = spotted.capture().labels
+    assert truth is not None
+    base = expected_gains(looks(), ONE)
+    knows = tuple(frozenset({i}) for i in range(4))
+    sees = VoterLabels(np.where(truth > 0, truth, np.uint8(IGNORE)), np.ones(8, np.float32), knows)
+    gained = expected_gains(looks(others=[sees]), ONE) - base
+    assert gained[FRONT] > 1
+    assert abs(gained[BACK]) < 0.1 * gained[FRONT]
+    coarse = VoterLabels((looks().labels > 0).astype(np.uint8), sees.trust, (frozenset({0}), frozenset({1, 2, SPOT})))
+    assert (expected_gains(looks(others=[coarse]), ONE) <= base + 1e-6).all()
+    silent = VoterLabels(np.full_like(truth, IGNORE), sees.trust, knows)
+    np.testing.assert_allclose(expected_gains(looks(others=[silent]), ONE), base)
 
 
 def test_small_classes_come_first():

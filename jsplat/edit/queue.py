@@ -4,9 +4,10 @@ The expected gain of a view is the sum over its foreground pixels of
 
     (doubt + dissent - doubt * dissent) / sqrt(area)
 
-doubt: 1 - the confidence of the refined mask. dissent: the probability that the first labels of neighbouring views,
-carried here through the depth of the geometry and weighted by the trust in those views, give to other classes than the
-refined mask has. The two as independent chances of an error make the first factor. area: pixels of the refined class,
+doubt: 1 - the confidence of the refined mask. dissent: the probability that the voters on neighbouring views, carried
+here through the depth of the geometry and weighted by the trust in those views, give to other classes than the refined
+mask has; a voter whose label may mean several classes dissents from none of them, and where it says nothing it is not
+asked. The two as independent chances of an error make the first factor. area: pixels of the refined class,
 or of the one the neighbours favour if that is smaller, in the mean over the views that show it: a lip counts as much as
 the hair, and small classes come first. Views that stand close to one already chosen (or edited) show the same error:
 their gain is multiplied by 1 - exp(-(angle / independence_angle)^2 / 2).
@@ -14,13 +15,15 @@ their gain is multiplied by 1 - exp(-(angle / independence_angle)^2 / 2).
 
 import dataclasses
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from jsplat.errors import InputError
+from jsplat.labels import VoterLabels
 from jsplat.labels.opinions import Opinions, dense, shape_of
+from jsplat.labels.together import informative_table
 from jsplat.labelsets.labelset import IGNORE
 from jsplat.raster.camera import Camera
 from jsplat.raster.reprojection import Points, nearest_views, optical_axes
@@ -31,7 +34,7 @@ class QueueConfig:
     """How views are ranked.
 
     Attributes:
-        neighbors: views with the nearest optical axes whose first labels are asked.
+        neighbors: views with the nearest optical axes whose voters are asked.
         depth_tolerance: share of the depth by which two views may differ and still see the same point.
         stride: every so many pixels each way are looked at.
         independence_angle: degrees between optical axes at which a view's errors are thought to be its own.
@@ -54,9 +57,10 @@ class QueueInputs:
 
     Attributes:
         labels, confidence: refined masks.
-        first: the parser's class probabilities.
+        first: the first voter's class probabilities.
         depth: z depth in the camera frame, world units; 0 where nothing is seen.
-        trust: in the parser, per view.
+        trust: in the first voter, per view.
+        others: further voters, as the label stage had them.
     """
 
     labels: UInt8[np.ndarray, "v h w"]
@@ -65,6 +69,7 @@ class QueueInputs:
     depth: Float[np.ndarray, "v h w"]
     cameras: Camera
     trust: Float[np.ndarray, " v"]
+    others: Sequence[VoterLabels] = ()
 
 
 def expected_gains(looks: QueueInputs, config: QueueConfig = QueueConfig()) -> Float[np.ndarray, " v"]:
@@ -83,7 +88,7 @@ def _gain(looks: QueueInputs, view: int, neighbors: list[int], area: np.ndarray,
     height, width = looks.depth.shape[1:]
     rows, columns = np.mgrid[step // 2 : height : step, step // 2 : width : step].reshape(2, -1)
     here = looks.labels[view, rows, columns]
-    opinion, weight = _carried(looks, view, neighbors, rows, columns, config.depth_tolerance)
+    opinion, weight = _carried(looks, view, neighbors, (rows, columns), config.depth_tolerance)
     counted = ((here > 0) & (here != IGNORE)) | ((opinion.argmax(-1) > 0) & (weight > 0))
     here, opinion, weight = here[counted], opinion[counted], weight[counted]
     agreed = opinion[np.arange(len(here)), np.minimum(here, opinion.shape[1] - 1)]
@@ -94,16 +99,32 @@ def _gain(looks: QueueInputs, view: int, neighbors: list[int], area: np.ndarray,
 
 
 def _carried(
-    looks: QueueInputs, view: int, neighbors: list[int], rows: np.ndarray, columns: np.ndarray, tolerance: float
+    looks: QueueInputs, view: int, neighbors: list[int], at: tuple[np.ndarray, np.ndarray], tolerance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The neighbours' first labels at these pixels, rows that sum to 1, and the trust behind them (0: nobody sees)."""
-    points = Points(looks.cameras, looks.depth, view, rows, columns)
-    total, weight = np.zeros((len(rows), shape_of(looks.first)[-1])), np.zeros(len(rows))
+    """What the voters on the neighbours say of these pixels (rows, columns), summing to 1, and the trust behind it (0:
+    nobody sees them, or says anything)."""
+    k = shape_of(looks.first)[-1]
+    points, here = Points(looks.cameras, looks.depth, view, *at), looks.labels[view][at]
+    total, weight = np.zeros((len(here), k)), np.zeros(len(here))
     for j in neighbors:
         seen, v, u = points.seen_in(j, tolerance)
         total[seen] += looks.trust[j] * dense(looks.first, j)[v, u]
         weight[seen] += looks.trust[j]
+        for other in looks.others:
+            opinion = _opinion_of(other, np.asarray(other.labels[j])[v, u], here[seen], k) * other.trust[j]
+            total[seen] += opinion
+            weight[seen] += opinion.sum(-1)
     return total / np.maximum(total.sum(-1, keepdims=True), 1e-12), weight
+
+
+def _opinion_of(other: VoterLabels, labels: np.ndarray, here: np.ndarray, k: int) -> np.ndarray:
+    """Classes that a voter's labels speak for "p k": the mask's own, `here`, where they may mean it, else all that they
+    may mean, evenly; rows of 0 where they say nothing."""
+    table = np.zeros((256, k))
+    table[: len(other.means)] = informative_table(other.means, k)
+    meant, mine = table[labels], np.eye(256)[here][:, :k]
+    agrees = (meant * mine).any(-1, keepdims=True)
+    return np.where(agrees, mine, meant / np.maximum(meant.sum(-1, keepdims=True), 1))
 
 
 def rank(

@@ -121,9 +121,10 @@ def read(run: Run, identity: str) -> tuple[Capture, QueueInputs]:
     """The photographs of one head, and what the queue looks at."""
     capture = read_capture(run.captures[identity], run.size)
     known = load_labelled(run.path / "label", identity)
-    first = first_labels(run.path / "parse", capture).opinions
+    first, trust = first_labels(run.path / "parse", capture).opinions, _trust(run, capture)
+    others = [other.voter_labels(trust) for other in others_in(run.path / "parse", capture)]
     return capture, QueueInputs(
-        known["refined"], known["confidence"], first, known["depth"], capture.cameras, _trust(run, capture)
+        known["refined"], known["confidence"], first, known["depth"], capture.cameras, trust, others
     )
 
 

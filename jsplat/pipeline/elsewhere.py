@@ -139,6 +139,13 @@ class Other:
             self.labels, np.asarray(trust if self.frontal else np.ones(len(trust), np.float32)), self.means
         )
 
+    def masks(self) -> UInt8[np.ndarray, "v h w"]:
+        """As class ids to be looked at: of a label for several classes the first one; IGNORE where nothing is said."""
+        table = np.full(256, IGNORE, np.uint8)
+        for label, of in enumerate(self.means):
+            table[label] = min(of, default=IGNORE)
+        return table[self.labels]
+
 
 def gather(parser: Parser | None, given: Sequence[str], listed: Sequence[Listed]) -> Voters:
     """All who are to vote.

@@ -13,7 +13,7 @@ from jsplat.labels import METHODS
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.parser import Parser, load_parser, predict_labels
 from jsplat.pipeline.config import RunConfig
-from jsplat.pipeline.elsewhere import VOTERS, others_named
+from jsplat.pipeline.elsewhere import VOTERS, others_in, others_named
 from jsplat.pipeline.packing import load_labelled
 from jsplat.pipeline.scoring import Counts, picture_rows
 from jsplat.pipeline.studies import study_of
@@ -168,7 +168,8 @@ def count(
         masks |= {name: predict_labels(parser, capture.images) for name, parser in parsers.items()}
         counts.add(group, capture, masks, known["depth"], known["confidence"])
         if shown:
-            rows.extend(picture_rows(group, capture, {name: masks[name] for name in methods if name in masks}))
+            voters = {other.name: other.masks() for other in others_in(out / "parse", capture)}
+            rows.extend(picture_rows(group, capture, {name: masks[name] for name in methods if name in masks}, voters))
 
     for group, listed, shown in chosen:
         if STOP.is_set():

@@ -235,13 +235,16 @@ def bin_lines(bins: Mapping[str, Mapping]) -> list[str]:
     return lines
 
 
-def picture_rows(group: str, capture: Capture, masks: Mapping[str, np.ndarray]) -> list[PictureRow]:
-    """Photos of one person with masks from a few directions; the rest of the capture is not kept."""
+def picture_rows(
+    group: str, capture: Capture, masks: Mapping[str, np.ndarray], voters: Mapping[str, np.ndarray]
+) -> list[PictureRow]:
+    """Photos of one person with masks from a few directions, also of further voters; the rest is not kept."""
     rows, level = [], np.abs(capture.pitch)
     masks = masks if capture.labels is None else {"truth": capture.labels, **masks}
     for wanted in SHOWN_YAWS:
         view = int(np.argmin(np.abs(capture.yaw - wanted) + level))
         title = f"{capture.identity}, {group}, yaw {capture.yaw[view]:.0f}°, pitch {capture.pitch[view]:.0f}°"
         shown = {method: mask[view].copy() for method, mask in masks.items()}
-        rows.append(PictureRow(title, capture.images[view].copy(), shown))
+        heard = {name: mask[view].copy() for name, mask in voters.items()}
+        rows.append(PictureRow(title, capture.images[view].copy(), shown, heard))
     return rows

@@ -26,11 +26,13 @@ class PictureRow:
         title: whose head and from where ("id07, unseen, yaw -63").
         photo: sRGB.
         masks: class ids or IGNORE by column: "truth" or a key of METHODS; any may be missing.
+        voters: the same of voters beside the teacher, by their names; of a label for several classes the first one.
     """
 
     title: str
     photo: UInt8[np.ndarray, "h w 3"]
     masks: dict[str, UInt8[np.ndarray, "h w"]]
+    voters: dict[str, UInt8[np.ndarray, "h w"]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         unknown = [column for column in self.masks if column not in COLUMNS]
@@ -92,6 +94,8 @@ def _gallery_row(row: PictureRow, columns: tuple[str, ...], labelset: LabelSet) 
         picture = _image(overlay(row.photo, mask, labelset), COLUMNS[column], 320)
         note = _right(mask, truth) if truth is not None and column != "truth" else ""
         cells.append(f"<td>{picture}<small>{note}</small></td>")
+    for name, mask in row.voters.items():
+        cells.append(f"<td>{_image(overlay(row.photo, mask, labelset), name, 320)}</td>")
     return "".join(cells)
 
 
@@ -100,13 +104,23 @@ def gallery(pictures: Pictures) -> str:
     if not pictures.rows:
         return ""
     tables = []
+
+    def columns_of(row: PictureRow) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return tuple(c for c in COLUMNS if c in row.masks), tuple(row.voters)
+
     # People with other columns (nobody fitted the unseen ones) get a table of their own instead of gaps.
-    for columns, rows in itertools.groupby(pictures.rows, lambda row: tuple(c for c in COLUMNS if c in row.masks)):
+    for (columns, voters), rows in itertools.groupby(pictures.rows, columns_of):
         head = "<th>Photo" + "".join(f"<th>{COLUMNS[c]}" for c in columns)
+        head += "".join(f"<th>Voter: {html.escape(name)}" for name in voters)
         body = "".join(_gallery_row(row, columns, pictures.labelset) for row in rows)
-        width = f"style='width:{min(100, 100 * (len(columns) + 1) / 7):.0f}%;min-width:{104 * (len(columns) + 1)}px'"
+        count = 1 + len(columns) + len(voters)
+        width = f"style='width:{min(100, 100 * count / 7):.0f}%;min-width:{104 * count}px'"
         tables.append(f"<div class=scroll><table class=gallery {width}><tr>{head}{body}</table></div>")
-    used = np.unique(np.concatenate([m.ravel() for row in pictures.rows for m in row.masks.values()] or [np.zeros(0)]))
+    used = np.unique(
+        np.concatenate(
+            [m.ravel() for row in pictures.rows for m in (*row.masks.values(), *row.voters.values())] or [np.zeros(0)]
+        )
+    )
     names, colors = pictures.labelset.names, pictures.labelset.colors
     key = legend([(names[i], f"rgb{colors[i]}") for i in used.astype(int) if 0 < i < len(names)])
     note = "“right”: share of the pixels that are foreground in truth or mask and carry the true class."
