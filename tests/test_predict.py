@@ -291,6 +291,28 @@ def test_what_a_killed_attempt_finished_stays(parser, tmp_path, monkeypatch):
     assert len(list((tmp_path / "out/labels").iterdir())) == 3
 
 
+def test_only_new_and_changed_pictures_are_predicted(parser, tmp_path, monkeypatch):
+    photos, out = tmp_path / "in", tmp_path / "out"
+    for i in range(3):
+        put(photos / f"{i}.png", picture(20, 30, i))
+    assert run("predict", parser, photos, out)[0] == 0
+    before = {i: (out / f"labels/{i}.png").stat().st_ino for i in range(3)}
+    put(photos / "1.png", picture(20, 30, 7))
+    put(photos / "3.png", picture(20, 30, 3))
+    (photos / "2.png").unlink()
+    status, output = run("predict", parser, photos, out)
+    assert (status, "predict: 1 of 3 were made before, of the same pictures and parser" in output) == (0, True), output
+    assert (out / "labels/0.png").stat().st_ino == before[0]
+    assert (out / "labels/1.png").stat().st_ino != before[1]
+    (wanted,) = labels_of_any_size(PARSER, [picture(20, 30, 7)], 1, flip=True)
+    np.testing.assert_array_equal(import_masks(out / "labels", THREE)["1"], wanted)
+    for folder in ("labels", "overlays"):
+        assert {p.stem for p in (out / folder).iterdir()} == {"0", "1", "3"}, (
+            "of the picture that is gone nothing is left"
+        )
+    assert "made before" not in run("predict", parser, photos, out, "--set", "flip=false")[1], "another setting"
+
+
 def test_an_overlay_too_long_for_jpeg_is_a_png(parser, tmp_path, monkeypatch):
     monkeypatch.setattr(predicting, "LONGEST_JPEG", 40)
     put(tmp_path / "in/long.png", picture(20, 41))

@@ -8,7 +8,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from jsplat.captures.pictures import picture_header
 from jsplat.captures.upright import ENDINGS, read_upright
 from jsplat.errors import InputError, Stopped
 from jsplat.exchange import indexed
-from jsplat.files.atomic import write_bytes, write_json
+from jsplat.files.atomic import link_files, write_bytes, write_json
 from jsplat.files.foreign import kinds_of, log_skipped, some_of, without_litter
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.parser import Parser
@@ -47,6 +47,7 @@ BATCH = 8
 LONGEST_JPEG = 65_500  # pixels, of libjpeg
 AHEAD = 4  # pictures that are read, or written, while the parser works
 FAILED = "failed.json"
+MADE_FROM = "pictures.json"  # in OUT: name of a result -> fingerprint of its picture, the parser and the settings
 _ROWS = 256  # of an overlay at a time: it is blended in floating point
 _WANTED = "a picture, a folder of pictures, a pattern in quotes, or a video"
 
@@ -122,8 +123,8 @@ def predict(parser: Path, given: Path, out: Path, config: RunConfig) -> dict[str
     """Masks and overlays of pictures, or of a video's frames; returns which could not be read, and why.
 
     OUT/labels holds indexed PNGs with class names and colours inside, OUT/overlays JPEGs (PNGs of pictures too long for
-    JPEG), or an MP4 of a video, all under the names of the pictures and of their size. What a killed attempt has
-    finished of the same pictures and parser is not done again.
+    JPEG), or an MP4 of a video, all under the names of the pictures and of their size. What is there of the
+    same pictures, parser and settings, in OUT or from a killed attempt, is not done again.
 
     Raises:
         InputError: no parser, no pictures, none that can be read, an OUT that is not free.
@@ -137,17 +138,41 @@ def predict(parser: Path, given: Path, out: Path, config: RunConfig) -> dict[str
     with digests_in(out) as digests:
         known = digests.path(parser_folder(parser))
         log_skipped(given.name, source.passed_over)
-        wanted = fingerprint(known, digests.of(source.root.absolute(), "pictures", source.pictures), config.flip)
+        names = output_names(source.pictures)
+        each = {
+            names[name]: fingerprint(known, digests.of(path.absolute(), "picture", {name: path}), config.flip)
+            for name, path in source.pictures.items()
+        }
+        wanted = fingerprint(each)
         if finished(out, wanted) is None:
             opened = open_parser(parser)
             about |= {"input_size": opened.architecture.input_size}
             with stage(out, wanted, about, config.seed, command="predict") as folder:
+                _take_over(folder, each, out)
                 failed = (_film if source.video else _pictures)(opened, source, folder, config.flip)
                 write_json(folder / "labelset.json", opened.labelset.to_json())
                 write_json(folder / FAILED, failed)
         else:
             narrate(f"{out}: made before, of the same pictures and parser")
     return json.loads((out / FAILED).read_text())
+
+
+def _take_over(folder: Path, each: Mapping[str, str], out: Path) -> None:
+    """Begins with what OUT, and attempts that were killed, hold of the same pictures, parser and settings."""
+    for older in (out, *sorted(out.parent.glob(f".{out.name}.{'?' * 16}"))):
+        try:
+            theirs = json.loads((older / MADE_FROM).read_text()) if older.name != folder.name else {}
+        except (OSError, ValueError):
+            continue
+        for name, made_from in each.items():
+            label = _label_file(older, name)
+            if theirs.get(name) == made_from and _is_whole(label) and not _label_file(folder, name).exists():
+                for path in (*(older / "overlays" / f"{name}{ending}" for ending in (".jpg", ".png")), label):
+                    if path.is_file():
+                        link_files(
+                            path, folder / path.relative_to(older)
+                        )  # the label last: it says that both are there
+    write_json(folder / MADE_FROM, each)
 
 
 def _ahead(function: Callable[[S], T], items: Iterable[S], pool: concurrent.futures.Executor) -> Iterator[T]:
@@ -185,7 +210,7 @@ class _Rate:
 
     def __init__(self, total: int, done: int):
         if done:
-            narrate(f"predict: {done} were finished by an attempt before")
+            narrate(f"predict: {done} of {total + done} were made before, of the same pictures and parser")
         self.progress, self.start, self.done = Progress("predict", total), time.monotonic(), 0
 
     def advance(self, masks: int = 1) -> None:
