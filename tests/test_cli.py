@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import shlex
 import tomllib
 
@@ -60,6 +61,8 @@ def test_help_shows_an_example_that_parses(name):
         args = shlex.split(example)[2:]
         context = click.Context(command, info_name=name)
         command.parse_args(context, args)  # an unknown option or a missing argument is an error here
+        assert not re.search(r"(?<!jsplat )\bheads/", example), "folders of `make demo` are there"
+        assert {*re.findall(r"out/demo/(\w+)", example)} <= {"captures", "frontal", "teacher", "run"}
     assert ("--config" in result.output) == ("--set" in result.output) == (name in SETTINGS)
 
 

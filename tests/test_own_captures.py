@@ -3,6 +3,8 @@
 import json
 import lzma
 import os
+import re
+import tempfile
 from pathlib import Path
 
 import jax
@@ -103,6 +105,20 @@ def test_what_has_labels_is_opened_without_naming_the_captures(place, labelled):
     assert set(open_run(place / "out", None, EditConfig()).captures) == {*SOURCES}
     film = place / "turn.mp4"
     assert turntable(place / "out", film, TurntableConfig(seconds=0.05, size=16)) == 1
+
+
+def test_a_dry_run_imports_for_itself_with_all_voters_and_leaves_nothing(place, labelled, tmp_path, monkeypatch):
+    before = times(place)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    labels = ("--labels", place / "out" / "masks")
+    parts = ("--captures", place / "photos", "--parser", place / "parser", "--config", TINY, "--set", "unseen=none")
+    told = call("run", place / "new", *parts, *labels, "--until", "label", "--dry-run")
+    assert "2 people, 10 pictures" in told, told
+    for name in ("parse", "fit", "label", "all of it"):
+        assert re.search(rf"^  {name} +\d+", told, re.M), f"{name}: {told}"
+    assert times(place) == before
+    assert not (place / "new").exists()
+    assert not [*tmp_path.iterdir()], "what was imported is removed"
 
 
 @pytest.fixture(scope="module")

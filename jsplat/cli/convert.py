@@ -46,8 +46,8 @@ def export(parser: Path, out: Path, names: Literal["zllrunning", "yakhyo"]) -> N
     """Writes PARSER for others: OUT ends in .onnx or .safetensors.
 
     \b
-    jsplat export out/run/student student.onnx
-    jsplat export out/run/student student.safetensors --names yakhyo
+    jsplat export out/demo/run/student student.onnx
+    jsplat export out/demo/run/student student.safetensors --names yakhyo
     """
     prepare()
     from jsplat.pipeline import commands

@@ -77,8 +77,8 @@ def train_parser(
     """Trains BiSeNet on DATA: captures with labels, or an auxiliary set.
 
     \b
-    jsplat train-parser heads/frontal out/teacher
-    jsplat train-parser out/run/render/student out/student --from out/teacher --replay heads/frontal
+    jsplat train-parser out/demo/frontal out/teacher
+    jsplat train-parser out/demo/run/render/student out/student --from out/demo/teacher --replay out/demo/frontal
     """
     from jsplat.pipeline import train_teacher
 
@@ -97,9 +97,9 @@ def parse(parser: Path, captures: Path, out: Path, labels: tuple[str, ...], conf
     """Gives every view of CAPTURES its first labels, with PARSER ("none": with --labels alone).
 
     \b
-    jsplat parse out/teacher heads/train out/parsed
-    jsplat parse out/teacher heads/train out/parsed --labels bodies=cihp --labels hair
-    jsplat parse none heads/train out/parsed --labels masks
+    jsplat parse out/demo/teacher out/demo/captures out/parsed
+    jsplat parse out/demo/teacher out/demo/captures out/parsed --labels bodies=cihp --labels hair
+    jsplat parse none out/demo/captures out/parsed --labels masks
     """
     from jsplat.pipeline import commands
 
@@ -119,9 +119,9 @@ def predict(parser: Path, source: Path, out: Path, config) -> dict[str, str]:
     indexed PNGs that name their classes, OUT/overlays the pictures under the colours of the classes.
 
     \b
-    jsplat predict out/run/student photos out/masks
-    jsplat predict out/teacher 'photos/**/*.jpg' out/masks --set flip=false
-    jsplat predict out/teacher talk.mp4 out/talk
+    jsplat predict out/demo/run/student photos out/masks
+    jsplat predict out/demo/teacher 'photos/**/*.jpg' out/masks --set flip=false
+    jsplat predict out/demo/teacher talk.mp4 out/talk
     """
     from jsplat.pipeline import predicting
 
@@ -138,7 +138,7 @@ def fit(captures: Path, out: Path, labels: Path | None, config) -> dict[str, str
     """Fits 3D Gaussians to all CAPTURES at once.
 
     \b
-    jsplat fit heads/train out/fit --labels out/parsed --set fit.steps=1000
+    jsplat fit out/demo/captures out/fit --labels out/parsed --set fit.steps=1000
     """
     from jsplat.pipeline import commands
 
@@ -156,7 +156,7 @@ def label(captures: Path, fitted: Path, labels: Path, out: Path, config) -> dict
     """Fuses first LABELS on FITTED scenes by the robust vote, and renders refined masks of every view.
 
     \b
-    jsplat label heads/train out/fit out/parsed out/labelled --set vote.method=best
+    jsplat label out/demo/captures out/fit out/parsed out/labelled --set vote.method=best
     """
     from jsplat.pipeline import commands
 
@@ -174,7 +174,7 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config) -> d
     """Renders labelled pictures from poses nobody photographed, with the refined photographs: an auxiliary set.
 
     \b
-    jsplat render heads/train out/fit out/labelled out/auxiliary --set views.count=48
+    jsplat render out/demo/captures out/fit out/labelled out/auxiliary --set views.count=48
     """
     from jsplat.pipeline import commands
 
@@ -195,8 +195,8 @@ def evaluate(parser: Path, captures: Path, out: Path, config) -> dict[str, str]:
     their authors lay them out. Both are scored in their masks' own pixels, unless a size is set.
 
     \b
-    jsplat evaluate out/run/student heads/train out/scores
-    jsplat evaluate out/run/student my_pictures out/scores --set dataset.table=celebamask-hq
+    jsplat evaluate out/demo/run/student out/demo/captures out/scores
+    jsplat evaluate out/demo/run/student my_pictures out/scores --set dataset.table=celebamask-hq
     """
     from jsplat.pipeline import commands
 
@@ -257,13 +257,13 @@ def run(
     read CAPTURES and PARSER and to write OUT.
 
     \b
-    jsplat run out/run --captures heads/train --parser out/teacher --config cpu
-    jsplat run out/ada --captures colmap/ada --parser out/teacher --until label
-    jsplat run out/run --captures heads/train --parser out/teacher --dry-run
-    jsplat run out/run --captures heads/train --parser out/teacher --labels bodies=cihp
-    jsplat run out/run --captures heads/train --labels masks
-    srun jsplat run out/run --captures heads/train --parser out/teacher --distributed
-    jsplat run out/run --captures heads/train --parser out/teacher --process node0:8476 2 1
+    jsplat run out/run --captures out/demo/captures --parser out/demo/teacher --config cpu
+    jsplat run out/ada --captures colmap/ada --parser out/demo/teacher --until label
+    jsplat run out/run --captures out/demo/captures --parser out/demo/teacher --dry-run
+    jsplat run out/run --captures out/demo/captures --parser out/demo/teacher --labels bodies=cihp
+    jsplat run out/run --captures out/demo/captures --labels masks
+    srun jsplat run out/run --captures out/demo/captures --parser out/demo/teacher --distributed
+    jsplat run out/run --captures out/demo/captures --parser out/demo/teacher --process node0:8476 2 1
     """
     import jax
 
@@ -336,7 +336,7 @@ def status(run: Path) -> None:
     """Prints the state of each stage of a RUN: done, running (with ETA and loss), waiting or failed.
 
     \b
-    jsplat status out/run
+    jsplat status out/demo/run
     """
     from jsplat.pipeline.status import status as stages
 

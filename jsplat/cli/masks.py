@@ -20,8 +20,8 @@ def export_masks(labelled: Path, out: Path, form: str, config) -> None:
     Those of a run are in the pixels of the pictures that its captures were imported from. OUT may end in .zip.
 
     \b
-    jsplat export-masks out/run out/masks.zip --format cvat
-    jsplat export-masks out/run/label out/masks.zip --format cvat
+    jsplat export-masks out/demo/run out/masks.zip --format cvat
+    jsplat export-masks out/demo/run/label out/masks.zip --format cvat
     """
     from jsplat.pipeline import transfer
 
@@ -38,7 +38,7 @@ def import_masks(masks: Path, captures: Path, out: Path, labels: Path | None, co
     """CAPTURES with the MASKS somebody drew (a folder, an archive or a file in any of the formats), by name of class.
 
     \b
-    jsplat import-masks out/masks.zip heads/train out/corrected --labels out/run/label
+    jsplat import-masks out/masks.zip out/demo/captures out/corrected --labels out/demo/run/label
     """
     from jsplat.pipeline import transfer
 
@@ -58,7 +58,7 @@ def export_splats(fitted: Path, out: Path, labelled: Path | None, config) -> Non
     """FITTED scenes as .ply that splat viewers open.
 
     \b
-    jsplat export-splats out/run/fit out/splats --labelled out/run/label
+    jsplat export-splats out/demo/run/fit out/splats --labelled out/demo/run/label
     """
     from jsplat.pipeline import transfer
 

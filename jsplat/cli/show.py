@@ -32,7 +32,7 @@ def study(
 
     \b
     jsplat study out/demo/run out/study
-    jsplat study out/run out/study --captures heads/train --pairs 30 --against other/masks
+    jsplat study out/demo/run out/study --captures out/demo/captures --pairs 30 --against other/masks
     """
     prepare()
     from jsplat.pipeline import studies
@@ -82,7 +82,7 @@ def turntable(
 
     \b
     jsplat turntable out/demo/run out/turn.mp4
-    jsplat turntable out/run out/turn.mp4 --captures heads/train --identity id03 --seconds 10 --size 512
+    jsplat turntable out/demo/run out/turn.mp4 --captures out/demo/captures --identity head0003 --seconds 10 --size 512
     """
     prepare()
     from jsplat.pipeline import showing
@@ -106,8 +106,8 @@ def view(shown: Path, captures: Path | None, identity: str | None, port: int) ->
 
     \b
     jsplat view out/demo/run
-    jsplat view out/run --captures heads/train --identity id03
-    jsplat view out/splats/id03.ply
+    jsplat view out/demo/run --captures out/demo/captures --identity head0003
+    jsplat view out/splats/head0003.ply
     """
     prepare()
     from jsplat.pipeline import showing
@@ -147,8 +147,8 @@ def edit(run: Path, captures: Path | None, port: int, corrected: Path | None, ex
 
     \b
     jsplat edit out/demo/run
-    jsplat edit out/run --captures heads/train --port 8000
-    jsplat edit out/run --from corrected.zip
+    jsplat edit out/demo/run --captures out/demo/captures --port 8000
+    jsplat edit out/demo/run --from corrected.zip
     """
     if corrected is None:
         if exported is not None:

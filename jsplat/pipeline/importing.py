@@ -96,8 +96,8 @@ def _layout(folder: Path) -> bool:
         return False
 
 
-def import_all(sources: Mapping[str, Path], out: Path, config: RunConfig, refused: dict[str, str]) -> list[Path]:
-    """The sources as captures of ours below OUT/captures.
+def import_all(sources: Mapping[str, Path], place: Path, config: RunConfig, refused: dict[str, str]) -> list[Path]:
+    """The sources as captures of ours in the folder `place`.
 
     Args:
         sources: as of `foreign`.
@@ -111,12 +111,12 @@ def import_all(sources: Mapping[str, Path], out: Path, config: RunConfig, refuse
     """
     if is_first_host():
         for name, source in sources.items():
-            claim_whole(out / FOLDER / name, "import", source)
+            claim_whole(place / name, "import", source)
     done, last = [], None
     for name, source in sources.items():
         try:
-            import_one(source, out / FOLDER / name, config)
-            done.append(out / FOLDER / name)
+            import_one(source, place / name, config)
+            done.append(place / name)
         except InputError as error:
             last, refused[name] = error, str(error)
             print(f"{name} is left out: {error}", file=sys.stderr, flush=True)

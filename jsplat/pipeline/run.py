@@ -1,6 +1,7 @@
 """All stages in one command: captures and a parser in, a fine-tuned parser and a report out."""
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,11 +58,14 @@ def run(request: Request, out: Path, config: RunConfig, begun: Callable[[], obje
 def foretell(request: Request, out: Path, config: RunConfig) -> list[str]:
     """Lines for people: what `run` would do and take, from a few measured steps of each stage; `out` is not touched.
 
+    Captures of other programs are imported into a folder that is removed.
+
     Raises:
         InputError: as of `run`, or a device has too little memory.
     """
-    settled = settle(request, out, config, imports=False)
-    return [*settled.told, *forecast.lines(settled, try_stages(settled))]
+    with tempfile.TemporaryDirectory() as place:
+        settled = settle(request, out, config, Path(place))
+        return [*settled.told, *forecast.lines(settled, try_stages(settled))]
 
 
 def _parse(work: Work) -> None:

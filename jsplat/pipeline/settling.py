@@ -91,25 +91,26 @@ class Settled:
         return self.voters.classes
 
 
-def settle(request: Request, out: Path, config: RunConfig, *, imports: bool = True) -> Settled:
+def settle(request: Request, out: Path, config: RunConfig, brought_to: Path | None = None) -> Settled:
     """Reads the headers of all that is asked for, imports what has to be, and decides what a run will do.
 
     Args:
-        imports: whether captures of other programs may be imported into `out`; nothing else is ever written.
+        brought_to: where captures of other programs are imported to, and nothing is written into `out`; None:
+            OUT/captures, and nothing else is written.
 
     Raises:
         InputError: bad input, or what disk or memory cannot hold.
     """
     sources = broadcast_from_first(lambda: {name: str(path) for name, path in foreign(request.captures).items()})
-    if sources and not imports:
-        hint = "`jsplat import` brings each of them, and the run of what it wrote says what it will take"
-        raise InputError(f"--dry-run: {request.captures}", wanted="captures of jsplat", got="another layout", hint=hint)
     teacher = None if request.parser is None else open_parser(request.parser)
     read = {"captures": request.captures} | ({} if request.parser is None else {"parser": request.parser})
     brought, refused = None, {}
     if sources:
-        brought = _imported(sources, read, out, config, refused)
-        read |= {"captures": out / FOLDER, "imported_from": request.captures}
+        if brought_to is None:
+            _begin_import(out, read, config)
+        place = out / FOLDER if brought_to is None else brought_to
+        brought = import_all({name: Path(path) for name, path in sources.items()}, place, config, refused)
+        read |= {"captures": place, "imported_from": request.captures}
     listed = list_captures(brought or request.captures, config.size, labels=request.truth, refused=refused)
     log_resized(listed)
     config = config.for_side(max(max(one.shape[1:]) for one in listed))
@@ -126,13 +127,10 @@ def settle(request: Request, out: Path, config: RunConfig, *, imports: bool = Tr
     )
 
 
-def _imported(
-    sources: Mapping[str, str], read: Mapping[str, Path], out: Path, config: RunConfig, refused: dict[str, str]
-) -> list[Path]:
-    # Says whose OUT is before anything lies in it.
+def _begin_import(out: Path, read: Mapping[str, Path], config: RunConfig) -> None:
+    """Says whose OUT is before anything lies in it."""
     begin(out, "run", {name: str(path.resolve()) for name, path in read.items()}, config.seed)
     log_to(out / log_name(jax.process_index()))
-    return import_all({name: Path(path) for name, path in sources.items()}, out, config, refused)
 
 
 def _replay(request: Request) -> tuple[Path | None, str]:
