@@ -137,7 +137,7 @@ def test_masks_are_found_by_the_names_of_pictures(folder):
     assert all(fine.masks_of(a, alone=False))
     found = coarse.masks_of(b, alone=False)
     assert found[0] is None
-    assert found[1].name == "001.png"
+    assert found[1].path.name == "001.png"
     capture = b.read()
     read = coarse.read(found, capture)
     assert (read[0] == IGNORE).all()

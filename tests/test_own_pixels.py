@@ -16,12 +16,15 @@ from scipy import ndimage
 from jsplat.captures.capture import read_capture, write_capture
 from jsplat.captures.importers import ImportConfig, import_capture
 from jsplat.captures.importers.lens import Lens
+from jsplat.captures.index import list_captures
 from jsplat.captures.own_pixels import OwnPixels, own_pixels
+from jsplat.captures.pictures import write_png
 from jsplat.labels import MaskConfig, clean, paint, to_masks
 from jsplat.labelsets.labelset import IGNORE
 from jsplat.pipeline.own_pixels import Painted, is_label_grid, on_label_grid, own_mask
 from jsplat.raster.capacity import SharedCapacity
 from jsplat.raster.scene import Gaussians
+from jsplat.training_sets.elsewhere import open_source
 from tests import ball
 
 RADIAL = (4.0,)  # the ball is small in the picture: a usual lens would bend its outline by 0.06 pixels
@@ -125,6 +128,28 @@ def test_the_outline_of_a_mask_lies_where_the_undistorted_mask_projects(imported
             assert (mask[~outer] != label).all()
         bent = np.abs(rig.k[0, 0] * seen.reshape(144, 192, 2) + rig.k[:2, 2] - np.stack([x, y], -1)).max(-1)
         assert bent[truth > 0].max() > 1.5, "a lens that bends nothing tests nothing"
+
+
+def test_a_mask_of_the_photograph_votes_where_the_photograph_was_seen(imported, tmp_path):
+    """Masks from elsewhere under the originals' names, in their pixels: lens and turns are undone."""
+    _, folder = imported
+    capture, own = read_capture(folder), own_pixels(folder)
+    painted, shared = painted_ball(capture.cameras, sphere()), SharedCapacity()
+    camera = capture.cameras[0]
+    drawn = own_mask(painted, camera, own[0], shared)
+    write_png(tmp_path / "masks" / "00.png", drawn.repeat(2, 0).repeat(2, 1))
+    (tmp_path / "masks" / "labels.json").write_text(json.dumps({"names": [*ball.SIDES.names]}))
+    source, (listed,) = open_source(str(tmp_path / "masks")), list_captures(folder, None)
+    found = source.masks_of(listed, alone=True)
+    assert [file is not None for file in found] == [True, False, False]
+    labels = source.read(found, capture)
+    assert (labels[1:] == IGNORE).all()
+    plain = OwnPixels("", folder, Lens(np.asarray(camera.intrinsics, np.float64), camera.width, camera.height))
+    truth, there = own_mask(painted, camera, plain, shared), labels[0] != IGNORE
+    assert there[truth > 0].mean() > 0.98
+    for label in (0, 1, 2):
+        inner = ndimage.binary_erosion(truth == label, np.ones((3, 3)), border_value=1)
+        assert (labels[0] == label)[inner & there].all()
 
 
 def test_a_larger_picture_is_rendered_and_not_enlarged():

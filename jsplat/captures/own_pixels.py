@@ -13,13 +13,15 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from jsplat.captures.capture import frames_of, inside, lens_of, read_json
+from jsplat.captures.capture import frames_of, inside, lens_of, read_json, resize_labels
 from jsplat.captures.importers.headframe import turn_matrix
 from jsplat.captures.importers.lens import WIDEST, Lens
 from jsplat.captures.importers.source import Photo, video_frame
 from jsplat.captures.upright import read_upright
 from jsplat.errors import InputError
 from jsplat.files.foreign import with_slashes
+from jsplat.labelsets.labelset import IGNORE
+from jsplat.raster.camera import Camera
 
 _FLIPPED_DOWN, _FLIPPED_RIGHT = (3, 4, 7, 8), (2, 3, 6, 7)  # Exif orientations; above 4 rows and columns are swapped
 Points = Float[np.ndarray, "n 2"]
@@ -35,6 +37,7 @@ class OwnPixels:
         lens: of the picture as it is stored.
         orientation: its Exif tag, 1 = stored as it is shown.
         turns: quarter turns from the stored picture to the capture's camera (see `turn_matrix`).
+        imported: whether the capture's picture was made from it; else it is that picture.
     """
 
     name: str
@@ -43,6 +46,7 @@ class OwnPixels:
     orientation: int = 1
     turns: int = 0
     frame: int | None = None
+    imported: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -93,6 +97,20 @@ class OwnPixels:
         return np.ascontiguousarray(image)
 
 
+def as_imported(mask: UInt8[np.ndarray, "h2 w2"], own: OwnPixels, camera: Camera) -> UInt8[np.ndarray, "h w"]:
+    """A mask of an original photograph as the imported camera sees it: lens and turns undone; IGNORE beyond it."""
+    k, (width, height) = np.asarray(camera.intrinsics, np.float64), own.size
+    # As coarse as the capture, by area vote; then the nearest pixel is the place.
+    coarser = max(float(np.mean(own.lens.focal) / np.mean(k[[0, 1], [0, 1]])), 1.0)
+    small = resize_labels(mask, (max(round(width / coarser), 1), max(round(height / coarser), 1)))
+    rows, columns = np.mgrid[: camera.height, : camera.width]
+    rays = (np.stack([columns, rows], -1).reshape(-1, 2) + 0.5 - k[:2, 2]) / k[[0, 1], [0, 1]]
+    at, inside = own.pixels(rays)
+    u, v = (np.where(inside[:, None], at, 0) * small.shape[::-1] / own.size).astype(int).T
+    labels = np.where(inside, small[np.minimum(v, small.shape[0] - 1), np.minimum(u, small.shape[1] - 1)], IGNORE)
+    return labels.reshape(camera.height, camera.width).astype(np.uint8)
+
+
 def own_pixels(folder: Path) -> list[OwnPixels]:
     """The original picture of every view of a capture, in the order of its views.
 
@@ -130,7 +148,7 @@ def _recorded(folder: Path) -> dict[str, OwnPixels]:
             got = error.got if isinstance(error, InputError) else error
             hint = "`jsplat import` into a new folder writes it again"
             raise InputError(field, wanted="what `jsplat import` says of a picture", got=got, hint=hint) from error
-        found[str(view["picture"])] = OwnPixels("", path, lens, *about)
+        found[str(view["picture"])] = OwnPixels("", path, lens, *about, imported=True)
     return found
 
 

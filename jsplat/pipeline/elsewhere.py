@@ -18,7 +18,7 @@ from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.parser import Parser
 from jsplat.pipeline.digests import Digests
 from jsplat.pipeline.work_folder import fingerprint, load_arrays
-from jsplat.training_sets.elsewhere import Source, log_missing_masks, open_source
+from jsplat.training_sets.elsewhere import MaskFile, Source, log_missing_masks, open_source
 
 VOTERS = "voters.json"  # in the folder of first labels: who voted, and of whom
 _ABOUT = "others"  # in the first labels of an identity: JSON, an entry for each further voter
@@ -37,7 +37,7 @@ class Elsewhere:
     source: Source
     means: Means
     frontal: bool
-    masks: Mapping[str, Sequence[Path | None]]
+    masks: Mapping[str, Sequence[MaskFile | None]]
 
     def about(self) -> dict:
         """What the label stage must know of it, JSON-ready."""
@@ -76,7 +76,7 @@ class Voters:
                 digests.of(
                     source.source.path,
                     f"masks of {one.identity}",
-                    {str(i): path for i, path in enumerate(source.masks[one.identity]) if path is not None},
+                    {str(i): file.path for i, file in enumerate(source.masks[one.identity]) if file is not None},
                 )
                 for source in sources
             ]
@@ -106,7 +106,7 @@ class Voters:
         """For reports: each voter, what its labels mean, and of whom it has masks."""
         found: list[dict] = [{"name": "parser"}] if self.parser is not None else []
         for source in [*([self.first] if self.first else []), *self.others]:
-            masks = {name: [path is not None for path in of] for name, of in source.masks.items()}
+            masks = {name: [file is not None for file in of] for name, of in source.masks.items()}
             meant = {
                 label: [self.classes.names[i] for i in sorted(of)]
                 for label, of in zip(source.source.vocabulary.labelset.names, source.means)

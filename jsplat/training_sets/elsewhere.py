@@ -1,7 +1,8 @@
 """Masks from elsewhere for the pictures of captures: FOLDER/IDENTITY/NAME.png, or FOLDER/NAME.png for one capture.
 
 NAME is the picture's, relative as its capture has it: images/000.jpg is images/000.png or 000.png (or, as some programs
-write, 000.jpg.png). What a mask means its own text says, labels.json or labelset.json beside or above it, or a table.
+write, 000.jpg.png); or, where the capture was imported, that of the original photograph, in whose pixels the mask is.
+What a mask means its own text says, labels.json or labelset.json beside or above it, or a table.
 """
 
 import dataclasses
@@ -13,12 +14,21 @@ from jaxtyping import UInt8
 
 from jsplat.captures.capture import Capture, frames_of, read_json, resize_labels
 from jsplat.captures.index import Listed
+from jsplat.captures.own_pixels import OwnPixels, as_imported, own_pixels
 from jsplat.errors import InputError, Unusable
 from jsplat.exchange import indexed
 from jsplat.files.foreign import log_once, some_of, with_slashes, without_litter
 from jsplat.labelsets.labelset import IGNORE
 from jsplat.labelsets.vocabulary import Vocabulary, table_names
 from jsplat.training_sets.plain import open_table, read_by_table, sidecar_file, sidecar_meaning, table_in
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskFile:
+    """A mask of one view: in the pixels of its original photograph `own`, or, if None, of the capture's picture."""
+
+    path: Path
+    own: OwnPixels | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +44,20 @@ class Source:
     path: Path
     vocabulary: Vocabulary
 
-    def masks_of(self, one: Listed, alone: bool) -> list[Path | None]:
+    def masks_of(self, one: Listed, alone: bool) -> list[MaskFile | None]:
         """The mask of each picture of a capture; None where there is none. `alone`: it is the only capture."""
         where = f"{one.path.name}/transforms.json"
         frames = frames_of(read_json(one.path / "transforms.json"), where)
         roots = [self.path / one.identity, *([self.path] if alone else [])]
-        return [_mask(roots, str(frame.get("file_path", ""))) for frame in frames]
+        return [self._mask_of(roots, str(f.get("file_path", "")), own) for f, own in zip(frames, own_pixels(one.path))]
 
-    def read(self, masks: Sequence[Path | None], capture: Capture) -> UInt8[np.ndarray, "v h w"]:
+    def _mask_of(self, roots: Sequence[Path], name: str, own: OwnPixels) -> MaskFile | None:
+        if own.imported and (path := _mask(roots, own.name, whole=True)) is not None:
+            return MaskFile(path, own)
+        path = _mask(roots, name)
+        return None if path is None else MaskFile(path)
+
+    def read(self, masks: Sequence[MaskFile | None], capture: Capture) -> UInt8[np.ndarray, "v h w"]:
         """Labels by number, at the size of the capture's pictures; IGNORE where nothing is said.
 
         Raises:
@@ -49,16 +65,17 @@ class Source:
         """
         height, width = capture.images.shape[1:3]
         labels = np.full(capture.images.shape[:3], IGNORE, np.uint8)
-        for view, path in enumerate(masks):
-            if path is None:
+        for view, file in enumerate(masks):
+            if file is None:
                 continue
-            where = f"{self.name}/{path.relative_to(self.path).as_posix()}"
-            mask = self._one(path, where)
-            if abs(mask.shape[0] * width - mask.shape[1] * height) > max(*mask.shape, height, width):
+            where = f"{self.name}/{file.path.relative_to(self.path).as_posix()}"
+            mask, (w, h) = self._one(file.path, where), (width, height) if file.own is None else file.own.size
+            if abs(mask.shape[0] * w - mask.shape[1] * h) > max(*mask.shape, h, w):
                 got = f"{mask.shape[1]}x{mask.shape[0]}"
-                wanted, hint = f"the shape of its picture, {width}x{height} or a multiple", "make it anew, uncropped"
+                wanted, hint = f"the shape of its picture, {w}x{h} or a multiple", "make it anew, uncropped"
                 raise Unusable(where, wanted=wanted, got=got, hint=hint)
-            labels[view] = resize_labels(mask, (width, height))
+            seen_by = capture.cameras[view]
+            labels[view] = resize_labels(mask, (w, h)) if file.own is None else as_imported(mask, file.own, seen_by)
         return labels if capture.valid is None else np.where(capture.valid, labels, np.uint8(IGNORE))
 
     def _one(self, path: Path, where: str) -> UInt8[np.ndarray, "h w"]:
@@ -70,13 +87,13 @@ class Source:
             raise Unusable(**error.parts) from error
 
 
-def _mask(roots: Sequence[Path], name: str) -> Path | None:
-    """The first file that bears a picture's name, with or without the folders before it."""
+def _mask(roots: Sequence[Path], name: str, whole: bool = False) -> Path | None:
+    """The first file that bears a picture's name, with or without the folders before it; `whole`: it has no ending."""
     parts = PurePosixPath(with_slashes(name)).parts
     for root in roots:
         for i in range(len(parts)):
             tail = PurePosixPath(*parts[i:])
-            for found in (root / tail.with_suffix(".png"), root / f"{tail}.png"):
+            for found in (*([] if whole else [root / tail.with_suffix(".png")]), root / f"{tail}.png"):
                 if found.is_file():
                     return found
     return None
@@ -121,7 +138,7 @@ def open_source(given: str) -> Source:
     return Source(path.name, path, Vocabulary(labelset))
 
 
-def log_missing_masks(source: Source, masks: dict[str, list[Path | None]]) -> None:
+def log_missing_masks(source: Source, masks: dict[str, list[MaskFile | None]]) -> None:
     """Names whom a source says nothing of, and counts the pictures that it lacks of the others.
 
     Raises:
