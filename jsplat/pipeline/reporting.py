@@ -101,11 +101,16 @@ def _pairs(students: Iterable[str]) -> list[tuple[str, str]]:
     return [*(("student", name) for name in others), *(("refined", name) for name in votes)]
 
 
+def _told_voters(out: Path) -> list[dict]:
+    """What `parse` says of who voted, the first voter first; older first labels say nothing, and have one."""
+    told = out / "parse" / VOTERS
+    return json.loads(told.read_text()) if told.is_file() else []
+
+
 def voters_of(out: Path, groups: dict[str, list[Listed]], classes: LabelSet) -> list[dict] | None:
     """Who voted, and how often each says what it ought to where the consensus is a class, mean over people; None: one
     voter alone."""
-    told = out / "parse" / VOTERS
-    listed = json.loads(told.read_text()) if told.is_file() else []  # older first labels have one voter
+    listed = _told_voters(out)
     if len(listed) < 2:
         return None
     beliefs: dict[str, list[np.ndarray]] = {}
@@ -168,7 +173,8 @@ def count(
         masks |= {name: predict_labels(parser, capture.images) for name, parser in parsers.items()}
         counts.add(group, capture, masks, known["depth"], known["confidence"])
         if shown:
-            voters = {other.name: other.masks() for other in others_in(out / "parse", capture)}
+            others = others_in(out / "parse", capture) if len(_told_voters(out)) > 1 else []
+            voters = {other.name: other.masks() for other in others}
             rows.extend(picture_rows(group, capture, {name: masks[name] for name in methods if name in masks}, voters))
 
     for group, listed, shown in chosen:
