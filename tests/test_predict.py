@@ -197,13 +197,8 @@ def test_grey_deep_and_transparent_pictures_become_rgb(tmp_path):
 
 
 def test_a_folder_with_subfolders_and_litter(parser, tmp_path):
-    sizes = {
-        "a.png": (50, 90),
-        "sub/b.jpg": (90, 50),
-        "sub/deep/c.PNG": (33, 33),
-        "two.jpg": (20, 30),
-        "two.png": (30, 20),
-    }
+    sizes = {"a.png": (50, 90), "sub/b.jpg": (90, 50), "sub/deep/c.PNG": (33, 33)}
+    sizes |= {"two.jpg": (20, 30), "two.png": (30, 20)}
     photos = tmp_path / "photos"
     for name, size in sizes.items():
         put(photos / f"{name}.png", picture(*size)).rename(photos / name)
@@ -215,13 +210,8 @@ def test_a_folder_with_subfolders_and_litter(parser, tmp_path):
     assert "photos: passed over 1 .txt" in output
     assert "pictures a second" in output
     out = tmp_path / "out"
-    names = {
-        "a": "a.png",
-        "sub/b": "sub/b.jpg",
-        "sub/deep/c": "sub/deep/c.PNG",
-        "two.jpg": "two.jpg",
-        "two.png": "two.png",
-    }
+    names = {"a": "a.png", "sub/b": "sub/b.jpg", "sub/deep/c": "sub/deep/c.PNG"}
+    names |= {"two.jpg": "two.jpg", "two.png": "two.png"}
     assert {p.relative_to(out).as_posix() for p in (out / "labels").rglob("*.png")} == {
         f"labels/{n}.png" for n in names
     }
