@@ -59,7 +59,7 @@ def pictures():
     mask = rng.integers(0, 19, (SIZE, SIZE)).astype(np.uint8)
     rows = [
         PictureRow("id01, fitted, yaw 0", photo, {"truth": mask, "teacher": np.zeros_like(mask), "refined": mask}),
-        PictureRow("id02, unseen, yaw 60", photo, {"truth": mask, "student": mask}),
+        PictureRow("id02, unseen, yaw 60", photo, {"truth": mask, "student": mask}, {"bodies <1>": mask}),
     ]
     return Pictures(LABELS, rows, [Turntable("id01", np.stack([photo] * 3), np.stack([mask] * 3))])
 
@@ -113,6 +113,13 @@ def test_people_are_counted_where_their_scores_are_told(tmp_path, full, pictures
     assert "Unseen people: 2" in page_of(tmp_path)[1]
 
 
+def test_masks_of_further_voters_are_shown(tmp_path, full, pictures):
+    write_report(tmp_path, full, pictures, {})
+    page = (tmp_path / "report.html").read_text()
+    assert "<th>Voter: bodies &lt;1&gt;" in page
+    assert "a label that means several classes is shown as the first of them" in page
+
+
 def test_bins_are_those_of_evaluate():
     assert BINS == EVALUATED_BINS
 
@@ -142,7 +149,7 @@ def test_the_page_needs_no_network_and_no_script(tmp_path, full, pictures):
     write_report(tmp_path, full, pictures, CURVES)
     page, text = page_of(tmp_path)
     assert "0.3 minutes in all. Taken over from earlier runs, people: fit 2 of 3." in text
-    assert len(page.links) == 1 + 3 + 1 + 2 + 1  # two photos, three and two masks, a turntable
+    assert len(page.links) == 1 + 3 + 1 + 2 + 1 + 1  # two photos, three and two masks, a voter's, a turntable
     assert all(link.startswith("data:image/jpeg;base64,") for link in page.links)
     raw = (tmp_path / "report.html").read_text()
     assert not re.search(r"<script|https?://|@import", raw)

@@ -74,7 +74,10 @@ def heads(out: Path, people: int, first: int, views: int, rig: str, config) -> N
 def train_parser(
     data: Path, out: Path, start: Path | None, replay: Path | None, validation: Path | None, config
 ) -> None:
-    """Trains BiSeNet on DATA: captures with labels, or an auxiliary set.
+    """Trains BiSeNet on DATA: captures with labels, an auxiliary set, pictures with masks, or a public set.
+
+    Pictures with masks: images/ and labels/, or masks beside pictures, as `evaluate` takes them. Public sets:
+    CelebAMask-HQ, LaPa, HELEN*, iBugMask and FaceSynthetics, as their authors lay them out.
 
     \b
     jsplat train-parser out/demo/frontal out/teacher

@@ -124,6 +124,8 @@ def gallery(pictures: Pictures) -> str:
     names, colors = pictures.labelset.names, pictures.labelset.colors
     key = legend([(names[i], f"rgb{colors[i]}") for i in used.astype(int) if 0 < i < len(names)])
     note = "“right”: share of the pixels that are foreground in truth or mask and carry the true class."
+    if any(row.voters for row in pictures.rows):
+        note += " Voters: what further voters say; a label that means several classes is shown as the first of them."
     return f"<h2>Masks</h2>{''.join(tables)}{key}<p class=note>Left and right (l_, r_) are the person's own. {note}</p>"
 
 
