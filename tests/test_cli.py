@@ -5,6 +5,7 @@ import functools
 import re
 import shlex
 import tomllib
+from pathlib import Path
 
 import click
 import pytest
@@ -64,6 +65,26 @@ def test_help_shows_an_example_that_parses(name):
         assert not re.search(r"(?<!jsplat )\bheads/", example), "folders of `make demo` are there"
         assert {*re.findall(r"out/demo/(\w+)", example)} <= {"captures", "frontal", "teacher", "run"}
     assert ("--config" in result.output) == ("--set" in result.output) == (name in SETTINGS)
+
+
+def commands_on_pages() -> list[str]:
+    """What README and docs/ tell people to type."""
+    root = Path(__file__).parent.parent
+    texts = [path.read_text() for path in (root / "README.md", *sorted((root / "docs").glob("*.md")))]
+    blocks = [block for text in texts for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if re.match(r"(srun )?jsplat [a-z]", line)]
+
+
+@pytest.mark.parametrize("line", commands_on_pages())
+def test_what_the_pages_tell_people_to_type_parses(line):
+    words = shlex.split(line, comments=True)
+    name, *args = words[words.index("jsplat") + 1 :]
+    command = cli.main.commands[name]
+    context = click.Context(command, info_name=name)
+    command.parse_args(context, args)
+    for override in context.params.get("overrides", ()):
+        assert group._holds(command.callback.reads, override.partition("=")[0]), f"{name} does not read {override}"
 
 
 def test_the_first_page_names_every_command():
