@@ -45,14 +45,13 @@ def heard(
     """
     k = shown.shape[-1]
     opinions = [_probabilities(first, trust, k, config), *(_labels(other, k) for other in others)]
-    prior, counts = [normalised(of) for of in shown], []
-    for labels, mass, _, size in opinions:
-        counted = np.zeros((len(shown), k, size))
-        for v in range(len(shown)):
+    counts = [np.zeros((len(shown), k, size), np.float32) for *_, size in opinions]
+    for v in range(len(shown)):
+        prior = normalised(shown[v])  # of one view at a time: that of all is as large as what is shown
+        for counted, (labels, mass, _, size) in zip(counts, opinions):
             hard = np.zeros((labels.shape[1], size), np.float32)
             hard[np.arange(len(hard)), labels[v]] = mass[v] * solid[v]
-            counted[v] = prior[v].T @ hard
-        counts.append(counted.astype(np.float32))
+            counted[v] = prior.T @ hard
     models = error_models(counts, means=(None, *(other.means for other in others)), config=config)
     found = []
     for (labels, _, sure, _), (confusion, told) in zip(opinions, models):
