@@ -142,7 +142,7 @@ def prepare(
     """
     weights = blend_weights(scene.gaussians, cameras, settings.edit.min_blend_weight)
     probabilities = np.asarray(known["rows_refined"], np.float32)
-    shown = np.empty((len(weights), weights[0].shape[0], probabilities.shape[1]), np.float32)
+    shown = np.empty((len(weights), known["alpha"][0].size, probabilities.shape[1]), np.float32)
     for v, seen in enumerate(weights):
         shown[v] = seen @ probabilities
     solid = (known["alpha"] >= settings.sharpen.alpha_gate).reshape(len(weights), -1).astype(np.float32)
