@@ -15,10 +15,10 @@ def python(code: str) -> list[str]:
 
 
 def test_programs_that_stand_still_are_killed_and_those_that_work_are_not(monkeypatch):
-    monkeypatch.setattr(processes, "STILL", 4)
+    monkeypatch.setattr(processes, "STILL", 2)
     with programs() as start:
-        # Four seconds of work, however long they take; beside it, one that waits for it does nothing for as long.
-        busy = start(python("import time\nwhile time.process_time() < 4: pass"), **QUIET)
+        # Two seconds of work, however long they take; beside it, one that waits for it does nothing for as long.
+        busy = start(python("import time\nwhile time.process_time() < 2: pass"), **QUIET)
         waits = start(python(f"import psutil; psutil.Process({busy.pid}).wait()"), **QUIET)
         finish(busy, waits)
         stuck = start(python("import sys, time; print('here', file=sys.stderr, flush=True)\ntime.sleep(1e6)"), **QUIET)

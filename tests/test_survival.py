@@ -26,7 +26,7 @@ from tests.processes import QUICK, finish, programs, work
 from tests.tiny import TINY
 
 # A few steps to be killed between, and a batch that four hosts can share.
-CHANGES = ("ablation=false", "demo.people=4", "fit.steps=8", "fit.save_every=0.0", "teacher.batch=4")
+CHANGES = ("ablation=false", "demo.people=4", "fit.steps=8", "fit.save_every=0.0", "teacher.steps=4", "teacher.batch=4")
 CHANGES += ("finetune.steps=4", "finetune.batch=4", "finetune.save_every=0.0")
 PEOPLE = [f"head{i:04d}" for i in range(4)]
 # Of a report: when, where and with what it was made.

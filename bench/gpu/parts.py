@@ -34,7 +34,7 @@ class Part:
         least: seconds that must be left to begin it.
         kernel: the only one it is about: it does not run where step (a) found that one broken.
         tool: the program it runs under, and its arguments; {out} is the folder of the results.
-        beside: whether others of its step may run at the same time: it measures no time.
+        concurrent: whether others of its step may run at the same time: it measures no time.
     """
 
     name: str

@@ -11,6 +11,7 @@ One known difference: torch keeps the running variance unbiased, flax biased; it
 
 import dataclasses
 import functools
+from types import EllipsisType
 
 import jax
 import jax.numpy as jnp
@@ -146,9 +147,22 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     return along_rows(along_rows(even_sides(x, -jnp.inf)).swapaxes(1, 2)).swapaxes(1, 2)
 
 
+class Statistic(nnx.BatchStat):
+    """A running statistic, assigned whole.
+
+    Flax asks before an assignment by index for the sharding of a traced array; to compose that error takes long.
+    """
+
+    def __setitem__(self, key: EllipsisType, value: Float[Array, " c"]) -> None:
+        assert key is ...
+        self.set_value(value)
+
+
 def batch_norm(channels: int) -> nnx.BatchNorm:
     """torch's defaults: epsilon 1e-5, momentum 0.1 (0.9 as flax counts it)."""
-    return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, rngs=nnx.Rngs(0))
+    norm = nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, rngs=nnx.Rngs(0))
+    norm.mean, norm.var = Statistic(norm.mean[...]), Statistic(norm.var[...])
+    return norm
 
 
 def global_mean(x: Float[Array, "b h w c"]) -> Float[Array, "b 1 1 c"]:

@@ -75,10 +75,17 @@ def _abstract(architecture: Architecture, classes: int) -> BiSeNet:
     return nnx.eval_shape(lambda: BiSeNet(architecture, classes))
 
 
+@functools.cache
+def _split(architecture: Architecture, classes: int) -> tuple[nnx.GraphDef, list[tuple[tuple, nnx.Variable]]]:
+    """The network without values, and its variables by path, which hold shapes."""
+    graph, state = nnx.split(_abstract(architecture, classes))
+    return graph, list(nnx.to_flat_state(state))
+
+
 def with_variables(architecture: Architecture, classes: int, values: Variables) -> BiSeNet:
     """A network that holds these values (arrays or tracers, by dotted name)."""
-    graph, state = nnx.split(_abstract(architecture, classes))
-    flat = [(path, variable.replace(values[".".join(map(str, path))])) for path, variable in nnx.to_flat_state(state)]
+    graph, shapes = _split(architecture, classes)
+    flat = [(path, variable.replace(values[".".join(map(str, path))])) for path, variable in shapes]
     return nnx.merge(graph, nnx.from_flat_state(flat))
 
 
