@@ -12,8 +12,11 @@ from jax._src import compiler
 # The same for processes that tests start: `tests.processes.QUICK`.
 FUSION = {"xla_cpu_use_fusion_emitters": False}
 MACHINE_CODE = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
+MACHINE_CODE |= {
+    "xla_cpu_parallel_codegen_split_count": 1
+}  # small programs: parts for more threads cost more than they save
 
-_options: dict[str, bool | str] = {}
+_options: dict[str, bool | str | int] = {}
 
 
 def install() -> None:
