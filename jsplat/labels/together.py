@@ -20,6 +20,7 @@ from jsplat.errors import InputError
 from jsplat.labels.poll import Ballots, Poll, VoteConfig
 from jsplat.labels.votes import (
     confusion_counts,
+    evidence_weights,
     filled,
     in_rounds,
     log_evidence,
@@ -27,7 +28,6 @@ from jsplat.labels.votes import (
     seen,
     sharper,
     smoothed,
-    witnesses,
 )
 from jsplat.raster.pytree import pytree, static
 from jsplat.runtime.kept_views import KeptViews
@@ -147,11 +147,11 @@ def _agreement_counts(ballots: Ballots, config: VoteConfig, probabilities: Float
 
 @dataclasses.dataclass(frozen=True)
 class _Voice:
-    """A voter as the error model hears it: opinions in its labels, for how many witnesses its views count, which
+    """A voter as the error model hears it: opinions in its labels, how much its views count (`evidence_weights`), which
     classes its labels may mean `table` "s t", and which of the classes have one row `alike` "t t"."""
 
     poll: Poll
-    witnesses: Array
+    weights: Array
     table: np.ndarray
     alike: np.ndarray
 
@@ -160,12 +160,12 @@ class _Voice:
         kept, first = informative_labels(heard.means, k), int(config.remove_background)
         table = informative_table(heard.means, k)[kept]
         poll = Poll(heard.evidence, weight, heard.trust, tuple(kept), config)
-        return _Voice(poll, witnesses(poll), table[:, first:], alike_classes(heard.means, k)[first:, first:])
+        return _Voice(poll, evidence_weights(poll), table[:, first:], alike_classes(heard.means, k)[first:, first:])
 
     def evidence(self, consensus: Float[Array, "n t"]) -> Float[Array, "n t"]:
         counts = einsum("vts,ut->vus", confusion_counts(self.poll, consensus), jnp.asarray(self.alike))
         confusion = smoothed(counts, self.poll.config.pseudo_counts, True)
-        return log_evidence(self.poll, confusion, self.witnesses)
+        return log_evidence(self.poll, confusion, self.weights)
 
     def belief(self, probabilities: Float[Array, "n t"]) -> Float[Array, " t"]:
         counts = self.poll.total(_agreement_counts, probabilities)

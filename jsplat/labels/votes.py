@@ -80,17 +80,11 @@ def _trust(ballots: Ballots, config: VoteConfig) -> Float[Array, "v n"]:
     return ballots.visible_mass * ballots.pose * certainty(ballots.opinions) ** config.trust_power
 
 
-def _trust_sums(ballots: Ballots, config: VoteConfig) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    trust = _trust(ballots, config)
-    return trust.sum(0), (trust**2).sum(0)
-
-
 def _log_evidence(
-    ballots: Ballots, config: VoteConfig, log_confusion: Float[Array, "v t s"], witnesses: Float[Array, " n"]
+    ballots: Ballots, config: VoteConfig, weights: Float[Array, "v n"], log_confusion: Float[Array, "v t s"]
 ) -> Float[Array, "n t"]:
     # Sharpened: in a soft opinion the many small classes, each with a little, outvote what the view really says.
-    opinions = sharper(ballots.opinions, config)
-    return einsum("vns,vn,vts->nt", opinions, _trust(ballots, config) * witnesses, log_confusion)
+    return einsum("vns,vn,vts->nt", sharper(ballots.opinions, config), weights, log_confusion)
 
 
 def _hard_sum(ballots: Ballots, config: VoteConfig) -> Array:
@@ -116,14 +110,16 @@ def seen(poll: Poll) -> Bool[Array, " n"]:
     return poll.total(_views_that_see) > 0
 
 
-def witnesses(poll: Poll) -> Float[Array, " n"]:
-    """What trust in a view is multiplied by: all views of a Gaussian count for min(effective views, temperature).
+def evidence_weights(poll: Poll) -> Float[Array, "v n"]:
+    """How much each view counts in the log evidence: the mean over views, for min(effective views, temperature)
+    witnesses, because the errors of neighbouring views are the same error.
 
-    The errors of neighbouring views are the same error. Effective views: (sum w)^2 / sum w^2 (Kish).
+    Effective views: (sum w)^2 / sum w^2 (Kish).
     """
-    total, squared = poll.total(_trust_sums)
-    effective = total**2 / jnp.maximum(squared, _EPS)
-    return jnp.minimum(effective, poll.config.temperature) / jnp.maximum(total, _EPS)
+    trust = poll.each_view(_trust)
+    total = trust.sum(0)
+    effective = total**2 / jnp.maximum((trust**2).sum(0), _EPS)
+    return trust * (jnp.minimum(effective, poll.config.temperature) / jnp.maximum(total, _EPS))
 
 
 def confusion_counts(poll: Poll, consensus: Float[Array, "n t"]) -> Float[Array, "v t s"]:
@@ -131,9 +127,9 @@ def confusion_counts(poll: Poll, consensus: Float[Array, "n t"]) -> Float[Array,
     return poll.each_view(_confusion_counts, consensus)
 
 
-def log_evidence(poll: Poll, confusion: Float[Array, "v t s"], witnesses: Float[Array, " n"]) -> Float[Array, "n t"]:
-    """The log evidence of one voter for each class: the mean over its views, for so many `witnesses`."""
-    return poll.total(_log_evidence, witnesses, of_views=(jnp.log(confusion),))
+def log_evidence(poll: Poll, confusion: Float[Array, "v t s"], weights: Float[Array, "v n"]) -> Float[Array, "n t"]:
+    """The log evidence of one voter for each class; `weights`: its `evidence_weights`, the same in every round."""
+    return poll.total(_log_evidence, of_views=(weights, jnp.log(confusion)))
 
 
 def _plain(poll: Poll) -> Array:
@@ -214,11 +210,11 @@ def in_rounds(evidence: Callable[[Array], Array], start: Array, config: VoteConf
 def _tempered(poll: Poll) -> Array:
     """Dawid and Skene with soft opinions, pooled confusion matrices, and evidence that is averaged, not summed."""
 
-    by = witnesses(poll)
+    weights = evidence_weights(poll)
 
     def evidence(consensus: Array) -> Array:
         confusion = smoothed(confusion_counts(poll, consensus), poll.config.pseudo_counts, pooled=True)
-        return log_evidence(poll, confusion, by)
+        return log_evidence(poll, confusion, weights)
 
     return in_rounds(evidence, mean_by_pose(poll), poll.config)
 
