@@ -64,24 +64,25 @@ def novel_cameras(capture: Capture, config: ViewsConfig, seed: int) -> Camera:
         rng = np.random.default_rng(seed)
         spans = (config.yaw, config.pitch, config.roll, config.distance)
         yaw, pitch, roll, far = (rng.uniform(*span, config.count) for span in spans)
-    return cameras_around(capture, yaw, pitch, roll, far)
+    return cameras_around(capture.cameras, capture.head_from_world, yaw, pitch, roll, far)
 
 
 def cameras_around(
-    capture: Capture,
+    cameras: Camera,
+    head_from_world: Float[np.ndarray, "4 4"],
     yaw: Float[np.ndarray, " v"],
     pitch: Float[np.ndarray, " v"],
     roll: Float[np.ndarray, " v"],
     far: Float[np.ndarray, " v"],
 ) -> Camera:
-    """Cameras like the capture's own, at given angles (degrees) and multiples `far` of its median distance."""
-    world_from_head = np.linalg.inv(capture.head_from_world)
-    centers = np.asarray(capture.cameras.centers, np.float64)
-    target = meeting_point(capture.cameras)
+    """Cameras like a capture's own, at given angles (degrees) and multiples `far` of its median distance."""
+    world_from_head = np.linalg.inv(head_from_world)
+    centers = np.asarray(cameras.centers, np.float64)
+    target = meeting_point(cameras)
     distance = float(np.median(np.linalg.norm(centers - target, axis=-1)))
-    head_target = capture.head_from_world[:3, :3] @ target + capture.head_from_world[:3, 3]
-    size = (capture.cameras.width, capture.cameras.height)
-    intrinsics = np.asarray(capture.cameras.intrinsics[0])
+    head_target = head_from_world[:3, :3] @ target + head_from_world[:3, 3]
+    size = (cameras.width, cameras.height)
+    intrinsics = np.asarray(cameras.intrinsics[0])
     around = orbit(yaw, pitch, roll, far * distance, intrinsics, size, target=head_target)
     camera_from_head = np.asarray(around.camera_from_world, np.float64)
     moved = camera_from_head @ np.linalg.inv(world_from_head)

@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fitting": {"captures", "errors", "files", "labelsets", "metrics", "raster", "runtime"},
     "labels": {"errors", "labelsets", "raster", "runtime"},
     "views": {"captures", "errors", "raster", "runtime"},
+    "variants": {"captures", "errors", "labelsets", "raster", "runtime", "training_sets", "views"},
     "parser": {"errors", "files", "labels", "labelsets", "metrics", "raster", "runtime", "training_sets"},
     "edit": {"captures", "errors", "files", "labels", "labelsets", "metrics", "raster", "runtime"},
     "study": {"captures", "errors", "labelsets", "metrics"},

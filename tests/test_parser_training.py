@@ -15,8 +15,11 @@ from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE, LabelSet
 from jsplat.parser import AugmentConfig, TeacherConfig, new_parser, train_parser
 from jsplat.parser import train as training
 from jsplat.parser.augment import augment, jitter, mirror, random_affine, replace_background, warp
+from jsplat.parser.fresh import FreshPool
 from jsplat.parser.loss import HARD, ohem, pixel_loss, top_threshold
 from jsplat.parser.model import is_statistic
+from jsplat.parser.pool import Pool, draw
+from jsplat.runtime.devices import batch_mesh
 from jsplat.training_sets.auxiliary import AuxiliarySet, squared
 
 THREE = LabelSet(
@@ -283,11 +286,56 @@ def test_frozen_statistics_stay(trained):
 
 
 def test_draws_do_not_repeat_while_the_pool_lasts():
-    pool = training.Pool(*(jnp.asarray(a) for a in (blobs(5, 0).images, blobs(5, 0).labels, np.arange(5.0))))
-    draw = jax.jit(training.draw, static_argnames="count")
-    few, many = (draw(jax.random.key(0), pool, count=n).weights.tolist() for n in (3, 12))
+    pool = Pool(*(jnp.asarray(a) for a in (blobs(5, 0).images, blobs(5, 0).labels, np.arange(5.0))))
+    drawn = jax.jit(draw, static_argnames="count")
+    few, many = (drawn(jax.random.key(0), pool, count=n).weights.tolist() for n in (3, 12))
     assert len(set(few)) == 3
     assert sorted(many.count(i) for i in range(5)) == [2, 2, 2, 3, 3]
+
+
+class Numbered:
+    """Two pictures a piece, which weigh as much as its number says."""
+
+    fraction, pieces, every, fingerprint = 0.5, 3, 2, "numbered"
+
+    def piece(self, number: int) -> AuxiliarySet:
+        return dataclasses.replace(blobs(2, number, 8), weights=np.full(2, number, np.float32))
+
+
+def test_a_pool_holds_the_latest_pieces_of_its_step_wherever_it_begins():
+    held = {}
+    for begin in (0, 5):
+        pool = FreshPool(Numbered(), begin, batch_mesh())
+        for step in range(begin, 9):
+            at = pool.at(step)
+            held.setdefault(step, []).append((np.asarray(at.weights).tolist(), np.asarray(at.images)))
+        pool.close()
+    latest = {step: {*weights} for step, ((weights, _), *_) in held.items()}
+    assert latest == {step: {step // 2 + i for i in range(3)} for step in range(9)}
+    for step in range(5, 9):
+        (weights, images), (again, same) = held[step]
+        assert weights == again
+        assert np.array_equal(images, same)
+        newest = max(weights)
+        assert np.array_equal(images[weights.index(newest)], blobs(2, int(newest), 8).images[0])
+
+
+def test_pictures_made_on_the_way_take_their_share_of_every_batch(monkeypatch, trained):
+    seen, step = [], training.train_step
+
+    def spied(*arguments):
+        seen.append(np.asarray(arguments[2].weights))
+        return step(*arguments)
+
+    class Heavy(Numbered):
+        def piece(self, number: int) -> AuxiliarySet:
+            return dataclasses.replace(blobs(2, number), weights=np.full(2, 7, np.float32))
+
+    monkeypatch.setattr(training, "train_step", spied)
+    config = dataclasses.replace(TINY, steps=1)
+    monkeypatch.setattr(training, "optimiser", lambda config: training.optax.identity())
+    train_parser(DATA, config, 0, start=trained[0], replay=REPLAY, fresh=Heavy())
+    assert [(weights == 7).sum() for weights in seen] == [2], "half of what replay leaves of the batch of 8"
 
 
 def test_class_weights():

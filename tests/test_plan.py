@@ -1,5 +1,6 @@
 """What a run will do, as the headers of its captures and its options decide."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,13 +9,17 @@ import pytest
 from jsplat.captures.index import Listed
 from jsplat.cli.loop import UNTIL as OFFERED
 from jsplat.errors import InputError
+from jsplat.labelsets.labelset import CELEBAMASK_HQ
 from jsplat.pipeline import RunConfig
 from jsplat.pipeline.plan import UNTIL, plan, trained_on
 from jsplat.pipeline.status import STAGES
+from jsplat.pipeline.students import RECIPES, by_student, further_seeds, student_of
+from jsplat.variants import VariantsConfig
 from tests import ball
 
 REPLAY = Path("frontal")
 
+USUAL = tuple(name for name in STAGES if name not in RECIPES or not RECIPES[name].baseline)
 ALWAYS = ("parse", "fit", "label", "masks", "overlays", "render", "student")
 
 
@@ -29,8 +34,28 @@ def planned(listed, until=None, replay: Path | None = REPLAY, **settings):
 
 def test_with_truth_and_old_data_nothing_is_left_out():
     found = planned(people("abcd"))
-    assert found.stages == (*STAGES, "report")
+    assert found.stages == (*USUAL, "report")
     assert (found.unseen, found.student_identities, found.notes) == ({"c", "d"}, {"a", "b"}, ())
+
+
+def test_baselines_are_trained_where_they_can_be_scored_and_differ_from_the_others():
+    of_faces = [dataclasses.replace(one, labelset=CELEBAMASK_HQ) for one in people("abcd")]
+    varied = {"baselines": True, "variants": VariantsConfig(fraction=0.5)}
+    assert planned(of_faces, **varied).stages == (*STAGES, "report")
+    plain = {"baselines": True, "variants": VariantsConfig(fraction=0.0)}
+    assert set(STAGES) - set(planned(people("abcd"), **plain).stages) == {"photo_student", "synthetic_student"}
+    assert set(planned(people("", "ab"), **varied).stages) == {*ALWAYS, "report"}
+
+
+def test_every_student_is_trained_with_a_seed_before_one_with_the_next():
+    found = planned(people("abcd"), student_seeds=3).stages
+    names = ("student", "truth_student", "control")
+    taught = [*names, *(f"{name}-{seed}" for seed in (2, 3) for name in names)]
+    assert found == (*STAGES[: STAGES.index("student")], *taught, "simulation", "report")
+    assert by_student(found) == {name: [name, f"{name}-2", f"{name}-3"] for name in names}
+    assert [student_of(stage) for stage in ("control", "control-3")] == [("control", 0), ("control", 2)]
+    assert further_seeds(["student", "student-2", "student-old", "control-10", "fit-2"]) == ["student-2", "control-10"]
+    assert planned(people("abcd"), "student", student_seeds=3).stages == STAGES[: STAGES.index("student") + 1]
 
 
 @pytest.mark.parametrize(("true", "unseen"), [("a", ""), ("ab", "b"), ("abc", "c"), ("abcde", "de")])
@@ -70,7 +95,7 @@ def test_a_run_may_end_after_a_stage():
     ends = dict(zip(UNTIL, UNTIL)) | {"label": "overlays"}  # masks are handed over as soon as they are there
     for until in UNTIL:
         found = planned(people("abcd"), until)
-        assert found.stages == STAGES[: STAGES.index(ends[until]) + 1]
+        assert found.stages == USUAL[: USUAL.index(ends[until]) + 1]
         assert [name for name in UNTIL if found.ends_with(name)] == [until]
     assert planned(people("", "ab"), "fit").notes == ()
 

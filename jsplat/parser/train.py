@@ -19,8 +19,10 @@ from jsplat.metrics.classes import class_counts, confusion, f1_per_class, iou_pe
 from jsplat.parser.any_size import predict_labels
 from jsplat.parser.augment import AugmentConfig, augment
 from jsplat.parser.bisenet import Architecture
+from jsplat.parser.fresh import FreshPool, Source
 from jsplat.parser.loss import HARD, ohem, pixel_loss
 from jsplat.parser.model import Parser, Variables, is_kernel, is_statistic, new_parser, variables, with_variables
+from jsplat.parser.pool import Pool, draw
 from jsplat.parser.resize import logits_to_pixels, normalise
 from jsplat.raster.pytree import pytree
 from jsplat.runtime.devices import batch_mesh, replicate, replicated, split
@@ -126,15 +128,6 @@ class History:
 
 
 @pytree
-class Pool:
-    """A training set on the device, as it was stored."""
-
-    images: UInt8[Array, "n h w 3"]
-    labels: UInt8[Array, "n h w"]
-    weights: Float[Array, " n"]
-
-
-@pytree
 class State:
     """What a training step changes; variables by dotted name."""
 
@@ -153,13 +146,6 @@ def optimiser(config: ParserConfig) -> optax.GradientTransformation:
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm), optax.adamw(rate, weight_decay=config.weight_decay, mask=decays)
     )
-
-
-def draw(key: Key[Array, ""], pool: Pool, count: int) -> Pool:
-    """`count` pictures at random, none twice as long as the pool has that many."""
-    n = len(pool.images)
-    chosen = jax.random.permutation(key, n)[jnp.arange(count) % n]
-    return jax.tree.map(lambda x: x[chosen], pool)
 
 
 def batch_loss(
@@ -276,8 +262,9 @@ def _check(sets: dict[str, AuxiliarySet | None], labelset: LabelSet) -> None:
             raise InputError(f"train_parser: {name}.labels", wanted=wanted, got=f"{len(data)} pictures without")
 
 
-def _fingerprint(config: ParserConfig, seed: int, start: Parser, sets: list[AuxiliarySet]) -> str:
-    digest = hashlib.sha256(repr((dataclasses.replace(config, save_every=0.0), seed, start.architecture)).encode())
+def _fingerprint(config: ParserConfig, seed: int, start: Parser, sets: list[AuxiliarySet], fresh: Source | None) -> str:
+    about = dataclasses.replace(config, save_every=0.0), seed, start.architecture
+    digest = hashlib.sha256(repr(about if fresh is None else (*about, fresh.fingerprint)).encode())
     arrays = [*start.variables.values(), *(a for s in sets for a in (s.images, s.labels, s.weights))]
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -300,6 +287,7 @@ def train_parser(
     start: Parser | None = None,
     replay: AuxiliarySet | None = None,
     validation: AuxiliarySet | None = None,
+    fresh: Source | None = None,
     resume: Path | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[Parser, History]:
@@ -316,6 +304,7 @@ def train_parser(
         start: the parser to fine-tune; it keeps its architecture and label set.
         replay: pictures mixed into every batch (`config.replay_fraction`), usually what `start` was trained on.
         validation: scored on the way and at the end.
+        fresh: makes more pictures while the parser trains.
         resume: a folder for checkpoints; a run found there is carried on.
         mesh: the devices that share every batch; None = `batch_mesh()`. Where they do not divide it evenly, the last
             ones get fewer pictures, or none. They belong to this process, or to all processes, each of which then calls
@@ -338,7 +327,7 @@ def train_parser(
     # The network sees squares in training; what is upright must not be stretched to them.
     sets = [squared(of) for of in (data, replay) if of is not None]
     state, history, done = first_state(start, config), History(), 0
-    fingerprint = _fingerprint(config, seed, start, sets) if resume is not None or mesh.is_multi_process else ""
+    fingerprint = _fingerprint(config, seed, start, sets, fresh) if resume is not None or mesh.is_multi_process else ""
     checkpoints = Checkpoints(resume, fingerprint, config.save_every, shared=mesh.is_multi_process)
     if (found := checkpoints.load(state)) is not None:
         done, state, curves = found
@@ -356,11 +345,14 @@ def train_parser(
         return Parser(named, start.architecture, labelset)
 
     replayed = round(config.batch * config.replay_fraction) if sets[1:] else 0
-    counts = (config.batch - replayed, replayed)[: len(sets)]
+    made = 0 if fresh is None else round((config.batch - replayed) * fresh.fraction)
+    more = FreshPool(fresh, done, mesh) if fresh is not None and made else None
+    counts = ((config.batch - replayed - made, replayed)[: len(sets)]) + ((made,) if more else ())
     progress = Progress("fine-tune" if sets[1:] else "train", config.steps - done)
     losses = []
     for step in range(done, config.steps):
-        batch, rest = draw_batch(key, jnp.int32(step), pools, counts, mesh)
+        drawn_from = pools if more is None else (*pools, more.at(step))
+        batch, rest = draw_batch(key, jnp.int32(step), drawn_from, counts, mesh)
         state, loss = train_step(state, rest, batch, mirror_ids, weights_of_classes, config, start.architecture, mesh)
         losses.append(loss)
         ends = step + 1 == config.steps
@@ -382,4 +374,6 @@ def train_parser(
         progress.advance(len(losses), **shown)
         losses = []
         checkpoints.keep(step + 1, state, dataclasses.asdict(history), last=ends)
+    if more is not None:
+        more.close()
     return parser(), history

@@ -149,8 +149,15 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunC
                 return labels_of(labelled, name, labelset)
 
             render_novel_views(there, fitted, known, labelset, config, folder)
-            rendered = succeeded(there, folder)
-            write_set(folder / "set", rendered, folder, lambda c: known(c.identity)["refined"], "student", labelset)
+            left = succeeded(there, folder)
+            write_set(
+                folder / "set",
+                left,
+                folder,
+                lambda capture: known(capture.identity)["refined"],
+                lambda views: views["labels_student"],
+                labelset,
+            )
     return _left_out(listed, bad, fitted, labelled, out)
 
 

@@ -12,6 +12,7 @@ from jsplat.parser import ParserConfig, TeacherConfig
 from jsplat.report.findings import Goals
 from jsplat.synthetic import HeadsConfig
 from jsplat.training_sets.reading import DatasetConfig
+from jsplat.variants import VariantsConfig
 from jsplat.views import ViewsConfig
 
 
@@ -43,12 +44,16 @@ class RunConfig:
             on; none: half of those with true labels, at most 2.
         student_people: at most so many of the others, spread evenly, are what the students learn from; 0 for all of
             them.
+        student_seeds: so often each student is trained, every time with another seed; scores are means.
+        baselines: where there is truth, also train what says to what a gain is due: students on the photographs and
+            novel views without variants, on the plain vote, on the teacher's own masks, and on procedural people.
         ablation: also score every other vote (the plain one sharpened, and our palette after the paper's idea, too),
             and what a person's edits would bring, of people with true labels.
         flip: average the parser's prediction with that on the mirrored picture, when it gives the first labels.
         dataset: what parsers are trained and scored on, where it is a public set.
         capture: of `jsplat import`.
         fit, vote, sharpen, mask, views: of the stages of a run.
+        variants: people made from the captured ones, from whom the student learns too.
         palette: of our palette labels after the paper's idea, which are scored beside the others.
         edit, queue: of `jsplat edit`; the first also of the simulated edits.
         simulation: of the edits that the report simulates where there is truth.
@@ -65,6 +70,8 @@ class RunConfig:
     seed: int = 0
     unseen: int | None = None
     student_people: int = 0
+    student_seeds: int = 1
+    baselines: bool = False
     ablation: bool = True
     flip: bool = True
     dataset: DatasetConfig = dataclasses.field(default_factory=DatasetConfig)
@@ -75,6 +82,7 @@ class RunConfig:
     mask: MaskConfig = dataclasses.field(default_factory=MaskConfig)
     palette: PaletteConfig = dataclasses.field(default_factory=PaletteConfig)
     views: ViewsConfig = dataclasses.field(default_factory=ViewsConfig)
+    variants: VariantsConfig = dataclasses.field(default_factory=VariantsConfig)
     edit: EditConfig = dataclasses.field(default_factory=EditConfig)
     queue: QueueConfig = dataclasses.field(default_factory=QueueConfig)
     simulation: SimulationConfig = dataclasses.field(default_factory=SimulationConfig)
@@ -87,6 +95,8 @@ class RunConfig:
     def __post_init__(self):
         if self.size < 0:
             raise InputError("size", wanted="pixels, or 0 for the captures' own size up to 512", got=self.size)
+        if self.student_seeds < 1:
+            raise InputError("student_seeds", wanted="at least 1", got=self.student_seeds)
         if self.seed < 0:
             raise InputError("seed", wanted="0 or more", got=self.seed)
 

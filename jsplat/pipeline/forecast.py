@@ -10,8 +10,9 @@ from jsplat.errors import InputError
 from jsplat.fitting.batches import SHARE, memory_of
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.estimate import duration, gigabytes
-from jsplat.pipeline.reporting import LOOKED_AT, STUDENTS
+from jsplat.pipeline.reporting import LOOKED_AT
 from jsplat.pipeline.settling import Settled
+from jsplat.pipeline.students import STUDENTS, is_student, student_of
 from jsplat.pipeline.trying import Measured
 from jsplat.runtime.cost import Cost
 from jsplat.runtime.devices import cores, host_memory
@@ -57,7 +58,7 @@ def seconds(settled: Settled, costs: Mapping[str, Cost]) -> dict[str, float]:
     if "render" in costs:
         found["render"] = costs["render"].of_many(people * config.views.wanted, side_by_side, busy)
     found |= {name: costs[name].seconds * pictures for name in ("masks", "overlays") if name in costs}
-    students = [name for name in STUDENTS if name in planned.stages]
+    students = [name for name in planned.stages if is_student(name)]
     if "student" in costs:
         found |= dict.fromkeys(students, costs["student"].seconds * config.finetune.steps)
     if "look" in costs:
@@ -85,8 +86,9 @@ def lines(settled: Settled, measured: Measured) -> list[str]:
     check_device(needed, limit, settled.config)
     told = [f"time, from a few steps with {measured.person} on {jax.local_device_count()} x {device.device_kind}:"]
     for name, all_of_it in found.items():
-        of = {"report": "look", **dict.fromkeys(STUDENTS, "student")}.get(name, name)
-        told.append(f"  {name:<14}{duration(all_of_it):>8}  {_short(measured.costs[of].seconds)} {UNITS[name]}")
+        kind = student_of(name)[0] if is_student(name) else name
+        of = {"report": "look", **dict.fromkeys(STUDENTS, "student")}.get(kind, kind)
+        told.append(f"  {name:<14}{duration(all_of_it):>8}  {_short(measured.costs[of].seconds)} {UNITS[kind]}")
     whole = sum(found.values())
     ends = (datetime.datetime.now() + datetime.timedelta(seconds=whole)).strftime("%a %H:%M")
     left_out = [name for name in settled.plan.stages if name not in found]

@@ -8,6 +8,7 @@ from jsplat.errors import InputError
 from jsplat.files.atomic import as_json, check_free
 from jsplat.files.ownership import ABOUT, check_ours, check_untouched, restore, write_kept
 from jsplat.pipeline.status import STAGES
+from jsplat.pipeline.students import further_seeds
 from jsplat.report.page import FILES
 from jsplat.runtime.devices import is_first_host, wait_for_hosts
 from jsplat.runtime.provenance import provenance
@@ -56,7 +57,7 @@ def claim_run(out: Path, *inputs: Path | None) -> None:
     if is_first_host():
         claim(out, "run", *inputs)
         check_untouched(out, (ABOUT, *FILES))
-        for name in STAGES:
+        for name in (*STAGES, *further_seeds(path.name for path in out.glob("*"))):
             claim_whole(out / name, f"run {name}")
             check_untouched(out / name)
     wait_for_hosts(f"{out} may be written to")

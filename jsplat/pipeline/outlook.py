@@ -9,8 +9,8 @@ from jsplat.labels import METHODS
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.estimate import duration
 from jsplat.pipeline.forecast import seconds
-from jsplat.pipeline.reporting import STUDENTS
 from jsplat.pipeline.settling import Settled
+from jsplat.pipeline.students import is_student
 from jsplat.runtime.cost import Cost
 from jsplat.runtime.devices import is_first_host
 from jsplat.runtime.progress import Progress, log, narrate
@@ -79,7 +79,7 @@ class Outlook:
         if step is not None:
             passes = sum(_passes(config, one.labelset is not None) * one.shape[0] for one in settled.listed) / pictures
             costs |= {"fit": Cost(step), "label": Cost(PASS * passes * step), "render": Cost(VIEW * step)}
-        taught = [done[name] for name in STUDENTS if name in done]
+        taught = [done[name] for name in done if is_student(name)]
         if taught:
             costs["student"] = Cost(taught[-1] / config.finetune.steps)
         return costs

@@ -9,8 +9,10 @@ from jsplat.captures.index import Listed
 from jsplat.errors import InputError
 from jsplat.files.foreign import some_of
 from jsplat.files.ownership import ABOUT
+from jsplat.labelsets.labelset import CELEBAMASK_HQ
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.status import REPORT, STAGES
+from jsplat.pipeline.students import RECIPES, stage_names
 from jsplat.training_sets.reading import spread
 
 _WITH_LABEL = ("masks", "overlays")  # stages that follow at once: they hand over what it found
@@ -63,8 +65,11 @@ def plan(
         "truth_student": all(one.labelset is not None for one in students),
         "control": bool(true) and replay is not None,
         "simulation": config.ablation and any(one.labelset is not None for one in rest),
+        **_baselines(config, [one for one in listed if one.labelset is not None]),
     }
     stages = [name for name in STAGES if parts.get(name, True)] + [REPORT]
+    if until is None:
+        stages = _with_seeds(stages, config.student_seeds)
     stages = stages if until is None else stages[: stages.index(_WITH_LABEL[-1] if until == "label" else until) + 1]
     notes = [_about_truth(listed, true, unseen)] if until is None and len(true) < len(listed) else []
     if teaches and replay is None:
@@ -74,6 +79,22 @@ def plan(
             " `--replay FRONTAL`, a labelled set like the parser's own, mixes such pictures into every batch."
         )
     return Plan(tuple(stages), frozenset(unseen), frozenset(one.identity for one in students), tuple(notes))
+
+
+def _baselines(config: RunConfig, true: Sequence[Listed]) -> dict[str, bool]:
+    """Which students are trained only to be compared with: where they can be scored, and differ from the others."""
+    wanted = {name: config.baselines and bool(true) for name, recipe in RECIPES.items() if recipe.baseline}
+    wanted["photo_student"] &= config.variants.fraction > 0
+    wanted["synthetic_student"] &= all(one.labelset == CELEBAMASK_HQ for one in true)
+    return wanted
+
+
+def _with_seeds(stages: Sequence[str], seeds: int) -> list[str]:
+    """The stages with those of further seeds: all students with one seed, then all with the next."""
+    taught = [name for name in stages if name in RECIPES]
+    each = [stage_names(name, seeds) for name in taught]
+    first = stages.index(taught[0]) if taught else 0
+    return [*stages[:first], *(stage for of_seed in zip(*each) for stage in of_seed), *stages[first + len(taught) :]]
 
 
 def _unseen(listed: Sequence[Listed], config: RunConfig) -> list[str]:

@@ -16,6 +16,8 @@ from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.elsewhere import VOTERS, others_in, others_named
 from jsplat.pipeline.packing import load_labelled
 from jsplat.pipeline.scoring import Counts, picture_rows
+from jsplat.pipeline.seeds import mean_over_seeds, spread_over_seeds
+from jsplat.pipeline.students import by_student
 from jsplat.pipeline.studies import study_of
 from jsplat.pipeline.work_folder import load_arrays
 from jsplat.report.findings import ORACLE_ROW, TEACHER_ROW
@@ -28,9 +30,9 @@ from jsplat.runtime.provenance import provenance
 from jsplat.runtime.stop import STOP
 from jsplat.training_sets.reading import spread
 
-STUDENTS = ("student", "truth_student", "control")
 MASKS = ("vote_plain", "plain_sharpened", "refined", "oracle")  # scored as they lie in the stage "label"
 EDITS = "edits.json"  # in the stage "simulation"
+PICTURED = ("student", "truth_student", "control")  # of the students
 SHOWN = 2  # so many people of each group are shown
 LOOKED_AT = 50  # so many of each group without true labels are asked how far views agree and what the vote changed
 TURNTABLE_STEP = 3  # every so many novel views, by yaw, go into the turntable strip
@@ -54,10 +56,13 @@ def report(
         failed: who was left out, and why.
         notes: what was done otherwise than usual, for the page.
     """
-    students = {n: load_parser(out / n / "parser", teacher.labelset) for n in STUDENTS if n in seconds}
+    taught = by_student([*seconds])
+    students = {n: load_parser(out / n / "parser", teacher.labelset) for of in taught.values() for n in of}
     # The teacher is scored like the students, in one look, though its first labels may be flip-averaged.
     votes = _votes(config) if config.ablation else {}
     counts, rows = count(out, groups, {"teacher": teacher, **students}, tuple(votes.values()))
+    each_seed = counts.scores()
+    scores = mean_over_seeds(each_seed, taught)
     fitted = json.loads((out / "fit" / "fit.json").read_text())
     found = {
         "stages": seconds,
@@ -67,8 +72,9 @@ def report(
         "failed": failed,
         "notes": notes,
         "people": {g: {"all": len(of), "scored": counts.with_truth.get(g, 0)} for g, of in groups.items()},
-        **counts.scores(),
-        "differences": counts.differences(_pairs(students), {}),
+        **scores,
+        "seeds": spread_over_seeds(each_seed, taught),
+        "differences": counts.differences(_pairs(taught), taught),
         "vote": counts.changes.found(),
         "config": to_json(config),
         **provenance(config.seed),
@@ -82,7 +88,7 @@ def report(
     if (study := study_of(out)) is not None:
         found["study"] = study
     curves = {"Fit": fitted["curve"]}
-    for name in students:
+    for name in taught:
         history = json.loads((out / name / "history.json").read_text())
         curves[f"Fine-tuning: {name}"] = {"step": history["steps"], "loss": history["loss"]}
     people = [one.identity for listed in groups.values() for one in listed]
@@ -157,6 +163,7 @@ def count(
     """
     teacher, *students = parsers
     methods = (teacher, *MASKS, *students)
+    pictured = [name for name in methods if name in (teacher, *MASKS, *PICTURED)]
     counts, rows = Counts(parsers[teacher].labelset, methods), []
     chosen = []
     for group, people in groups.items():
@@ -175,7 +182,7 @@ def count(
         if shown:
             others = others_in(out / "parse", capture) if len(_told_voters(out)) > 1 else []
             voters = {other.name: other.masks() for other in others}
-            rows.extend(picture_rows(group, capture, {name: masks[name] for name in methods if name in masks}, voters))
+            rows.extend(picture_rows(group, capture, {name: masks[name] for name in pictured if name in masks}, voters))
 
     for group, listed, shown in chosen:
         if STOP.is_set():

@@ -5,32 +5,26 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from jsplat.captures.capture import Capture
 from jsplat.captures.index import Listed
 from jsplat.config import to_json
-from jsplat.errors import InputError
 from jsplat.files.atomic import write_json
 from jsplat.files.lock import NAME, ONE_RUN
 from jsplat.pipeline import editing, forecast, reporting
 from jsplat.pipeline.config import RunConfig
-from jsplat.pipeline.fingerprints import edits_of, of_fit, of_label, of_masks, of_parse, of_render, of_set, own_pictures
+from jsplat.pipeline.fingerprints import edits_of, of_fit, of_label, of_masks, of_parse, of_render, own_pictures
 from jsplat.pipeline.out import claim_run
 from jsplat.pipeline.settling import Request, settle
 from jsplat.pipeline.stages.fit import fit_captures
-from jsplat.pipeline.stages.identities import succeeded
-from jsplat.pipeline.stages.label import label_captures, label_settings, labels_of
+from jsplat.pipeline.stages.label import label_captures, label_settings
 from jsplat.pipeline.stages.own import layers_in, write_overlays, write_own_masks
 from jsplat.pipeline.stages.parse import parse_captures
-from jsplat.pipeline.stages.render import render_novel_views
-from jsplat.pipeline.stages.train import train_student, write_set
+from jsplat.pipeline.students import is_student
+from jsplat.pipeline.teaching import baselines_of, known_of, teach, write_sets
 from jsplat.pipeline.trying import try_stages
 from jsplat.pipeline.work import Work, begin_work
-from jsplat.pipeline.work_folder import exclusive, fingerprint, whys
+from jsplat.pipeline.work_folder import exclusive, fingerprint
 from jsplat.runtime.devices import broadcast_from_first, is_first_host, wait_for_hosts
 from jsplat.runtime.progress import watched
-from jsplat.training_sets.auxiliary import read_auxiliary
 from jsplat.training_sets.elsewhere import folder_in
 
 
@@ -51,7 +45,10 @@ def run(request: Request, out: Path, config: RunConfig, begun: Callable[[], obje
         work = begin_work(settle(request, out, config), begun)
         with watched(work.outlook.watch):
             for name in work.settled.plan.stages:
-                _STAGES[name](work)
+                if is_student(name):
+                    teach(work, name)
+                else:
+                    _STAGES[name](work)
         return work.so_far() if request.last_stage else json.loads((out / "report.json").read_text())
 
 
@@ -110,14 +107,9 @@ def _masks(work: Work) -> None:
 
     def fill(folder: Path) -> None:
         drawn = layers_in(out, classes)
-        write_own_masks(listed, work.folder("fit"), lambda n: _known(work, n), drawn, classes, config, folder)
+        write_own_masks(listed, work.folder("fit"), lambda n: known_of(work, n), drawn, classes, config, folder)
 
     work.do_each("masks", {"edits": edits}, each, fill)
-
-
-def _known(work: Work, identity: str) -> dict[str, np.ndarray]:
-    """What the label stage knows of an identity, with what people corrected."""
-    return labels_of(work.folder("label"), identity, work.settled.classes)
 
 
 def _overlays(work: Work) -> None:
@@ -131,52 +123,10 @@ def _render(work: Work) -> None:
     taught = [one for one in listed if one.identity in work.settled.plan.student_identities]
     shape, refined, edits = made_from["fit"], made_from["label"], made_from["edits"]
     each = {n: of_render(held[n], shape[n], refined[n], edits[n], config) for n in edits}
-    how = [to_json(config.views), config.unseen, config.student_people]
+    how = [to_json(config.views), config.unseen, config.student_people, config.baselines]
     who = [[one.identity, one.labelset is not None] for one in taught]
-    work.do_each("render", how, each, lambda f: _write_views(work, listed, taught, f), who)
-
-
-def _write_views(work: Work, listed: list[Listed], train: list[Listed], folder: Path) -> None:
-    """Novel views of everyone, and what the students learn from of those in `train`."""
-    classes = work.settled.classes
-    render_novel_views(listed, work.folder("fit"), lambda n: _known(work, n), classes, work.settled.config, folder)
-    if not is_first_host():
-        return
-    train = succeeded(train, folder)
-    if not train:
-        hint = "a smaller `--set unseen=N` or a lower `--set views.min_coverage=SHARE` leaves more people to learn from"
-        raise InputError("render", wanted="somebody to train on", got=f"nobody ({whys(folder)})", hint=hint)
-
-    def truth(capture: Capture) -> np.ndarray:
-        assert capture.labels is not None  # truth is asked for only where everybody's header names labels
-        return capture.labels
-
-    masks = {"student": lambda capture: _known(work, capture.identity)["refined"]}
-    if all(one.labelset is not None for one in train):
-        masks["truth_student"] = truth
-    for name, mask_of in masks.items():
-        write_set(folder / name, train, folder, mask_of, name, classes)
-
-
-def _teach(work: Work, name: str) -> None:
-    """A parser that learns from its own set, or, for control, from its old data alone."""
-    config, path, replay = work.settled.config, work.folder("render") / name, work.replay
-    own = broadcast_from_first(lambda: work.digests.path(path) if path.is_dir() else None)
-    work.digests.save()
-    if name == "truth_student" and own is None:
-        return
-    # What it learns from counts, not how that was made: the same set again trains nobody again.
-    practice = None if work.held.replay is None else of_set(work.held.replay, config)
-    wanted = fingerprint(work.held.parser, practice, own, config.finetune, config.seed)
-    part = {"finetune": to_json(config.finetune), "data": own, "replay": work.held.replay}
-
-    def fill(folder: Path) -> None:
-        pictures, replayed = (replay, None) if name == "control" else (read_auxiliary(path), replay)
-        assert pictures is not None  # no control is planned without old data
-        start = work.settled.teacher
-        train_student(folder, pictures, config.finetune, config.seed, start=start, replay=replayed)
-
-    work.do(name, part, wanted, fill)
+    more = baselines_of(work)
+    work.do_each("render", how, each, lambda f: write_sets(work, listed, taught, f), who, *more)
 
 
 def _groups(work: Work) -> dict[str, list[Listed]]:
@@ -219,9 +169,6 @@ _STAGES: dict[str, Callable[[Work], None]] = {
     "masks": _masks,
     "overlays": _overlays,
     "render": _render,
-    "student": lambda work: _teach(work, "student"),
-    "truth_student": lambda work: _teach(work, "truth_student"),
-    "control": lambda work: _teach(work, "control"),
     "simulation": _simulation,
     "report": _report,
 }

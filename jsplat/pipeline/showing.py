@@ -116,7 +116,7 @@ def turntable(
     labelset, frames = run.settings.labelset, max(round(config.seconds * config.fps), 1)
     yaw = turning(capture.yaw, frames)
     still = np.zeros(frames)
-    cameras = cameras_around(capture, yaw, still + config.pitch, still, still + 1)
+    cameras = cameras_around(capture.cameras, capture.head_from_world, yaw, still + config.pitch, still, still + 1)
     high = 2 * round(config.size / 2)  # MPEG-4 stores colour for two by two pixels
     cameras = cameras.resized(2 * round(cameras.width / cameras.height * high / 2), high)
     capacity = capacity_for(scene.gaussians, cameras)

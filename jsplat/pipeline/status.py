@@ -6,10 +6,11 @@ from pathlib import Path
 
 from jsplat.errors import InputError
 from jsplat.files.ownership import ABOUT
+from jsplat.pipeline.students import STUDENTS
 from jsplat.runtime.progress import read_log
 
 A_RUN = "name the OUT of `jsplat run`, or OUT/run of a demo"  # what to do where no run lies
-STAGES = ("parse", "fit", "label", "masks", "overlays", "render", "student", "truth_student", "control", "simulation")
+STAGES = ("parse", "fit", "label", "masks", "overlays", "render", *STUDENTS, "simulation")
 REPORT = "report"
 
 
@@ -27,7 +28,7 @@ def status(run: Path) -> list[tuple[str, str]]:
         raise InputError(str(run), wanted="the folder of a run (with events.jsonl)", got="none", hint=A_RUN)
     begun = {e["stage"]: i for i, e in enumerate(events) if e["event"] == "stage begins"}
     planned, rows = _planned(run), []
-    for name in STAGES:
+    for name in [*dict.fromkeys([*(n for n in planned if n != REPORT), *STAGES])]:
         found = run / name / "run.json"
         if found.is_file():
             rows.append((name, f"done in {json.loads(found.read_text())['seconds']:.0f} s"))

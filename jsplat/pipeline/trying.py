@@ -22,7 +22,7 @@ from jsplat.pipeline.packing import unpacked
 from jsplat.pipeline.settling import Settled
 from jsplat.pipeline.stages.label import label_capture
 from jsplat.pipeline.stages.own import OwnMasks, write_overlay
-from jsplat.pipeline.stages.render import STUDENT_ROWS, render_novel
+from jsplat.pipeline.stages.render import render_novel, tables_of
 from jsplat.pipeline.work_folder import load_arrays, save_arrays
 from jsplat.raster.capacity import SharedCapacity
 from jsplat.runtime.cost import Cost, Stopwatch, cost_of
@@ -146,7 +146,7 @@ class _Trial:
     def _render(self, shown: Capture, known: dict[str, np.ndarray], tried: Tried) -> None:
         views = dataclasses.replace(self.config.views, layout="random", count=VIEWS, min_coverage=0.0)
         config = dataclasses.replace(self.config, views=views)
-        probabilities = {n: known[f"rows_{k}"] for n, k in STUDENT_ROWS.items() if f"rows_{k}" in known}
+        probabilities = tables_of(known)
 
         def render() -> None:
             novel = render_novel(

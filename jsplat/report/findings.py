@@ -14,8 +14,16 @@ METHODS = {  # key in report.json: (name, colour role, what it is)
         "TRUE labels through the same 3D model and rendering: what a perfect vote would reach",
     ),
     "control": ("Control", "plain", "the teacher trained on for as long, but on its own old data alone"),
+    "synthetic_student": ("Synthetic people", "plain", "as long, on procedural people with exact labels, no captures"),
+    "self_student": ("Self-training", "plain", "as long, on the teacher's own masks of the captures' pictures"),
+    "plain_student": ("Plain-vote student", "plain", "as long, on the plain vote's masks of the captures' pictures"),
+    "photo_student": (
+        "Student without variants",
+        "ours",
+        "as long, on the refined masks, without variants",
+    ),
     "student": ("Student", "ours", "the teacher fine-tuned on the refined labels"),
-    "truth_student": ("Truth-student", "bound", "trained like the student, but on true labels of the same pictures"),
+    "truth_student": ("Truth-student", "bound", "as long, on TRUE labels of photographs and renders"),
 }
 GROUPS = {"fitted": "Fitted people", "unseen": "Unseen people"}
 BINS = ("0-15", "15-45", "45-75", "75-105", ">105", "steep", "side", "all")

@@ -74,7 +74,8 @@ def label_capture(
         masks "v h w": "refined", sharpened; "vote_plain", the plain vote as it came; "oracle", sharpened from the
         capture's own labels where it has some; with
         `config.ablation`, there too, every other vote as it came, "plain_sharpened", "trained" and "palette".
-        Besides: per-Gaussian tables "rows_refined" and "rows_oracle", "confidence", "alpha" and "depth" of the views,
+        Besides: per-Gaussian tables "rows_refined", "rows_oracle" and, with `config.baselines`, "rows_plain";
+        "confidence", "alpha" and "depth" of the views,
         and "seen" (blend weight per Gaussian over all views); with `others`, who vote and sharpen too, "belief" "m k"
         (see `vote_together`), the first voter's first.
     """
@@ -134,12 +135,15 @@ class _Head:
         probabilities = self._sharpened(probabilities, pictures, trust, config.sharpen.confusion, voter_labels)
         self.known["rows_refined"] = np.asarray(probabilities)
         self.show("refined", probabilities, "confidence", "alpha", "depth")
-        self.show("vote_plain", elect("plain"))
+        plain = elect("plain")
+        self.show("vote_plain", plain)
+        if config.baselines and self.capture.labels is not None:
+            self.known["rows_plain"] = np.asarray(plain)
         if config.ablation and self.capture.labels is not None:
             for method in METHODS:
                 if method != "plain":
                     self.show(method, elect(method))
-            self.show("plain_sharpened", self._sharpened(elect("plain"), pictures, alike, confusion=False))
+            self.show("plain_sharpened", self._sharpened(plain, pictures, alike, confusion=False))
 
     def ask_truth(self, labels: UInt8[np.ndarray, "v h w"]) -> None:
         """What a perfect parser would reach."""

@@ -1,7 +1,7 @@
 """The stage `render`: pictures and masks from poses that nobody photographed."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jsplat.labels import render_masks
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.stages.identities import each_identity, succeeded
+from jsplat.pipeline.students import RECIPES
 from jsplat.pipeline.work_folder import (
     load_arrays,
 )
@@ -24,8 +25,6 @@ from jsplat.raster.scene import Scene
 from jsplat.runtime.devices import is_first_host
 from jsplat.runtime.view_blocks import Devices
 from jsplat.views import novel_cameras, photographs
-
-STUDENT_ROWS = {"student": "refined", "truth_student": "oracle"}  # whose masks come from which class probabilities
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +37,11 @@ class Novel:
     pitch: np.ndarray
     left_out: list[tuple[float, float]]
     masks: dict[str, np.ndarray]
+
+
+def tables_of(known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The table that paints the novel views of each training set, as far as the stage "label" made it."""
+    return {r.set: known[r.rows] for r in RECIPES.values() if r.set and r.rows and r.rows in known}
 
 
 def render_novel(
@@ -91,7 +95,7 @@ def render_novel_views(
 
     def make(one: Listed, devices: Devices) -> dict[str, np.ndarray]:
         arrays = known(one.identity)
-        probabilities = {n: arrays[f"rows_{k}"] for n, k in STUDENT_ROWS.items() if f"rows_{k}" in arrays}
+        probabilities = tables_of(arrays)
         scene = scene_in(scenes, one.identity)
         novel = render_novel(
             one.unlabelled().read(), scene, arrays["seen"], probabilities, labelset, config, shared, devices

@@ -1,7 +1,7 @@
 """What students learn from, and their training."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +11,17 @@ from jsplat.captures.index import Listed
 from jsplat.files.atomic import write_json
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.parser import ParserConfig, save_parser, train_parser
+from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.work_folder import (
     checkpoint_folder,
     cleared,
     load_arrays,
 )
 from jsplat.runtime.devices import is_first_host
+from jsplat.synthetic import render_captures
 from jsplat.training_sets.auxiliary import AuxiliarySet, concatenate, from_captures, squared, write_parts
+
+FIRST = 5000  # the first procedural person of a baseline: none of the demo's
 
 
 def write_set(
@@ -25,15 +29,15 @@ def write_set(
     listed: list[Listed],
     rendered: Path,
     mask_of: Callable[[Capture], np.ndarray],
-    name: str,
+    novel_of: Callable[[Mapping[str, np.ndarray]], np.ndarray],
     labelset: LabelSet,
 ) -> None:
-    """The training set of the student called `name`: photographs with their masks, and the novel views.
+    """A student's training set: photographs with their masks, and the novel views with theirs.
 
     One identity is in memory at a time.
 
     Args:
-        rendered: what `render_novel_views` wrote.
+        rendered: what `render_novel_views` wrote, of which `novel_of` is given a person's arrays.
     """
 
     alike = len({one.shape[1:] for one in listed}) == 1
@@ -44,7 +48,7 @@ def write_set(
             photos, count = from_captures([capture.with_labels(mask_of(capture), labelset)]), len(novel["images"])
             renders = AuxiliarySet(
                 images=novel["images"],
-                labels=novel[f"labels_{name}"],
+                labels=novel_of(novel),
                 weights=np.ones(count, np.float32),
                 identity=(capture.identity,) * count,
                 yaw=novel["yaw"].astype(np.float32),
@@ -64,3 +68,14 @@ def train_student(folder: Path, data: AuxiliarySet, settings: ParserConfig, seed
     if is_first_host():
         save_parser(cleared(folder / "parser"), parser)
         write_json(folder / "history.json", dataclasses.asdict(history))
+
+
+def write_procedural(path: Path, people: int, views: int, config: RunConfig) -> None:
+    """A training set of procedural people with exact labels, photographed from all around as captures are."""
+
+    def parts() -> Iterator[AuxiliarySet]:
+        heads = dataclasses.replace(config.heads, size=config.size)
+        for number in range(people):
+            yield from_captures(render_captures([FIRST + number], views, heads, config.seed))
+
+    write_parts(cleared(path), parts(), people * views)
