@@ -116,8 +116,8 @@ def program_of(name: str) -> tuple[Any, ...]:
             return votes, evidence, weight, yaw, yaw, weight
         case "voters together":
             heard = [
-                VoterEvidence(evidence[..., :2], jnp.ones(VIEWS), means[1]),
-                VoterEvidence(evidence, jnp.ones(VIEWS), OWN),
+                VoterEvidence(evidence[..., :2], jnp.ones(VIEWS), jnp.eye(VIEWS), means[1]),
+                VoterEvidence(evidence, jnp.ones(VIEWS), jnp.eye(VIEWS), OWN),
             ]
             return functools.partial(vote_together, config=VoteConfig(), k=3), heard, weight
         case "parser's pixels":

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from test_votes import K, N, V, make_world, mean_recall
 
 from jsplat.errors import InputError
-from jsplat.labels import VoteConfig, VoterEvidence, knows_all, pose_prior, vote, vote_together
+from jsplat.labels import VoteConfig, VoterEvidence, knows_all, near_views, pose_prior, vote, vote_together
 from jsplat.labels.together import alike_classes, informative_labels
 
 CONFIG = VoteConfig(method="tempered")
@@ -18,10 +18,18 @@ COARSE = (frozenset({0}), frozenset({1, 3, 4, 5}), frozenset({2}))
 UNDECLARED = (frozenset({0}), frozenset({1}), frozenset({2}))
 
 
+NEAR = jnp.eye(V)  # further voters whose views err each in its own way
+
+
 @pytest.fixture(scope="module")
 def world():
     truth, seen, (evidence, weight, yaw, pitch) = make_world()
-    return truth, seen, weight, VoterEvidence(evidence, pose_prior(yaw, pitch, CONFIG), OWN)
+    return (
+        truth,
+        seen,
+        weight,
+        VoterEvidence(evidence, pose_prior(yaw, pitch, CONFIG), near_views(yaw, pitch, CONFIG), OWN),
+    )
 
 
 def second(truth, weight, means, said_of, damaged=0.2, seed=1):
@@ -32,7 +40,7 @@ def second(truth, weight, means, said_of, damaged=0.2, seed=1):
     for v in rng.choice(V, round(damaged * V), replace=False):
         labels[v] = rng.permutation(labels[v])
     evidence = np.eye(len(means))[labels] * np.asarray(weight)[..., None]
-    return VoterEvidence(jnp.asarray(evidence, jnp.float32), jnp.ones(V), means)
+    return VoterEvidence(jnp.asarray(evidence, jnp.float32), jnp.ones(V), NEAR, means)
 
 
 def together(world, *others, config=CONFIG):
@@ -86,7 +94,7 @@ def test_who_knows_one_class_leaves_the_odds_of_the_others(world, seed, share):
     """Whatever a segmenter says, and however often: the odds between any two classes that it does not know stay."""
     labels = (np.random.default_rng(seed).random((V, N)) < share).astype(int)
     voter = VoterEvidence(
-        jnp.asarray(np.eye(2)[labels] * np.asarray(world[2])[..., None], jnp.float32), jnp.ones(V), HAIR
+        jnp.asarray(np.eye(2)[labels] * np.asarray(world[2])[..., None], jnp.float32), jnp.ones(V), NEAR, HAIR
     )
     odds = []
     for probabilities in (together(world, config=ONCE)[0], together(world, voter, config=ONCE)[0]):
@@ -113,7 +121,7 @@ def test_a_useless_voter_does_no_harm(world, means, kind):
     noise = np.random.default_rng(5).integers(0, labels, (V, N))
     votes = noise if kind == "noise" else np.full((V, N), 1)
     evidence = np.eye(labels)[votes] * np.asarray(weight)[..., None] * (kind != "silent")
-    probabilities, _ = together(world, VoterEvidence(jnp.asarray(evidence, jnp.float32), jnp.ones(V), means))
+    probabilities, _ = together(world, VoterEvidence(jnp.asarray(evidence, jnp.float32), jnp.ones(V), NEAR, means))
     # Measured: noise costs up to 0.001, the others nothing.
     assert mean_recall(probabilities, truth, seen) > mean_recall(together(world)[0], truth, seen) - 0.005
 

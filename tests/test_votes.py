@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jsplat.errors import InputError
-from jsplat.labels import METHODS, VoteConfig, confidence, pose_prior, vote
+from jsplat.labels import METHODS, VoteConfig, confidence, near_views, pose_prior, vote
+from jsplat.labels.votes import pooled_by_pose
 
 N, V, K = 1500, 24, 6  # class 0 is background, 1 and 2 are large, 3 to 5 small
 SHARES = np.array([0.0, 0.45, 0.40, 0.05, 0.05, 0.05])
@@ -85,6 +86,27 @@ def test_tempered_needs_no_pose(world):
     truth, seen, arrays = world
     blind = mean_recall(ask("tempered", arrays, pose_sigma=float("inf")), truth, seen)
     assert blind > mean_recall(ask("plain", arrays), truth, seen) + 0.15  # measured 0.91 against 0.62
+
+
+def test_views_are_near_by_the_angle_between_them():
+    yaw, pitch = np.array([0.0, 10.0, 0.0, 180.0, 0.0]), np.array([0.0, 0.0, 20.0, 0.0, 0.0])
+    near = near_views(yaw, pitch, VoteConfig(pose_neighborhood=10.0))
+    wanted = np.exp(-np.array([0.0, 100.0, 400.0, 180.0**2, 0.0]) / 200)
+    np.testing.assert_allclose(near[0], wanted, atol=1e-5)  # float32 angles
+    np.testing.assert_allclose(near, near.T, atol=1e-6)
+    np.testing.assert_allclose(np.diagonal(near), 1, atol=1e-6)
+
+
+def test_a_views_error_model_learns_from_its_neighbours_alone():
+    """Two views from one side and one from the other: what the far one confuses does not count."""
+    counts = np.zeros((3, 2, 2))
+    counts[0], counts[1], counts[2] = [[2, 0], [0, 2]], [[0, 2], [0, 2]], [[0, 50], [50, 0]]
+    near = near_views(np.array([0.0, 0.0, 170.0]), np.zeros(3), VoteConfig())
+    found = pooled_by_pose(jnp.asarray(counts, jnp.float32), near)
+    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-6)
+    np.testing.assert_allclose(found[0], [[2.5 / 5, 2.5 / 5], [0.5 / 5, 4.5 / 5]], atol=1e-5)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    np.testing.assert_allclose(found[2], [[0.5 / 51, 50.5 / 51], [50.5 / 51, 0.5 / 51]], atol=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)

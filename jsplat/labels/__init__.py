@@ -7,7 +7,7 @@ from jsplat.labels.poll import METHODS, VoteConfig
 from jsplat.labels.rendered import Rendered, mask_blocks, render_masks
 from jsplat.labels.sharpen import SharpenConfig, VoterLabels, sharpen
 from jsplat.labels.together import Means, VoterEvidence, knows_all, vote_together
-from jsplat.labels.votes import confidence, pose_prior, vote
+from jsplat.labels.votes import confidence, near_views, pose_prior, vote
 
 __all__ = [
     "EVIDENCE",
@@ -29,6 +29,7 @@ __all__ = [
     "lift",
     "lift_kept",
     "mask_blocks",
+    "near_views",
     "paint",
     "paint_blocks",
     "pose_prior",

@@ -37,7 +37,8 @@ class VoteConfig:
         trust_power: "tempered", "best": weight (1 - H)^power of an opinion in the log evidence.
         sharpness: "tempered", "best": power of the opinions, 1 = as they came; infinite would be hard votes.
         temperature: "tempered", "best": the most independent opinions that the views of one Gaussian may count for.
-        pseudo_counts: "tempered", "best": pull of a view's confusion matrix, row by row, to the one pooled over views.
+        pose_neighborhood: "tempered", "best": a view's confusion matrix is pooled over the views near it, for from one
+            side a parser errs alike; standard deviation of their weights, degrees.
         iterations: rounds between consensus and trust.
     """
 
@@ -53,13 +54,13 @@ class VoteConfig:
     trust_power: float = 2.0
     sharpness: float = 3.0
     temperature: float = 3.0
-    pseudo_counts: float = 50.0
+    pose_neighborhood: float = 10.0
     iterations: int = 4
 
     def __post_init__(self):
         if self.method not in METHODS:
             raise InputError("VoteConfig.method", wanted=f"one of {', '.join(METHODS)}", got=repr(self.method))
-        for name in ("half_weight", "pose_sigma", "sharpness", "temperature", "pseudo_counts", "iterations"):
+        for name in ("half_weight", "pose_sigma", "sharpness", "temperature", "pose_neighborhood", "iterations"):
             if not getattr(self, name) > 0:
                 raise InputError(f"VoteConfig.{name}", wanted="a positive number", got=getattr(self, name))
 
@@ -110,12 +111,14 @@ class Poll:
 
     Attributes:
         evidence: "v n s"; weight: "v n"; pose: "v"; cosines: "v n" if a method needs them (see `vote`).
+        near: "v v", how much the errors of one view tell of those of another (`jsplat.labels.votes.near_views`).
         labels: which of the s count.
     """
 
     evidence: Any
     weight: Any
     pose: Array
+    near: Array
     labels: tuple[int, ...]
     config: VoteConfig
     cosines: Any = None

@@ -25,9 +25,9 @@ from jsplat.labels.votes import (
     in_rounds,
     log_evidence,
     mean_by_pose,
+    pooled_by_pose,
     seen,
     sharper,
-    smoothed,
 )
 from jsplat.raster.pytree import pytree, static
 from jsplat.runtime.kept_views import KeptViews
@@ -48,11 +48,13 @@ class VoterEvidence:
     Attributes:
         evidence: per view, Gaussian and label, the blend weight times the probability of the label, summed over pixels.
         trust: of a view by its pose (`pose_prior`; ones if nothing is known).
+        near: how much the errors of one view tell of those of another (`near_views`).
         means: per label, the classes it may mean, background among them; those of none say nothing.
     """
 
     evidence: KeptViews | Float[Array, "v n s"]
     trust: Float[Array, " v"]
+    near: Float[Array, "v v"]
     means: Means = static()
 
 
@@ -159,13 +161,12 @@ class _Voice:
     def of(heard: VoterEvidence, weight: KeptViews | Float[Array, "v n"], config: VoteConfig, k: int) -> "_Voice":
         kept, first = informative_labels(heard.means, k), int(config.remove_background)
         table = informative_table(heard.means, k)[kept]
-        poll = Poll(heard.evidence, weight, heard.trust, tuple(kept), config)
+        poll = Poll(heard.evidence, weight, heard.trust, heard.near, tuple(kept), config)
         return _Voice(poll, evidence_weights(poll), table[:, first:], alike_classes(heard.means, k)[first:, first:])
 
     def evidence(self, consensus: Float[Array, "n t"]) -> Float[Array, "n t"]:
         counts = einsum("vts,ut->vus", confusion_counts(self.poll, consensus), jnp.asarray(self.alike))
-        confusion = smoothed(counts, self.poll.config.pseudo_counts, True)
-        return log_evidence(self.poll, confusion, self.weights)
+        return log_evidence(self.poll, pooled_by_pose(counts, self.poll.near), self.weights)
 
     def belief(self, probabilities: Float[Array, "n t"]) -> Float[Array, " t"]:
         counts = self.poll.total(_agreement_counts, probabilities)

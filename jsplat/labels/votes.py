@@ -162,13 +162,32 @@ def mean_by_pose(poll: Poll) -> Float[Array, "n k"]:
     return _mean(poll.total(_pose_sum))
 
 
-def smoothed(counts: Float[Array, "v t s"], pseudo_counts: float, pooled: bool) -> Float[Array, "v t s"]:
-    """Rows that are distributions, from counts and `pseudo_counts` draws from the prior.
+def near_views(
+    yaw: Float[Array | np.ndarray, " v"], pitch: Float[Array | np.ndarray, " v"], config: VoteConfig
+) -> Float[Array, "v v"]:
+    """How much the errors of one view tell of those of another: exp(-angle^2 / (2 pose_neighborhood^2)).
 
-    The prior is the matrix pooled over the views, or the uniform distribution.
+    Args:
+        yaw, pitch: degrees in the head frame.
     """
-    prior = counts.sum(0) + 1 / counts.shape[-1] if pooled else jnp.ones(counts.shape[1:], counts.dtype)
-    counts = counts + pseudo_counts * prior / prior.sum(-1, keepdims=True)
+    turn, tilt = (jnp.radians(jnp.asarray(angle, jnp.float32)) for angle in (yaw, pitch))
+    toward = jnp.stack([jnp.sin(turn) * jnp.cos(tilt), jnp.sin(tilt), jnp.cos(turn) * jnp.cos(tilt)], -1)
+    # Half the chord is the sine of half the angle; the angle's cosine would lose small angles in float32.
+    chord = jnp.linalg.norm(toward[:, None] - toward, axis=-1)
+    angle = jnp.degrees(2 * jnp.arcsin(jnp.minimum(chord / 2, 1)))
+    return jnp.exp(-(angle**2) / (2 * config.pose_neighborhood**2))
+
+
+def pooled_by_pose(counts: Float[Array, "v t s"], near: Float[Array, "v v"]) -> Float[Array, "v t s"]:
+    """Each view's confusion matrix: how often it and those near it say s where the consensus is t, rows that sum to 1.
+
+    One more draw is spread evenly over a row.
+    """
+    return _distributions(einsum("vu,uts->vts", near, counts))
+
+
+def _distributions(counts: Float[Array, "v t s"]) -> Float[Array, "v t s"]:
+    counts = counts + 1 / counts.shape[-1]
     return counts / counts.sum(-1, keepdims=True)
 
 
@@ -186,7 +205,7 @@ def _dawid_skene(poll: Poll) -> Array:
     """
 
     def evidence(consensus: Array) -> Array:
-        confusion = smoothed(poll.each_view(_hard_counts, consensus), 1.0, pooled=False)
+        confusion = _distributions(poll.each_view(_hard_counts, consensus))
         return poll.total(_hard_evidence, of_views=(jnp.log(confusion),))
 
     return in_rounds(evidence, _mean(poll.total(_hard_sum)), poll.config)
@@ -208,13 +227,12 @@ def in_rounds(evidence: Callable[[Array], Array], start: Array, config: VoteConf
 
 
 def _tempered(poll: Poll) -> Array:
-    """Dawid and Skene with soft opinions, pooled confusion matrices, and evidence that is averaged, not summed."""
+    """Dawid and Skene with soft opinions, confusion matrices by pose, and evidence that is averaged, not summed."""
 
     weights = evidence_weights(poll)
 
     def evidence(consensus: Array) -> Array:
-        confusion = smoothed(confusion_counts(poll, consensus), poll.config.pseudo_counts, pooled=True)
-        return log_evidence(poll, confusion, weights)
+        return log_evidence(poll, pooled_by_pose(confusion_counts(poll, consensus), poll.near), weights)
 
     return in_rounds(evidence, mean_by_pose(poll), poll.config)
 
@@ -288,7 +306,8 @@ def vote(
     if config.method == "cosine" and (cosines is None or cosines.shape != (v, n)):
         raise InputError("vote: cosines", wanted=f"shape {(v, n)}", got=None if cosines is None else cosines.shape)
 
-    poll = Poll(evidence, weight, pose_prior(yaw, pitch, config), tuple(range(first, k)), config, cosines)
+    pose, near = pose_prior(yaw, pitch, config), near_views(yaw, pitch, config)
+    poll = Poll(evidence, weight, pose, near, tuple(range(first, k)), config, cosines)
     return jnp.pad(filled(_METHODS[config.method](poll), seen(poll)), ((0, 0), (first, 0)))
 
 

@@ -17,7 +17,7 @@ from jsplat.pipeline.elsewhere import VOTERS, others_in, others_named
 from jsplat.pipeline.packing import load_labelled
 from jsplat.pipeline.scoring import Counts, picture_rows
 from jsplat.pipeline.seeds import mean_over_seeds, spread_over_seeds
-from jsplat.pipeline.students import by_student
+from jsplat.pipeline.students import VARIANTS, by_student
 from jsplat.pipeline.studies import study_of
 from jsplat.pipeline.work_folder import load_arrays
 from jsplat.report.findings import ORACLE_ROW, TEACHER_ROW
@@ -93,7 +93,8 @@ def report(
         curves[f"Fine-tuning: {name}"] = {"step": history["steps"], "loss": history["loss"]}
     people = [one.identity for listed in groups.values() for one in listed]
     turns = [_turntable(out / "render", name) for name in dict.fromkeys(people[:SHOWN] + people[-1:])]
-    write_report(out, found, Pictures(teacher.labelset, rows, turns), curves, config.goals)
+    pictures = Pictures(teacher.labelset, rows, turns, _variants(out / "student"))
+    write_report(out, found, pictures, curves, config.goals)
     log("run ends", report=str(out / "report.html"), compiling=compile_totals())
     told = json.loads((out / "report.json").read_text())
     print(*headline(told, config.goals), *filter(None, [edits_text(told)]), sep="\n")
@@ -190,6 +191,14 @@ def count(
         one(group, listed, shown)  # a function, so that nothing of a person is left when the next one is read
         progress.advance()
     return counts, rows
+
+
+def _variants(student: Path) -> list[Turntable]:
+    """Some of the variants that a student saw; none if it saw none."""
+    if not (student / VARIANTS).is_file():
+        return []
+    known = load_arrays(student / VARIANTS)
+    return [Turntable("variants", known["images"], known["labels"])]
 
 
 def _turntable(rendered: Path, identity: str) -> Turntable:

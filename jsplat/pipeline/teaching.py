@@ -17,13 +17,14 @@ from jsplat.pipeline.stages.identities import succeeded
 from jsplat.pipeline.stages.label import labels_of
 from jsplat.pipeline.stages.render import render_novel_views
 from jsplat.pipeline.stages.train import train_student, write_procedural, write_set
-from jsplat.pipeline.students import RECIPES, Recipe, student_of
+from jsplat.pipeline.students import RECIPES, VARIANTS, Recipe, student_of
 from jsplat.pipeline.work import Work
-from jsplat.pipeline.work_folder import fingerprint, whys
+from jsplat.pipeline.work_folder import fingerprint, save_arrays, whys
 from jsplat.runtime.devices import broadcast_from_first, is_first_host
 from jsplat.training_sets.auxiliary import read_auxiliary
 from jsplat.variants import Person, Variants
 
+SHOWN = 12  # so many variants are shown in the report
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -114,6 +115,10 @@ def teach(work: Work, stage: str) -> None:
         assert pictures is not None  # no control is planned without old data
         fresh = None if made_from is None else _variants(work, recipe, seed, made_from)
         start = work.settled.teacher
+        if fresh is not None and is_first_host():
+            some = [fresh.piece(number) for number in range(SHOWN)]
+            images, labels = (np.stack([x[0] for x in arrays]) for arrays in zip(*((p.images, p.labels) for p in some)))
+            save_arrays(folder / VARIANTS, images=images, labels=labels)
         train_student(folder, pictures, config.finetune, seed, start=start, replay=beside, fresh=fresh)
 
     work.do(stage, part, wanted, fill)

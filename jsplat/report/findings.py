@@ -13,18 +13,27 @@ METHODS = {  # key in report.json: (name, colour role, what it is)
         "bound",
         "TRUE labels through the same 3D model and rendering: what a perfect vote would reach",
     ),
-    "control": ("Control", "plain", "the teacher trained on for as long, but on its own old data alone"),
-    "synthetic_student": ("Synthetic people", "plain", "as long, on procedural people with exact labels, no captures"),
-    "self_student": ("Self-training", "plain", "as long, on the teacher's own masks of the captures' pictures"),
-    "plain_student": ("Plain-vote student", "plain", "as long, on the plain vote's masks of the captures' pictures"),
-    "photo_student": (
-        "Student without variants",
-        "ours",
-        "as long, on the refined masks, without variants",
+    "control": ("Control", "plain", "the teacher trained on for as long as the student, on its own old data alone"),
+    "synthetic_student": (
+        "Synthetic people",
+        "plain",
+        "the same on procedural people with exact labels, without captures",
     ),
-    "student": ("Student", "ours", "the teacher fine-tuned on the refined labels"),
-    "truth_student": ("Truth-student", "bound", "as long, on TRUE labels of photographs and renders"),
+    "self_student": ("Self-training", "plain", "the same on the teacher's own masks of the photographs and renders"),
+    "plain_student": ("Plain-vote student", "plain", "the same on the plain vote's masks of them"),
+    "photo_student": ("Student without variants", "ours", "the same on the refined masks of them"),
+    "student": (
+        "Student",
+        "ours",
+        "the teacher fine-tuned on the refined labels, and on variants of the people where there are any",
+    ),
+    "truth_student": (
+        "Truth-student",
+        "bound",
+        "the same on TRUE labels of the photographs and renders, without variants",
+    ),
 }
+BASELINES = ("synthetic_student", "self_student", "plain_student", "photo_student")  # only where they are asked for
 GROUPS = {"fitted": "Fitted people", "unseen": "Unseen people"}
 BINS = ("0-15", "15-45", "45-75", "75-105", ">105", "steep", "side", "all")
 TEACHER_ROW, ORACLE_ROW = "teacher", "oracle, sharpened"  # of the ablation

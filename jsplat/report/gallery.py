@@ -56,6 +56,7 @@ class Pictures:
     labelset: LabelSet
     rows: Sequence[PictureRow] = ()
     turntables: Sequence[Turntable] = ()
+    variants: Sequence[Turntable] = ()
 
 
 def _image(picture: np.ndarray, alt: str, limit: int) -> str:
@@ -131,11 +132,21 @@ def gallery(pictures: Pictures) -> str:
 
 def turntables(pictures: Pictures) -> str:
     """A strip per turntable, as HTML."""
+    note = "<h2>Turntable</h2><p class=note>Colours above labels, rendered from one geometry.</p>"
+    return _strips(pictures.turntables, pictures.labelset, note)
+
+
+def variants(pictures: Pictures) -> str:
+    """Some of the people made from people, as HTML."""
+    note = "<h2>Variants</h2><p class=note>People made from the captured ones, for the student to learn from.</p>"
+    return _strips(pictures.variants, pictures.labelset, note)
+
+
+def _strips(turns: Sequence[Turntable], labelset: LabelSet, heading: str) -> str:
     strips = []
-    for turn in pictures.turntables:
-        rows = [np.concatenate(list(x), 1) for x in (turn.images, pictures.labelset.colorize(turn.labels))]
-        strip = _image(np.concatenate(rows, 0), f"turntable of {turn.title}", 4096)
+    for turn in turns:
+        rows = [np.concatenate(list(x), 1) for x in (turn.images, labelset.colorize(turn.labels))]
+        strip = _image(np.concatenate(rows, 0), f"renders of {turn.title}", 4096)
         caption = f"<figcaption>{html.escape(turn.title)}</figcaption>"
         strips.append(f"<figure><div class='scroll strip'>{strip}</div>{caption}</figure>")
-    note = "<h2>Turntable</h2><p class=note>Colours above labels, rendered from one geometry.</p>"
-    return note + "".join(strips) if strips else ""
+    return heading + "".join(strips) if strips else ""

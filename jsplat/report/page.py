@@ -14,9 +14,10 @@ from jsplat.files.atomic import as_json
 from jsplat.files.ownership import write_kept
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.metrics.statistics import FEWEST
-from jsplat.report import differences_section, vote_section
+from jsplat.report import differences_section, seeds_section, vote_section
 from jsplat.report.figures import CSS, bars, chip, heatmap, legend, lines, meter, table, timings
 from jsplat.report.findings import (
+    BASELINES,
     BINS,
     DEFAULT_GOALS,
     GOALS,
@@ -34,7 +35,7 @@ from jsplat.report.findings import (
     of_people,
     percent,
 )
-from jsplat.report.gallery import Pictures, gallery, turntables
+from jsplat.report.gallery import Pictures, gallery, turntables, variants
 from jsplat.report.headline import edits_text, headline
 from jsplat.report.study_section import section
 
@@ -82,7 +83,7 @@ def _missing(data: dict, pictures: Pictures, curves: dict) -> list[str]:
         lines = ["No scores: the run had no true labels to compare with."]
     else:
         lines = [f"No scores on {name.lower()}." for g, name in GROUPS.items() if not any(s[1] == g for s in scored)]
-        absent = [METHODS[m][0] for m in METHODS if not any(s[0] == m for s in scored)]
+        absent = [METHODS[m][0] for m in METHODS if m not in BASELINES and not any(s[0] == m for s in scored)]
         lines += [f"Not scored: {', '.join(absent)}."] if absent else []
     parts = {
         "pictures of masks": pictures.rows,
@@ -333,7 +334,8 @@ def _page(data: dict, pictures: Pictures, curves: dict, goals: Goals) -> str:
     if voters := data.get("voters"):
         all_voters = f"the masks of all voters ({', '.join(html.escape(v['name']) for v in voters)})"
         descriptions["refined"] = descriptions["refined"].replace("the teacher's masks", all_voters)
-    terms = "".join(f"<dt>{chip(_color(m))}{METHODS[m][0]}<dd>{what}" for m, what in descriptions.items())
+    shown = {m: what for m, what in descriptions.items() if m not in BASELINES or m in data}
+    terms = "".join(f"<dt>{chip(_color(m))}{METHODS[m][0]}<dd>{what}" for m, what in shown.items())
     missing = _missing(data, pictures, curves)
     absent = f"<h2>What is missing</h2><ul>{''.join(f'<li>{html.escape(m)}' for m in missing)}</ul>" if missing else ""
     reading = (
@@ -351,8 +353,9 @@ def _page(data: dict, pictures: Pictures, curves: dict, goals: Goals) -> str:
         "<h1>Label refinement report</h1><p class=sub>Face-part masks made consistent across views by one 3D"
         f" Gaussian model per head, and the parser they teach.</p>{lead}{_tiles(data, goals)}"
         f"<h2>How to read this</h2><dl>{terms}</dl><p></p><p class=note>{reading}</p>{absent}"
-        f"{gallery(pictures)}{turntables(pictures)}{_left_out(data)}"
-        f"{_scores(data, 'fitted')}{_scores(data, 'unseen')}{differences_section.section(data)}{_agreement(data)}"
+        f"{gallery(pictures)}{turntables(pictures)}{variants(pictures)}{_left_out(data)}"
+        f"{_scores(data, 'fitted')}{_scores(data, 'unseen')}{seeds_section.section(data)}"
+        f"{differences_section.section(data)}{_agreement(data)}"
         f"{vote_section.section(data.get('vote'), pictures.labelset)}{section(data.get('study'))}"
         f"{_ablation(data)}{_voters(data)}{_edits(data)}"
         f"{_classes(data, pictures.labelset)}{_confusions(data)}{_fit(data, curves)}{_provenance(data)}"

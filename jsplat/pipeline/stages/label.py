@@ -29,6 +29,7 @@ from jsplat.labels import (
     lift,
     lift_kept,
     mask_blocks,
+    near_views,
     paint_blocks,
     pose_prior,
     sharpen,
@@ -127,7 +128,8 @@ class _Head:
         voter_labels = [other.voter_labels(np.asarray(trust)) for other in others]
         if voter_labels:
             own = tuple(frozenset({i}) for i in range(len(self.labelset)))
-            heard = [VoterEvidence(evidence, trust, own), *map(self._heard, voter_labels)]
+            near = near_views(*self.poses, config.vote)
+            heard = [VoterEvidence(evidence, trust, near, own), *(self._heard(one, near) for one in voter_labels)]
             probabilities, belief = vote_together(heard, weight, config.vote, len(self.labelset))
             self.known["belief"] = np.asarray(belief)
         else:
@@ -201,11 +203,11 @@ class _Head:
             self.gaussians, probabilities, self.cameras, seen, trust, config=how, others=others, **self.where
         )
 
-    def _heard(self, voter_labels: VoterLabels) -> VoterEvidence:
+    def _heard(self, voter_labels: VoterLabels, near: Array) -> VoterEvidence:
         evidence, _ = lift_kept(
             self.gaussians, self.cameras, Maps(voter_labels.labels, len(voter_labels.means)), **self.where
         )
-        return VoterEvidence(evidence, jnp.asarray(voter_labels.trust), voter_labels.means)
+        return VoterEvidence(evidence, jnp.asarray(voter_labels.trust), near, voter_labels.means)
 
     def _cosines(self) -> KeptViews:
         found = KeptViews(EVIDENCE)
