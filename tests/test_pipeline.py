@@ -237,6 +237,11 @@ def test_the_report_has_the_documented_keys(out):
     page = (out / "run" / "report.html").read_text()
     assert page.startswith("<!doctype html>")
     assert "head0000" in page
+    assert "<h2>Variants</h2>" in page
+    assert load_arrays(out / "run" / "student" / "seen_variants.npz")["images"].shape[1:] == (32, 32, 3)
+    assert not (out / "run" / "truth_student" / "seen_variants.npz").exists(), (
+        "true labels of photographs and renders alone"
+    )
     for name in STAGES:
         assert json.loads((out / "run" / name / "run.json").read_text())["seconds"] == report["stages"][name]
 

@@ -16,7 +16,7 @@ from jsplat.exchange import import_masks
 from jsplat.files.atomic import write_json
 from jsplat.files.ownership import write_kept
 from jsplat.parser import Architecture, load_parser, new_parser, save_parser
-from jsplat.pipeline import Request, RunConfig, editing, reporting, transfer
+from jsplat.pipeline import Request, RunConfig, editing, transfer
 from jsplat.pipeline import run as run_all
 from jsplat.pipeline.work_folder import load_arrays, save_arrays, stage_name
 from jsplat.training_sets.auxiliary import read_auxiliary
@@ -52,7 +52,6 @@ def again(tmp_path, monkeypatch):
     config = load(RunConfig, tmp_path / "config.toml", own)
     captures, out = tmp_path / "made" / "captures", tmp_path / "run"
     save_parser(tmp_path / "teacher" / "parser", new_parser(Architecture(18, 0.125, 32), spotted.CLASSES, seed=0))
-    monkeypatch.setattr(reporting, "STUDENTS", ("student",))
 
     def do() -> set[str]:
         before = times(out)

@@ -45,7 +45,7 @@ class SharpenConfig:
         alpha_gate: pixels with less alpha than this are left out.
     """
 
-    rounds: int = 5
+    rounds: int = 2
     confusion: bool = True
     pseudo_counts: float = 20.0
     trust_power: float = 1.0

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-VARIANTS = "variants.npz"  # in the stage of a student: some of those that it saw
+VARIANTS = "seen_variants.npz"  # in the stage of a student: some of those that it saw
 SEED = "-"  # what stands between the name of a student and the number of a further seed
 
 

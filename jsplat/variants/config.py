@@ -52,7 +52,7 @@ class VariantsConfig:
         shape, color: how far they differ.
     """
 
-    fraction: float = 0.0
+    fraction: float = 0.5
     pool: int = 256
     views: int = 4
     every: int = 2
