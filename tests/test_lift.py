@@ -172,7 +172,7 @@ def test_who_knows_one_class_leaves_the_odds_of_the_others():
     rng = np.random.default_rng(0)
     probabilities = np.pad(rng.dirichlet((2, 2, 2), 150), ((0, 0), (1, 0))).astype(np.float32)
     voter = VoterLabels((np.asarray(seen.labels) == 1).astype(np.uint8), np.ones(8, np.float32), SEGMENTER)
-    how = {"capacity": CAPACITY, "config": SharpenConfig(), "others": [voter]}
+    how = {"capacity": CAPACITY, "config": SharpenConfig(rounds=5), "others": [voter]}
     after = np.asarray(sharpen(gaussians, jnp.asarray(probabilities), seen.cameras, None, jnp.ones(8), **how))
     assert np.abs(after - probabilities).max() > 0.01
     # Five divisions and sums over pixels in float32; a picture never shows less than _LEAST of these classes.
