@@ -149,7 +149,7 @@ def test_a_parser_that_hesitates_where_class_2_is_says_where_class_1_is():
     _, _, truth, *_ = head()
     pictures = truth + 0.55 * truth[..., 2:] * jnp.array([0.0, 1.0, -1.0])
     probabilities = 0.6 * plain_probabilities() + 0.2 * jnp.array([0.0, 1.0, 1.0])
-    after = sharper(probabilities, pictures)
+    after = sharper(probabilities, pictures, rounds=5)
     assert_distributions(after)
     assert cross_entropy(after) < 0.95 * cross_entropy(probabilities)
 
@@ -172,7 +172,7 @@ def test_who_knows_one_class_leaves_the_odds_of_the_others():
     rng = np.random.default_rng(0)
     probabilities = np.pad(rng.dirichlet((2, 2, 2), 150), ((0, 0), (1, 0))).astype(np.float32)
     voter = VoterLabels((np.asarray(seen.labels) == 1).astype(np.uint8), np.ones(8, np.float32), SEGMENTER)
-    how = {"capacity": CAPACITY, "config": SharpenConfig(rounds=5), "others": [voter]}
+    how = {"capacity": CAPACITY, "config": SharpenConfig(), "others": [voter]}
     after = np.asarray(sharpen(gaussians, jnp.asarray(probabilities), seen.cameras, None, jnp.ones(8), **how))
     assert np.abs(after - probabilities).max() > 0.01
     # Five divisions and sums over pixels in float32; a picture never shows less than _LEAST of these classes.
