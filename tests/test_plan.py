@@ -40,11 +40,14 @@ def test_with_truth_and_old_data_nothing_is_left_out():
 
 def test_baselines_are_trained_where_they_can_be_scored_and_differ_from_the_others():
     of_faces = [dataclasses.replace(one, labelset=CELEBAMASK_HQ) for one in people("abcd")]
-    varied = {"baselines": True, "variants": VariantsConfig(fraction=0.5)}
+    every = ("photo", "plain", "self", "synthetic")
+    varied = {"baselines": every, "variants": VariantsConfig(fraction=0.5)}
     assert planned(of_faces, **varied).stages == (*STAGES, "report")
-    plain = {"baselines": True, "variants": VariantsConfig(fraction=0.0)}
+    plain = {"baselines": every, "variants": VariantsConfig(fraction=0.0)}
     assert set(STAGES) - set(planned(people("abcd"), **plain).stages) == {"photo_student", "synthetic_student"}
     assert set(planned(people("", "ab"), **varied).stages) == {*ALWAYS, "report"}
+    one = planned(of_faces, baselines=("self",)).stages
+    assert [name for name in one if name not in USUAL] == ["self_student", "report"]
 
 
 def test_every_student_is_trained_with_a_seed_before_one_with_the_next():

@@ -1,7 +1,7 @@
 """All settings of a run, one field per stage."""
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from jsplat.captures.importers import ImportConfig
 from jsplat.edit import EditConfig, QueueConfig, SimulationConfig
@@ -45,8 +45,8 @@ class RunConfig:
         student_people: at most so many of the others, spread evenly, are what the students learn from; 0 for all of
             them.
         student_seeds: so often each student is trained, every time with another seed; scores are means.
-        baselines: where there is truth, also train what says to what a gain is due: students on the photographs and
-            novel views without variants, on the plain vote, on the teacher's own masks, and on procedural people.
+        baselines: students that say to what a gain is due, where there is truth: "photo", without variants; "plain", on
+            the plain vote's masks; "self", on the parser's own; "synthetic", on procedural people.
         ablation: also score every other vote (the plain one sharpened, and our palette after the paper's idea, too),
             and what a person's edits would bring, of people with true labels.
         flip: average the parser's prediction with that on the mirrored picture, when it gives the first labels.
@@ -71,7 +71,7 @@ class RunConfig:
     unseen: int | None = None
     student_people: int = 0
     student_seeds: int = 1
-    baselines: bool = False
+    baselines: tuple[Literal["photo", "plain", "self", "synthetic"], ...] = ()
     ablation: bool = True
     flip: bool = True
     dataset: DatasetConfig = dataclasses.field(default_factory=DatasetConfig)

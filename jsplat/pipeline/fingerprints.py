@@ -94,7 +94,7 @@ def of_label(content: Content, first: str, fitted: str, config: RunConfig) -> st
     """Refined masks, from first labels and scene; the oracle's from the capture's own."""
     settings = [config.vote, config.sharpen, config.mask, config.palette]
     about = [config.size, config.fit.label_weight, "ablation" if config.ablation and content.labels else "", "packed"]
-    about += ["plain rows"] if config.baselines and content.labels else []
+    about += ["plain rows"] if "plain" in config.baselines and content.labels else []
     return fingerprint(content.photos, content.labels, first, fitted, about, *settings)
 
 

@@ -83,7 +83,8 @@ def plan(
 
 def _baselines(config: RunConfig, true: Sequence[Listed]) -> dict[str, bool]:
     """Which students are trained only to be compared with: where they can be scored, and differ from the others."""
-    wanted = {name: config.baselines and bool(true) for name, recipe in RECIPES.items() if recipe.baseline}
+    asked = {f"{name}_student" for name in config.baselines if true}
+    wanted = {name: name in asked for name, recipe in RECIPES.items() if recipe.baseline}
     wanted["photo_student"] &= config.variants.fraction > 0
     wanted["synthetic_student"] &= all(one.labelset == CELEBAMASK_HQ for one in true)
     return wanted

@@ -123,7 +123,7 @@ def _render(work: Work) -> None:
     taught = [one for one in listed if one.identity in work.settled.plan.student_identities]
     shape, refined, edits = made_from["fit"], made_from["label"], made_from["edits"]
     each = {n: of_render(held[n], shape[n], refined[n], edits[n], config) for n in edits}
-    how = [to_json(config.views), config.unseen, config.student_people, config.baselines]
+    how = [to_json(config.views), config.unseen, config.student_people, list(config.baselines)]
     who = [[one.identity, one.labelset is not None] for one in taught]
     more = baselines_of(work)
     work.do_each("render", how, each, lambda f: write_sets(work, listed, taught, f), who, *more)

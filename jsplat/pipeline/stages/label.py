@@ -139,7 +139,7 @@ class _Head:
         self.show("refined", probabilities, "confidence", "alpha", "depth")
         plain = elect("plain")
         self.show("vote_plain", plain)
-        if config.baselines and self.capture.labels is not None:
+        if "plain" in config.baselines and self.capture.labels is not None:
             self.known["rows_plain"] = np.asarray(plain)
         if config.ablation and self.capture.labels is not None:
             for method in METHODS:
