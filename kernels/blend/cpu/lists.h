@@ -47,7 +47,7 @@ struct Image {  // one image's Gaussians, and the features that it shows
 
 // What is read of a Gaussian for each of its hits. The roots carry a factor: alpha = opacity * 2^-(p^2 + q^2).
 template <class S>
-struct Row {
+struct Splat {
   S x, y, u, v, w, opacity, depth, limit;
 };
 
@@ -58,7 +58,7 @@ struct Box {
 
 template <class S>
 struct Lists {
-  Buffer<Row<S>> rows;
+  Buffer<Splat<S>> splats;
   Buffer<Box> boxes;
   Buffer<uint64_t> keys, spare;  // depth and number of each Gaussian that is listed
   Buffer<int32_t> order;         // of the Gaussians that are listed, from near to far
@@ -82,7 +82,7 @@ void find_boxes(const Image<S>& image, Lists<S>& lists, int begin, int end, int 
     const S x = image.means[2 * i], y = image.means[2 * i + 1], opacity = image.opacities[i], depth = image.depths[i];
     const S u = image.roots[3 * i], v = image.roots[3 * i + 1], w = image.roots[3 * i + 2];
     Box box{0, 0, 0, 0};
-    lists.rows[i] = {x, y, scale * u, scale * v, scale * w, opacity, depth, 0};
+    lists.splats[i] = {x, y, scale * u, scale * v, scale * w, opacity, depth, 0};
     // x - x is 0 for finite numbers alone; comparisons with NaN are false.
     const S zero = (x - x) + (y - y) + (u - u) + (v - v) + (w - w) + (depth - depth) + (opacity - opacity);
     if (opacity > S(FLOOR) && u > 0 && w > 0 && zero == 0) {
@@ -93,7 +93,7 @@ void find_boxes(const Image<S>& image, Lists<S>& lists, int begin, int end, int 
       box.right = tiles((x + radius_x - S(0.5)) / TILE + 1, image.across());
       box.top = tiles((y - radius_y - S(0.5)) / TILE, image.down());
       box.bottom = tiles((y + radius_y - S(0.5)) / TILE + 1, image.down());
-      lists.rows[i].limit = (limit * S(1.0001) + S(1e-4)) * S(LOG2E);
+      lists.splats[i].limit = (limit * S(1.0001) + S(1e-4)) * S(LOG2E);
     }
     if (box.empty()) box = {0, 0, 0, 0};
     lists.boxes[i] = box;
@@ -150,17 +150,17 @@ inline void sort_by_depth(const Image<double>& image, Lists<double>& lists) {
 // Whether the ellipse of a Gaussian reaches a rectangle of pixel centres: the least power over it is within the limit.
 // Everything relative to the mean.
 template <class S>
-inline bool reaches(const Row<S>& row, S left, S top, S right, S bottom, S ratio_x, S ratio_y) {
+inline bool reaches(const Splat<S>& splat, S left, S top, S right, S bottom, S ratio_x, S ratio_y) {
   auto clamp = [](S x, S low, S high) { return std::min(std::max(x, low), high); };
   const S x = clamp(0, left, right), y = clamp(0, top, bottom);
   // The least of a convex form over a box lies on the facing vertical or horizontal side.
   const S other_y = clamp(-ratio_y * x, top, bottom), other_x = clamp(-ratio_x * y, left, right);
   auto power = [&](S x, S y) {
-    const S ux = row.u * x, vy = row.v * y, down = row.w * y;
+    const S ux = splat.u * x, vy = splat.v * y, down = splat.w * y;
     const S across = std::max(std::abs(ux + vy) - S(ROUNDING) * (std::abs(ux) + std::abs(vy)), S(0));
     return across * across + down * down;
   };
-  return std::min(power(x, other_y), power(other_x, y)) <= row.limit;
+  return std::min(power(x, other_y), power(other_x, y)) <= splat.limit;
 }
 
 // The tiles that each Gaussian of a part of the order hits, as runs that begin at `first`.
@@ -173,16 +173,16 @@ void find_hits(const Image<S>& image, Lists<S>& lists, int begin, int end, int p
   int64_t at = first;
   for (int k = begin; k < end; k++) {
     const int i = lists.order[k];
-    const Row<S>& row = lists.rows[i];
+    const Splat<S>& splat = lists.splats[i];
     const Box box = lists.boxes[i];
-    const S ratio_x = row.v / row.u, ratio_y = row.u * row.v / (row.v * row.v + row.w * row.w);
+    const S ratio_x = splat.v / splat.u, ratio_y = splat.u * splat.v / (splat.v * splat.v + splat.w * splat.w);
     lists.run[i] = at;
     for (int ty = box.top; ty < box.bottom; ty++) {
-      const S top = ty * TILE + S(0.5) - row.y;
+      const S top = ty * TILE + S(0.5) - splat.y;
       for (int tx = box.left; tx < box.right; tx++) {
-        const S left = tx * TILE + S(0.5) - row.x;
+        const S left = tx * TILE + S(0.5) - splat.x;
         const int tile = ty * across + tx;
-        const bool hit = reaches(row, left, top, left + (TILE - 1), top + (TILE - 1), ratio_x, ratio_y);
+        const bool hit = reaches(splat, left, top, left + (TILE - 1), top + (TILE - 1), ratio_x, ratio_y);
         lists.tile_of[at] = tile;
         counts[tile] += hit, at += hit;
       }
@@ -231,7 +231,7 @@ void make_lists(const Pool& pool, const Image<S>* images, Lists<S>* lists, int c
     });
   };
   for (int k = 0; k < count; k++) {
-    lists[k].rows.resize(images[k].count), lists[k].boxes.resize(images[k].count);
+    lists[k].splats.resize(images[k].count), lists[k].boxes.resize(images[k].count);
     lists[k].run.resize(images[k].count), lists[k].run_length.resize(images[k].count);
     lists[k].parts.resize(int64_t(parts) * images[k].across() * images[k].down());
     lists[k].starts.resize(int64_t(images[k].across()) * images[k].down() + 1);

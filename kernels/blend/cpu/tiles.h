@@ -138,10 +138,10 @@ struct Walk {
         chunk.x[k] = chunk.y[k] = chunk.v[k] = 0, chunk.u[k] = chunk.w[k] = 1;
         continue;
       }
-      const Row<S>& row = lists.rows[lists.ids[from + k]];
-      chunk.x[k] = row.x - center_x, chunk.y[k] = row.y - center_y;
-      chunk.u[k] = row.u, chunk.v[k] = row.v, chunk.w[k] = row.w;
-      chunk.opacity[k] = row.opacity, chunk.limit[k] = row.limit;
+      const Splat<S>& splat = lists.splats[lists.ids[from + k]];
+      chunk.x[k] = splat.x - center_x, chunk.y[k] = splat.y - center_y;
+      chunk.u[k] = splat.u, chunk.v[k] = splat.v, chunk.w[k] = splat.w;
+      chunk.opacity[k] = splat.opacity, chunk.limit[k] = splat.limit;
     }
     for (int k = 0; k < CHUNK; k += L) {
       const V u = load(chunk.u + k), v = load(chunk.v + k), w = load(chunk.w + k);
@@ -262,7 +262,7 @@ void fetch_values(const Walk<S>& walk, int from, int channels, int width, S* val
     const int64_t id = walk.lists.ids[from + k];
     S* row = values + k * width;
     std::copy_n(walk.image.features + id * walk.image.channels, channels, row);
-    row[channels] = walk.lists.rows[id].depth, row[channels + 1] = 1;
+    row[channels] = walk.lists.splats[id].depth, row[channels + 1] = 1;
     std::fill(row + channels + 2, row + width, S(0));
   }
 }
