@@ -129,7 +129,7 @@ class _Head:
         if voter_labels:
             own = tuple(frozenset({i}) for i in range(len(self.labelset)))
             near = near_views(*self.poses, config.vote)
-            heard = [VoterEvidence(evidence, trust, near, own), *(self._heard(one, near) for one in voter_labels)]
+            heard = [VoterEvidence(evidence, trust, near, own), *map(self._heard, voter_labels)]
             probabilities, belief = vote_together(heard, weight, config.vote, len(self.labelset))
             self.known["belief"] = np.asarray(belief)
         else:
@@ -203,11 +203,13 @@ class _Head:
             self.gaussians, probabilities, self.cameras, seen, trust, config=how, others=others, **self.where
         )
 
-    def _heard(self, voter_labels: VoterLabels, near: Array) -> VoterEvidence:
+    def _heard(self, voter_labels: VoterLabels) -> VoterEvidence:
         evidence, _ = lift_kept(
             self.gaussians, self.cameras, Maps(voter_labels.labels, len(voter_labels.means)), **self.where
         )
-        return VoterEvidence(evidence, jnp.asarray(voter_labels.trust), near, voter_labels.means)
+        trust = jnp.asarray(voter_labels.trust)
+        # Masks from elsewhere may be damaged or exchanged view by view: each has errors of its own.
+        return VoterEvidence(evidence, trust, jnp.eye(len(trust)), voter_labels.means)
 
     def _cosines(self) -> KeptViews:
         found = KeptViews(EVIDENCE)
