@@ -78,6 +78,12 @@ def run_section(report: dict) -> str:
     return "\n\n".join(parts)
 
 
+def gap(report: dict, group: str) -> str:
+    """The share of the gap between teacher and oracle that refined masks close from the side, in per cent."""
+    teacher, refined, oracle = (report[name][group]["bins"]["side"]["f1"] for name in ("teacher", "refined", "oracle"))
+    return number((refined - teacher) / (oracle - teacher))
+
+
 def outcome(report: dict) -> str:
     """F1 from the side of each method in one small table; how many people stand behind it is in the heading."""
     counts = {group: of["scored"] for group, of in report["people"].items()}
@@ -89,7 +95,11 @@ def outcome(report: dict) -> str:
             shown = [number(bins[b]["f1"]) if bins else "-" for b in ("side", "0-15") for bins in found]
             rows.append([f"**{name}**: {what}", *shown])
     heads = [f"{b}, {title[group].format(n)}" for b in ("side", "front") for group, n in counts.items()]
-    lines = []
+    lines = [
+        f"Refinement closes {gap(report, group)} % of the gap between teacher and oracle from the side on the"
+        f" {title[group].format(n)}."
+        for group, n in counts.items()
+    ]
     for method, group in (("refined", "fitted"), ("student", "unseen")):
         if changes := class_changes(report, method, group):
             who = title[group].format(counts[group])
@@ -167,7 +177,8 @@ def sections() -> dict[Path, dict[str, str]]:
     reports = {name: json.loads(path.read_text()) for name, path in RUNS.items()}
     readme = {
         "picture": picture(json.loads((ROOT / "docs/pictures.json").read_text())),
-        "outcome": outcome(reports["heads"]),
+        "demo": outcome(reports["demo"]),
+        "heads": outcome(reports["heads"]),
         "real_size": in_short(at_512),
         "beside": peer_ratios(devices),
     }
