@@ -190,7 +190,7 @@ def out(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(group, "prepare", lambda: None)  # tests keep their devices, and write into no cache of the user
         path, settings = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("settings") / "config.toml"
-        settings.write_text(SETTINGS)
+        settings.write_text(SETTINGS.replace("fraction = 0.0", "fraction = 0.5"))
         call("demo", path, "--config", settings)
         settings.rename(path / "config.toml")
         yield path

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from jsplat.captures.capture import Capture
 from jsplat.captures.index import Listed
@@ -21,7 +22,7 @@ from jsplat.pipeline.students import RECIPES, VARIANTS, Recipe, student_of
 from jsplat.pipeline.work import Work
 from jsplat.pipeline.work_folder import fingerprint, save_arrays, whys
 from jsplat.runtime.devices import broadcast_from_first, is_first_host
-from jsplat.training_sets.auxiliary import read_auxiliary
+from jsplat.training_sets.auxiliary import read_auxiliary, squared
 from jsplat.variants import Person, Variants
 
 SHOWN = 12  # so many variants are shown in the report
@@ -116,12 +117,17 @@ def teach(work: Work, stage: str) -> None:
         fresh = None if made_from is None else _variants(work, recipe, seed, made_from)
         start = work.settled.teacher
         if fresh is not None and is_first_host():
-            some = [fresh.piece(number) for number in range(SHOWN)]
-            images, labels = (np.stack([x[0] for x in arrays]) for arrays in zip(*((p.images, p.labels) for p in some)))
+            images, labels = some_variants(fresh)
             save_arrays(folder / VARIANTS, images=images, labels=labels)
         train_student(folder, pictures, config.finetune, seed, start=start, replay=beside, fresh=fresh)
 
     work.do(stage, part, wanted, fill)
+
+
+def some_variants(fresh: Source) -> tuple[UInt8[np.ndarray, "n s s 3"], UInt8[np.ndarray, "n s s"]]:
+    """A picture of each of the first ones, with its labels, as squares: people may have pictures of other shapes."""
+    some = [squared(fresh.piece(number)) for number in range(SHOWN)]
+    return np.stack([of.images[0] for of in some]), np.stack([of.labels[0] for of in some])
 
 
 def _taught(work: Work) -> list[Listed]:
