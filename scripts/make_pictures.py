@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from jsplat.captures.capture import read_capture
+from jsplat.captures.films import frames_of
 from jsplat.edit import EditConfig
 from jsplat.parser import predict_labels
 from jsplat.pipeline.editing import Run, open_run
-from jsplat.pipeline.films import frames_of
 from jsplat.pipeline.parsers import open_parser
 from jsplat.pipeline.showing import TurntableConfig, turntable
 from jsplat.pipeline.work_folder import load_arrays

@@ -233,3 +233,31 @@ def make(folder: Path, layout: str, change=None, file: str | None = None, rig: d
         change(data)
         path.write_text(json.dumps(data))
     return folder
+
+
+class FakeColmap:
+    """Finds the cameras of all photographs but the last, as the rig has them; another model sees less."""
+
+    CameraMode = type("CameraMode", (), {"SINGLE": "single", "AUTO": "auto"})
+
+    def __init__(self, rig: Rig):
+        self.rig, self.calls = rig, []
+
+    def set_random_seed(self, seed):
+        pass
+
+    def extract_features(self, database, folder, image_names, camera_mode):
+        self.calls.append((image_names, camera_mode))
+
+    def match_exhaustive(self, database):
+        pass
+
+    def incremental_mapping(self, database, folder, out):
+        made = colmap(out / "made", dataclasses.replace(self.rig, views=self.rig.views - 1), text=True)
+        (out / "1").mkdir()
+        for name in ("cameras.txt", "images.txt"):
+            text = (made / "sparse" / "0" / name).read_text().replace("sub/", "")
+            for i, picture in enumerate(self.calls[-1][0]):
+                text = text.replace(f"{i:02d}.png", picture)
+            (out / "1" / name).write_text(text)
+        return {i: type("Model", (), {"num_reg_images": lambda self, n=n: n})() for i, n in enumerate((1, 4))}

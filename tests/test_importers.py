@@ -1,6 +1,5 @@
 """Every layout, as its documentation describes it: cameras, lenses, pictures, and the frame of the head."""
 
-import dataclasses
 import json
 import sys
 
@@ -9,7 +8,7 @@ import layouts
 import numpy as np
 import pytest
 from close import assert_close
-from layouts import PARAMETERS, Rig, save
+from layouts import PARAMETERS, FakeColmap, Rig, save
 
 from jsplat.captures.capture import read_capture
 from jsplat.captures.importers import ImportConfig, detect, import_capture, read_source
@@ -283,32 +282,6 @@ def test_nersemble_of_all_people(tmp_path):
     assert source.identity == "031_EXP-1-head"
     assert {p.path.parts[-4] for p in source.photos} == {"031"}
     assert all(p.matte is not None for p in source.photos)
-
-
-class FakeColmap:
-    """Finds the cameras of all photographs but the last, as the rig has them; another model sees less."""
-
-    CameraMode = type("CameraMode", (), {"SINGLE": "single", "AUTO": "auto"})
-
-    def __init__(self, rig: Rig):
-        self.rig, self.calls = rig, []
-
-    def set_random_seed(self, seed):
-        pass
-
-    def extract_features(self, database, folder, image_names, camera_mode):
-        self.calls.append((image_names, camera_mode))
-
-    def match_exhaustive(self, database):
-        pass
-
-    def incremental_mapping(self, database, folder, out):
-        made = layouts.colmap(out / "made", dataclasses.replace(self.rig, views=self.rig.views - 1), text=True)
-        (out / "1").mkdir()
-        for name in ("cameras.txt", "images.txt"):
-            text = (made / "sparse" / "0" / name).read_text().replace("sub/", "")
-            (out / "1" / name).write_text(text)
-        return {i: type("Model", (), {"num_reg_images": lambda self, n=n: n})() for i, n in enumerate((1, 4))}
 
 
 def test_plain_photographs(tmp_path, monkeypatch):

@@ -18,11 +18,13 @@ from jsplat.errors import InputError
 
 
 def test_no_folder_a_file_and_an_archive(tmp_path):
-    with pytest.raises(InputError, match=r"nobody: wanted a folder, got nothing there"):
+    with pytest.raises(InputError, match=r"nobody: wanted a folder or a video, got nothing there"):
         detect(tmp_path / "nobody")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("../../evil.txt", "x")
-    with pytest.raises(InputError, match=r"a.zip: wanted a folder, got a file; unpack an archive first"):
+    with pytest.raises(
+        InputError, match=r"a.zip: wanted a folder, or a video \(.*\), got a file; unpack an archive first"
+    ):
         run(tmp_path / "a.zip")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty: wanted one of: params.json \(FaceScape .*; at least 3 photographs"):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from jsplat import cli
 from jsplat.captures.capture import capture_folders, frames_of, inside, lens_of
+from jsplat.captures.films import about_film
 from jsplat.captures.importers.importing import detect
 from jsplat.captures.importers.nerfstudio import lens_of as nerfstudio_lens
 from jsplat.captures.pictures import read_image
@@ -29,7 +30,6 @@ from jsplat.parser.checkpoint import load_parser
 from jsplat.parser.weights.files import read_weights
 from jsplat.pipeline.commands import labelset_in
 from jsplat.pipeline.elsewhere import gather
-from jsplat.pipeline.films import about_film
 from jsplat.pipeline.stages.label import labels_of
 from jsplat.pipeline.status import status
 from jsplat.pipeline.work_folder import load_arrays, save_arrays

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from jsplat import cli
-from jsplat.captures import label_png
+from jsplat.captures import films, label_png
+from jsplat.captures.films import frames_of, write_film
 from jsplat.captures.pictures import AGAIN, read_image, write_png
 from jsplat.captures.upright import read_upright
 from jsplat.cli import group
@@ -23,8 +24,7 @@ from jsplat.labelsets.labelset import LabelSet
 from jsplat.parser import Architecture, any_size, new_parser, predict, predict_labels, save_parser
 from jsplat.parser.any_size import labels_of_any_size
 from jsplat.parser.resize import normalise
-from jsplat.pipeline import films, predicting
-from jsplat.pipeline.films import frames_of, write_film
+from jsplat.pipeline import predicting
 from jsplat.pipeline.predicting import find_input, output_names
 
 SIDE = 64

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jsplat.captures.capture import read_json, write_capture
+from jsplat.captures.films import write_film
 from jsplat.captures.pictures import write_png
 from jsplat.edit import EditConfig
 from jsplat.errors import InputError
@@ -20,7 +21,6 @@ from jsplat.fitting.scenes_on_disk import save_scenes
 from jsplat.labels.opinions import Maps, Voter
 from jsplat.pipeline import RunConfig, showing, studies
 from jsplat.pipeline.editing import open_run
-from jsplat.pipeline.films import write_film
 from jsplat.pipeline.first_labels import voter_arrays
 from jsplat.pipeline.showing import TurntableConfig, turning, turntable, view
 from jsplat.pipeline.stages.label import label_settings

@@ -140,8 +140,9 @@ def _recorded(folder: Path) -> dict[str, OwnPixels]:
         field = f"{where}: views[{i}]"
         try:
             lens = Lens.from_json(view["lens"])
+            # The folder is relative to the capture's where that holds it (frames of a video).
             # A plain joining of paths: the original may lie beside the folder, and need not be there any more.
-            path = Path(os.path.normpath(Path(data["folder"]) / view["source"]))
+            path = Path(os.path.normpath(folder / data["folder"] / view["source"]))
             frame = None if view.get("frame") is None else int(view["frame"])
             about = (int(view["orientation"]), int(view["quarter_turns"]), frame)
         except (KeyError, TypeError, ValueError) as error:

@@ -254,8 +254,8 @@ def run(
 ) -> dict[str, str]:
     """All stages: first labels, fit, vote, renders, fine-tuning, report. Finished stages are skipped.
 
-    CAPTURES of another program (nerfstudio, COLMAP, FaceScape, photographs, ...: see `import`), one person's or a
-    folder of them, are imported into OUT/captures first.
+    CAPTURES of another program (nerfstudio, COLMAP, FaceScape, photographs, a video, ...: see `import`), one person's
+    or a folder of them, are imported into OUT/captures first.
     Without labels in CAPTURES nothing is scored, and whatever only scores need is left out.
     Without --parser, masks from elsewhere (--labels) take its place, and the run ends with its renders.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jsplat.captures.capture import capture_folders, read_json
-from jsplat.captures.importers import detect, read_import, read_source, used_files, write_import
+from jsplat.captures.importers import detect, fill_import, is_video, read_source, used_files
 from jsplat.config import to_json
 from jsplat.errors import InputError
 from jsplat.files.foreign import log_once, some_of, without_litter
@@ -33,7 +33,7 @@ def import_one(source: Path, out: Path, config: RunConfig) -> None:
             about = to_json(config.capture) | {"size": config.size, "outside": outside}
             with stage(out, wanted, about, config.seed, command="import") as folder:
                 if is_first_host():
-                    write_import(folder, *read_import(source, config.capture, config.size))
+                    fill_import(folder, source, config.capture, config.size)
 
 
 def _wanted(source: Path, out: Path, config: RunConfig, digests: Digests) -> list:
@@ -46,7 +46,8 @@ def _wanted(source: Path, out: Path, config: RunConfig, digests: Digests) -> lis
 
     outside = _read_outside(out)
     if finished(out, of(outside)) is None:
-        used = used_files(source.resolve(), read_source(source, config.capture))
+        video = is_video(source)  # which reads nothing but itself
+        used = {source.resolve()} if video else used_files(source.resolve(), read_source(source, config.capture))
         claim_whole(out, "import", *used)
         outside = sorted(str(path) for path in used if not path.is_relative_to(source.resolve()))
     return [of(outside), outside]
@@ -61,22 +62,30 @@ def _read_outside(imported: Path) -> list[str]:
 
 
 def foreign(path: Path) -> dict[str, Path]:
-    """What has to be imported before a run can use a folder: by name, itself or the folders in it.
+    """What has to be imported before a run can use a folder or video: by name, itself or the folders and videos in it.
 
     Nothing where it is a capture of ours or holds some. A folder in which no layout is known is passed over, and named.
 
     Raises:
         InputError: neither a capture, nor a layout that `import` knows, nor a folder of such.
     """
-    folders = [p for p in without_litter(path.glob("*")) if p.is_dir() and not p.name.startswith(".")]
+    if is_video(path):
+        return {path.stem: path}
+    entries = [p for p in without_litter(path.glob("*")) if not p.name.startswith(".")]
+    folders, videos = [p for p in entries if p.is_dir()], [p for p in entries if is_video(p)]
     if any(_is_ours(folder) for folder in [path, *folders]):
         return {}
     if _layout(path):
         return {path.resolve().name: path}
     found = {folder.name: folder for folder in folders if _layout(folder)}
+    for video in videos:
+        if video.stem in found:
+            got = f"{found[video.stem].name} and {video.name}"
+            raise InputError(str(path), wanted="captures of different names", got=got, hint="rename one of them")
+        found[video.stem] = video
     if not found:
         capture_folders(path)  # says what was wanted
-    if others := [folder.name for folder in folders if folder.name not in found]:
+    if others := [folder.name for folder in folders if folder not in found.values()]:
         line = f"passed over folders that are no captures: {len(others)} ({some_of(others)})"
         log_once("passed over", str(path), line, folders=others)
     return found

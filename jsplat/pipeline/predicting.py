@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jsplat.captures import label_png
+from jsplat.captures.films import VIDEOS, about_film, frames_of, write_film
 from jsplat.captures.importers.source import unconverted
 from jsplat.captures.pictures import picture_header
 from jsplat.captures.upright import ENDINGS, read_upright
@@ -29,7 +30,6 @@ from jsplat.parser import Parser
 from jsplat.parser.any_size import labels_of_any_size
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.digests import digests_in
-from jsplat.pipeline.films import VIDEOS, about_film, frames_of, write_film
 from jsplat.pipeline.out import claim_whole
 from jsplat.pipeline.parsers import open_parser, parser_folder
 from jsplat.pipeline.work_folder import fingerprint, finished, stage

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from jsplat.captures.capture import Capture, read_capture
+from jsplat.captures.films import write_film
 from jsplat.edit import EditConfig
 from jsplat.errors import InputError
 from jsplat.exchange import SplatLabels, read_ply
@@ -20,7 +21,6 @@ from jsplat.files.foreign import some_of
 from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labels import to_masks
 from jsplat.pipeline.editing import Run, open_run
-from jsplat.pipeline.films import write_film
 from jsplat.pipeline.out import claim_file
 from jsplat.pipeline.stages.label import labels_of
 from jsplat.pipeline.viewer import guarded_server

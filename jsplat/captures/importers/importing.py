@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 
 from jsplat.captures.capture import Capture, fill_capture, picture_name
-from jsplat.captures.importers import colmap, facescape, nerfstudio, nersemble, photographs, vhap
+from jsplat.captures.importers import colmap, facescape, nerfstudio, nersemble, photographs, vhap, video
 from jsplat.captures.importers.account import log_files
 from jsplat.captures.importers.headframe import HeadFrame, find_head
 from jsplat.captures.importers.rectify import Rectifier, common_lens, imported_cameras
@@ -38,15 +38,18 @@ LAYOUTS: dict[str, ModuleType] = {
 
 
 def detect(folder: Path) -> str:
-    """The name of the layout that lies in a folder (see `LAYOUTS`).
+    """The name of the layout that lies in a folder (see `LAYOUTS`), or "video" for one.
 
     Raises:
         InputError: no folder (archives are to be unpacked first), or none of the layouts.
     """
+    if video.is_video(folder):
+        return "video"
     if not folder.is_dir():
         if folder.exists():
-            raise InputError(str(folder), wanted="a folder", got="a file", hint="unpack an archive first")
-        raise InputError(str(folder), wanted="a folder", got="nothing there")
+            wanted = f"a folder, or {video.LOOKS_FOR}"
+            raise InputError(str(folder), wanted=wanted, got="a file", hint="unpack an archive first")
+        raise InputError(str(folder), wanted="a folder or a video", got="nothing there")
     for name, reader in LAYOUTS.items():
         if reader.matches(folder):
             return name
@@ -54,6 +57,8 @@ def detect(folder: Path) -> str:
     refuse_other_pictures(folder)
     if (folder / "run.json").is_file() or any(folder.glob("*/transforms.json")):
         hint = "name one person's folder; `jsplat run` takes a folder of captures as it is"
+    elif any(map(video.is_video, folder.iterdir())):
+        hint = "name the video itself; `jsplat run` takes a folder of videos as it is"
     else:
         hint = "name the folder that holds that file, of one person, and not one above or below it"
     raise InputError(str(folder), wanted=f"one of: {looked}", got="none of them", hint=hint)
@@ -77,22 +82,36 @@ def read_source(folder: Path, config: ImportConfig) -> Source:
 
 
 def import_capture(folder: Path, out: Path, config: ImportConfig, size: int = 0) -> Capture:
-    """Brings a capture into the project's own format: `write_import` of what `read_import` finds, in a new folder.
+    """Brings a capture, or a video, into the project's own format, in a new folder (see `fill_import`).
 
     Raises:
         InputError: naming the file and field that is wrong, or something that lies at `out` already.
     """
     check_free(out)
-    capture, record = read_import(folder, config, size)
     with new_folder(out) as temporary:
-        write_import(temporary, capture, record)
-    return capture
+        return fill_import(temporary, folder, config, size)
 
 
-def write_import(folder: Path, capture: Capture, record: dict) -> None:
-    """Writes a capture into a folder, and what is known of its origin as `import.json`."""
+def fill_import(folder: Path, source: Path, config: ImportConfig, size: int = 0) -> Capture:
+    """Writes what `read_import` finds into a folder, and what is known of its origin as `import.json`.
+
+    Of a video, `config.frames` frames (see `write_frames`) are kept in frames/NAME, and are read as photographs.
+
+    Raises:
+        InputError: naming the file and field that is wrong.
+    """
+    if video.is_video(source):
+        photographs.camera_finder(str(source))  # before minutes of decoding
+        frames = Path("frames", source.stem)
+        video.write_frames(source, folder / frames, config.frames)
+        capture, record = read_import(folder / frames, config, size)
+        # Relative: the frames go where the capture goes.
+        record |= {"layout": "video", "video": str(source.resolve()), "folder": frames.as_posix()}
+    else:
+        capture, record = read_import(source, config, size)
     fill_capture(folder, capture)
     write_json(folder / "import.json", record)
+    return capture
 
 
 def read_import(folder: Path, config: ImportConfig, size: int = 0) -> tuple[Capture, dict]:

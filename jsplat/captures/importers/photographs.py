@@ -3,6 +3,7 @@
 import importlib
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from jsplat.captures.importers.colmap import read_model
 from jsplat.captures.importers.masks import without_masks
@@ -26,6 +27,16 @@ def _pictures(folder: Path, endings: tuple[str, ...] = PICTURES) -> list[Path]:
     return sorted(without_masks(found))
 
 
+def camera_finder(where: str) -> Any:
+    """The package pycolmap; InputError (`where`: what it is needed for) if it is not installed."""
+    try:
+        return importlib.import_module("pycolmap")
+    except ImportError as error:
+        hint = "`pip install 'jsplat[sfm]'`, or bring cameras that COLMAP found elsewhere (sparse/ beside images/)"
+        wanted = "the package pycolmap, to find the cameras of plain photographs"
+        raise InputError(where, wanted=wanted, got="none installed", hint=hint) from error
+
+
 def matches(folder: Path) -> bool:
     """Whether the folder has this layout; photographs that cannot be read count, so that `read` says which."""
     return len(_pictures(folder, PICTURES + OTHER_PICTURES)) >= 3
@@ -38,12 +49,7 @@ def read(folder: Path, config: ImportConfig) -> Source:
         InputError: photographs of a kind that cannot be read, pycolmap is missing, or it finds no model.
     """
     refuse_other_pictures(folder)
-    try:
-        pycolmap = importlib.import_module("pycolmap")
-    except ImportError as error:
-        hint = "`pip install 'jsplat[sfm]'`, or bring cameras that COLMAP found elsewhere (sparse/ beside images/)"
-        wanted = "the package pycolmap, to find the cameras of plain photographs"
-        raise InputError(str(folder), wanted=wanted, got="none installed", hint=hint) from error
+    pycolmap = camera_finder(str(folder))
     pictures = _pictures(folder)
     names = [p.name for p in pictures]
     # COLMAP reads stored pixels too. One lens is far better determined than one for each photograph.

@@ -45,6 +45,7 @@ class ImportConfig:
         timestep: which moment of a sequence.
         max_missing: largest share of the listed pictures that may be missing, 0 to 1; they are left out, counted and
             named.
+        frames: how many frames of a video are used, at least 3: the sharpest of as many equal parts of it.
         root: folder in which all that a transforms.json names must lie; none: the one that holds the capture's.
     """
 
@@ -57,6 +58,7 @@ class ImportConfig:
     sequence: str | None = None
     timestep: int = 0
     max_missing: float = 0.3  # instant-ngp's fox, the best known capture of all, lacks a quarter
+    frames: int = 64
     root: str | None = None
 
     def __post_init__(self):
@@ -68,6 +70,8 @@ class ImportConfig:
             raise InputError("ImportConfig.background", wanted="three numbers in 0..255", got=self.background)
         if self.timestep < 0:
             raise InputError("ImportConfig.timestep", wanted="at least 0", got=self.timestep)
+        if self.frames < 3:
+            raise InputError("ImportConfig.frames", wanted="at least 3", got=self.frames)
         if not 0 <= self.max_missing <= 1:
             raise InputError("ImportConfig.max_missing", wanted="a share from 0 to 1", got=self.max_missing)
 
