@@ -17,13 +17,15 @@ FILE = click.Path(path_type=Path)
 @click.option("--size", type=int, help="Pixels of the longer side the network sees.  [default: as trained, 512]")
 @click.option("--inside", help="Which network, where a checkpoint holds several: model, ema/state_dict, ...")
 def convert(weights: Path, out: Path, labels: str | None, size: int | None, inside: str | None) -> None:
-    """Makes a parser of BiSeNet WEIGHTS: a torch checkpoint of any age, safetensors or ONNX.
+    """Makes a parser of BiSeNet WEIGHTS: a torch checkpoint of any age, safetensors or ONNX, on disk or in the
+    Hugging Face Hub (hub:OWNER/NAME/FILE or hub:OWNER/NAME/FILE@REVISION; extra `hub`).
 
     The auxiliary heads, which only training needs, may be missing, as in ONNX files. They are then initialised anew.
 
     \b
     jsplat convert 79999_iter.pth out/teacher
     jsplat convert resnet34.onnx out/teacher
+    jsplat convert hub:OWNER/NAME/79999_iter.pth out/teacher
     jsplat convert last.ckpt out/teacher --labels celebamask-hq-official --inside ema
     """
     prepare()

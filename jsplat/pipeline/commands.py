@@ -31,6 +31,7 @@ from jsplat.pipeline.fingerprints import (
     of_set,
     scenes_of,
 )
+from jsplat.pipeline.hub import local_file
 from jsplat.pipeline.out import claim_file, claim_whole
 from jsplat.pipeline.parsers import open_parser, parser_folder
 from jsplat.pipeline.scoring import bin_lines, listed_scores, set_scores
@@ -162,9 +163,10 @@ def render(captures: Path, fitted: Path, labelled: Path, out: Path, config: RunC
 
 
 def convert(path: Path, out: Path, labels: str | None, size: int | None, inside: str | None) -> str:
-    """Somebody's weights as a parser; returns what to tell people."""
+    """Somebody's weights, from disk or the hub (see `local_file`), as a parser; returns what to tell people."""
+    given, path = path, local_file(path)
     claim_whole(out, "convert", path)
-    about = {"weights": str(path), "labels": labels, "size": size, "inside": inside}
+    about = {"weights": str(given), "labels": labels, "size": size, "inside": inside}
     with stage(out, fingerprint(Digests().path(path), about), about, 0, command="convert") as folder:
         labelset = None if labels is None else label_set(labels)
         return weights.convert(path, cleared(folder / "parser"), labelset, input_size=size, inside=inside).summary()
