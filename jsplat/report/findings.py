@@ -17,11 +17,23 @@ METHODS = {  # key in report.json: (name, colour role, what it is)
     "synthetic_student": (
         "Synthetic people",
         "plain",
-        "the same on procedural people with exact labels, without captures",
+        "trained as long on procedural people with exact labels, without captures",
     ),
-    "self_student": ("Self-training", "plain", "the same on the teacher's own masks of the photographs and renders"),
-    "plain_student": ("Plain-vote student", "plain", "the same on the plain vote's masks of them"),
-    "photo_student": ("Student without variants", "ours", "the same on the refined masks of them"),
+    "self_student": (
+        "Self-training",
+        "plain",
+        "trained as long on the teacher's own labels of photographs and renders",
+    ),
+    "plain_student": (
+        "Plain-vote student",
+        "plain",
+        "trained as long on the plain vote's labels of photographs and renders",
+    ),
+    "photo_student": (
+        "Student without variants",
+        "ours",
+        "trained as long on the refined labels of photographs and renders alone",
+    ),
     "student": (
         "Student",
         "ours",
@@ -30,7 +42,7 @@ METHODS = {  # key in report.json: (name, colour role, what it is)
     "truth_student": (
         "Truth-student",
         "bound",
-        "the same on TRUE labels of the photographs and renders, without variants",
+        "trained as long on TRUE labels of photographs and renders, without variants",
     ),
 }
 BASELINES = ("synthetic_student", "self_student", "plain_student", "photo_student")  # only where they are asked for
