@@ -45,7 +45,7 @@ class FreshPool:
         self._source, self._mesh = source, mesh
         self._maker = concurrent.futures.ThreadPoolExecutor(1)
         self._next = source.pieces + step // source.every
-        parts = [_arrays(source.piece(n)) for n in self._order(self._next)]
+        parts = [self._made(n) for n in self._order(self._next)]
         self._pool = Pool(*replicate(tuple(np.concatenate(x) for x in zip(*parts)), mesh))  # type: ignore[arg-type]
         self._coming = self._maker.submit(self._made, self._next)
 
@@ -55,7 +55,8 @@ class FreshPool:
         return sorted(range(following - count, following), key=lambda n: n % count)
 
     def _made(self, number: int) -> tuple[np.ndarray, ...]:
-        return _arrays(self._source.piece(number))
+        piece = squared(self._source.piece(number))
+        return piece.images, piece.labels, piece.weights
 
     def at(self, step: int) -> Pool:
         """The pool of a step; steps come one after the other."""
@@ -69,11 +70,6 @@ class FreshPool:
     def close(self) -> None:
         """No more pieces are made."""
         self._maker.shutdown(wait=False, cancel_futures=True)
-
-
-def _arrays(piece: AuxiliarySet) -> tuple[np.ndarray, ...]:
-    piece = squared(piece)
-    return piece.images, piece.labels, piece.weights
 
 
 @functools.partial(jax.jit, donate_argnums=0)

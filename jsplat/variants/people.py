@@ -109,7 +109,7 @@ class Variants:
         self._people, self._views, self._gate, self._seed = people, views, alpha_gate, seed
         self._parts = [_parts_of(person, views.seen_weight) for person in people]
         self._faces = [_face(person, parts, labelset) for person, parts in zip(people, self._parts)]
-        self._capacity = 0
+        self._groups, self._capacity = tuple(groups_of(labelset).tolist()), 0
 
     def piece(self, number: int) -> AuxiliarySet:
         """`config.views` pictures of one variant."""
@@ -121,7 +121,7 @@ class Variants:
         cameras = cameras_around(person.cameras, person.head_from_world, yaw, pitch, roll, far)
         behind = rng.uniform(0, 1, 3) if rng.uniform() < 0.7 else person.behind
         worn = self._carried(rng, which, donor)
-        program = functools.partial(_photographed, views=cameras, groups=tuple(groups_of(self.labelset).tolist()))
+        program = functools.partial(_photographed, views=cameras, groups=self._groups)
         arguments = (
             jax.random.key(int(rng.integers(2**31))),
             self._parts[which],
