@@ -30,16 +30,16 @@ CONFIGS = {LARGE: ["--config", "heads_512_cpu"], SMALL: ["--config", "heads_cpu"
 METHODS = ("refined", "oracle")
 
 
-def run(size: int, heads: Path, parser: Path, out: Path) -> dict:
-    """Runs one size to its refined masks; what it took, kept beside the run."""
+def run(out: Path, heads: Path, parser: Path, settings: list[str]) -> dict:
+    """Runs to the refined masks; what it took, kept beside the run."""
     told = out.with_name(f"{out.name}.json")
     if told.is_file():
         return json.loads(told.read_text())
     command = [sys.executable, "-m", "jsplat", "run", str(out), "--captures", str(heads), "--parser", str(parser)]
-    child = subprocess.Popen([*command, "--until", "label", *CONFIGS[size], "--set", "ablation=false"])
+    child = subprocess.Popen([*command, "--until", "label", *settings, "--set", "ablation=false"])
     _, status, used = os.wait4(child.pid, 0)
     if status:
-        raise SystemExit(f"jsplat run at {size} pixels failed")
+        raise SystemExit(f"jsplat run {out} failed")
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     seconds = {e["stage"]: round(e["seconds"], 1) for e in events if e["event"] == "stage ends"}
     took = {
@@ -82,7 +82,7 @@ def _enlarged(masks: np.ndarray, times: int) -> np.ndarray:
 def main(heads: Path, parser: Path, folder: Path) -> None:
     """Runs, scores, writes, and prints a table."""
     out = {size: folder / str(size) for size in CONFIGS}
-    took = {size: run(size, heads, parser, path) for size, path in out.items()}
+    took = {size: run(path, heads, parser, CONFIGS[size]) for size, path in out.items()}
     for size, path in out.items():
         took[size]["psnr"] = json.loads((path / "fit" / "fit.json").read_text())["psnr"]
     people = scores(heads, out)
