@@ -1,5 +1,7 @@
 """Procedural heads: sides and signs, labels that agree across views, depth on the surface, same seed same bytes."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from jsplat.synthetic import (
     make_head,
     render_captures,
     render_head,
+    trace,
 )
 from jsplat.synthetic import shape as shapes
 from jsplat.synthetic.person import ABSENT
@@ -83,6 +86,14 @@ def test_a_camera_above_sees_more_hair():
         for v in shown((0, 5), around([0.0, 0.0, 0.0], [-40.0, 0.0, 45.0]))
     ]
     assert np.all(np.diff(fraction, axis=1) > 0), fraction
+
+
+def test_views_that_do_not_wait_together_look_the_same(monkeypatch):
+    cameras, person = around([0.0, 40.0, 80.0], [0.0, 0.0, 10.0], 32), make_head(1)
+    together = render_head(person, cameras)
+    monkeypatch.setattr(trace, "VIEWS_OF", 2 * 32 * 32)
+    apart = render_head(person, cameras)
+    assert all(map(np.array_equal, dataclasses.astuple(apart), dataclasses.astuple(together)))
 
 
 def test_labels_carried_through_depth_agree():

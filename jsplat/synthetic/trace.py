@@ -24,6 +24,7 @@ CONE = 4  # pixels per side
 REACH = 0.42  # metres around the origin inside which everything visible lies
 STEP = 0.9  # of the distance per step: the ellipsoid bound is not exact
 HIT = 1e-4  # metres from the surface that count as on it: 1/25 of a pixel at 128 px
+VIEWS_OF = 2**21  # pixels of the views that wait together
 STEPS, ROUNDS = 6, 50  # steps per call, calls per ray: 300 steps are more than rays that graze a surface take
 
 
@@ -55,30 +56,9 @@ def render_head(person: Person, cameras: Camera, samples: int = 2) -> View:
     if samples < 1:
         raise InputError("render_head: samples", wanted="at least 1", got=samples)
     rays = _Rays(cameras)
-    views, height, width = shape_ = (len(rays.origin), cameras.height, cameras.width)
-
-    down, across = math.ceil(height / CONE), math.ceil(width / CONE)
-    view, v, u = np.indices((views, down, across)).reshape(3, -1)
-    lines, _ = rays.directions_at(view, (u + 0.5) * CONE, (v + 0.5) * CONE)
-    start = _march(person, lines, _entry(lines), CONE * math.sqrt(0.5) / rays.focal)
-    start = start.reshape(views, down, across).repeat(CONE, 1).repeat(CONE, 2)[:, :height, :width].reshape(-1)
-
-    view, v, u = np.indices(shape_).reshape(3, -1)
-    lines, z = rays.directions_at(view, u + 0.5, v + 0.5)
-    t = _march(person, lines, start, 0.0)
-    rgb, ids = _shade(person, lines, t)
-    depth = np.where(np.isfinite(t), t * z, 0.0).astype(np.float32).reshape(shape_)
-
-    if samples > 1:
-        near = -_widest(-t.reshape(shape_)) - 0.004  # half a pixel away nothing thicker than this is missed
-        edge = np.flatnonzero(_edges(ids.reshape(shape_), depth))
-        view, v, u, near = view[edge], v[edge], u[edge], near.reshape(-1)[edge]
-        ways = [((i + 0.5) / samples, (j + 0.5) / samples) for i, j in np.ndindex(samples, samples)]
-        lines = np.concatenate([rays.directions_at(view, u + du, v + dv)[0] for du, dv in ways], axis=1)
-        fine = _march(person, lines, np.tile(near, samples**2), 0.0)
-        rgb[edge] = _shade(person, lines, fine)[0].reshape(samples**2, -1, 3).mean(0)
-    images = np.round(rgb * 255.0).astype(np.uint8)
-    return View(images.reshape(*shape_, 3), ids.reshape(shape_), depth)
+    views, most = np.arange(len(rays.origin)), max(1, VIEWS_OF // (cameras.height * cameras.width))
+    some = [_render(person, rays, views[i : i + most], samples) for i in range(0, len(views), most)]
+    return View(*map(np.concatenate, zip(*some)))
 
 
 class _Rays:
@@ -89,6 +69,7 @@ class _Rays:
         self.rotation, self.origin = world_from_camera[:, :3, :3], world_from_camera[:, :3, 3]
         self.intrinsics = np.asarray(cameras.intrinsics, np.float64)
         self.focal = float(self.intrinsics[:, [0, 1], [0, 1]].min())
+        self.size = cameras.height, cameras.width
 
     def directions_at(self, view: np.ndarray, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rays through pixel positions `n`, and the z of their directions in the camera's frame."""
@@ -97,6 +78,34 @@ class _Rays:
         way /= np.linalg.norm(way, axis=0)
         world = np.einsum("nij,jn->in", self.rotation[view], way)
         return np.concatenate([self.origin[view].T, world]).astype(np.float32), way[2]
+
+
+def _render(person: Person, rays: _Rays, views: np.ndarray, samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images, labels and depth of some of the views."""
+    height, width = rays.size
+    shape_ = len(views), height, width
+    down, across = math.ceil(height / CONE), math.ceil(width / CONE)
+    view, v, u = np.indices((len(views), down, across)).reshape(3, -1)
+    lines, _ = rays.directions_at(views[view], (u + 0.5) * CONE, (v + 0.5) * CONE)
+    start = _march(person, lines, _entry(lines), CONE * math.sqrt(0.5) / rays.focal)
+    start = start.reshape(-1, down, across).repeat(CONE, 1).repeat(CONE, 2)[:, :height, :width].reshape(-1)
+
+    view, v, u = np.indices(shape_).reshape(3, -1)
+    lines, z = rays.directions_at(views[view], u + 0.5, v + 0.5)
+    t = _march(person, lines, start, 0.0)
+    rgb, ids = _shade(person, lines, t)
+    depth = np.where(np.isfinite(t), t * z, 0.0).astype(np.float32).reshape(shape_)
+
+    if samples > 1:
+        near = -_widest(-t.reshape(shape_)) - 0.004  # half a pixel away nothing thicker than this is missed
+        edge = np.flatnonzero(_edges(ids.reshape(shape_), depth))
+        view, v, u, near = views[view[edge]], v[edge], u[edge], near.reshape(-1)[edge]
+        ways = [((i + 0.5) / samples, (j + 0.5) / samples) for i, j in np.ndindex(samples, samples)]
+        lines = np.concatenate([rays.directions_at(view, u + du, v + dv)[0] for du, dv in ways], axis=1)
+        fine = _march(person, lines, np.tile(near, samples**2), 0.0)
+        rgb[edge] = _shade(person, lines, fine)[0].reshape(samples**2, -1, 3).mean(0)
+    images = np.round(rgb * 255.0).astype(np.uint8)
+    return images.reshape(*shape_, 3), ids.reshape(shape_), depth
 
 
 def _march(person: Person, lines: np.ndarray, t: np.ndarray, spread: float) -> np.ndarray:
