@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Python writes the bytecode of what is imported, also where the environment says no; pip would write that of everything.
+INSTALL := $(PIP) install --no-compile
+export PYTHONDONTWRITEBYTECODE =
 KERNELS := $(VENV)/kernels
 TORCH := torch==2.13.0+cpu
 NATIVE := kernels/blend/cpu/compiled.py $(wildcard kernels/blend/cpu/*.cc kernels/blend/cpu/*.h)
@@ -24,9 +27,8 @@ help:
 demo: $(READY)
 	$(BIN)/jsplat demo $(OUT) --config demo
 
-# Bytecode is written also where the environment says no: the tests start many programs.
 test: $(READY) peers
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -rs --numprocesses $$(nproc) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -rs --numprocesses $$(nproc) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -50,21 +52,21 @@ $(READY): pyproject.toml setup.py requirements.lock $(NATIVE)
 	  $(PYTHON) -m venv --without-pip $(VENV) && \
 	  $(PYTHON) -m pip --disable-pip-version-check --quiet --python $(BIN)/python install pip; fi || \
 	  { echo "no virtual environment could be made: apt install python3-venv (or python3-pip)" >&2; exit 1; }
-	$(PIP) install --require-hashes --requirement requirements.lock
+	$(INSTALL) --require-hashes --requirement requirements.lock
 	@PYTHONWARNINGS=ignore $(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # The compilers for GPUs, in a folder of their own: the environment itself stays one of a machine without a GPU.
 $(KERNELS)/.ready: $(READY) requirements-kernels.lock
 	rm -rf $(KERNELS)
-	$(PIP) install --no-deps --require-hashes --target $(KERNELS) --requirement requirements-kernels.lock
+	$(INSTALL) --no-deps --require-hashes --target $(KERNELS) --requirement requirements-kernels.lock
 	@touch $@
 
 # PyTorch's build for processors, with which the peers in bench/ are held to the truth. Registries that have only the
 # build for GPUs, of gigabytes, do not match the lock: then these tests are skipped.
 peers: $(READY)
 	@cmp -s requirements-peers.lock $(VENV)/.peers || \
-	  { $(PIP) install --no-deps --require-hashes --requirement requirements-peers.lock >$(VENV)/peers.log 2>&1 && \
+	  { $(INSTALL) --no-deps --require-hashes --requirement requirements-peers.lock >$(VENV)/peers.log 2>&1 && \
 	    cp requirements-peers.lock $(VENV)/.peers; } || \
 	  echo "the peers are not tested: pip finds no PyTorch of requirements-peers.lock ($(VENV)/peers.log says why)"
 

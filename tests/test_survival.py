@@ -21,14 +21,16 @@ from jsplat.files.ownership import DIGESTS, WRITTEN
 from jsplat.fitting.scenes_on_disk import load_scenes
 from jsplat.labelsets.labelset import IGNORE
 from jsplat.pipeline import RunConfig
+from jsplat.pipeline.people import train_teacher, write_people
 from jsplat.training_sets.auxiliary import read_auxiliary
 from tests.processes import QUICK, finish, programs, work
 from tests.tiny import TINY
 
 # A few steps to be killed between, and a batch that four hosts can share.
-CHANGES = ("ablation=false", "demo.people=4", "fit.steps=8", "fit.save_every=0.0", "teacher.steps=4", "teacher.batch=4")
+CHANGES = ("ablation=false", "fit.steps=8", "fit.save_every=0.0", "teacher.steps=4", "teacher.batch=4")
 CHANGES += ("finetune.steps=4", "finetune.batch=4", "finetune.save_every=0.0")
 PEOPLE = [f"head{i:04d}" for i in range(4)]
+TORN, NARROW = PEOPLE[1:3]
 # Of a report: when, where and with what it was made.
 VOLATILE = ("stages", "taken_over", "commit", "device", "versions")
 
@@ -37,8 +39,15 @@ class Place:
     """Captures, a parser, and a run of them that nobody interrupted."""
 
     def __init__(self, root, start):
-        self.root, self.done, self.begin = root, root / "demo" / "run", start
-        (root / "config.toml").write_text(to_toml(load(RunConfig, TINY, CHANGES)))
+        self.root, self.done, self.begin = root, root / "done", start
+        config = load(RunConfig, TINY, CHANGES)
+        (root / "config.toml").write_text(to_toml(config))
+        write_people(root / "captures", range(len(PEOPLE)), config.demo.views, "capture", config)
+        narrow = upright(read_capture(root / "captures" / NARROW))
+        shutil.rmtree(root / "captures" / NARROW)
+        write_capture(root / "captures" / NARROW, narrow)
+        write_people(root / "frontal", range(1000, 1002), config.demo.teacher_views, "frontal", config)
+        train_teacher(root / "frontal", root / "teacher", config, config.teacher)
         # Compiled programs are kept from run to run, and compiled quickly: these tests are about everything else.
         self.environment = os.environ | QUICK | {"XDG_CACHE_HOME": str(root / "cache")}
 
@@ -48,17 +57,15 @@ class Place:
         return self.begin(command, env=self.environment, text=True, **pipes, **options)
 
     def run(self, out, *more, captures=None, **options) -> subprocess.Popen:
-        captures = captures or self.root / "demo" / "captures"
-        return self.start(
-            "run", out, "--captures", captures, "--parser", self.root / "demo" / "teacher", *more, **options
-        )
+        captures = captures or self.root / "captures"
+        return self.start("run", out, "--captures", captures, "--parser", self.root / "teacher", *more, **options)
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     with programs() as start:
         made = Place(tmp_path_factory.mktemp("survival"), start)
-        finish(made.start("demo", made.root / "demo"))
+        finish(made.run(made.done))
         yield made
 
 
@@ -102,16 +109,31 @@ def assert_untouched(out, before: dict) -> None:
     assert [name for name in before if before[name] != after[name]] == []
 
 
-def test_no_end_costs_what_was_finished(place, tmp_path, request):
-    """A disk too small, a request to stop, then kills at random moments: each time the same command goes on."""
+def upright(capture):
+    """The middle of its pictures."""
+    cameras, cut, margin = capture.cameras, slice(4, -4), jax.numpy.asarray([4.0, 0, 0])
+    lens = cameras.intrinsics.at[..., 2].add(-margin)
+    cameras = dataclasses.replace(cameras, intrinsics=lens, width=cameras.width - 8)
+    images, labels = capture.images[:, :, cut], capture.labels[:, :, cut]
+    return dataclasses.replace(capture, images=images, labels=labels, cameras=cameras)
+
+
+def test_no_end_costs_what_was_finished_and_who_cannot_be_read_is_named(place, tmp_path, request):
+    """A torn picture; a disk too small, a request to stop, kills at random moments: the same command goes on."""
+    captures = shutil.copytree(place.root / "captures", tmp_path / "captures")
+    torn = captures / TORN / "images" / "002.png"
+    torn.write_bytes(torn.read_bytes()[:200])
+    others = [name for name in PEOPLE if name != TORN]
+    first = tmp_path / "out0"
+
     small = 7_000  # bytes: the first labels of a person do not fit, run.json does
-    process = place.run(tmp_path / "out0")
+    process = place.run(first, captures=captures)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (small, small))
     (output,) = finish(process, status=1)
     assert "what is finished is kept, and the same command goes on from there" in output
     assert "Traceback" not in output
 
-    process = place.run(tmp_path / "out0")
+    process = place.run(first, captures=captures)
     for line in process.stderr:
         if line.startswith("== fit"):
             break
@@ -122,64 +144,44 @@ def test_no_end_costs_what_was_finished(place, tmp_path, request):
     moments, most = random.Random(3), 20.0  # seconds of processor time, so that a busy machine kills at the same places
     for kill in range(20 if request.config.getoption("--thorough") else 1):
         out = tmp_path / f"out{kill}"
-        process = place.run(out)
+        process = place.run(out, captures=captures)
         work(process, moments.uniform(2, most))
         process.kill()
         process.communicate()
         before = finished_files(out)
         used = used_by_ended()
-        finish(place.run(out))
+        (output,) = finish(place.run(out, captures=captures), status=3)
+        assert f"  {TORN}: {TORN}/transforms.json: frames[2].file_path: wanted a readable image" in output
         most = max(most, used_by_ended() - used)
         assert_untouched(out, before)
-        assert report_of(out) == report_of(place.done)
-        assert_same_arrays(out, place.done)
+        assert_same_arrays(out, place.done, others)  # nobody's bits depend on who else is there
+        assert list(report_of(out)["failed"]) == [TORN]
         assert sorted(p.name for p in out.iterdir() if p.name.startswith(".")) == [DIGESTS, WRITTEN]
+    assert f"<dt>{TORN}<dd>" in (first / "report.html").read_text()
+
+    # Mended, it is made like the others, and they are not made again.
+    shutil.copyfile(place.root / "captures" / TORN / "images" / "002.png", torn)
+    stages = ("parse", "fit", "label", "masks", "overlays", "render")
+    before = {p: p.stat().st_ino for stage in stages for p in (first / stage).glob("*.npz")}
+    fitted = fitted_by(first, 0)
+    finish(place.run(first, captures=captures))
+    assert fitted_by(first, 0)[len(fitted) :] == [TORN]
+    assert {p: p.stat().st_ino for p in before} == before
+    assert_same_arrays(first, place.done)
+    assert report_of(first) == report_of(place.done)
+    assert json.loads((first / "report.json").read_text())["taken_over"] == {stage: [3, 4] for stage in stages}
 
 
-def upright(capture):
-    """The middle of its pictures."""
-    cameras, cut, margin = capture.cameras, slice(4, -4), jax.numpy.asarray([4.0, 0, 0])
-    lens = cameras.intrinsics.at[..., 2].add(-margin)
-    cameras = dataclasses.replace(cameras, intrinsics=lens, width=cameras.width - 8)
-    images, labels = capture.images[:, :, cut], capture.labels[:, :, cut]
-    return dataclasses.replace(capture, images=images, labels=labels, cameras=cameras)
-
-
-def test_a_capture_that_cannot_be_read_is_named_and_the_others_finish_whatever_their_shape(place, tmp_path):
-    captures = shutil.copytree(place.root / "demo" / "captures", tmp_path / "captures")
-    narrow = upright(read_capture(captures / PEOPLE[2]))
-    shutil.rmtree(captures / PEOPLE[2])
-    write_capture(captures / PEOPLE[2], narrow)
-    torn = captures / PEOPLE[1] / "images" / "002.png"
-    torn.write_bytes(torn.read_bytes()[:200])
-    (output,) = finish(place.run(tmp_path / "out", captures=captures), status=3)
-    assert (
-        f"{PEOPLE[1]} is left out: {PEOPLE[1]}/transforms.json: frames[2].file_path: wanted a readable image" in output
-    )
-    assert list(report_of(tmp_path / "out")["failed"]) == [PEOPLE[1]]
-    assert f"<dt>{PEOPLE[1]}<dd>" in (tmp_path / "out" / "report.html").read_text()
-    # Nobody's bits depend on who else is there.
-    assert_same_arrays(tmp_path / "out", place.done, [PEOPLE[0], PEOPLE[3]])
-    with np.load(tmp_path / "out" / "label" / f"{PEOPLE[2]}.npz") as arrays:
+def test_people_whose_pictures_are_of_another_shape_are_made_beside_the_others(place):
+    narrow = read_capture(place.root / "captures" / NARROW)
+    with np.load(place.done / "label" / f"{NARROW}.npz") as arrays:
         assert arrays["refined"].shape == narrow.labels.shape
-    taught = read_auxiliary(tmp_path / "out" / "render" / "student")
-    theirs = np.asarray(taught.identity) == PEOPLE[2]
+    taught = read_auxiliary(place.done / "render" / "student")
+    theirs = np.asarray(taught.identity) == NARROW
     photo = theirs & (np.asarray(taught.source) == "photo")
     assert np.array_equal(taught.images[photo][:, :, 4:-4], narrow.images)
     assert (taught.labels[theirs][:, :, [0, 3, -4, -1]] == IGNORE).all()
     assert (taught.labels[~theirs] != IGNORE).any((1, 2)).all()
-
-    # Mended, it is made like the others, and they are not made again.
-    shutil.copyfile(place.root / "demo" / "captures" / PEOPLE[1] / "images" / "002.png", torn)
-    stages = ("parse", "fit", "label", "masks", "overlays", "render")
-    before = {p: p.stat().st_ino for stage in stages for p in (tmp_path / "out" / stage).glob("*.npz")}
-    finish(place.run(tmp_path / "out", captures=captures))
-    assert fitted_by(tmp_path / "out", 0)[3:] == [PEOPLE[1]]
-    assert {p: p.stat().st_ino for p in before} == before
-    assert_same_arrays(tmp_path / "out", place.done, [PEOPLE[0], PEOPLE[1], PEOPLE[3]])
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["taken_over"] == {stage: [3, 4] for stage in stages}
-    assert report["failed"] == {}
 
 
 @pytest.mark.parametrize("count", [2, 4])

@@ -106,10 +106,10 @@ def may_leave_out(function):
     def command(*args, allowed: int, **options):
         left_out = function(*args, **options)
         if left_out:
-            click.echo(
-                f"left out: {len(left_out)} ({', '.join(sorted(left_out)[:SHOWN])}{', ...' * (len(left_out) > SHOWN)})",
-                err=True,
-            )
+            names = sorted(left_out)[:SHOWN]
+            click.echo(f"left out: {len(left_out)} ({', '.join(names)}{', ...' * (len(left_out) > SHOWN)})", err=True)
+            for name in names:  # said before only by the command that found it out
+                click.echo(f"  {name}: {left_out[name]}", err=True)
         if len(left_out) > allowed:
             click.get_current_context().exit(LEFT_OUT)
 
