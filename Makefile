@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Python writes the bytecode of what is imported, also where the environment says no; pip would write that of everything.
@@ -27,7 +28,8 @@ help:
 demo: $(READY)
 	$(BIN)/jsplat demo $(OUT) --config demo
 
-test: $(READY) peers
+test:
+	@+$(MAKE) --no-print-directory --jobs=2 $(READY) peers
 	$(BIN)/python -m pytest -rs --numprocesses $$(nproc) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY)
@@ -45,7 +47,7 @@ bench: $(READY)
 
 # A Debian without python3-venv has no ensurepip: there the system's pip puts one into the environment.
 # The warning that is silenced comes with every editable install.
-$(READY): pyproject.toml setup.py requirements.lock $(NATIVE)
+$(LOCKED): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "jsplat needs Python 3.11 to 3.13; name one: make PYTHON=python3.11" >&2; exit 1; }
 	@if $(PYTHON) -c 'from ensurepip import bootstrap' 2>/dev/null; then $(PYTHON) -m venv $(VENV); else \
@@ -53,6 +55,9 @@ $(READY): pyproject.toml setup.py requirements.lock $(NATIVE)
 	  $(PYTHON) -m pip --disable-pip-version-check --quiet --python $(BIN)/python install pip; fi || \
 	  { echo "no virtual environment could be made: apt install python3-venv (or python3-pip)" >&2; exit 1; }
 	$(INSTALL) --require-hashes --requirement requirements.lock
+	@touch $@
+
+$(READY): $(LOCKED) pyproject.toml setup.py $(NATIVE)
 	@PYTHONWARNINGS=ignore $(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -64,7 +69,7 @@ $(KERNELS)/.ready: $(READY) requirements-kernels.lock
 
 # PyTorch's build for processors, with which the peers in bench/ are held to the truth. Registries that have only the
 # build for GPUs, of gigabytes, do not match the lock: then these tests are skipped.
-peers: $(READY)
+peers: $(LOCKED)
 	@cmp -s requirements-peers.lock $(VENV)/.peers || \
 	  { $(INSTALL) --no-deps --require-hashes --requirement requirements-peers.lock >$(VENV)/peers.log 2>&1 && \
 	    cp requirements-peers.lock $(VENV)/.peers; } || \

@@ -44,8 +44,9 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(items):
-    """What starts processes takes longest in one file: first, or one core would wait for it at the end."""
-    first = ("test_survival", "devices", "test_sharded", "test_gpu_check")
+    """The files that take longest first, or one core would wait for them at the end."""
+    first = ("test_survival", "devices", "test_sharded", "test_gpu_check", "test_programs", "test_pipeline")
+    first += ("test_parser_training", "test_votes", "test_variants")
     items.sort(key=lambda item: not any(name in item.nodeid for name in first))
 
 

@@ -9,26 +9,30 @@ from pathlib import Path
 
 import jax
 import layouts
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from jsplat import cli
 from jsplat.captures import label_png
+from jsplat.captures.capture import read_capture
 from jsplat.captures.own_pixels import own_pixels
 from jsplat.captures.pictures import read_image
 from jsplat.cli import group
 from jsplat.edit import EditConfig
 from jsplat.files.ownership import DIGESTS
+from jsplat.labelsets.labelset import IGNORE
 from jsplat.parser.weights.files import read_weights
 from jsplat.pipeline.editing import open_run
 from jsplat.pipeline.importing import foreign
 from jsplat.pipeline.showing import TurntableConfig, turntable
 from jsplat.pipeline.status import status
+from jsplat.training_sets.auxiliary import read_auxiliary
 from tests.tiny import TINY
 from tests.torch_bytes import checkpoint
 
 WEIGHTS = Path(__file__).parent / "golden" / "bisenet_zllrunning.pth.xz"
-SOURCES = ("ada", "bob")
+SOURCES = {"ada": 48, "bob": 36}  # rows of their pictures, of 48 columns each
 
 
 def call(*words: object, code: int = 0):
@@ -46,8 +50,8 @@ def times(folder: Path) -> dict[str, int]:
 def place(tmp_path_factory):
     """Two people as COLMAP leaves them, a folder that is nothing, and a converted parser."""
     root = tmp_path_factory.mktemp("own")
-    for name in SOURCES:
-        rig = layouts.Rig(height=48, distortion=layouts.PARAMETERS["SIMPLE_RADIAL"], square=True)
+    for name, height in SOURCES.items():
+        rig = layouts.Rig(height=height, distortion=layouts.PARAMETERS["SIMPLE_RADIAL"], square=True)
         layouts.colmap(root / "photos" / name, rig, 3.0, "SIMPLE_RADIAL")
     (root / "photos" / "notes").mkdir()
     (root / "golden.pth").write_bytes(lzma.decompress(WEIGHTS.read_bytes()))
@@ -113,7 +117,7 @@ def test_a_dry_run_imports_for_itself_with_all_voters_and_leaves_nothing(place, 
     labels = ("--labels", place / "out" / "masks")
     parts = ("--captures", place / "photos", "--parser", place / "parser", "--config", TINY, "--set", "unseen=none")
     told = call("run", place / "new", *parts, *labels, "--until", "label", "--dry-run")
-    assert "2 people, 10 pictures" in told, told
+    assert "2 people, 5 pictures of 32x32, 5 pictures of 32x24" in told, told
     for name in ("parse", "fit", "label", "all of it"):
         assert re.search(rf"^  {name} +\d+", told, re.M), f"{name}: {told}"
     log = "out/events.jsonl"  # of this process, by the commands before
@@ -156,10 +160,22 @@ def test_without_truth_a_student_is_trained_and_nothing_is_called_a_success(plac
     assert "<span class=met>" not in page
 
 
+def test_pictures_of_another_shape_are_taught_beside_the_others(place, whole):
+    wide = read_capture(place / "out" / "captures" / "bob")
+    with np.load(place / "out" / "label" / "bob.npz") as arrays:
+        assert arrays["refined"].shape == wide.images.shape[:3] == (5, 24, 32)
+    taught = read_auxiliary(place / "out" / "render" / "student")
+    theirs = np.asarray(taught.identity) == "bob"
+    photo = theirs & (np.asarray(taught.source) == "photo")
+    assert np.array_equal(taught.images[photo][:, 4:-4], wide.images)
+    assert (taught.labels[theirs][:, [0, 3, -4, -1]] == IGNORE).all()
+    assert (taught.labels[~theirs] != IGNORE).any((1, 2)).all()
+
+
 def test_a_source_that_changed_is_imported_again_and_no_other(place, whole):
     before = times(place / "out" / "captures")
     picture = sorted((place / "photos" / "bob" / "images").rglob("*.png"))[0]
-    layouts.save(picture, 255 - layouts.Rig(height=48).picture(0, 3.0))
+    layouts.save(picture, 255 - layouts.Rig(height=SOURCES["bob"]).picture(0, 3.0))
     run(place, "--until", "parse")
     after = times(place / "out" / "captures")
     assert {name.split("/")[0] for name in after if after[name] != before.get(name)} == {"bob"}

@@ -1,6 +1,5 @@
 """Whole runs in processes of their own: killed at random moments, starved of disk, shared by several hosts."""
 
-import dataclasses
 import json
 import os
 import random
@@ -15,14 +14,11 @@ import jax
 import numpy as np
 import pytest
 
-from jsplat.captures.capture import read_capture, write_capture
 from jsplat.config import load, to_toml
 from jsplat.files.ownership import DIGESTS, WRITTEN
 from jsplat.fitting.scenes_on_disk import load_scenes
-from jsplat.labelsets.labelset import IGNORE
 from jsplat.pipeline import RunConfig
-from jsplat.pipeline.people import train_teacher, write_people
-from jsplat.training_sets.auxiliary import read_auxiliary
+from jsplat.pipeline.people import write_people
 from tests.processes import QUICK, finish, programs, work
 from tests.tiny import TINY
 
@@ -30,7 +26,7 @@ from tests.tiny import TINY
 CHANGES = ("ablation=false", "fit.steps=8", "fit.save_every=0.0", "teacher.steps=4", "teacher.batch=4")
 CHANGES += ("finetune.steps=4", "finetune.batch=4", "finetune.save_every=0.0")
 PEOPLE = [f"head{i:04d}" for i in range(4)]
-TORN, NARROW = PEOPLE[1:3]
+TORN = PEOPLE[1]
 # Of a report: when, where and with what it was made.
 VOLATILE = ("stages", "taken_over", "commit", "device", "versions")
 
@@ -43,11 +39,7 @@ class Place:
         config = load(RunConfig, TINY, CHANGES)
         (root / "config.toml").write_text(to_toml(config))
         write_people(root / "captures", range(len(PEOPLE)), config.demo.views, "capture", config)
-        narrow = upright(read_capture(root / "captures" / NARROW))
-        shutil.rmtree(root / "captures" / NARROW)
-        write_capture(root / "captures" / NARROW, narrow)
         write_people(root / "frontal", range(1000, 1002), config.demo.teacher_views, "frontal", config)
-        train_teacher(root / "frontal", root / "teacher", config, config.teacher)
         # Compiled programs are kept from run to run, and compiled quickly: these tests are about everything else.
         self.environment = os.environ | QUICK | {"XDG_CACHE_HOME": str(root / "cache")}
 
@@ -65,6 +57,7 @@ class Place:
 def place(tmp_path_factory):
     with programs() as start:
         made = Place(tmp_path_factory.mktemp("survival"), start)
+        finish(made.start("train-parser", made.root / "frontal", made.root / "teacher"))
         finish(made.run(made.done))
         yield made
 
@@ -107,15 +100,6 @@ def assert_untouched(out, before: dict) -> None:
     after = finished_files(out)
     assert [name for name in before if name not in after] == []
     assert [name for name in before if before[name] != after[name]] == []
-
-
-def upright(capture):
-    """The middle of its pictures."""
-    cameras, cut, margin = capture.cameras, slice(4, -4), jax.numpy.asarray([4.0, 0, 0])
-    lens = cameras.intrinsics.at[..., 2].add(-margin)
-    cameras = dataclasses.replace(cameras, intrinsics=lens, width=cameras.width - 8)
-    images, labels = capture.images[:, :, cut], capture.labels[:, :, cut]
-    return dataclasses.replace(capture, images=images, labels=labels, cameras=cameras)
 
 
 def test_no_end_costs_what_was_finished_and_who_cannot_be_read_is_named(place, tmp_path, request):
@@ -170,18 +154,6 @@ def test_no_end_costs_what_was_finished_and_who_cannot_be_read_is_named(place, t
     assert_same_arrays(first, place.done)
     assert report_of(first) == report_of(place.done)
     assert json.loads((first / "report.json").read_text())["taken_over"] == {stage: [3, 4] for stage in stages}
-
-
-def test_people_whose_pictures_are_of_another_shape_are_made_beside_the_others(place):
-    narrow = read_capture(place.root / "captures" / NARROW)
-    with np.load(place.done / "label" / f"{NARROW}.npz") as arrays:
-        assert arrays["refined"].shape == narrow.labels.shape
-    taught = read_auxiliary(place.done / "render" / "student")
-    theirs = np.asarray(taught.identity) == NARROW
-    photo = theirs & (np.asarray(taught.source) == "photo")
-    assert np.array_equal(taught.images[photo][:, :, 4:-4], narrow.images)
-    assert (taught.labels[theirs][:, :, [0, 3, -4, -1]] == IGNORE).all()
-    assert (taught.labels[~theirs] != IGNORE).any((1, 2)).all()
 
 
 @pytest.mark.parametrize("count", [2, 4])
