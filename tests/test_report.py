@@ -16,6 +16,7 @@ from jsplat.captures.index import Listed, list_captures
 from jsplat.errors import InputError, Stopped
 from jsplat.labelsets.labelset import CELEBAMASK_HQ as LABELS
 from jsplat.labelsets.labelset import IGNORE, IGNORE_COLOR
+from jsplat.metrics import statistics
 from jsplat.metrics.agreement import agreement
 from jsplat.metrics.masks import BINS as EVALUATED_BINS
 from jsplat.metrics.masks import score
@@ -324,6 +325,27 @@ def test_people_scored_one_by_one_score_as_all_pictures_together(scored):
     view = int(np.argmin(np.abs(captures[0].yaw - 0.0) + np.abs(captures[0].pitch)))
     np.testing.assert_array_equal(rows[0].masks["student"], masks["p0"]["student"][view])
     np.testing.assert_array_equal(rows[0].photo, captures[0].images[view])
+
+
+def test_an_interval_over_seeds_is_of_their_mean(scored, monkeypatch):
+    out, groups, parsers, *_ = scored
+    monkeypatch.setattr(statistics, "FEWEST", 2)
+    counts, _ = reporting.count(out, groups, parsers, ("refined", "pose"))
+    got = {name: of["fitted"]["ci"] for name, of in counts.scores().items()}
+    runs = {
+        "student": ("student", "teacher"),
+        "same": ("student", "student"),
+        "one": ("refined",),
+        "lacks": ("pose",) * 2,
+    }
+    found = counts.intervals(runs)
+    assert found.keys() == {"student", "same", "lacks"}
+    assert found["lacks"].keys() == {"unseen"}, "one of the fitted has no such masks"
+    for name, of in found["same"]["fitted"].items():
+        assert of == pytest.approx(got["student"][name])
+        assert found["student"]["fitted"][name] != pytest.approx(
+            np.mean([got["student"][name], got["teacher"][name]], 0)
+        )
 
 
 def test_nothing_of_a_person_is_in_memory_when_the_next_is_read(scored, monkeypatch):

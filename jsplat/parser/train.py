@@ -346,7 +346,7 @@ def train_parser(
 
     replayed = round(config.batch * config.replay_fraction) if sets[1:] else 0
     made = 0 if fresh is None else round((config.batch - replayed) * fresh.fraction)
-    more = FreshPool(fresh, done, mesh) if fresh is not None and made else None
+    more = FreshPool(fresh, done, mesh) if fresh is not None and made and done < config.steps else None
     counts = ((config.batch - replayed - made, replayed)[: len(sets)]) + ((made,) if more else ())
     progress = Progress("fine-tune" if sets[1:] else "train", config.steps - done)
     losses = []

@@ -62,7 +62,7 @@ def report(
     votes = _votes(config) if config.ablation else {}
     counts, rows = count(out, groups, {"teacher": teacher, **students}, tuple(votes.values()))
     each_seed = counts.scores()
-    scores = mean_over_seeds(each_seed, taught)
+    scores = mean_over_seeds(each_seed, taught, counts.intervals(taught))
     fitted = json.loads((out / "fit" / "fit.json").read_text())
     found = {
         "stages": seconds,

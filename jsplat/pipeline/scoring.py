@@ -17,7 +17,7 @@ from jsplat.labelsets.tables import label_set, mapping, usual_choices
 from jsplat.metrics.agreement import agreement
 from jsplat.metrics.changes import Changes
 from jsplat.metrics.masks import COMPARED, Tally, score, scores_of, tally
-from jsplat.metrics.statistics import f1_difference
+from jsplat.metrics.statistics import f1_difference, f1_interval
 from jsplat.parser import Parser, predict_labels
 from jsplat.parser.any_size import labels_of_any_size
 from jsplat.report.gallery import PictureRow
@@ -115,6 +115,20 @@ class Counts:
                     about = {"a": a, "b": b, "group": group, "bin": name, "people": len(of_a[0])}
                     rows.append(about | {"difference": found[0], "interval": found[1]})
         return rows
+
+    def intervals(self, runs: Mapping[str, Sequence[str]]) -> dict[str, dict[str, dict]]:
+        """{method: {group: {bin: the interval of its mean F1}}} of methods with several runs (seeds), as "ci" holds it.
+
+        Args:
+            runs: what the runs of each method are called here.
+        """
+        several = [(method, names) for method, names in runs.items() if len(names) > 1]
+        found: dict[str, dict[str, dict]] = {}
+        for (method, names), group in itertools.product(several, self.with_truth):
+            if known := self._complete(names, group):
+                of_bins = {name: f1_interval(*(tally.people[name] for tally in known)) for name in COMPARED}
+                found.setdefault(method, {})[group] = of_bins
+        return found
 
     def _complete(self, names: Sequence[str], group: str) -> list[Tally]:
         """What was counted of all these masks; nothing unless all people with true labels have all of them."""

@@ -6,12 +6,15 @@ SPREAD = {"side": ("side", "f1"), "side_core": ("side", "f1_core"), "frontal": (
 SPREAD |= {"frontal_core": ("0-15", "f1_core")}
 
 
-def mean_over_seeds(scores: Mapping[str, dict], taught: Mapping[str, Sequence[str]]) -> dict[str, dict]:
+def mean_over_seeds(
+    scores: Mapping[str, dict], taught: Mapping[str, Sequence[str]], intervals: Mapping[str, Mapping[str, dict]]
+) -> dict[str, dict]:
     """Scores by method, where the stages of one student have become one method: means of all numbers.
 
     Args:
         scores: by method; students by stage.
         taught: the stages of each student.
+        intervals: of those with several stages, by group of people (`Counts.intervals`).
     """
     further = {stage for stages in taught.values() for stage in stages[1:]}
     merged = {name: of for name, of in scores.items() if name not in further}
@@ -19,6 +22,8 @@ def mean_over_seeds(scores: Mapping[str, dict], taught: Mapping[str, Sequence[st
         found = [scores[stage] for stage in stages if stage in scores]
         if len(found) > 1:
             merged[name] = _mean(found)
+            for group, of_bins in intervals.get(name, {}).items():
+                merged[name][group]["ci"] = of_bins
     return merged
 
 
