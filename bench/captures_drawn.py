@@ -1,0 +1,38 @@
+"""What `bench.captures_needed` found: a chart for each thing that was varied, and the text beside them."""
+
+from bench.tables import COLOURS, markdown
+from jsplat.report.figures import line_file
+
+VIEWS, PEOPLE, EDITS = "needed-views.svg", "needed-people.svg", "needed-edits.svg"
+
+
+def _series(rows: list[dict], x: str, y: str) -> list[tuple[float, float]]:
+    return [(row[x], round(100 * row[y], 1)) for row in rows]
+
+
+def charts(measured: dict) -> dict[str, str]:
+    """File name -> SVG."""
+    fitted, unseen = (measured["counts"][group] for group in ("fitted", "unseen"))
+    masks = {
+        f"refined, {fitted} people who taught": _series(measured["views"], "views", "refined fitted"),
+        f"refined, {unseen} unseen people": _series(measured["views"], "views", "refined unseen"),
+        f"oracle, {unseen} unseen people": _series(measured["views"], "views", "oracle unseen"),
+    }
+    students = {f"student, {unseen} unseen people": _series(measured["people"], "people", "student unseen")}
+    edits = {f"refined, {unseen} unseen people": _series(measured["edits"], "edits", "miou")}
+    return {
+        VIEWS: line_file("Side F1 of masks, %", "views of a person", masks, COLOURS, log=False),
+        PEOPLE: line_file("Side F1 of the student, %", "people it learnt from", students, COLOURS, log=False),
+        EDITS: line_file("Side mIoU of masks, %", "corrected views of a person", edits, COLOURS, log=False),
+    }
+
+
+def section(measured: dict, plots: str) -> str:
+    """The charts, as a page links them in the folder `plots`, and their numbers."""
+    images = " ".join(f'<img src="{plots}/{name}" alt="{name}" width="32%">' for name in (VIEWS, PEOPLE, EDITS))
+    tables = []
+    for name, rows in ((key, measured[key]) for key in ("views", "people", "edits")):
+        keys = [key for key in rows[0] if key not in (name, "each")]
+        cells = [[f"{row[name]}", *(f"{100 * row[key]:.1f}" for key in keys)] for row in rows]
+        tables.append(markdown([name, *(f"{key}, %" for key in keys)], cells))
+    return "\n\n".join([images, f"Measured on {measured['device']}, commit {measured['commit']}.", *tables])
