@@ -27,12 +27,16 @@ def charts(measured: dict) -> dict[str, str]:
     }
 
 
-def section(measured: dict, plots: str) -> str:
-    """The charts, as a page links them in the folder `plots`, and their numbers."""
-    images = " ".join(f'<img src="{plots}/{name}" alt="{name}" width="32%">' for name in (VIEWS, PEOPLE, EDITS))
-    tables = []
-    for name, rows in ((key, measured[key]) for key in ("views", "people", "edits")):
-        keys = [key for key in rows[0] if key not in (name, "each")]
-        cells = [[f"{row[name]}", *(f"{100 * row[key]:.1f}" for key in keys)] for row in rows]
-        tables.append(markdown([name, *(f"{key}, %" for key in keys)], cells))
-    return "\n\n".join([images, f"Measured on {measured['device']}, commit {measured['commit']}.", *tables])
+def images(plots: str) -> str:
+    """The charts, as a page links them in the folder `plots`."""
+    return " ".join(f'<img src="{plots}/{name}" alt="{name}" width="32%">' for name in (VIEWS, PEOPLE, EDITS))
+
+
+def tables(measured: dict) -> str:
+    """The same numbers."""
+    parts = [f"Measured on {measured['device']}, commit {measured['commit']}."]
+    for name in ("views", "people", "edits"):
+        keys = [key for key in measured[name][0] if key not in (name, "each")]
+        rows = [[f"{row[name]}", *(f"{100 * row[key]:.1f}" for key in keys)] for row in measured[name]]
+        parts.append(markdown([name, *(f"{key}, %" for key in keys)], rows))
+    return "\n\n".join(parts)

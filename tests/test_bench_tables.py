@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from bench.captures_drawn import charts, images, tables
 from bench.history import latest
 from bench.metric import Metric
 from bench.profile import parts_of, section
@@ -177,3 +178,22 @@ def test_a_step_is_the_sum_of_its_parts_and_the_rest():
     text = section(ABOUT | sizes | {"step": 40.0, "parts": parts})
     assert "| blend | 3.00 | 5.00 | 20% |" in text
     assert "| optimizer | 3.00 | - | 8% |" in text
+
+
+def test_what_captures_are_needed_is_drawn_and_told():
+    views = [
+        {"views": n, "refined fitted": f, "refined unseen": 0.6, "oracle unseen": 0.8}
+        for n, f in ((14, 0.5), (56, 0.75))
+    ]
+    people = [{"people": n, "student unseen": f} for n, f in ((2, 0.4), (8, 0.55))]
+    edits = [{"edits": n, "miou": f, "each": [f]} for n, f in ((0, 0.61), (8, 0.7))]
+    about = {"device": "a machine", "commit": "abc", "counts": {"fitted": 5, "unseen": 3}}
+    measured = about | {"views": views, "people": people, "edits": edits}
+    found = charts(measured)
+    assert all(name in images("plots") for name in found)
+    assert "refined, 5 people who taught" in found["needed-views.svg"]
+    assert "oracle, 3 unseen people" in found["needed-views.svg"]
+    told = tables(measured)
+    assert "| 14 | 50.0 | 60.0 | 80.0 |" in told
+    assert "| 8 | 55.0 |" in told
+    assert "| 0 | 61.0 |" in told

@@ -135,7 +135,7 @@ def bars(
     return _svg(width, top + high + 30, title, parts)
 
 
-def _ticks(low: float | int, high: float | int) -> list[float]:
+def _ticks(low: float | int, high: float | int) -> list[float | int]:
     raw = (high - low) / 3
     size = 10 ** math.floor(math.log10(raw))
     step = min((m * size for m in (1, 2, 5, 10)), key=lambda s: abs(s - raw))
