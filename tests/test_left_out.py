@@ -133,6 +133,13 @@ def test_labels_that_the_parser_does_not_know_are_an_error_that_says_how_to_go_o
     assert f"parse: {tmp_path / 'out' / 'parse'}" in passed_over.output
 
 
+def test_procedural_people_teach_only_their_own_classes(people, parser, tmp_path):
+    words = ("run", tmp_path / "out", "--captures", people / "a", "--parser", parser, "--set", "procedural_people=2")
+    output = call(*words, "--no-score", "--set", "unseen=0").output
+    assert "procedural_people: wanted 0, where classes are not those of procedural people, got 2" in output
+    assert not (tmp_path / "out" / "parse").exists()
+
+
 def test_an_error_of_ours_is_no_reason_to_leave_somebody_out(people, parser, tmp_path, monkeypatch):
     def misused(*_, **__):
         raise InputError("rasterize: features", wanted="310 rows", got=300)

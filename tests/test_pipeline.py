@@ -190,7 +190,8 @@ def out(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(group, "prepare", lambda: None)  # tests keep their devices, and write into no cache of the user
         path, settings = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("settings") / "config.toml"
-        settings.write_text(SETTINGS.replace("fraction = 0.0", "fraction = 0.5"))
+        varied = SETTINGS.replace("fraction = 0.0", "fraction = 0.5")
+        settings.write_text(f"procedural_people = 1\n{varied}")
         call("demo", path, "--config", settings)
         settings.rename(path / "config.toml")
         yield path
@@ -238,6 +239,10 @@ def test_the_report_has_the_documented_keys(out):
     assert page.startswith("<!doctype html>")
     assert "head0000" in page
     assert "<h2>Variants</h2>" in page
+    beside = read_auxiliary(out / "run" / "render" / "procedural")
+    assert (len(beside), set(beside.identity)) == (14, {"head6000"})
+    assert json.loads((out / "run" / "student" / "run.json").read_text())["config"]["procedural_people"] == 1
+    assert "procedural_people" not in json.loads((out / "run" / "truth_student" / "run.json").read_text())["config"]
     assert load_arrays(out / "run" / "student" / "seen_variants.npz")["images"].shape[1:] == (32, 32, 3)
     assert not (out / "run" / "truth_student" / "seen_variants.npz").exists(), (
         "true labels of photographs and renders alone"

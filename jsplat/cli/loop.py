@@ -15,6 +15,7 @@ RUN = (
     "unseen",
     "student_people",
     "student_seeds",
+    "procedural_people",
     "baselines",
     "variants",
     "ablation",

@@ -45,6 +45,8 @@ class RunConfig:
         student_people: at most so many of the others, spread evenly, are what the students learn from; 0 for all of
             them.
         student_seeds: so often each student is trained, every time with another seed; scores are means.
+        procedural_people: so many procedural people, whose labels are exact, join those whom the student learns from;
+            for the classes of CelebAMask-HQ alone.
         baselines: students that say to what a gain is due, where there is truth: "photo", without variants; "plain", on
             the plain vote's masks; "self", on the parser's own; "synthetic", on procedural people.
         ablation: also score every other vote (the plain one sharpened, and our palette after the paper's idea, too),
@@ -71,6 +73,7 @@ class RunConfig:
     unseen: int | None = None
     student_people: int = 0
     student_seeds: int = 1
+    procedural_people: int = 0
     baselines: tuple[Literal["photo", "plain", "self", "synthetic"], ...] = ()
     ablation: bool = True
     flip: bool = True
@@ -95,6 +98,8 @@ class RunConfig:
     def __post_init__(self):
         if self.size < 0:
             raise InputError("size", wanted="pixels, or 0 for the captures' own size up to 512", got=self.size)
+        if self.procedural_people < 0:
+            raise InputError("procedural_people", wanted="0 or more", got=self.procedural_people)
         if self.student_seeds < 1:
             raise InputError("student_seeds", wanted="at least 1", got=self.student_seeds)
         if self.seed < 0:

@@ -12,7 +12,7 @@ from jsplat.files.ownership import ABOUT
 from jsplat.labelsets.labelset import CELEBAMASK_HQ
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.status import REPORT, STAGES
-from jsplat.pipeline.students import RECIPES, stage_names
+from jsplat.pipeline.students import PROCEDURAL_VIEWS, RECIPES, stage_names
 from jsplat.training_sets.reading import spread
 
 _WITH_LABEL = ("masks", "overlays")  # stages that follow at once: they hand over what it found
@@ -85,7 +85,7 @@ def _baselines(config: RunConfig, true: Sequence[Listed]) -> dict[str, bool]:
     """Which students are trained only to be compared with: where they can be scored, and differ from the others."""
     asked = {f"{name}_student" for name in config.baselines if true}
     wanted = {name: name in asked for name, recipe in RECIPES.items() if recipe.baseline}
-    wanted["photo_student"] &= config.variants.fraction > 0
+    wanted["photo_student"] &= config.variants.fraction > 0 or config.procedural_people > 0
     wanted["synthetic_student"] &= all(one.labelset == CELEBAMASK_HQ for one in true)
     return wanted
 
@@ -114,7 +114,7 @@ def _student_captures(known: Sequence[Listed], config: RunConfig) -> Sequence[Li
     if config.student_people < 0:
         raise InputError("student_people", wanted="0 (all people) or more", got=config.student_people)
     chosen = spread(known, config.student_people)
-    pictures = sum(one.shape[0] + config.views.wanted for one in chosen)
+    pictures = sum(one.shape[0] + config.views.wanted for one in chosen) + config.procedural_people * PROCEDURAL_VIEWS
     need, most = pictures * 4 * config.size**2 / 1e9, config.dataset.max_gigabytes
     if need > most:
         what = f"the students' {pictures} pictures"

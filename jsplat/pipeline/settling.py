@@ -8,7 +8,7 @@ import jax
 
 from jsplat.captures.index import Listed, list_captures, log_resized
 from jsplat.errors import InputError
-from jsplat.labelsets.labelset import LabelSet
+from jsplat.labelsets.labelset import CELEBAMASK_HQ, LabelSet
 from jsplat.parser import Parser
 from jsplat.pipeline import editing, estimate
 from jsplat.pipeline.config import RunConfig
@@ -120,6 +120,11 @@ def settle(request: Request, out: Path, config: RunConfig, brought_to: Path | No
     if teacher is not None:
         config = config.for_side(config.size, teacher.architecture.input_size)
     _check_classes(listed, voters.classes)
+    if config.procedural_people and "student" in planned.stages and voters.classes != CELEBAMASK_HQ:
+        wanted, got = "0, where classes are not those of procedural people", config.procedural_people
+        raise InputError(
+            "procedural_people", wanted=wanted, got=got, hint=f"theirs are {', '.join(CELEBAMASK_HQ.names)}"
+        )
     editing.check_drawn(out, listed, voters.classes)
     told = _resources(listed, planned, voters, out, config)
     return Settled(

@@ -3,6 +3,9 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+PROCEDURAL = "procedural"  # in the stage "render": the pictures of procedural people that a student sees
+SYNTHETIC_FIRST, PROCEDURAL_FIRST = 5000, 6000  # numbers of the baseline's people and of those; none of the demo's
+PROCEDURAL_VIEWS = 14  # pictures of each of the latter
 VARIANTS = "seen_variants.npz"  # in the stage of a student: some of those that it saw
 SEED = "-"  # what stands between the name of a student and the number of a further seed
 
@@ -14,7 +17,7 @@ class Recipe:
     Attributes:
         set: the folder of its training set, in the stage "render"; None: nothing.
         rows: which table of the stage "label" paints its novel views; None: the set is made otherwise.
-        variants: whether it sees variants of the captured people too, labelled by that table.
+        variants: whether it sees variants of the captured people too, labelled by that table, and procedural people.
         baseline: whether it is only trained to be compared with.
     """
 

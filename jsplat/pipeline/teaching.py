@@ -18,11 +18,20 @@ from jsplat.pipeline.stages.identities import succeeded
 from jsplat.pipeline.stages.label import labels_of
 from jsplat.pipeline.stages.render import render_novel_views
 from jsplat.pipeline.stages.train import train_student, write_procedural, write_set
-from jsplat.pipeline.students import RECIPES, VARIANTS, Recipe, student_of
+from jsplat.pipeline.students import (
+    PROCEDURAL,
+    PROCEDURAL_FIRST,
+    PROCEDURAL_VIEWS,
+    RECIPES,
+    SYNTHETIC_FIRST,
+    VARIANTS,
+    Recipe,
+    student_of,
+)
 from jsplat.pipeline.work import Work
 from jsplat.pipeline.work_folder import fingerprint, save_arrays, whys
 from jsplat.runtime.devices import broadcast_from_first, is_first_host
-from jsplat.training_sets.auxiliary import read_auxiliary, squared
+from jsplat.training_sets.auxiliary import AuxiliarySet, concatenate, read_auxiliary, squared
 from jsplat.variants import Person, Variants
 
 SHOWN = 12  # so many variants are shown in the report
@@ -41,6 +50,12 @@ def baselines_of(work: Work) -> list[object]:
         return []
     sets = [name for name, recipe in RECIPES.items() if recipe.baseline and name in planned]
     return [sets, work.held.parser, to_json(config.heads) if "synthetic_student" in sets else None]
+
+
+def procedural_of(work: Work) -> list[object]:
+    """What the pictures of procedural people depend on; nothing where there are none."""
+    config = work.settled.config
+    return [config.procedural_people, to_json(config.heads)] if config.procedural_people else []
 
 
 def write_sets(work: Work, listed: list[Listed], taught: list[Listed], folder: Path) -> None:
@@ -65,7 +80,11 @@ def write_sets(work: Work, listed: list[Listed], taught: list[Listed], folder: P
         write_set(folder / name, taught, folder, *sources[name], classes)
     if "synthetic_student" in wanted:
         views = max(one.shape[0] for one in taught)
-        write_procedural(folder / "synthetic_student", len(taught), views, config)
+        people = range(SYNTHETIC_FIRST, SYNTHETIC_FIRST + len(taught))
+        write_procedural(folder / "synthetic_student", people, views, config)
+    if config.procedural_people and "student" in planned:
+        people = range(PROCEDURAL_FIRST, PROCEDURAL_FIRST + config.procedural_people)
+        write_procedural(folder / PROCEDURAL, people, PROCEDURAL_VIEWS, config)
 
 
 def _masks(work: Work) -> dict[str, tuple[Callable[[Capture], np.ndarray], Callable[[Arrays], np.ndarray]]]:
@@ -109,10 +128,14 @@ def teach(work: Work, stage: str) -> None:
     made_from = _variants_of(work, recipe, seed)
     more = [] if made_from is None else [made_from]
     part |= {"variants": to_json(config.variants)} if more else {}
+    if recipe.variants and config.procedural_people:
+        beside_them = work.folder("render") / PROCEDURAL
+        more.append(broadcast_from_first(lambda: work.digests.path(beside_them)))
+        part |= {"procedural_people": config.procedural_people}
     wanted = fingerprint(work.held.parser, practice, own, config.finetune, seed, *more)
 
     def fill(folder: Path) -> None:
-        pictures, beside = (replay, None) if path is None else (read_auxiliary(path), replay)
+        pictures, beside = (replay, None) if path is None else (_pictures(work, recipe, path), replay)
         assert pictures is not None  # no control is planned without old data
         fresh = None if made_from is None else _variants(work, recipe, seed, made_from)
         start = work.settled.teacher
@@ -122,6 +145,14 @@ def teach(work: Work, stage: str) -> None:
         train_student(folder, pictures, config.finetune, seed, start=start, replay=beside, fresh=fresh)
 
     work.do(stage, part, wanted, fill)
+
+
+def _pictures(work: Work, recipe: Recipe, path: Path) -> AuxiliarySet:
+    """A student's own set, and what else it sees."""
+    own = read_auxiliary(path)
+    if not (recipe.variants and work.settled.config.procedural_people):
+        return own
+    return concatenate([squared(own), read_auxiliary(work.folder("render") / PROCEDURAL)])
 
 
 def some_variants(fresh: Source) -> tuple[UInt8[np.ndarray, "n s s 3"], UInt8[np.ndarray, "n s s"]]:

@@ -37,7 +37,7 @@ METHODS = {  # key in report.json: (name, colour role, what it is)
     "student": (
         "Student",
         "ours",
-        "the teacher fine-tuned on the refined labels, and on variants of the people where there are any",
+        "the teacher fine-tuned on the refined labels, and on variants and procedural people where there are any",
     ),
     "truth_student": (
         "Truth-student",

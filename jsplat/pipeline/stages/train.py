@@ -21,8 +21,6 @@ from jsplat.runtime.devices import is_first_host
 from jsplat.synthetic import render_captures
 from jsplat.training_sets.auxiliary import AuxiliarySet, concatenate, from_captures, squared, write_parts
 
-FIRST = 5000  # the first procedural person of a baseline: none of the demo's
-
 
 def write_set(
     path: Path,
@@ -70,12 +68,12 @@ def train_student(folder: Path, data: AuxiliarySet, settings: ParserConfig, seed
         write_json(folder / "history.json", dataclasses.asdict(history))
 
 
-def write_procedural(path: Path, people: int, views: int, config: RunConfig) -> None:
+def write_procedural(path: Path, people: range, views: int, config: RunConfig) -> None:
     """A training set of procedural people with exact labels, photographed from all around as captures are."""
 
     def parts() -> Iterator[AuxiliarySet]:
         heads = dataclasses.replace(config.heads, size=config.size)
-        for number in range(people):
-            yield from_captures(render_captures([FIRST + number], views, heads, config.seed))
+        for number in people:
+            yield from_captures(render_captures([number], views, heads, config.seed))
 
-    write_parts(cleared(path), parts(), people * views)
+    write_parts(cleared(path), parts(), len(people) * views)
