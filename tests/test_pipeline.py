@@ -240,7 +240,7 @@ def test_the_report_has_the_documented_keys(out):
     assert "head0000" in page
     assert "<h2>Variants</h2>" in page
     beside = read_auxiliary(out / "run" / "render" / "procedural")
-    assert (len(beside), set(beside.identity)) == (14, {"head6000"})
+    assert (len(beside), set(beside.identity)) == (14, {"head5000"})
     assert json.loads((out / "run" / "student" / "run.json").read_text())["config"]["procedural_people"] == 1
     assert "procedural_people" not in json.loads((out / "run" / "truth_student" / "run.json").read_text())["config"]
     assert load_arrays(out / "run" / "student" / "seen_variants.npz")["images"].shape[1:] == (32, 32, 3)

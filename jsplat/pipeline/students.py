@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 PROCEDURAL = "procedural"  # in the stage "render": the pictures of procedural people that a student sees
-SYNTHETIC_FIRST, PROCEDURAL_FIRST = 5000, 6000  # numbers of the baseline's people and of those; none of the demo's
-PROCEDURAL_VIEWS = 14  # pictures of each of the latter
+PROCEDURAL_FIRST = 5000  # the number of the first of them: none of the demo's
+PROCEDURAL_VIEWS = 14  # pictures of each
 VARIANTS = "seen_variants.npz"  # in the stage of a student: some of those that it saw
 SEED = "-"  # what stands between the name of a student and the number of a further seed
 

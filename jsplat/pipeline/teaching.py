@@ -23,7 +23,6 @@ from jsplat.pipeline.students import (
     PROCEDURAL_FIRST,
     PROCEDURAL_VIEWS,
     RECIPES,
-    SYNTHETIC_FIRST,
     VARIANTS,
     Recipe,
     student_of,
@@ -78,13 +77,13 @@ def write_sets(work: Work, listed: list[Listed], taught: list[Listed], folder: P
         wanted -= {"truth_student"}
     for name in sorted(wanted & sources.keys()):
         write_set(folder / name, taught, folder, *sources[name], classes)
+    # The baseline's are those that the student sees too; where it sees none, as many as were captured, as often.
+    procedural = range(PROCEDURAL_FIRST, PROCEDURAL_FIRST + config.procedural_people), PROCEDURAL_VIEWS
+    instead = range(PROCEDURAL_FIRST, PROCEDURAL_FIRST + len(taught)), max(one.shape[0] for one in taught)
     if "synthetic_student" in wanted:
-        views = max(one.shape[0] for one in taught)
-        people = range(SYNTHETIC_FIRST, SYNTHETIC_FIRST + len(taught))
-        write_procedural(folder / "synthetic_student", people, views, config)
+        write_procedural(folder / "synthetic_student", *(procedural if config.procedural_people else instead), config)
     if config.procedural_people and "student" in planned:
-        people = range(PROCEDURAL_FIRST, PROCEDURAL_FIRST + config.procedural_people)
-        write_procedural(folder / PROCEDURAL, people, PROCEDURAL_VIEWS, config)
+        write_procedural(folder / PROCEDURAL, *procedural, config)
 
 
 def _masks(work: Work) -> dict[str, tuple[Callable[[Capture], np.ndarray], Callable[[Arrays], np.ndarray]]]:
