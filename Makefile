@@ -80,7 +80,7 @@ lock: $(READY)
 	$(BIN)/uv --no-config --quiet pip compile pyproject.toml --extra test --universal --upgrade --python-version 3.11 \
 	  --generate-hashes --no-annotate --custom-compile-command "make lock" --output-file requirements.lock
 	{ for name in pjrt plugin; do sed -n "s/^jax\(==.*\) .$$/jax-cuda13-$$name\1/p" requirements.lock; done; \
-	  printf '%s\n' nvidia-cuda-nvcc nvidia-nvvm; } | \
+	  printf '%s\n' nvidia-cuda-nvcc nvidia-cuda-nvdisasm nvidia-nvvm; } | \
 	  $(BIN)/uv --no-config --quiet pip compile - --no-deps --universal --upgrade --python-version 3.11 \
 	  --generate-hashes --no-annotate --custom-compile-command "make lock" --output-file requirements-kernels.lock
 	rm -rf $(VENV)/wheels && $(PIP) download --no-deps --dest $(VENV)/wheels '$(TORCH)'

@@ -67,6 +67,11 @@ def use_backend(name: str | None) -> Iterator[None]:
         yield
 
 
+def asked(name: str | None) -> str | None:
+    """The one asked for: by name, or by `use_backend` around."""
+    return _asked.value if name is None else name
+
+
 def choose(op: str, implementations: Mapping[str, Implementation], name: str | None, facts: Facts) -> str:
     """The name of the implementation to run.
 
@@ -78,7 +83,7 @@ def choose(op: str, implementations: Mapping[str, Implementation], name: str | N
     Raises:
         ValueError: there is none of that name, or it cannot run here.
     """
-    name = _asked.value if name is None else name
+    name = asked(name)
     if name is None:
         return next(key for key, one in implementations.items() if one.declines(facts) is None)
     if name not in implementations:

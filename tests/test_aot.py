@@ -16,7 +16,7 @@ from bench.aot.check import BASELINE, baseline_text, faults, regressions, table
 from bench.aot.compile import mosaic_shared, triton_shared
 from bench.aot.entries import ARCHITECTURES, CHANNELS, entries
 from bench.aot.kernels import kernels_in
-from bench.aot.ptx import Usage, barriers_of, bodies_of, threads_of, usage_of
+from bench.aot.ptx import Usage, apart_in, barriers_of, bodies_of, threads_of, usage_of
 from bench.aot.target import TARGETS
 from jsplat.kernels.blend import BACKENDS
 
@@ -74,6 +74,33 @@ MEETING = """(.param .u64 bar.sync_param_0)
 def test_barriers_are_counted_in_ptx():
     assert barriers_of(MEETING.replace("bar.sync_param_0", "param_0")) == 5
     assert barriers_of(bodies_of(PTX)["plain"]) == 0
+
+
+MACHINE_CODE = """
+.text.meets:
+        /*0000*/                   BAR.SYNC.DEFER_BLOCKING 0x0 ;
+        /*0010*/               @P0 BRA `(.L_x_1) ;
+        /*0020*/               @P1 STS [R28+0x20], R30 ;
+.L_x_1:
+        /*0030*/                   BSYNC.RECONVERGENT B0 ;
+        /*0040*/                   FADD R1, R2, R3 ;
+        /*0050*/                   BAR.RED.OR.DEFER_BLOCKING 0x2, 0x80, P3 ;
+        /*0060*/              @!P3 BRA `(.L_x_2) ;
+.L_x_2:
+        /*0070*/                   WARPSYNC.ALL ;
+        /*0080*/               @UP0 UBRA `(.L_x_2) ;
+        /*0090*/                   BAR.SYNC.DEFER_BLOCKING 0x0 ;
+.text.comes_apart:
+        /*0000*/              @!P0 BRA `(.L_x_3) ;
+        /*0010*/                   BAR.SYNC.DEFER_BLOCKING 0x0 ;
+        /*0020*/                   BAR.SYNC.DEFER_BLOCKING 0x0 ;
+.L_x_3:
+"""
+
+
+def test_barriers_behind_a_branch_are_found_in_machine_code():
+    assert apart_in(MACHINE_CODE) == {"meets": 0, "comes_apart": 1}
+    assert apart_in("") == {}
 
 
 def test_shared_memory_is_read_from_what_the_compilers_leave(tmp_path):
@@ -143,6 +170,7 @@ KERNEL = {
     "threads": 128,
     "registers": 102,
     "barriers": 6,
+    "apart": 1,
     "stack": 0,
     "spill_stores": 0,
     "spill_loads": 0,
@@ -184,6 +212,7 @@ def test_a_fault_is_found_without_a_baseline(run, complaint):
         (changed(shared=58_394), f"{ENTRY}: blend: 58394 bytes of shared memory, was 58393"),
         (changed(barriers=7), f"{ENTRY}: blend: 7 barriers, was 6"),
         (changed(barriers=5), f"{ENTRY}: blend: 5 barriers, was 6"),  # fewer is no better: one was lost
+        (changed(apart=2), f"{ENTRY}: blend: 2 barriers behind a branch, was 1"),
         (changed(kernel="second"), f"{ENTRY}: second: a new kernel; add it with --write"),
         ({ENTRY: {}}, f"{ENTRY}: blend: the kernel is gone"),
         ({}, f"{ENTRY}: in the baseline, but was not checked"),
@@ -197,8 +226,8 @@ def test_a_regression_is_found(run, complaint):
 
 def test_the_table_shows_numbers_and_errors():
     lines = table(GOOD | {"triton forward 3 sm_80": {"error": "E: no"}}).splitlines()
-    assert lines[0].split() == ["entry", "kernel", "registers", "spills", "shared", "threads", "barriers"]
-    assert lines[1].split() == [*ENTRY.split(), "blend", "102", "0", "58393", "128", "6"]
+    assert lines[0].split() == ["entry", "kernel", "registers", "spills", "shared", "threads", "barriers", "apart"]
+    assert lines[1].split() == [*ENTRY.split(), "blend", "102", "0", "58393", "128", "6", "1"]
     assert lines[2].split() == ["triton", "forward", "3", "sm_80", "E:", "no"]
 
 
@@ -229,7 +258,7 @@ def test_the_compilers_are_locked_to_the_locked_jax():
     locked = pins("requirements-kernels.lock")
     assert set(locked) == {
         *(f"jax-cuda13-{part}" for part in ("pjrt", "plugin")),
-        *(f"nvidia-{part}" for part in ("cuda-nvcc", "nvvm")),
+        *(f"nvidia-{part}" for part in ("cuda-nvcc", "cuda-nvdisasm", "nvvm")),
     }
     assert locked["jax-cuda13-pjrt"] == locked["jax-cuda13-plugin"] == pins("requirements.lock")["jax"]
     hashes = [line for line in (ROOT / "requirements-kernels.lock").read_text().splitlines() if line.startswith(" ")]

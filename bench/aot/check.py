@@ -4,8 +4,10 @@ python -m bench.aot.check                     # exit status 1, one line for each
 python -m bench.aot.check --write             # these numbers become the baseline
 python -m bench.aot.check --only mosaic_gpu   # one implementation, in BACKENDS or not yet
 
-A kernel may not spill, nor take more registers or shared memory than in the baseline, nor hold another number of
-barriers. Needs the wheels of requirements-kernels.lock on the path: `make check-kernels`.
+A kernel may not spill, nor take more registers or shared memory than in the baseline, nor have more barriers there to
+which threads come apart, nor hold another number of barriers.
+
+Needs the wheels of requirements-kernels.lock on the path: `make check-kernels`.
 """
 
 import argparse
@@ -32,7 +34,12 @@ PROCESSES = 2
 LIMIT = 600  # seconds for one process
 SPILLED = ("stack", "spill_stores", "spill_loads")
 # No more than before; of barriers no other number: one that is gone was lost.
-WATCHED = {"registers": "registers", "shared": "bytes of shared memory", "barriers": "barriers"}
+WATCHED = {
+    "registers": "registers",
+    "shared": "bytes of shared memory",
+    "barriers": "barriers",
+    "apart": "barriers behind a branch",
+}
 
 Run = Mapping[str, Mapping[str, Any]]  # entry -> kernel -> numbers, or {"error": text} for what could not be had
 
@@ -113,10 +120,17 @@ def regressions(run: Run, baseline: Run) -> Iterator[str]:
 
 def table(run: Run) -> str:
     """What was found, a line for each kernel."""
-    rows = [("entry", "kernel", "registers", "spills", "shared", "threads", "barriers")]
+    rows = [("entry", "kernel", "registers", "spills", "shared", "threads", "barriers", "apart")]
     for (entry, name), kernel in _each(run):
         spills = kernel["spill_stores"] + kernel["spill_loads"]
-        numbers = (kernel["registers"], spills, kernel["shared"], kernel["threads"], kernel["barriers"])
+        numbers = (
+            kernel["registers"],
+            spills,
+            kernel["shared"],
+            kernel["threads"],
+            kernel["barriers"],
+            kernel["apart"],
+        )
         rows.append((entry, name, *map(str, numbers)))
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]

@@ -23,13 +23,15 @@ from jax.sharding import SingleDeviceSharding
 
 from bench.aot.entries import Entry, call, entries
 from bench.aot.kernels import Kernel, kernels_in
-from bench.aot.ptx import assemble, barriers_of, bodies_of, threads_of, usage_of
+from bench.aot.ptx import apart_in, assemble, barriers_of, bodies_of, threads_of, usage_of
 from bench.aot.target import TARGETS, lowering_for
 
 _MOSAIC_SHARED = re.compile(r"dynamic_shared_memory_size (%[\w$.]+)")
 _CUSTOM_KERNEL = re.compile(r"kCustomKernel\b.*?(?P<name>[\w$.]+) grid: .*?shared_memory: (?P<shared>\d+) bytes")
 
-Costs = dict[str, int]  # a kernel's threads of a block, registers of a thread, barriers in its PTX; else bytes
+# A kernel's threads of a block, registers of a thread, barriers in its PTX, those of its machine code to which threads
+# may come apart; else bytes.
+Costs = dict[str, int]
 
 
 @functools.cache
@@ -67,10 +69,13 @@ def measure(architecture: str, kernel: Kernel) -> dict[str, Costs]:
             if not path.stat().st_size:
                 continue
             bodies = bodies_of(path.read_text())
-            for name, usage in usage_of(assemble(path)).items():
+            report, machine_code = assemble(path)
+            apart = apart_in(machine_code)
+            for name, usage in usage_of(report).items():
                 if name in dynamic:  # the others are XLA's own
                     counted = {"threads": threads_of(bodies[name]), "barriers": barriers_of(bodies[name])}
-                    found[name] = dataclasses.asdict(usage) | counted | {"shared": dynamic[name] + usage.shared}
+                    counted |= {"apart": apart[name], "shared": dynamic[name] + usage.shared}
+                    found[name] = dataclasses.asdict(usage) | counted
     if not found:
         raise RuntimeError(f"{kernel.name}: compiled, but no PTX of it was found")
     return found

@@ -61,6 +61,7 @@ IMPLEMENTATIONS = {
     "xla": _entry("xla", lambda facts: None),
 }
 BACKENDS = tuple(IMPLEMENTATIONS)
+ANYWHERE = "anywhere"  # what `chosen` gives where the device is not known yet
 
 
 class Blended(typing.NamedTuple):
@@ -90,8 +91,8 @@ def blend_function(
     Returns:
         a function of `Splats` that gives the blend of features, depth and 1 (k = c + 2), and the tile hits needed.
     """
-    chosen = IMPLEMENTATIONS[backend]
-    implementation = chosen.load()
+    entry = implementation_of(backend)
+    implementation = entry.load()
 
     def forward(splats, set_ids):
         images = set_ids.shape[0]
@@ -112,8 +113,8 @@ def blend_function(
             sets_over = jnp.zeros(grads.features.shape[0], bool).at[set_ids].max(images_over)
             return map_images(functools.partial(nan_where, images_over), functools.partial(nan_where, sets_over), grads)
 
-    run = over_images(forward, chosen, gradients=False)
-    vjp = over_images(backward, chosen, gradients=True)
+    run = over_images(forward, entry, gradients=False)
+    vjp = over_images(backward, entry, gradients=True)
 
     @jax.custom_vjp
     def blend_images(splats):
@@ -163,8 +164,24 @@ def nan_where(mask: Bool[Array, " i"], x: Float[Array, "i ..."]) -> Float[Array,
     return jnp.where(jnp.expand_dims(mask, tuple(range(1, x.ndim))), jnp.nan, x)
 
 
+def implementation_of(backend: str) -> Implementation:
+    """By what `chosen` gives."""
+    return _entry(ANYWHERE, lambda facts: None) if backend == ANYWHERE else IMPLEMENTATIONS[backend]
+
+
+def chosen(op: str, x: Array, channels: int, backend: str | None) -> str:
+    """The implementation for arrays like x, `ANYWHERE` if nobody names one and the arrays are not there yet.
+
+    Raises:
+        ValueError: one that is unknown, or cannot run here.
+    """
+    if isinstance(x, Tracer) and select.asked(backend) is None:
+        return ANYWHERE
+    return select.choose(op, IMPLEMENTATIONS, backend, Facts(device_of(x), x.dtype, channels))
+
+
 def device_of(x: Array) -> select.Device:
-    """The device that decides which implementation runs: the array's, under `jit` the default one."""
+    """The array's device, under `jit` the default one."""
     return select.default_device() if isinstance(x, Tracer) else next(iter(x.devices()))
 
 
@@ -197,8 +214,8 @@ def blend(
         capacity: tile hits an image may need; times the number of images below 2^31.
         shape_channels: only the first so many channels, depth and alpha send gradients to the geometry; None = all.
         backend: one of `BACKENDS`, or None for the best that works here: `mosaic_gpu` on Hopper and Blackwell, `triton`
-            on other NVIDIA GPUs, else, and for float64, `xla`. Arrays that lie on a device decide by it, under `jit`
-            the default device does.
+            on other NVIDIA GPUs, `cpu` on processors where it could be compiled, else `xla`, which is also for float64
+            on GPUs. The device decides on which the arrays lie, under `jit` that for which the program is lowered.
 
     Returns:
         what the images show, in float64 if an argument is, else in float32. An image that needed more than
@@ -212,10 +229,9 @@ def blend(
     _check(lead, sets, channels, shape_channels, capacity)
     if channels == 0:  # every implementation blends at least one
         splats = splats._replace(features=jnp.zeros((*splats.features.shape[:-1], 1), splats.features.dtype))
-    facts = Facts(device_of(splats.means2d), splats.means2d.dtype, splats.features.shape[-1])
-    backend = select.choose("blend", IMPLEMENTATIONS, backend, facts)
+    backend = chosen("blend", splats.means2d, splats.features.shape[-1], backend)
     if splats.opacities.size == 0:  # no images, or nothing to draw
-        empty = jnp.zeros((*lead, size[1], size[0], channels + 2), facts.dtype)
+        empty = jnp.zeros((*lead, size[1], size[0], channels + 2), splats.means2d.dtype)
         return Blended(empty[..., :-2], empty[..., -1], empty[..., -2], jnp.zeros(lead, jnp.int32))
     shaping = channels if shape_channels is None else shape_channels
     function = blend_function(size, operator.index(capacity), shaping, backend)

@@ -3,15 +3,14 @@
 import functools
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jsplat.kernels import select
-from jsplat.kernels.blend import IMPLEMENTATIONS, as_written, device_of, first_order, nan_where, over_images
+from jsplat.kernels.blend import as_written, chosen, first_order, implementation_of, nan_where, over_images
 from jsplat.kernels.blend.splats import Splats
-from jsplat.kernels.select import Facts
 
 
 def splat_sums(
@@ -43,8 +42,7 @@ def splat_sums(
     arrays = [jnp.asarray(x) for x in (means2d, conic_roots, opacities, depths, pictures)]
     common = jnp.float64 if any(x.dtype == jnp.float64 for x in arrays) else jnp.float32
     *rows, pictures = (x.astype(common) for x in arrays)
-    facts = Facts(device_of(rows[0]), rows[0].dtype, pictures.shape[-1])
-    backend = select.choose("splat_sums", IMPLEMENTATIONS, backend, facts)
+    backend = chosen("splat_sums", rows[0], pictures.shape[-1], backend)
     if rows[2].size == 0:
         lead = rows[2].shape
         return jnp.zeros((*lead, pictures.shape[-1]), common), jnp.zeros(lead[:-1], jnp.int32)
@@ -56,25 +54,28 @@ def splat_sums(
 @functools.lru_cache(maxsize=64)
 def sums_function(size: tuple[int, int], capacity: int, backend: str) -> Callable[[Splats, Array], tuple[Array, Array]]:
     """`splat_sums` for one size and capacity, of arrays of one dtype; the features of `Splats` are not read."""
-    chosen = IMPLEMENTATIONS[backend]
-    implementation = chosen.load()
-    own = getattr(implementation, "splat_sums", None)
+    implementation = implementation_of(backend)
+    own = sums_by(implementation.load())
 
     def run(splats, set_ids, pictures):
         with as_written(splats.means2d.dtype):
-            if own is None:
-                sums, needed = _by_gradient(implementation, splats, set_ids, pictures, size, capacity)
-            else:
-                sums, needed = own(*splats[:4], pictures, size=size, capacity=capacity)
+            sums, needed = own(*splats[:4], pictures, size=size, capacity=capacity)
             return nan_where(needed > capacity, sums), needed
 
-    return first_order(over_images(run, chosen, gradients=False), "splat_sums")
+    return first_order(over_images(run, implementation, gradients=False), "splat_sums")
 
 
-def _by_gradient(implementation, splats: Splats, set_ids, pictures: Array, size, capacity) -> tuple[Array, Array]:
-    """Where there is no kernel of its own: the gradient of features that are zeros."""
-    splats = splats._replace(features=jnp.zeros((*splats.opacities.shape, pictures.shape[-1]), pictures.dtype))
-    image, needed = implementation.forward(splats, set_ids, size=size, capacity=capacity)
-    upstream = jnp.concatenate([pictures, jnp.zeros_like(pictures[..., :1]), jnp.zeros_like(pictures[..., :1])], -1)
-    grads = implementation.backward(splats, set_ids, image, upstream, size=size, capacity=capacity, shape_channels=0)
-    return grads.features, needed
+def sums_by(implementation: Any) -> Callable[..., tuple[Array, Array]]:
+    """An implementation's own kernel for sums; where there is none, the gradient of features that are zeros."""
+
+    def by_gradient(means2d, conic_roots, opacities, depths, pictures, *, size, capacity):
+        zeros = jnp.zeros((*opacities.shape, pictures.shape[-1]), pictures.dtype)
+        splats = Splats(means2d, conic_roots, opacities, depths, zeros)
+        set_ids = jnp.arange(opacities.shape[0], dtype=jnp.int32)
+        image, needed = implementation.forward(splats, set_ids, size=size, capacity=capacity)
+        nothing = jnp.zeros_like(pictures[..., :1])
+        upstream = jnp.concatenate([pictures, nothing, nothing], -1)
+        how = {"size": size, "capacity": capacity, "shape_channels": 0}
+        return implementation.backward(splats, set_ids, image, upstream, **how).features, needed
+
+    return getattr(implementation, "splat_sums", by_gradient)

@@ -156,6 +156,11 @@ def _pixels(tile, g):
     return image, center, left + pixel % TILE[0], top + pixel // TILE[0]
 
 
+def _start(x, y, g):
+    """log2 of the transmittance before the first hit: none is left outside the image."""
+    return jnp.where((x < g.size[0]) & (y < g.size[1]), 0.0, EMPTY)
+
+
 def _turn(gaussians, x, y, log2_transmittance, g):
     """Alphas and weights of all pixels and hits; log2 of the transmittance at the turn's start is given."""
     px, py = x.astype(jnp.float32)[:, None] + 0.5, y.astype(jnp.float32)[:, None] + 0.5
@@ -175,6 +180,11 @@ def _turn(gaussians, x, y, log2_transmittance, g):
     transmittance = _inline(_EXP2, jnp.exp2, [log2_before], g.interpret)
     alpha = jnp.where(transmittance >= TRANSMITTANCE_STOP, alpha, 0.0)
     return _Turn(alpha, alpha * transmittance, (log2_before + log2_rest).min(1))
+
+
+def _taken_by(pixels, turn):
+    """1 for each hit that one of these pixels takes, else 0."""
+    return jnp.where(turn.alpha > 0, pixels[:, None], 0.0).max(0)
 
 
 def _pinned(parts):
@@ -284,7 +294,7 @@ def forward(
             return lax.cond(_any_alive(carry[0]), blend, lambda carry: carry, carry)
 
         sums = tuple(jnp.zeros((PIXELS, NARROW), jnp.float32) for _ in _blocks(channels + 2))
-        _, sums = lax.fori_loop(0, pl.cdiv(end - begin, CHUNK), chunk, (jnp.zeros(PIXELS, jnp.float32), sums))
+        _, sums = lax.fori_loop(0, pl.cdiv(end - begin, CHUNK), chunk, (_start(x, y, g), sums))
         for column, total in zip(_blocks(channels + 2), sums):
             at, inside = _at(out_ref, image, x, y, column, g)
             plt.store(at, total, mask=inside)
@@ -321,6 +331,9 @@ def backward(
         begin, end = offsets_ref[tile], offsets_ref[tile + 1]
         shift = (set_ids_ref[index_of_image] - index_of_image) * count
         pixel = jnp.arange(PIXELS, dtype=jnp.int32)
+        whole = whole_ref[tile, pixel, 0]
+        broken = jnp.where(jnp.isnan(whole), 1.0, 0.0)
+        any_broken = jnp.max(broken) > 0
 
         def chunk(index, carry):
             first = begin + index * CHUNK
@@ -330,6 +343,7 @@ def backward(
                 hit, live, ids, gaussians = _hits(ids_ref, table_ref, first, end, g)
                 turn = _turn(gaussians, x, y, log2_transmittance, g)
                 weight = _pinned(_parts(turn.weight))
+                lost = lax.cond(any_broken, lambda: _taken_by(broken, turn), lambda: jnp.zeros(CHUNK, jnp.float32)) > 0
 
                 def block(k, grad_weight):
                     column = k * NARROW + jnp.arange(NARROW, dtype=jnp.int32)
@@ -343,7 +357,7 @@ def backward(
                         shape_channels,
                     )
                     upstream = _unpacked(grad_ref[tile, pixel[:, None], column[None, :]])
-                    grad_values = _product(weight, upstream, "ki,kj")
+                    grad_values = jnp.where(lost[:, None], jnp.nan, _product(weight, upstream, "ki,kj"))
                     mask = live[:, None] & (column <= channels)[None, :]
                     plt.store(grad_values_ref.at[hit[:, None], column[None, :]], grad_values, mask=mask)
                     return grad_weight + _product(upstream, value)
@@ -357,6 +371,7 @@ def backward(
                 grad_power = jnp.where(turn.alpha < ALPHA_CEILING, turn.alpha * inverse * behind_each - terms, 0.0)
                 column = jnp.arange(NARROW, dtype=jnp.int32)[None, :]
                 moments = _product(_pinned(_parts(grad_power)), [_monomials()], "ki,kj")
+                moments = jnp.where(lost[:, None], jnp.nan, moments)
                 mean = [gaussians[X] - center[0], gaussians[Y] - center[1]]  # about the tile's centre, too
                 for k, value in enumerate([*mean, gaussians[U], gaussians[V], gaussians[W]]):
                     moments = jnp.where(column == MOMENTS + k, value[:, None], moments)
@@ -375,12 +390,13 @@ def backward(
 
             return lax.cond(_any_alive(carry[0]), vjp, skip, carry)
 
-        lax.fori_loop(
-            0, pl.cdiv(end - begin, CHUNK), chunk, (jnp.zeros(PIXELS, jnp.float32), whole_ref[tile, pixel, 0])
-        )
+        lax.fori_loop(0, pl.cdiv(end - begin, CHUNK), chunk, (_start(x, y, g), jnp.where(broken > 0, 0.0, whole)))
 
     table = _table(splats)
-    whole = image_dot_grad(image, grad_image, shape_channels)
+    # In a product of matrices NaN times nothing is NaN: only the sum of such a pixel says that its gradient is.
+    finite = jnp.isfinite(grad_image).all(-1, keepdims=True)
+    grad_image = jnp.where(finite, grad_image, 0.0)
+    whole = jnp.where(finite, image_dot_grad(image, grad_image, shape_channels), jnp.nan)
     padding = _covered(channels + 2) - channels - 2
     packed_grad = jnp.pad(_packed(grad_image), ((0, 0), (0, 0), (0, 0), (0, padding)))
     whole, packed_grad = (to_tiles(x, tile=TILE) for x in (whole, packed_grad))

@@ -1,4 +1,4 @@
-"""Runs one block of 128 threads of a kernel's PTX in numpy, thread by thread as a GPU would.
+"""Runs blocks of 128 threads of a kernel's PTX in numpy, thread by thread as a GPU would.
 
 It knows the instructions that the Mosaic kernels compile to, and complains about what a GPU would silently do wrong:
 addresses outside an array or not a multiple of the access, warp-wide instructions in a divergent warp, and two threads
@@ -17,6 +17,7 @@ THREADS = 128
 LANES = 32
 _WORD = {16: np.uint16, 32: np.uint32, 64: np.uint64}
 _EVERY = np.arange(THREADS)
+MOST_STEPS = 50  # of a block before another one runs
 
 
 class GlobalMemory:
@@ -104,8 +105,22 @@ def parse(text: str) -> Program:
     return Program(statements, labels)
 
 
+def run_together(blocks: list["Block"], random: np.random.Generator) -> list[str]:
+    """Runs blocks to their ends side by side, some warps of one of them at a time; the races that were seen."""
+    running = list(blocks)
+    with np.errstate(all="ignore"):
+        while running:
+            block = running[random.integers(len(running))]
+            for _ in range(random.integers(1, MOST_STEPS)):
+                block.advance(random)
+                if block.done.all():
+                    running.remove(block)
+                    break
+    return [race for block in blocks for race in block.shared.races]
+
+
 class Block:
-    """One block of threads; the threads furthest behind go first, so that branches meet again where they can."""
+    """A block of threads; of a warp's threads those furthest behind go first, so that branches meet where they can."""
 
     def __init__(self, program: Program, parameters: list[int], number: int, memory: GlobalMemory, shared: int) -> None:
         self.program, self.parameters, self.number, self.memory = program, parameters, number, memory
@@ -117,15 +132,13 @@ class Block:
         self.votes = np.zeros(THREADS, bool)
         self.copies: list[tuple[int, int, np.ndarray]] = []
 
-    def run(self) -> list[str]:
-        """Runs to the end; the races that were seen."""
-        with np.errstate(all="ignore"):
-            while not self.done.all():
-                if (self.done | self.waiting).all():
-                    self._pass_barrier()
-                else:
-                    self._step()
-        return self.shared.races
+    def advance(self, random: np.random.Generator) -> None:
+        """One statement of one or several warps, or the barrier at which all threads wait."""
+        ready = ~self.done & ~self.waiting
+        if not ready.any():
+            return self._pass_barrier()
+        chosen = np.repeat(random.random(THREADS // LANES) < 0.5, LANES) & ready
+        return self._step(chosen if chosen.any() else ready)
 
     def _pass_barrier(self):
         assert not self.done.any() and len(set(self.place)) == 1, "threads wait at different barriers"  # noqa: PT018
@@ -135,8 +148,7 @@ class Block:
         self.waiting[:] = False
         self.shared.barrier()
 
-    def _step(self):
-        ready = ~self.done & ~self.waiting
+    def _step(self, ready):
         place = self.place[ready].min()
         mask = ready & (self.place == place)
         self.place[mask] += 1
@@ -156,8 +168,9 @@ class Block:
 
     def value(self, operand: str, bits: int = 32) -> np.ndarray:
         """Of all threads, as unsigned words or truth values."""
-        if operand in ("%tid.x", "%ctaid.x"):
-            return (_EVERY if operand == "%tid.x" else np.full(THREADS, self.number)).astype(np.uint32)
+        special = {"%tid.x": _EVERY, "%laneid": _EVERY % LANES, "%ctaid.x": np.full(THREADS, self.number)}
+        if operand in special:
+            return special[operand].astype(np.uint32)
         if operand.startswith("%"):
             return self.registers[operand]
         if operand == "__dynamic_shmem__0":
@@ -272,7 +285,9 @@ class Block:
 
     def _shfl(self, kind, operands, mask):
         self._whole_warps(mask, "shfl")
-        lane = self.value(operands[2]).astype(np.int64) % LANES
+        wanted, bits = (self.value(x).astype(np.int64) for x in operands[2:4])
+        own = bits >> 8 & 31  # the bits of a lane's number that stay
+        lane = _EVERY % LANES & own | wanted & 31 & ~own
         self.put(operands[0].split("|")[0], self.value(operands[1])[_EVERY // LANES * LANES + lane], mask)
 
     def _mma(self, kind, operands, mask):

@@ -14,7 +14,7 @@ from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, SIZE, V
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.kernels.blend.splats import Splats
 from tests.close import assert_close
-from tests.kernels.test_blend import equal, loss_of, stacked
+from tests.kernels.test_blend import IN_DOUBLE, LOSS, RUNS, equal, loss_of, stacked
 
 draw = functools.partial(blend, size=SIZE, capacity=CAPACITY)
 
@@ -59,6 +59,27 @@ def test_a_set_of_nan_features_leaves_the_other_alone():
     got, want = ([x[1] for x in jax.tree.leaves(two_by_two(*rows, f))] for f in (broken, features))
     equal(got, want)
     assert np.asarray(want[0]).any()
+
+
+@pytest.mark.parametrize("backend", sorted({name for name, _ in RUNS} - set(IN_DOUBLE)))
+def test_a_cotangent_of_nan_stays_in_its_pixel(backend):
+    """The NaN is one that only a GPU makes; rounded to 16 bits it would be none."""
+    args, (y, x) = CASES["random"]().arrays(), (10, 13)
+
+    def pulled(cotangent, backend=backend):
+        def draw(*args):
+            return stacked(*blend(*args, size=SIZE, capacity=CAPACITY, backend=backend))
+
+        return [np.asarray(g)[0].reshape(COUNT, -1) for g in jax.vjp(draw, *args)[1](jnp.asarray(cotangent))]
+
+    only, without, broken = (np.array(x[None], np.float32) for x in (0 * LOSS, LOSS, LOSS))
+    only[0, y, x], without[0, y, x] = 1, 0
+    broken[0, y, x, 1] = np.asarray(0x7FFFFFFF, np.uint32).view(np.float32)
+    shown = pulled(only, "xla")[-1].any(-1)
+    assert 0 < shown.sum() < shown.size / 2
+    for got, want in zip(pulled(broken), pulled(without)):
+        assert np.isnan(got[shown]).all()
+        equal(got[~shown], want[~shown])
 
 
 # Types

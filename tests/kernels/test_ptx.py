@@ -18,30 +18,40 @@ from jsplat.kernels.blend import mosaic_gpu
 from jsplat.kernels.blend.cases import SIZE, conic_root
 from jsplat.kernels.blend.mosaic_gpu.backward import hit_gradients
 from jsplat.kernels.blend.mosaic_gpu.forward import blend_tiles
-from jsplat.kernels.blend.mosaic_gpu.layout import CHUNK, PIXELS, TILE, column_tiles, matrix_tiles, monomials
-from jsplat.kernels.blend.mosaic_gpu.walk import Lists
+from jsplat.kernels.blend.mosaic_gpu.layout import (
+    CHUNK,
+    MOMENTS,
+    PIXELS,
+    TILE,
+    column_tiles,
+    matrix_tiles,
+    monomials,
+    pixel_centers,
+)
+from jsplat.kernels.blend.mosaic_gpu.walk import LOG2_FLOOR, Lists
 from jsplat.kernels.blend.splats import Splats
+from jsplat.kernels.constants import TRANSMITTANCE_STOP
 from jsplat.kernels.tiling import tile_grid
 from tests.close import assert_close
 from tests.kernels.interpreted import ON_DEVICE, gpu_interpreter
-from tests.kernels.ptx_machine import Block, GlobalMemory, parse
+from tests.kernels.ptx_machine import Block, GlobalMemory, Program, parse, run_together
 
-CHANNELS = 5
 COUNT = 150
 SHARED = 228 << 10
-GRID = tile_grid(SIZE, TILE)
+# Channels, and in which order the warps of all blocks come to run.
+RUNS = [(3, 0), (22, 1), (22, 2), (22, 3), (64, 4)]
 # In which order a kernel's parameters come: that of their first use.
 FORWARD = ("tile_offsets", "shifts", "image", "gaussian_ids", "table", "features")
 BACKWARD = (
     "tile_offsets",
     "shifts",
     "pixel_grads",
-    "monomials",
     "factors",
     "gaussian_ids",
     "table",
     "features",
     "hit_grads",
+    "monomials",
 )
 SAME = 3e-5
 SAME_WHY = "float32 and products in 16 bits: the power is contracted to multiply-adds in one and not in the other"
@@ -61,58 +71,58 @@ pytestmark = [
 
 
 @functools.cache
-def scene():
-    """Two images of one tile's worth of chunks each and more; faint ones, so that lists are walked to their ends."""
+def scene(channels: int):
+    """An image of faint Gaussians, whose lists are walked to their ends, and one of opaque ones, which stop early."""
     random = np.random.default_rng(1)
     means = random.uniform(-2, 2 + np.asarray(SIZE), (2, COUNT, 2))
     long, short, angle = (random.uniform(low, high, (2, COUNT)) for low, high in ((4, 20), (3, 12), (0, 3)))
-    opacities = np.stack([random.uniform(0.01, 0.08, COUNT), random.uniform(0.02, 0.9, COUNT)])
-    depths, features = random.uniform(1, 2, (2, COUNT)), random.uniform(size=(1, COUNT, CHANNELS))
+    long[1], short[1] = 3 * long[1], 3 * short[1]
+    opacities = np.stack([random.uniform(0.01, 0.08, COUNT), random.uniform(0.3, 0.9, COUNT)])
+    depths, features = random.uniform(1, 2, (2, COUNT)), random.uniform(size=(1, COUNT, channels))
     case = [jnp.asarray(x, jnp.float32) for x in (means, conic_root(long, short, angle), opacities, depths, features)]
     lists, _ = mosaic_gpu.listed(Splats(*case), jnp.zeros(2, jnp.int32), SIZE, 16 * COUNT)
     return lists
 
 
-def forward(*lists, interpret=None):
-    return blend_tiles(Lists(*lists), channels=CHANNELS, grid=GRID, interpret=interpret)
+def passes(channels: int):
+    """Forward and backward, of the lists and of whatever else they read."""
 
+    def forward(*lists, interpret=None):
+        return blend_tiles(Lists(*lists), channels=channels, size=SIZE, interpret=interpret)
 
-def backward(table, features, gaussian_ids, tile_offsets, shifts, factors, pixel_grads, interpret=None):
-    return hit_gradients(
-        Lists(table, features, gaussian_ids, tile_offsets, shifts),
-        factors,
-        pixel_grads,
-        channels=CHANNELS,
-        shape_channels=CHANNELS,
-        grid=GRID,
-        interpret=interpret,
-    )
+    def backward(table, features, gaussian_ids, tile_offsets, shifts, factors, pixel_grads, interpret=None):
+        lists = Lists(table, features, gaussian_ids, tile_offsets, shifts)
+        how = {"channels": channels, "shape_channels": channels, "size": SIZE, "interpret": interpret}
+        return hit_gradients(lists, factors, pixel_grads, **how)
+
+    return forward, backward
 
 
 @functools.cache
-def interpreted():
+def interpreted(channels: int):
     """Global memory by name, and what the interpreter makes of it."""
-    lists, interpret = scene(), gpu_interpreter()
+    lists, interpret = scene(channels), gpu_interpreter()
+    forward, backward = passes(channels)
     image = forward(*lists, interpret=interpret)
     grad = jnp.asarray(np.random.default_rng(2).normal(size=image.shape), jnp.float32)
     high = grad.astype(jnp.bfloat16)
     low = (grad - high.astype(jnp.float32)).astype(jnp.bfloat16)
     whole = (image * (high.astype(jnp.float32) + low.astype(jnp.float32))).sum(1)
-    factors = jnp.concatenate([matrix_tiles(part[:, : CHANNELS + 1]) for part in (high, low)], 1)
+    factors = jnp.concatenate([matrix_tiles(part[:, : channels + 1]) for part in (high, low)], 1)
     pixel_grads = jnp.stack([high[:, -1].astype(jnp.float32) + low[:, -1].astype(jnp.float32), whole], 1)
     hit_grads = backward(*lists, factors, pixel_grads, interpret=interpret)
     right = matrix_tiles(jnp.asarray(monomials()[None], jnp.bfloat16))[0]
-    assert factors.shape[1:] == (2 * column_tiles(CHANNELS), 8 * PIXELS)
+    assert factors.shape[1:] == (2 * column_tiles(channels), 8 * PIXELS)
     memory = {**lists._asdict(), "monomials": right, "factors": factors, "pixel_grads": pixel_grads}
     return {key: np.asarray(x) for key, x in memory.items()}, np.asarray(image), np.asarray(hit_grads)
 
 
 @functools.cache
-def compiled(of: str) -> str:
+def compiled(of: str, channels: int) -> str:
     """PTX of a pass for these shapes."""
     from bench.aot.compile import compile_for, device
 
-    memory, _, _ = interpreted()
+    memory, _, _ = interpreted(channels)
     names = (*Lists._fields, *(("factors", "pixel_grads") if of == "backward" else ()))
     args = [jax.ShapeDtypeStruct(memory[name].shape, memory[name].dtype) for name in names]
     with tempfile.TemporaryDirectory() as folder:
@@ -120,55 +130,98 @@ def compiled(of: str) -> str:
         mosaic.mkdir()
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MOSAIC_GPU_DUMP_TO", str(mosaic))
-            compile_for(device("sm_90a"), forward if of == "forward" else backward, args, xla)
+            compile_for(device("sm_90a"), passes(channels)[of == "backward"], args, xla)
         (text,) = [path.read_text() for path in mosaic.glob("*.ptx") if "ex2" in path.read_text()]
     return text
 
 
-def run(of: str, tile: int, text: str) -> tuple[np.ndarray, list[str]]:
-    """What a block writes, all else NaN, and the races it had."""
-    inputs, image, hit_grads = interpreted()
+@functools.cache
+def program(of: str, channels: int) -> Program:
+    return parse(compiled(of, channels))
+
+
+def run(
+    of: str, channels: int, what: Program, tiles: list[int], seed: int = 0, **others
+) -> tuple[np.ndarray, list[str]]:
+    """What blocks that run side by side write, all else NaN, and the races they had; of other inputs where given."""
+    inputs, image, hit_grads = interpreted(channels)
+    inputs = inputs | others
     names, out = (FORWARD, "image") if of == "forward" else (BACKWARD, "hit_grads")
     blank = np.full({"image": image, "hit_grads": hit_grads}[out].shape, np.float32(np.nan))
     memory = GlobalMemory()
     places = {name: memory.add(blank if name == out else inputs[name]) for name in names}
-    races = Block(parse(text), [places[name] for name in names], tile, memory, SHARED).run()
+    blocks = [Block(what, [places[name] for name in names], tile, memory, SHARED) for tile in tiles]
+    races = run_together(blocks, np.random.default_rng(seed))
     return memory.bytes_at(places[out]).view(np.float32).reshape(blank.shape), races
 
 
 @functools.cache
-def tiles() -> list[int]:
-    """The longest list, which comes back to the first half of its buffer, and one with part of a chunk left."""
-    lengths = np.diff(np.asarray(scene().tile_offsets))
-    assert lengths.max() > 3 * CHUNK
-    return [int(lengths.argmax()), len(lengths) - 1]
+def tiles(channels: int) -> list[int]:
+    """The longest list of each image, which comes back to the first half of its buffer, and the last of all.
+
+    That of the opaque image stops before its end; part of the last tile lies outside the image.
+    """
+    offsets = np.asarray(scene(channels).tile_offsets)
+    lengths = np.diff(offsets).reshape(2, -1)
+    assert (lengths.max(1) > 3 * CHUNK).all()
+    faint, opaque = (int(of.argmax()) + k * of.size for k, of in enumerate(lengths))
+    _, image, hit_grads = interpreted(channels)
+    assert 1 - image[faint, -1].max() > TRANSMITTANCE_STOP
+    assert not hit_grads[offsets[opaque + 1] - CHUNK : offsets[opaque + 1]].any()
+    return [faint, opaque, lengths.size - 1]
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_forward(which):
-    tile = tiles()[which]
-    got, races = run("forward", tile, compiled("forward"))
+@pytest.mark.parametrize(("channels", "seed"), RUNS)
+def test_forward(channels, seed):
+    chosen = tiles(channels)
+    got, races = run("forward", channels, program("forward", channels), chosen, seed)
     assert races == []
-    assert_close(got[tile], interpreted()[1][tile], SAME, SAME_WHY)
-    assert np.isnan(np.delete(got, tile, 0)).all()
+    for tile in chosen:
+        assert_close(got[tile], interpreted(channels)[1][tile], SAME, SAME_WHY)
+    assert np.isnan(np.delete(got, chosen, 0)).all()
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_backward(which):
-    tile = tiles()[which]
-    offsets = np.asarray(scene().tile_offsets)
-    own = slice(offsets[tile], offsets[tile + 1])
-    got, races = run("backward", tile, compiled("backward"))
+@pytest.mark.parametrize(("channels", "seed"), RUNS)
+def test_backward(channels, seed):
+    chosen, offsets = tiles(channels), np.asarray(scene(channels).tile_offsets)
+    got, races = run("backward", channels, program("backward", channels), chosen, seed)
     assert races == []
-    for column, want in enumerate(interpreted()[2][own].T):
-        assert_close(got[own, column], want, SAME, SAME_WHY, relative=True)
-    assert np.isnan(np.delete(got, np.arange(own.start, own.stop), 0)).all()
+    rows = [np.arange(offsets[tile], offsets[tile + 1]) for tile in chosen]
+    # The moments differ in size; all gradients of values are sums of the same weights.
+    together = [*(slice(k, k + 1) for k in range(MOMENTS)), slice(MOMENTS, None)]
+    for own in rows:
+        for columns in together:
+            want = interpreted(channels)[2][own, columns]
+            assert_close(got[own, columns], want, SAME, SAME_WHY, relative=True)
+    assert np.isnan(np.delete(got, np.concatenate(rows), 0)).all()
+
+
+def test_a_gradient_of_nan_reaches_the_hits_of_its_pixel_and_no_others():
+    tile, thread = tiles(3)[0], 40
+    inputs, _, hit_grads = interpreted(3)
+    own = slice(*np.asarray(scene(3).tile_offsets)[tile : tile + 2])
+    pixel_grads = inputs["pixel_grads"].copy()
+    pixel_grads[tile, 0, thread] = np.nan
+    got, _ = run("backward", 3, program("backward", 3), [tile], pixel_grads=pixel_grads)
+    across = tile_grid(SIZE, TILE)[0]
+    pixel = [
+        centers[thread] + (place + 0.5) * length
+        for centers, place, length in zip(pixel_centers(), (tile % across, tile // across), TILE)
+    ]
+    u, v, w, log2_opacity, x, y, *_ = inputs["table"][inputs["gaussian_ids"][own]].T
+    dx, dy = pixel[0] - x, pixel[1] - y
+    taken = log2_opacity - (u * dx + v * dy) ** 2 - (w * dy) ** 2 >= LOG2_FLOOR
+    assert 0 < taken.sum() < taken.size / 2
+    used = [*range(6), *range(MOMENTS, MOMENTS + 3)]
+    np.testing.assert_array_equal(np.isnan(got[own])[:, used], np.repeat(taken[:, None], len(used), 1))
+    assert_close(got[own][~taken], hit_grads[own][~taken], SAME, SAME_WHY, relative=True)
 
 
 @pytest.mark.parametrize("number", range(1, 4))
 def test_a_missing_barrier_is_seen(number):
     """Of the three plain barriers of our own; the first of the kernel is Mosaic's."""
-    text = compiled("backward")
+    text = compiled("backward", 3)
     place = list(re.finditer(r"bar\.sync\s+0;", text))[number]
-    _, races = run("backward", tiles()[0], text[: place.start()] + text[place.end() :])
+    without = parse(text[: place.start()] + text[place.end() :])
+    _, races = run("backward", 3, without, tiles(3)[:1])
     assert races

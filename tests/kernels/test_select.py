@@ -1,18 +1,22 @@
 """The choice of an implementation: never silent, never at import time."""
 
+import functools
 import subprocess
 import sys
 import types
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bench.aot.target import lowering_for
 from jsplat.kernels import select
-from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, blend
+from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, anywhere, blend, sums
 from jsplat.kernels.blend.cases import CAPACITY, CASES, SIZE
 from jsplat.kernels.blend.cpu import compiled
+from tests.close import assert_close
 
 
 def gpu(capability: str) -> types.SimpleNamespace:
@@ -110,3 +114,64 @@ def test_a_block_chooses_for_programs_that_were_traced_before():
         draw(*splats)
     with select.use_backend("cuda"), pytest.raises(ValueError, match=r"wanted one of .* or None, got 'cuda'"):
         draw(*splats)
+
+
+# Under jit
+
+
+def shown(*args):
+    """Image, gradients and sums."""
+    draw = functools.partial(blend, size=SIZE, capacity=CAPACITY)
+    gradients = jax.grad(lambda *x: draw(*x).channels.sum(), (0, 1, 2, 4))(*args)
+    pictures = jnp.ones((1, SIZE[1], SIZE[0], 2), args[0].dtype)
+    return draw(*args).channels, gradients, sums.splat_sums(*args[:4], pictures, capacity=CAPACITY)[0]
+
+
+def lowered(platform, *args):
+    jax.clear_caches()  # of what was lowered for other devices
+    with lowering_for("NVIDIA H100 80GB HBM3"):
+        return jax.jit(shown).trace(*args).lower(lowering_platforms=(platform,)).as_text()
+
+
+def test_beside_a_gpu_a_program_still_fits_the_processor_it_is_for(monkeypatch):
+    args = CASES["random"]().arrays()
+    want = shown(*args)
+    monkeypatch.setattr(select, "default_device", lambda: gpu("9.0"))
+    for got, wanted in zip(jax.tree.leaves(jax.jit(shown)(*args)), jax.tree.leaves(want)):
+        assert_close(got, wanted, 1e-5, "float32, another program", relative=True)
+
+
+@pytest.mark.parametrize(("capability", "kernel"), [("9.0", "mosaic_gpu"), ("8.0", "triton"), ("7.5", None)])
+def test_a_program_for_a_gpu_of_this_process_has_its_best_kernel(monkeypatch, capability, kernel):
+    monkeypatch.setattr(anywhere, "device_for", lambda platform: gpu(capability))
+    text = lowered("cuda", *CASES["one"]().arrays())
+    assert [name for name in ("mosaic_gpu", "triton") if name in text and name == kernel] == [kernel] * (
+        kernel is not None
+    )
+    assert ("stablehlo.while" in text) == (kernel is None)
+
+
+def test_a_program_for_a_gpu_elsewhere_has_the_kernel_that_runs_on_most():
+    text = lowered("cuda", *CASES["one"]().arrays())
+    assert "blend_backward" in text
+    assert "stablehlo.while" not in text
+    with jax.enable_x64(True):
+        text = lowered("cuda", *CASES["one"]().arrays(np.float64))
+    assert "stablehlo.while" in text
+
+
+def test_what_is_exported_for_several_platforms_runs_on_this_one():
+    args = CASES["random"]().arrays()
+    with lowering_for("NVIDIA A100"):
+        kernels = jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")
+        program = jax.export.export(jax.jit(shown), platforms=("cpu", "cuda"), disabled_checks=[kernels])(*args)
+    assert "blend_backward" in program.mlir_module()
+    got = jax.export.deserialize(program.serialize()).call(*args)
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(shown(*args))):
+        assert_close(one, other, 1e-5, "float32, by other means", relative=True)
+
+
+def test_who_asks_for_a_backend_gets_it_under_jit():
+    with select.use_backend("xla"):
+        text = lowered("cuda", *CASES["one"]().arrays())
+    assert "stablehlo.while" in text

@@ -4,32 +4,24 @@ In a program that is exported, or lowered for anything but a processor, XLA's ve
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import Primitive
 from jax.interpreters import mlir
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from jsplat.kernels.blend import xla
 from jsplat.kernels.blend.cpu import compiled
+from jsplat.kernels.blend.primitives import Shapes, gradients_of, image_of, primitive, sums_of
 from jsplat.kernels.blend.splats import Splats
 
 TILE = xla.TILE  # it counts as XLA does, whose place it takes
 
 
-def _operation(name: str, shapes: Callable[..., Sequence[tuple[tuple[int, ...], Any]]], fallback: Callable[..., Any]):
-    """One function of the library, as a primitive that XLA lowers where the program will run.
-
-    Args:
-        shapes: shape and dtype of each result, from the arrays and the options.
-        fallback: the same function by other means.
-    """
-    operation = Primitive(f"jsplat_{name}")
-    operation.multiple_results = True
+def _operation(name: str, shapes: Shapes, fallback: Callable[..., Any]) -> Callable[..., Any]:
+    """One function of the library, which XLA lowers where the program will run; elsewhere the same by other means."""
 
     def native(*arrays, threads, skip, **options):
         compiled.load()
@@ -49,43 +41,12 @@ def _operation(name: str, shapes: Callable[..., Sequence[tuple[tuple[int, ...], 
         leaves = ctx.module_context.lowering_parameters.for_export or len(ctx.module_context.platforms) > 1
         return (lowered_instead if leaves else lowered_native)(ctx, *arrays, **options)
 
-    mlir.register_lowering(operation, lowered_instead)
-    mlir.register_lowering(operation, on_processors, platform="cpu")
-
-    @operation.def_abstract_eval
-    def _(*arrays, threads, skip, **options):
-        return [_like(arrays[0], *of) for of in shapes(*arrays, **options)]
-
-    @operation.def_impl
-    def _(*arrays, **options):
-        with jax.disable_jit(False):
-            return jax.jit(functools.partial(operation.bind, **options))(*arrays)
-
-    return operation.bind
+    return primitive(f"jsplat_{name}", shapes, {None: lowered_instead, "cpu": on_processors})
 
 
-def _like(array: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """An array's type with another shape, in the same place: within a `shard_map` that is a part of its meaning."""
-    whole = array.sharding.update(spec=PartitionSpec(*[None] * len(shape)))
-    return array.update(shape=shape, dtype=np.dtype(dtype), weak_type=False, sharding=whole)
-
-
-def _image_of(means2d, roots, opacities, depths, features, set_ids, *, size, **_):
-    shape = (opacities.shape[0], size[1], size[0], features.shape[-1] + 2)
-    return [(shape, opacities.dtype), (opacities.shape[:1], np.int32)]
-
-
-def _gradients_of(*arrays, **_):
-    return [(x.shape, x.dtype) for x in arrays[: len(Splats._fields)]]
-
-
-def _sums_of(means2d, roots, opacities, depths, pictures, **_):
-    return [((*opacities.shape, pictures.shape[-1]), opacities.dtype), (opacities.shape[:1], np.int32)]
-
-
-_forward = _operation("forward", _image_of, lambda *x, **how: xla.forward(Splats(*x[:5]), *x[5:], **how))
-_backward = _operation("backward", _gradients_of, lambda *x, **how: xla.backward(Splats(*x[:5]), *x[5:], **how))
-_splat_sums = _operation("splat_sums", _sums_of, xla.splat_sums)
+_forward = _operation("forward", image_of, lambda *x, **how: xla.forward(Splats(*x[:5]), *x[5:], **how))
+_backward = _operation("backward", gradients_of, lambda *x, **how: xla.backward(Splats(*x[:5]), *x[5:], **how))
+_splat_sums = _operation("splat_sums", sums_of, xla.splat_sums)
 
 
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "threads", "skip"))

@@ -26,7 +26,7 @@ from jsplat.kernels.blend.mosaic_gpu.table import feature_table, gaussian_table,
 from jsplat.kernels.blend.mosaic_gpu.walk import Lists
 from jsplat.kernels.blend.splats import Splats
 from jsplat.kernels.collect import collect, sum_over_images
-from jsplat.kernels.tiling import TileHits, bin_tiles, tile_grid
+from jsplat.kernels.tiling import TileHits, bin_tiles
 
 
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "interpret"))
@@ -43,8 +43,7 @@ def forward(
     """
     _check(splats)
     lists, hits = listed(splats, set_ids, size, capacity)
-    channels, grid = splats.features.shape[-1], tile_grid(size, TILE)
-    planes = blend_tiles(lists, channels=channels, grid=grid, interpret=interpret)
+    planes = blend_tiles(lists, channels=splats.features.shape[-1], size=size, interpret=interpret)
     return from_planes(planes, size=size), hits.needed
 
 
@@ -69,6 +68,9 @@ def backward(
     lists, hits = listed(splats, set_ids, size, capacity)
     (images, count), channels = splats.opacities.shape, splats.features.shape[-1]
     grad_planes = to_planes(grad_image)
+    # In a product of matrices NaN times nothing is NaN: it goes with the gradient of alpha, which no product takes.
+    finite = jnp.isfinite(grad_planes).all(1, keepdims=True)
+    grad_planes = jnp.where(finite, grad_planes, 0.0)
     # The kernel multiplies by these two parts, so the whole sum has to be made of them too: what is left of it
     # behind the last Gaussian is divided by 1 - alpha.
     high = _bfloat16(grad_planes)
@@ -79,10 +81,10 @@ def backward(
     hit_grads = hit_gradients(
         lists,
         jnp.concatenate([matrix_tiles(part[:, : channels + 1].astype(jnp.bfloat16)) for part in (high, low)], 1),
-        jnp.concatenate([grad_planes[:, -1:], whole], 1),
+        jnp.concatenate([jnp.where(finite, grad_planes[:, -1:], jnp.nan), whole], 1),
         channels=channels,
         shape_channels=shape_channels,
-        grid=tile_grid(size, TILE),
+        size=size,
         interpret=interpret,
     )
     sums = collect(hit_grads, hits, images * count).reshape(images, count, -1)

@@ -37,14 +37,15 @@ def hit_gradients(
     *,
     channels: int,
     shape_channels: int,
-    grid: tuple[int, int],
+    size: tuple[int, int],
     interpret: Any = None,
 ) -> Float[Array, "m w"]:
     """For each hit: `root_moments` of the powers' gradients, gradients of features and of depth.
 
     Args:
         factors: high, then low parts of the image's gradient, as `matrix_tiles` lays them out.
-        pixel_grads: gradient of alpha, and the sum of image * gradient over the channels that move the geometry.
+        pixel_grads: gradient of alpha, and the sum of image * gradient over the channels that move the geometry. Where
+            the former is NaN, the hits that the pixel takes get NaN, and no others.
     """
     column_count = column_tiles(channels)
     columns = [DEPTH, *range(FEATURES, FEATURES + shape_channels)]  # of a hit: what moves the geometry, but for alpha
@@ -53,12 +54,12 @@ def hit_gradients(
     def backward_kernel(*refs):
         *lists, monomials, factors, pixel_grads, hit_grads, hits, gaussian_ids, stage, tile_factors = refs
         tile = lax.axis_index("tile")
-        walk = Walk(Lists(*lists), hits, gaussian_ids, tile, grid, interpret)
+        walk = Walk(Lists(*lists), hits, gaussian_ids, tile, size, interpret)
         ops = walk.ops
 
         def with_hits():
             # What a pixel knows from the start: the gradients of its channels, and its sum of image * gradient.
-            ops.load_factors(tile_factors, monomials, factors, tile)
+            ops.load_factors(tile_factors, factors, tile)
             ops.clear_stage(stage)
             ops.copies_then_barrier()
             grad_channels = [functools.partial(ops.factor, tile_factors, c, column_count) for c in factor_columns]
@@ -69,7 +70,7 @@ def hit_gradients(
             def blend(hit, k, log2_alpha, threshold, transmittance, state):
                 (behind,) = state
                 taken, unclipped, alpha = alpha_of(log2_alpha, threshold)
-                weight = alpha * transmittance
+                weight = jnp.where(taken, alpha * transmittance, 0.0)
                 grads = held + [read() for read in grad_channels[HELD:]]
                 grad_weight = _dot(grad_alpha_channel, grads, [hit(column) for column in columns])
                 behind = behind - weight * grad_weight
@@ -86,9 +87,11 @@ def hit_gradients(
             def reduce(index, half):
                 ops.barrier()
                 first, count = walk.first + index * CHUNK, walk.count(index)
-                ops.reduce(stage, tile_factors, walk.hits, hit_grads, half, index, first, count)
+                ops.reduce(stage, monomials, tile_factors, walk.hits, hit_grads, half, index, first, count)
 
-            walked, _, _ = walk.run(blend, (whole,), reduce)
+            # NaN from the start where the gradient is: a pixel's own hits show it, and only they.
+            transmittance = (grad_alpha_channel - grad_alpha_channel) + 1
+            walked, _, _ = walk.run(blend, transmittance, (whole,), reduce)
 
             # Behind the early stop.
             ops.clear_hits(hit_grads, jnp.minimum(walk.first + walked * CHUNK, walk.end), walk.end)
@@ -101,7 +104,7 @@ def hit_gradients(
         scratch_types=[
             *scratch(channels),
             plgpu.SMEM((2 * CHUNK, STAGE_PITCH), jnp.uint32),
-            plgpu.SMEM((1 + 2 * column_count, COLUMNS * PIXELS), jnp.bfloat16),
+            plgpu.SMEM((2 * column_count, COLUMNS * PIXELS), jnp.bfloat16),
         ],
         grid=(lists.tile_offsets.shape[0] - 1,),
         grid_names=("tile",),

@@ -217,29 +217,28 @@ def arrive(hits, half, count, center_x, center_y, alive) -> jax.Array:
 # The right factors of the products
 
 
-def load_factors(tile_factors, monomials, factors, tile) -> None:
-    """Copies the right factors of a tile into shared memory: monomials, then the tile's own. Nobody waits yet."""
+def load_factors(tile_factors, factors, tile) -> None:
+    """Starts to copy the right factors of a tile into shared memory."""
 
     @ptx.inline
-    def copy(tile_factors: Ref, monomials: Ref, factors: Ref, tile: PerThread) -> None:
+    def copy(tile_factors: Ref, factors: Ref, tile: PerThread) -> None:
         thread = ptx.thread()
-        shared = ptx.shared_address(tile_factors)
-        own = factors.type.shape[1] * _TILE_BYTES
-        sources = (ptx.global_address(monomials), ptx.offset(ptx.global_address(factors), tile, own))
-        for begin, source, size in zip((0, _TILE_BYTES), sources, (_TILE_BYTES, own)):
-            for at in range(0, size, PIXELS * 16):
-                ptx.copy_async(shared + thread * 16 + (begin + at), ptx.offset(source, thread, 16), at)
+        size = factors.type.shape[1] * _TILE_BYTES
+        source = ptx.offset(ptx.offset(ptx.global_address(factors), tile, size), thread, 16)
+        shared = ptx.shared_address(tile_factors) + thread * 16
+        for at in range(0, size, PIXELS * 16):
+            ptx.copy_async(shared + at, source, at)
 
-    copy(tile_factors, monomials, factors, tile)
+    copy(tile_factors, factors, tile)
 
 
 def factor(tile_factors, column: int, tiles: int) -> jax.Array:
-    """Each pixel's entry in a column of the tile's own right factors, from its high and its low part."""
+    """Each pixel's entry in a column of the tile's right factors, from its high and its low part."""
 
     @ptx.inline
     def read(tile_factors: Ref) -> Vector:
         thread = ptx.thread()
-        at = (1 + column // COLUMNS) * _TILE_BYTES + column % COLUMNS * LANES * 2
+        at = column // COLUMNS * _TILE_BYTES + column % COLUMNS * LANES * 2
         here = ptx.shared_address(tile_factors) + thread // LANES * (COLUMNS * LANES * 2) + thread % LANES * 2 + at
         parts = [ptx.load_half(here, part * tiles * _TILE_BYTES) for part in (0, 1)]
         return ptx.vector(parts[0] + parts[1])

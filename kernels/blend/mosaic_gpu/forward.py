@@ -13,7 +13,7 @@ from jsplat.kernels.blend.mosaic_gpu.layout import DEPTH, FEATURES, PIXELS
 from jsplat.kernels.blend.mosaic_gpu.walk import Lists, Walk, alpha_of, scratch, threshold_after
 
 
-def blend_tiles(lists: Lists, *, channels: int, grid: tuple[int, int], interpret: Any = None) -> Float[Array, "t k p"]:
+def blend_tiles(lists: Lists, *, channels: int, size: tuple[int, int], interpret: Any = None) -> Float[Array, "t k p"]:
     """Features, depth and alpha of each tile; pixels in the order of the threads."""
     tiles = lists.tile_offsets.shape[0] - 1
     columns = [*range(FEATURES, FEATURES + channels), DEPTH]  # of a hit: what is blended
@@ -21,7 +21,7 @@ def blend_tiles(lists: Lists, *, channels: int, grid: tuple[int, int], interpret
     def forward_kernel(*refs):
         *lists, image, hits, gaussian_ids = refs
         tile = lax.axis_index("tile")
-        walk = Walk(Lists(*lists), hits, gaussian_ids, tile, grid, interpret)
+        walk = Walk(Lists(*lists), hits, gaussian_ids, tile, size, interpret)
 
         def blend(hit, k, log2_alpha, threshold, transmittance, sums):
             _, _, alpha = alpha_of(log2_alpha, threshold)
@@ -33,7 +33,7 @@ def blend_tiles(lists: Lists, *, channels: int, grid: tuple[int, int], interpret
         zeros = tuple(walk.ops.full(0.0) for _ in columns)
 
         def with_hits():
-            _, transmittance, sums = walk.run(blend, zeros)
+            _, transmittance, sums = walk.run(blend, walk.ops.full(1.0), zeros)
             return transmittance, sums
 
         def without_hits():

@@ -8,6 +8,8 @@ Which pixel is which index of the sum is free as long as both factors agree. Lan
 the second. So both factors arrive by loads of 16 bytes.
 """
 
+import functools
+
 from jsplat.kernels.blend.mosaic_gpu import ptx
 from jsplat.kernels.blend.mosaic_gpu.layout import (
     CHUNK,
@@ -33,7 +35,7 @@ _MMA = (
 )
 
 
-def reduce(stage, tile_factors, hits, hit_grads, half, chunk, first, count) -> None:
+def reduce(stage, monomials, tile_factors, hits, hit_grads, half, chunk, first, count) -> None:
     """Sums the staged numbers of a chunk against the right factors, stores the hits' gradients, clears the stage.
 
     Needs a barrier before and after. Two of the block's warps take the weights against the gradient of the image, two
@@ -41,7 +43,8 @@ def reduce(stage, tile_factors, hits, hit_grads, half, chunk, first, count) -> N
 
     Args:
         stage: shared, "2*CHUNK STAGE_PITCH" u32: the weights, then the powers' gradients; two bf16 parts in a word.
-        tile_factors: shared, right factors: monomials, then high and low parts of the image's gradient.
+        monomials: global, right factors of the powers' gradients: few enough to stay in the cache.
+        tile_factors: shared, right factors of the weights: high, then low parts of the image's gradient.
         hits: shared, the chunk's hits.
         hit_grads: global, "m hit_grads_width" f32.
         half, chunk: of the chunk.
@@ -53,6 +56,7 @@ def reduce(stage, tile_factors, hits, hit_grads, half, chunk, first, count) -> N
     @ptx.inline
     def run(
         stage: Ref,
+        monomials: Ref,
         tile_factors: Ref,
         hits: Ref,
         hit_grads: Ref,
@@ -62,12 +66,10 @@ def reduce(stage, tile_factors, hits, hit_grads, half, chunk, first, count) -> N
         count: PerThread,
     ) -> None:
         pitch, width = hits.type.shape[-1] * 4, hit_grads.type.shape[-1] * 4
-        thread = ptx.thread()
-        lane = thread % LANES
+        lane = ptx.lane()
         part = (ptx.warp() + chunk) % 4
         k = part % 2 * _HITS + lane // 4  # this lane's hit, and the one 8 below
         across = lane % 4
-        right = ptx.shared_address(tile_factors) + lane * 16
         left = ptx.shared_address(stage) + k * (STAGE_PITCH * 4) + across * 32
         target = ptx.offset(ptx.offset(ptx.global_address(hit_grads), first + k, width), across, 8)
 
@@ -80,24 +82,29 @@ def reduce(stage, tile_factors, hits, hit_grads, half, chunk, first, count) -> N
                 )
 
         def reduce_weights():
-            high, low = (right + (1 + index * tiles) * _TILE_BYTES for index in (0, 1))
+            right = ptx.shared_address(tile_factors) + lane * 16
+            high, low = (
+                functools.partial(ptx.load_shared, right + part * tiles * _TILE_BYTES, 4 * I32) for part in (0, 1)
+            )
             for index, sums in enumerate(_products(left, high, low, tiles)):
                 write(sums, (MOMENTS + index * COLUMNS) * 4)
 
         def reduce_power_gradients():
-            (sums,) = _products(left + CHUNK * STAGE_PITCH * 4, right, None, 1)
+            right = ptx.offset(ptx.global_address(monomials), lane, 16)
+            read = functools.partial(ptx.load_constant, right, 4 * I32)
+            (sums,) = _products(left + CHUNK * STAGE_PITCH * 4, read, None, 1)
             here = ptx.shared_address(hits) + (half * CHUNK + k) * pitch
             moved = []
             for below in (0, 8):
                 form = ptx.load_shared(here, 4 * F32, below * pitch)
                 form += [ptx.load_shared(here, F32, below * pitch + 4 * column) for column in (Q, X, Y)]
-                moved += _root_moments(form, sums[below // 4 : below // 4 + 2], lane, across)
+                moved += _root_moments(form, sums[below // 4 : below // 4 + 2], across)
             write(moved, 0)
 
         ptx.emit_if(part < 2, reduce_weights)
         ptx.emit_if(part >= 2, reduce_power_gradients)
 
-    run(stage, tile_factors, hits, hit_grads, half, chunk, first, count)
+    run(stage, monomials, tile_factors, hits, hit_grads, half, chunk, first, count)
 
 
 def clear_hits(hit_grads, first, end) -> None:
@@ -129,16 +136,22 @@ def clear_stage(stage) -> None:
     run(stage)
 
 
-def _products(left, high, low, tiles):
-    """Four sums a lane for each column tile: (hit, 2t), (hit, 2t + 1), and the same 8 hits below."""
+def _products(left, read_high, read_low, tiles):
+    """Four sums a lane for each column tile: (hit, 2t), (hit, 2t + 1), and the same 8 hits below.
+
+    Args:
+        left: where a lane's staged numbers begin.
+        read_high, read_low: read four words of the right factor's parts, so many bytes behind their beginning; the
+            latter may be None.
+    """
     zero = ptx.number(0.0)
     sums = [[zero] * 4 for _ in range(tiles)]
     for part in range(PIXELS // LANES):
         left_high, left_low = _left(left, part * LANES * 4)
         for index in range(tiles):
             at = index * _TILE_BYTES + part * _PART_BYTES
-            right = ptx.load_shared(high, 4 * I32, at)
-            right_low = None if low is None else ptx.load_shared(low, 4 * I32, at)
+            right = read_high(at)
+            right_low = None if read_low is None else read_low(at)
             for half in (0, 1):
                 pick = slice(2 * half, 2 * half + 2)
                 sums[index] = _mma(left_high[half], right[pick], sums[index])
@@ -173,11 +186,10 @@ def _mma(left, right, sums):
     return ptx.asm(_MMA, *left, *right, *sums, out=4 * F32, fixed=True)
 
 
-def _root_moments(form, pair, lane, across):
+def _root_moments(form, pair, across):
     """Moments about the tile's centre -> `root_moments`; a hit's four lanes hold (1, x), (y, xx), (xy, yy), -."""
     u, v, p, w, q, x, y = form
-    base = lane - across
-    total, mx, my, mxx, mxy, myy = (_from(pair[k % 2], base + k // 2) for k in range(6))
+    total, mx, my, mxx, mxy, myy = (_of_four(pair[k % 2], k // 2) for k in range(6))
     mp, mq = p * total + u * mx + v * my, q * total + w * my
     mpx, mpy = p * mx + u * mxx + v * mxy - x * mp, p * my + u * mxy + v * myy - y * mp
     mqy = q * my + w * myy - y * mq
@@ -189,8 +201,9 @@ def _root_moments(form, pair, lane, across):
     return list(chosen)
 
 
-def _from(x, lane):
-    return ptx.asm("shfl.sync.idx.b32 $0, $1, $2, 0x1f, 0xffffffff;", x, lane, out=F32, fixed=True)
+def _of_four(x, k):
+    """What lane k of a hit's four has: 0x1c leaves the bits of a lane's number above the last two as they are."""
+    return ptx.asm(f"shfl.sync.idx.b32 $0, $1, {k}, 0x1c1f, 0xffffffff;", x, out=F32, fixed=True)
 
 
 assert FEATURES == 12 and CHUNK == 2 * _HITS  # noqa: PT018

@@ -67,6 +67,11 @@ def thread() -> Scalar:
     return scalar(utils.thread_idx())
 
 
+def lane() -> Scalar:
+    """Number of this thread in its warp, read anew: what follows from it takes no registers between two reads."""
+    return asm("mov.u32 $0, %laneid;", out=I32, fixed=True)
+
+
 def warp() -> Scalar:
     """Number of this thread's warp; the compiler knows that it is the same for all 32."""
     return scalar(utils.warp_idx())
@@ -122,6 +127,11 @@ def offset(base: Scalar, index: Scalar, size: int) -> Scalar:
 def load_shared(address: Scalar, kinds: str, at: int = 0) -> Any:
     """1, 2 or 4 words from shared memory, at a multiple of their bytes; `kinds` are registers."""
     return asm(_load("ld.shared", len(kinds), at), address, out=kinds, memory=True)
+
+
+def load_constant(address: Scalar, kinds: str, at: int = 0) -> Any:
+    """1, 2 or 4 words from global memory that nobody writes while the kernel runs, at a multiple of their bytes."""
+    return asm(_load("ld.global.nc", len(kinds), at), address, out=kinds)
 
 
 def store_shared(address: Scalar, values: Sequence[Scalar], at: int = 0) -> None:

@@ -91,14 +91,14 @@ def arrive(hits, half, count, center_x, center_y, alive) -> jax.Array:
     return alive.any()
 
 
-def load_factors(tile_factors, monomials, factors, tile) -> None:
+def load_factors(tile_factors, factors, tile) -> None:
     """See `device`."""
-    tile_factors[...] = jnp.concatenate([monomials[...], factors[tile]])
+    tile_factors[...] = factors[tile]
 
 
 def factor(tile_factors, column: int, tiles: int) -> jax.Array:
     """See `device`."""
-    high, low = (_columns(tile_factors[1 + part * tiles + column // COLUMNS])[column % COLUMNS] for part in (0, 1))
+    high, low = (_columns(tile_factors[part * tiles + column // COLUMNS])[column % COLUMNS] for part in (0, 1))
     return high.astype(jnp.float32) + low.astype(jnp.float32)
 
 
@@ -107,18 +107,19 @@ def _columns(tile):
     return tile.reshape(PIXELS // LANES, COLUMNS, LANES).swapaxes(0, 1).reshape(COLUMNS, PIXELS)
 
 
-def reduce(stage, tile_factors, hits, hit_grads, half, chunk, first, count) -> None:
+def reduce(stage, monomials, tile_factors, hits, hit_grads, half, chunk, first, count) -> None:
     """See `products`."""
     tiles = (hit_grads.shape[-1] - MOMENTS) // COLUMNS
     staged = stage[...][:, :PIXELS]
     stage[...] = jnp.zeros(stage.shape, jnp.uint32)
     high = lax.bitcast_convert_type(staged & jnp.uint32(0xFFFF0000), jnp.float32)
     low = lax.bitcast_convert_type(staged << 16, jnp.float32)
-    factors = [_columns(tile_factors[k]).astype(jnp.float32).T for k in range(1 + 2 * tiles)]
-    right_high, right_low = (jnp.concatenate(factors[1 + p * tiles : 1 + (p + 1) * tiles], 1) for p in (0, 1))
+    right = _columns(monomials[...]).astype(jnp.float32).T
+    factors = [_columns(tile_factors[k]).astype(jnp.float32).T for k in range(2 * tiles)]
+    right_high, right_low = (jnp.concatenate(factors[p * tiles : (p + 1) * tiles], 1) for p in (0, 1))
     weights, powers = slice(0, CHUNK), slice(CHUNK, 2 * CHUNK)
     grad_values = high[weights] @ right_high + low[weights] @ right_high + high[weights] @ right_low
-    moments = (high[powers] @ factors[0] + low[powers] @ factors[0])[:, :6]
+    moments = (high[powers] @ right + low[powers] @ right)[:, :6]
     means, roots = (jnp.stack([hits[half][:, k] for k in columns], -1) for columns in ((X, Y), (U, V, W)))
     moments = root_moments(moments, means, roots)
     made = jnp.concatenate([jnp.pad(moments, ((0, 0), (0, MOMENTS - 6))), grad_values], -1)

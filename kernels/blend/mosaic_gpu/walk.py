@@ -52,6 +52,7 @@ from jsplat.kernels.blend.mosaic_gpu.layout import (
     padded,
 )
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
+from jsplat.kernels.tiling import tile_grid
 
 LOG2_FLOOR = math.log2(ALPHA_FLOOR)
 
@@ -86,33 +87,43 @@ class Walk:
         ops: what threads do: the module `device`, or for Pallas' interpreter `simulated`, with the same functions.
         first, end: the tile's hits.
         chunks: how many they are.
+        inside: which threads' pixels belong to the image.
     """
 
-    def __init__(self, lists: Lists, hits, gaussian_ids, tile, grid: tuple[int, int], interpret: Any) -> None:
+    def __init__(self, lists: Lists, hits, gaussian_ids, tile, size: tuple[int, int], interpret: Any) -> None:
         self.ops: types.ModuleType = device if interpret is None else simulated
         self.lists, self.hits, self.gaussian_ids = lists, hits, gaussian_ids
         self.first, self.end = lists.tile_offsets[tile], lists.tile_offsets[tile + 1]
         self.chunks = (self.end - self.first + CHUNK - 1) // CHUNK
+        grid = tile_grid(size, TILE)
         per_image = grid[0] * grid[1]
         within = tile % per_image
         self.center_x = (within % grid[0] * TILE[0] + TILE[0] // 2).astype(jnp.float32)
         self.center_y = (within // grid[0] * TILE[1] + TILE[1] // 2).astype(jnp.float32)
         self.shift = lists.shifts[tile // per_image]
         self.x, self.y = _pixel_centers(self.ops.thread_ids())
+        self.inside = (self.x + self.center_x < size[0]) & (self.y + self.center_y < size[1])
 
-    def run(self, blend: Callable[..., Any], start: Any, after_chunk: Callable[[Any, Any], None] | None = None):
-        """Walks until the list ends or no pixel is alive.
+    def run(
+        self,
+        blend: Callable[..., Any],
+        transmittance: jax.Array,
+        start: Any,
+        after_chunk: Callable[[Any, Any], None] | None = None,
+    ):
+        """Walks until the list ends or no pixel is alive; those outside the image never are.
 
         Args:
             blend: (hit, k, log2_alpha, threshold, transmittance, state) -> (threshold, transmittance, state), of hit k
                 of a chunk; `hit` reads its columns. A pixel takes the hit where log2_alpha reaches the threshold.
+            transmittance: before the first hit.
             start: state before the first hit, a tuple of vectors.
             after_chunk: called with a chunk's number and its half of the shared memory.
 
         Returns:
             how many chunks were walked, transmittance, state.
         """
-        threshold, transmittance = self.ops.full(LOG2_FLOOR), self.ops.full(1.0)
+        threshold = jnp.where(self.inside, LOG2_FLOOR, STOPPED)
         self.ops.load_first_ids(self.gaussian_ids, self.lists.gaussian_ids, self.first, self.end)
         self._fetch(0)
         alive = self._arrive(0, threshold)
