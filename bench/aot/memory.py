@@ -1,12 +1,15 @@
-"""Memory that the programs of `configs/gpu.toml` take on a GPU that is not there: computed by XLA, not measured.
+"""What the programs of `configs/gpu.toml` take on a GPU that is not there: computed by XLA, not measured.
 
-`python -m bench.aot.memory [fit ROWS | label | student]...` prints a line a program, in GB: what XLA plans for
-arguments, results and temporaries; cuDNN's workspaces are not among them. Wants the environment
-of `make check-kernels`.
+`python -m bench.aot.memory [fit ROWS | label | student | step]...` prints a line a program. Of most the memory, in GB:
+what XLA plans for arguments, results and temporaries; cuDNN's workspaces are not among them. Of a step of the fit, RGB
+and labels, the launches: kernels, copies and calls, a sort as one. Wants the environment of `make check-kernels`.
 """
 
+import dataclasses
 import functools
+import re
 import sys
+import tempfile
 import time
 import types
 from collections.abc import Callable
@@ -21,8 +24,9 @@ import numpy as np
 from bench.aot.compile import device
 from bench.aot.target import lowering_for
 from jsplat.config import load
-from jsplat.fitting.step import first_capacity, shapes_of, steps
+from jsplat.fitting.step import _one_step, first_capacity, shapes_of, steps
 from jsplat.kernels import select
+from jsplat.kernels.blend import anywhere
 from jsplat.labels.lift import _lift
 from jsplat.labels.opinions import Logits, NetworkPass
 from jsplat.labelsets.labelset import CELEBAMASK_HQ
@@ -36,24 +40,30 @@ from jsplat.runtime.view_blocks import VIEWS
 ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURE, PHOTOS, CLASSES = "sm_90a", 56, len(CELEBAMASK_HQ)
 # jaxlib 0.10.2 ends the process over a failed check in its fusion of products into Triton kernels (the training step).
-_OPTIONS = {"xla_gpu_autotune_level": "0", "xla_gpu_enable_triton_gemm": "false"}
+_OPTIONS = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 _HOPPER = types.SimpleNamespace(
     platform="gpu", client=types.SimpleNamespace(platform_version="cuda"), compute_capability="9.0", device_kind="H100"
 )
 
 
-def planned(function: Callable, *args: Any, donated: tuple[int, ...] = ()) -> int:
-    """Bytes of a function's program, compiled as on that GPU alone."""
+def compiled(function: Callable, *args: Any, donated: tuple[int, ...] = (), **options: Any) -> Any:
+    """A function's program, compiled as on that GPU alone."""
     where = device(ARCHITECTURE)
     (there,) = where.device_set
     there_alone = {"in_shardings": where, "out_shardings": where, "donate_argnums": donated}
     with (
         mock.patch.object(select, "default_device", return_value=_HOPPER),
+        mock.patch.object(anywhere, "device_for", return_value=_HOPPER),
         mock.patch.object(jax, "default_backend", return_value="gpu"),
         lowering_for(there.device_kind),
     ):
         lowered = jax.jit(function, **there_alone).trace(*args).lower()
-    return planned_bytes(lowered.compile(compiler_options=_OPTIONS))
+    return lowered.compile(compiler_options=_OPTIONS | options)
+
+
+def planned(function: Callable, *args: Any, donated: tuple[int, ...] = ()) -> int:
+    """Bytes of a function's program."""
+    return planned_bytes(compiled(function, *args, donated=donated))
 
 
 def _capacity(config: RunConfig) -> int:
@@ -65,6 +75,23 @@ def fit(config: RunConfig, rows: int) -> int:
     arrays = shapes_of(rows, (PHOTOS, config.size, config.size), CLASSES, config.fit)
     run = functools.partial(steps.__wrapped__, config=config.fit, capacity=_capacity(config))
     return planned(run, *arrays, jax.ShapeDtypeStruct((), jnp.int32), donated=(0,))
+
+
+def step(config: RunConfig) -> int:
+    """Launches of one step of the fit of one identity."""
+    config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, label_weight=0.5))
+    arrays = shapes_of(1, (PHOTOS, config.size, config.size), CLASSES, config.fit)
+    run = functools.partial(_one_step, config=config.fit, capacity=_capacity(config))
+    with tempfile.TemporaryDirectory() as folder:
+        compiled(run, *arrays, jax.ShapeDtypeStruct((), jnp.int32), donated=(0,), xla_dump_to=folder)
+        (text,) = [path.read_text() for path in Path(folder).glob("*.thunk_sequence.txt")]
+    return launches(text)
+
+
+def launches(text: str) -> int:
+    """Of a program, from XLA's list of what it starts. Without a device a sort is a kernel a turn; it counts as one."""
+    names = [line.split("]", 1)[1].split()[0] for line in text.splitlines() if re.match(r"\d+: k", line)]
+    return sum(not re.match(r"sort_.*__\d+$", name) for name in names)
 
 
 def _cameras(config: RunConfig) -> Camera:
@@ -105,12 +132,13 @@ def main(words: list[str]) -> None:
     """Prints what each of these programs takes."""
     config = load(RunConfig, ROOT / "configs" / "gpu.toml", [])
     config = config.for_side(config.size, config.teacher.input_size)
-    parts = {"label": label, "student": student}
+    parts = {"label": label, "student": student, "step": step}
     while words:
         name, start = words.pop(0), time.monotonic()
         count = [int(words.pop(0))] if name == "fit" else []
         found = fit(config, *count) if name == "fit" else parts[name](config)
-        print(f"{name} {count}: {found / 1e9:.2f} GB, compiled in {time.monotonic() - start:.0f} s", flush=True)
+        told = f"{found} launches" if name == "step" else f"{found / 1e9:.2f} GB"
+        print(f"{name} {count}: {told}, compiled in {time.monotonic() - start:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
