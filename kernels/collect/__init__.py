@@ -5,6 +5,7 @@ in the order of its own run of `tiling.Slots` instead: the sum depends on nothin
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +29,9 @@ def collect(hit_grads: Float[Array, "m f"], hits: TileHits, count: int) -> Float
         hit_grads: in the order of `hits.gaussian_ids`. Those past the last hit are not read; all others must hold
             numbers, also those of hits behind a tile's early stop: whoever skips a hit writes zeros for it.
     """
+    kernels = functools.partial(by_runs, sum_runs=sum_runs)
     return lax.platform_dependent(
-        hit_grads, hits, cuda=by_runs, rocm=by_runs, default=functools.partial(_by_ids, count=count)
+        hit_grads, hits, cuda=kernels, rocm=kernels, default=functools.partial(_by_ids, count=count)
     )
 
 
@@ -37,11 +39,16 @@ def _by_ids(hit_grads, hits, *, count):
     return jax.ops.segment_sum(hit_grads, hits.gaussian_ids, num_segments=count)
 
 
-def by_runs(hit_grads: Float[Array, "m f"], hits: TileHits, *, interpret: bool = False) -> Float[Array, "g f"]:
-    """`collect` by kernels without atomics, first over the pieces of long runs, then over what starts each run.
+def by_runs(
+    hit_grads: Float[Array, "m f"], hits: TileHits, sum_runs: Callable[..., Float[Array, "r f"]]
+) -> Float[Array, "g f"]:
+    """`collect` by a kernel without atomics, first over the pieces of long runs, then over what starts each run.
 
     A piece begins at every multiple of PIECE slots after a run's first slot but the first itself. No two pieces begin
     in the same PIECE slots of the list, so that the slot of its beginning, divided, says where its sum is kept.
+
+    Args:
+        sum_runs: the kernel; takes what the function of this name takes.
     """
     slots = hits.slots
     windows = -(-hit_grads.shape[0] // PIECE)
@@ -50,12 +57,20 @@ def by_runs(hit_grads: Float[Array, "m f"], hits: TileHits, *, interpret: bool =
     first, stop = slots.offsets[over], slots.offsets[over] + slots.counts[over]
     begin = first + jnp.maximum(-(-(window - first) // PIECE), 1) * PIECE
     length = jnp.where(begin < window + PIECE, jnp.clip(stop - begin, 0, PIECE), 0)
-    pieces = _sum_runs(begin, length, slots.hits, hit_grads, None, interpret)
-    return _sum_runs(slots.offsets, slots.counts, slots.hits, hit_grads, pieces, interpret)
+    pieces = sum_runs(begin, length, slots.hits, hit_grads, None)
+    return sum_runs(slots.offsets, slots.counts, slots.hits, hit_grads, pieces)
 
 
-def _sum_runs(offsets: Int[Array, " g"], counts: Int[Array, " g"], hits: Int[Array, " m"], grads, pieces, interpret):
-    """The sum of the first PIECE gradients of each run and, where given, of its pieces."""
+def sum_runs(
+    offsets: Int[Array, " r"],
+    counts: Int[Array, " r"],
+    hits: Int[Array, " m"],
+    grads: Float[Array, "m f"],
+    pieces: Float[Array, "p f"] | None,
+    *,
+    interpret: bool = False,
+) -> Float[Array, "r f"]:
+    """The sum of the first PIECE gradients of each run and, where given, of its pieces; in Triton."""
     (slots, width), runs = grads.shape, offsets.shape[0]
     block = min(pl.next_power_of_2(width), COLUMNS)  # Triton's blocks are powers of two; what is too much is masked
     together = SUMS // block

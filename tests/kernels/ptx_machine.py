@@ -122,8 +122,12 @@ def run_together(blocks: list["Block"], random: np.random.Generator) -> list[str
 class Block:
     """A block of threads; of a warp's threads those furthest behind go first, so that branches meet where they can."""
 
-    def __init__(self, program: Program, parameters: list[int], number: int, memory: GlobalMemory, shared: int) -> None:
-        self.program, self.parameters, self.number, self.memory = program, parameters, number, memory
+    def __init__(
+        self, program: Program, parameters: list[int], number: int | tuple[int, int], memory: GlobalMemory, shared: int
+    ) -> None:
+        self.program, self.parameters, self.memory = program, parameters, memory
+        number = number if isinstance(number, tuple) else (number, 0)
+        self.places = {f"%ctaid.{axis}": np.full(THREADS, k) for axis, k in zip("xy", number)}
         self.shared = SharedMemory(shared)
         self.registers: dict[str, np.ndarray] = {}
         self.place = np.zeros(THREADS, np.int64)
@@ -168,7 +172,7 @@ class Block:
 
     def value(self, operand: str, bits: int = 32) -> np.ndarray:
         """Of all threads, as unsigned words or truth values."""
-        special = {"%tid.x": _EVERY, "%laneid": _EVERY % LANES, "%ctaid.x": np.full(THREADS, self.number)}
+        special = {"%tid.x": _EVERY, "%laneid": _EVERY % LANES, **self.places}
         if operand in special:
             return special[operand].astype(np.uint32)
         if operand.startswith("%"):

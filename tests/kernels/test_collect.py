@@ -1,5 +1,7 @@
 """`collect`: the kernels, interpreted, against sums in another order; exact, because the rows hold small integers."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,12 +9,12 @@ import pytest
 
 from bench.aot.target import lowering_for
 from jsplat.kernels.blend.cases import conic_root
-from jsplat.kernels.collect import PIECE, by_runs, collect
+from jsplat.kernels.collect import PIECE, by_runs, collect, sum_runs
 from jsplat.kernels.tiling import Slots, TileHits, bin_tiles
 
 SIZE, TILE, COUNT, CAPACITY = (128, 128), (8, 8), 40, 2500
 TILES = 16 * 16
-interpreted = jax.jit(lambda rows, hits: by_runs(rows, hits, interpret=True))
+interpreted = jax.jit(functools.partial(by_runs, sum_runs=functools.partial(sum_runs, interpret=True)))
 
 
 def gaussians(seed: int) -> tuple[jax.Array, ...]:

@@ -16,6 +16,7 @@ import pytest
 from bench.aot.ptx import tool
 from jsplat.kernels.blend import mosaic_gpu
 from jsplat.kernels.blend.cases import SIZE, conic_root
+from jsplat.kernels.blend.mosaic_gpu import sums
 from jsplat.kernels.blend.mosaic_gpu.backward import hit_gradients
 from jsplat.kernels.blend.mosaic_gpu.forward import blend_tiles
 from jsplat.kernels.blend.mosaic_gpu.layout import (
@@ -30,9 +31,11 @@ from jsplat.kernels.blend.mosaic_gpu.layout import (
 )
 from jsplat.kernels.blend.mosaic_gpu.walk import LOG2_FLOOR, Lists
 from jsplat.kernels.blend.splats import Splats
+from jsplat.kernels.collect import by_runs
 from jsplat.kernels.constants import TRANSMITTANCE_STOP
 from jsplat.kernels.tiling import tile_grid
 from tests.close import assert_close
+from tests.kernels import test_collect
 from tests.kernels.interpreted import ON_DEVICE, gpu_interpreter
 from tests.kernels.ptx_machine import Block, GlobalMemory, Program, parse, run_together
 
@@ -117,22 +120,27 @@ def interpreted(channels: int):
     return {key: np.asarray(x) for key, x in memory.items()}, np.asarray(image), np.asarray(hit_grads)
 
 
-@functools.cache
-def compiled(of: str, channels: int) -> str:
-    """PTX of a pass for these shapes."""
+def ptx_of(function, *args) -> str:
+    """What a function compiles to whose only Mosaic kernel has all of its arithmetic."""
     from bench.aot.compile import compile_for, device
 
-    memory, _, _ = interpreted(channels)
-    names = (*Lists._fields, *(("factors", "pixel_grads") if of == "backward" else ()))
-    args = [jax.ShapeDtypeStruct(memory[name].shape, memory[name].dtype) for name in names]
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in args]
     with tempfile.TemporaryDirectory() as folder:
         xla, mosaic = Path(folder, "xla"), Path(folder, "mosaic")
         mosaic.mkdir()
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MOSAIC_GPU_DUMP_TO", str(mosaic))
-            compile_for(device("sm_90a"), passes(channels)[of == "backward"], args, xla)
-        (text,) = [path.read_text() for path in mosaic.glob("*.ptx") if "ex2" in path.read_text()]
+            compile_for(device("sm_90a"), function, shapes, xla)
+        (text,) = [path.read_text() for path in mosaic.glob("*.ptx")]
     return text
+
+
+@functools.cache
+def compiled(of: str, channels: int) -> str:
+    """PTX of a pass for these shapes."""
+    memory, _, _ = interpreted(channels)
+    names = (*Lists._fields, *(("factors", "pixel_grads") if of == "backward" else ()))
+    return ptx_of(passes(channels)[of == "backward"], *(memory[name] for name in names))
 
 
 @functools.cache
@@ -211,7 +219,7 @@ def test_a_gradient_of_nan_reaches_the_hits_of_its_pixel_and_no_others():
     u, v, w, log2_opacity, x, y, *_ = inputs["table"][inputs["gaussian_ids"][own]].T
     dx, dy = pixel[0] - x, pixel[1] - y
     taken = log2_opacity - (u * dx + v * dy) ** 2 - (w * dy) ** 2 >= LOG2_FLOOR
-    assert 0 < taken.sum() < taken.size / 2
+    assert 0 < taken.sum() < taken.size
     used = [*range(6), *range(MOMENTS, MOMENTS + 3)]
     np.testing.assert_array_equal(np.isnan(got[own])[:, used], np.repeat(taken[:, None], len(used), 1))
     assert_close(got[own][~taken], hit_grads[own][~taken], SAME, SAME_WHY, relative=True)
@@ -225,3 +233,41 @@ def test_a_missing_barrier_is_seen(number):
     without = parse(text[: place.start()] + text[place.end() :])
     _, races = run("backward", 3, without, tiles(3)[:1])
     assert races
+
+
+def launched(function, arrays, blank: np.ndarray, blocks) -> np.ndarray:
+    """What a kernel of arrays alone writes, in the order in which it uses them; fails where blocks race."""
+    program, memory = parse(ptx_of(function, *arrays)), GlobalMemory()
+    places = [memory.add(np.asarray(x)) for x in (*arrays, blank)]
+    races = run_together([Block(program, places, k, memory, SHARED) for k in blocks], np.random.default_rng(0))
+    assert races == []
+    return memory.bytes_at(places[-1]).view(np.float32).reshape(blank.shape)
+
+
+@pytest.mark.parametrize("width", [16, 80])
+def test_every_hit_is_summed_once(width):
+    hits = test_collect.binned(*test_collect.gaussians(0))
+    rows = test_collect.integers(hits, width)
+
+    def emulated(offsets, counts, places, grads, pieces):
+        blank = np.full((len(offsets), width), np.nan, np.float32)
+        arrays = [offsets, counts, places, grads, *([] if pieces is None else [pieces])]
+        own = functools.partial(sums.sum_runs, **({"pieces": None} if pieces is None else {}))
+        return jnp.asarray(launched(own, arrays, blank, range(-(-len(offsets) // (PIXELS // width)))))
+
+    got = by_runs(jnp.asarray(rows), hits, emulated)
+    np.testing.assert_array_equal(got, test_collect.sums(rows, hits, test_collect.COUNT))
+
+
+def test_images_are_summed_by_their_sets():
+    rows = np.random.default_rng(0).integers(-99, 99, (5, 30, 7)).astype(np.float32)
+    rows[3] = np.nan
+    set_ids = np.asarray([2, 0, 2, 3, 0], np.int32)
+    flat, blank = rows.reshape(5, -1), np.full((4, 210), np.inf, np.float32)
+
+    def own(set_ids, flat):
+        return sums.sum_over_images(flat.reshape(rows.shape), set_ids, 4)
+
+    got = launched(own, [set_ids, flat], blank, [(x, y) for x in range(2) for y in range(4)])
+    want = [rows[1] + rows[4], 0 * rows[0], rows[0] + rows[2], rows[3]]
+    np.testing.assert_array_equal(got.reshape(4, 30, 7), np.stack(want))

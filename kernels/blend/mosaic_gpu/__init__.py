@@ -22,10 +22,10 @@ from jsplat.kernels.blend.mosaic_gpu.layout import (
     matrix_tiles,
     to_planes,
 )
+from jsplat.kernels.blend.mosaic_gpu.sums import collect, sum_over_images
 from jsplat.kernels.blend.mosaic_gpu.table import feature_table, gaussian_table, unscaled
 from jsplat.kernels.blend.mosaic_gpu.walk import Lists
 from jsplat.kernels.blend.splats import Splats
-from jsplat.kernels.collect import collect, sum_over_images
 from jsplat.kernels.tiling import TileHits, bin_tiles
 
 
@@ -87,10 +87,10 @@ def backward(
         size=size,
         interpret=interpret,
     )
-    sums = collect(hit_grads, hits, images * count).reshape(images, count, -1)
+    sums = collect(hit_grads, hits, images * count, interpret).reshape(images, count, -1)
     shape = shape_gradients(unscaled(sums[..., :6]), splats.conic_roots, splats.opacities)
     grad_values = sums[..., MOMENTS : MOMENTS + channels + 1]  # of features and depth
-    grad_features = sum_over_images(grad_values[..., :-1], set_ids, splats.features.shape[0])
+    grad_features = sum_over_images(grad_values[..., :-1], set_ids, splats.features.shape[0], interpret)
     return Splats(shape[..., :2], shape[..., 2:5], shape[..., 5], grad_values[..., -1], grad_features)
 
 

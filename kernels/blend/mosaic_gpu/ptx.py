@@ -218,6 +218,25 @@ def emit_for(start: Scalar, stop: Scalar, step: int, body: Callable[[Scalar], No
         scf.yield_([])
 
 
+def emit_sum(start: Scalar, stop: Scalar, step: int, total: Scalar, body: Callable[[Scalar, Scalar], Scalar]) -> Scalar:
+    """Like `emit_for`, with a number that goes from turn to turn: `body` takes and returns it."""
+    turns = scf.ForOp(value(start), value(stop), value(integer(step)), [value(total)])
+    with ir.InsertionPoint(turns.body):
+        scf.yield_([value(body(scalar(turns.induction_variable), scalar(turns.inner_iter_args[0])))])
+    return scalar(turns.results[0])
+
+
+def emit_either(mask: Scalar, body: Callable[[], Scalar], otherwise: Scalar) -> Scalar:
+    """What `body` gives in the threads where the mask holds; only they run it."""
+    branch = scf.IfOp(value(mask), [otherwise.registers.item().type], has_else=True)
+    with ir.InsertionPoint(branch.then_block):
+        scf.yield_([value(body())])
+    other: Any = branch.else_block
+    with ir.InsertionPoint(other):
+        scf.yield_([value(otherwise)])
+    return scalar(branch.results[0])
+
+
 def inline(function: Callable[..., Any]) -> Callable[..., Any]:
     """Makes a function that writes code a call inside a Pallas kernel.
 
