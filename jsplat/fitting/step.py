@@ -121,8 +121,8 @@ def _one_step(state: FitState, photos: Photos, until: Array, config: FitConfig, 
 
 def _finite(tree) -> Bool[Array, " b"]:
     """Which identities have no NaN and no infinity."""
-    found = [jnp.isfinite(x).reshape(x.shape[0], -1).all(1) for x in jax.tree.leaves(tree)]
-    return functools.reduce(jnp.logical_and, found)
+    rows = [x.reshape(x.shape[0], -1) for x in jax.tree.leaves(tree)]
+    return jnp.isfinite(jnp.concatenate(rows, 1)).all(1)
 
 
 def _select(chosen, yes, no):
