@@ -25,7 +25,7 @@ from jsplat.pipeline.first_labels import voter_arrays
 from jsplat.pipeline.showing import TurntableConfig, turning, turntable, view
 from jsplat.pipeline.stages.label import label_settings
 from jsplat.pipeline.studies import StudyConfig, make_study, study_of, study_results
-from jsplat.pipeline.work_folder import save_arrays
+from jsplat.pipeline.work_folder import load_arrays, save_arrays
 from jsplat.raster.scene import Attributes, Scene, rgb_to_sh
 from tests import ball
 
@@ -256,6 +256,15 @@ def with_student(finished, monkeypatch):
     monkeypatch.setattr(studies, "load_parser", lambda *_: "a parser")
     monkeypatch.setattr(studies, "predict_labels", predict)
     return asked
+
+
+def test_raters_see_the_plain_vote_sharpened_where_the_run_made_that(finished, with_student, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    for name in PEOPLE:
+        arrays = load_arrays(run / "label" / f"{name}.npz")
+        save_arrays(run / "label" / f"{name}.npz", **arrays, plain_sharpened=arrays["vote_plain"])
+    key = make_study(run, tmp_path / "study", FEW, 0, captures=finished.parent / "captures")
+    assert key["comparisons"] == [["student", "teacher"], ["refined", "plain_sharpened"]]
 
 
 def test_a_study_of_a_run(finished, with_student, tmp_path):

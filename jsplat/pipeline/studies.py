@@ -23,6 +23,7 @@ from jsplat.study import Photograph, StudyConfig, page, plan, read_answers, read
 
 RESULT = "study.json"
 KEPT = (ABOUT, "key.json", "study.html")
+PLAIN = ("plain_sharpened", "vote_plain")  # what refined masks stand beside: the first that the run has
 
 
 def make_study(
@@ -37,7 +38,8 @@ def make_study(
     """Writes study.html, for raters, and key.json, not for raters.
 
     Compared are teacher and student on photographs of people the student was not trained on, refined masks and the
-    plain vote on those of fitted people, and refined masks with those of another program where some are given.
+    plain vote (sharpened like them, where the run made that) on those of fitted people, and refined masks with those of
+    another program where some are given.
 
     Args:
         captures: the run's captures; beside it if None.
@@ -53,7 +55,7 @@ def make_study(
     check_untouched(out, KEPT)
     run = open_run(run_path, captures, EditConfig())
     photographs = _photographs(run, against)
-    wanted = [("student", "teacher"), ("refined", "vote_plain"), ("refined", "theirs")]
+    wanted = [("student", "teacher"), *(("refined", plain) for plain in PLAIN), ("refined", "theirs")]
     comparisons = [pair for pair in wanted if any(set(pair) <= set(p.masks) for p in photographs)]
     if against is not None and wanted[-1] not in comparisons:
         who = some_of(list(run.captures))
@@ -87,7 +89,8 @@ def _photographs(run: Run, against: Path | None) -> list[Photograph]:
     flip = bool(read_json(run.path / "parse" / "run.json").get("config", {}).get("flip", False))
     for name, folder in run.captures.items():
         capture, known = read_capture(folder, run.size), load_arrays(run.path / "label" / f"{name}.npz")
-        masks = {"refined": known["refined"], "vote_plain": known["vote_plain"]}
+        plain = next(name for name in PLAIN if name in known)
+        masks = {"refined": known["refined"], plain: known[plain]}
         if student is not None and name not in trained:
             # Both parsers look in the same way: mirrored too, where the first labels were made so.
             masks["student"] = predict_labels(student, capture.images, flip=flip)
