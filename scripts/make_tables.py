@@ -12,11 +12,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # bench is no installed package
 
+from bench.captures_drawn import charts, images, tables  # noqa: E402
 from bench.history import HERE, latest  # noqa: E402
 from bench.profile import section  # noqa: E402
 from bench.tables import NOT_MEASURED, drawings, markdown, peer_ratios, performance, scaling, workloads  # noqa: E402
 from jsplat.report.findings import BINS, METHODS, Goals, ablation_gaps, of_people  # noqa: E402
 from jsplat.report.headline import class_changes, edits_text, headline  # noqa: E402
+from scripts.predicted_times import table as predicted  # noqa: E402
 
 RUNS = {"heads": ROOT / "bench/history/heads_cpu.report.json", "demo": ROOT / "bench/history/demo.report.json"}
 PLOTS = ROOT / "bench/plots"
@@ -84,15 +86,29 @@ def gap(report: dict, group: str) -> str:
     return number((refined - teacher) / (oracle - teacher))
 
 
-def outcome(report: dict) -> str:
-    """F1 from the side of each method in one small table; how many people stand behind it is in the heading."""
+def reach(seeds: dict, method: str, group: str, name: str) -> str:
+    """From where to where a score went with the seed, in per cent."""
+    found = [of[method][group][name] for of in seeds["seeds"].values()]
+    return f" ({number(min(found))} to {number(max(found))})"
+
+
+def outcome(report: dict, seeds: dict | None = None) -> str:
+    """F1 from the side of each method in one small table; how many people stand behind it is in the heading.
+
+    Args:
+        seeds: of `bench.demo_seeds`: then its range stands beside each score.
+    """
     counts = {group: of["scored"] for group, of in report["people"].items()}
     title = {"fitted": "{} people whose captures taught the student", "unseen": "{} people nobody trained on"}
     rows = []
     for method, (name, _, what) in METHODS.items():
-        found = [report.get(method, {}).get(group, {}).get("bins") for group in counts]
-        if any(found):
-            shown = [number(bins[b]["f1"]) if bins else "-" for b in ("side", "0-15") for bins in found]
+        found = {group: report.get(method, {}).get(group, {}).get("bins") for group in counts}
+        if any(found.values()):
+            shown = [
+                number(bins[b]["f1"]) + (reach(seeds, method, group, b) if seeds else "") if bins else "-"
+                for b in ("side", "0-15")
+                for group, bins in found.items()
+            ]
             rows.append([f"**{name}**: {what}", *shown])
     heads = [f"{b}, {title[group].format(n)}" for b in ("side", "front") for group, n in counts.items()]
     lines = [
@@ -105,6 +121,8 @@ def outcome(report: dict) -> str:
             who = title[group].format(counts[group])
             lines.append(f"By class, {METHODS[method][0].lower()} against teacher from the side, {who}: {changes}.")
     where = "F1 in %, side: |yaw| at least 60 degrees, front: at most 15."
+    if seeds:
+        where += f" In brackets the range over {len(seeds['seeds'])} seeds: other people, another teacher each time."
     return "\n\n".join([where, markdown(["", *heads], rows), *lines])
 
 
@@ -157,6 +175,17 @@ def in_short(measured: dict) -> str:
     )
 
 
+def large_run(measured: dict) -> str:
+    """What a whole run on large pictures takes (`bench.large_run`)."""
+    seconds, disk = measured["seconds"], sum(measured["disk_mb"].values())
+    stages = ", ".join(f"{stage} {seconds[stage]:.0f} s" for stage in ("parse", "fit", "label", "masks"))
+    return (
+        f"A run to masks of {measured['views']} pictures of {measured['size']:,} pixels keeps within"
+        f" {measured['peak_memory_mb'] / 1e3:.1f} GB of memory and {disk:.0f} MB of disk: {stages}"
+        f" ({measured['fit_steps']} steps of the fit, {measured['device']}, commit {measured['commit']})."
+    )
+
+
 def many_at_real_size(measured: dict) -> str:
     """What many heads take on one such machine at 512 pixels, from first labels to masks in their own pixels."""
     run, heads = measured["runs"]["512"], len(measured["people"])
@@ -170,16 +199,22 @@ def many_at_real_size(measured: dict) -> str:
     return text + "\n\n" + markdown(["heads", "hours on one such machine", "disk, GB"], rows)
 
 
+def recorded(name: str) -> dict:
+    """A file of bench/history."""
+    return json.loads((HERE / "history" / f"{name}.json").read_text())
+
+
 def sections() -> dict[Path, dict[str, str]]:
     """File -> what belongs between each pair of its markers."""
     devices = latest()
-    at_512 = json.loads((HERE / "history" / "real_size.json").read_text())
+    at_512 = recorded("real_size")
     reports = {name: json.loads(path.read_text()) for name, path in RUNS.items()}
     readme = {
         "picture": picture(json.loads((ROOT / "docs/pictures.json").read_text())),
         "demo": outcome(reports["demo"]),
         "heads": outcome(reports["heads"]),
         "real_size": in_short(at_512),
+        "captures_needed": images(PLOTS.relative_to(ROOT).as_posix()),
         "beside": peer_ratios(devices),
     }
     profiles = [section(json.loads(path.read_text())) for path in sorted((HERE / "history").glob("*.profile.json"))]
@@ -193,9 +228,14 @@ def sections() -> dict[Path, dict[str, str]]:
         ROOT / "docs/results.md": {
             **{name: run_section(report) for name, report in reports.items()},
             "real_size": real_size(at_512),
+            "large_run": large_run(recorded("large_run")),
+            "captures_needed": tables(recorded("captures_needed")),
         },
         ROOT / "docs/masks_from_elsewhere.md": {"voters": voters(dict(sorted(measured.items(), reverse=True)))},
-        ROOT / "docs/speed.md": {"bench": performance(devices, f"../{PLOTS.relative_to(ROOT).as_posix()}")},
+        ROOT / "docs/speed.md": {
+            "bench": performance(devices, f"../{PLOTS.relative_to(ROOT).as_posix()}"),
+            "predicted": predicted(),
+        },
         ROOT / "bench/README.md": page,
     }
 
@@ -213,7 +253,8 @@ def filled(text: str, bodies: dict[str, str], where: str) -> str:
 def written() -> dict[Path, str]:
     """File -> what it should hold."""
     found = {path: filled(path.read_text(), bodies, path.name) for path, bodies in sections().items()}
-    return found | {PLOTS / name: text for name, text in drawings(latest()).items()}
+    plots = drawings(latest()) | charts(recorded("captures_needed"))
+    return found | {PLOTS / name: text for name, text in plots.items()}
 
 
 def main() -> None:
