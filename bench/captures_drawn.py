@@ -10,15 +10,26 @@ def _series(rows: list[dict], x: str, y: str) -> list[tuple[float, float]]:
     return [(row[x], round(100 * row[y], 1)) for row in rows]
 
 
-def charts(measured: dict) -> dict[str, str]:
-    """File name -> SVG."""
+def charts(measured: dict, report: dict) -> dict[str, str]:
+    """File name -> SVG.
+
+    Args:
+        report: of the run whose captures were varied: its teacher and a student of nobody stand beside the students.
+    """
     fitted, unseen = (measured["counts"][group] for group in ("fitted", "unseen"))
     masks = {
         f"refined, {fitted} people who taught": _series(measured["views"], "views", "refined fitted"),
         f"refined, {unseen} unseen people": _series(measured["views"], "views", "refined unseen"),
         f"oracle, {unseen} unseen people": _series(measured["views"], "views", "oracle unseen"),
     }
-    students = {f"student, {unseen} unseen people": _series(measured["people"], "people", "student unseen")}
+    alone, teacher = (
+        round(100 * report[method]["unseen"]["bins"]["side"]["f1"], 1) for method in ("synthetic_student", "teacher")
+    )
+    taught = _series(measured["people"], "people", "student unseen")
+    students = {
+        f"student, {unseen} unseen people (0: procedural people alone)": [(0, alone), *taught],
+        f"teacher, {unseen} unseen people": [(0, teacher), (taught[-1][0], teacher)],
+    }
     edits = {f"refined, {unseen} unseen people": _series(measured["edits"], "edits", "miou")}
     return {
         VIEWS: line_file("Side F1 of masks, %", "views of a person", masks, COLOURS, log=False),

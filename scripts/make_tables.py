@@ -253,7 +253,7 @@ def filled(text: str, bodies: dict[str, str], where: str) -> str:
 def written() -> dict[Path, str]:
     """File -> what it should hold."""
     found = {path: filled(path.read_text(), bodies, path.name) for path, bodies in sections().items()}
-    plots = drawings(latest()) | charts(recorded("captures_needed"))
+    plots = drawings(latest()) | charts(recorded("captures_needed"), json.loads(RUNS["heads"].read_text()))
     return found | {PLOTS / name: text for name, text in plots.items()}
 
 

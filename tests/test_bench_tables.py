@@ -189,7 +189,11 @@ def test_what_captures_are_needed_is_drawn_and_told():
     edits = [{"edits": n, "miou": f, "each": [f]} for n, f in ((0, 0.61), (8, 0.7))]
     about = {"device": "a machine", "commit": "abc", "counts": {"fitted": 5, "unseen": 3}}
     measured = about | {"views": views, "people": people, "edits": edits}
-    found = charts(measured)
+    report = {
+        name: {"unseen": {"bins": {"side": {"f1": f1}}}} for name, f1 in (("teacher", 0.3), ("synthetic_student", 0.5))
+    }
+    found = charts(measured, report)
+    assert "teacher, 3 unseen people" in found["needed-people.svg"]
     assert all(name in images("plots") for name in found)
     assert "refined, 5 people who taught" in found["needed-views.svg"]
     assert "oracle, 3 unseen people" in found["needed-views.svg"]
