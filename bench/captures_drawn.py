@@ -3,7 +3,7 @@
 from bench.tables import COLOURS, markdown
 from jsplat.report.figures import line_file
 
-VIEWS, PEOPLE, EDITS = "needed-views.svg", "needed-people.svg", "needed-edits.svg"
+VIEWS, PEOPLE, EDITS = "needed_views.svg", "needed_people.svg", "needed_edits.svg"
 
 
 def _series(rows: list[dict], x: str, y: str) -> list[tuple[float, float]]:
@@ -40,7 +40,12 @@ def charts(measured: dict, report: dict) -> dict[str, str]:
 
 def images(plots: str) -> str:
     """The charts, as a page links them in the folder `plots`."""
-    return " ".join(f'<img src="{plots}/{name}" alt="{name}" width="32%">' for name in (VIEWS, PEOPLE, EDITS))
+    told = {
+        VIEWS: "side F1 of masks by the views of a person",
+        PEOPLE: "side F1 of the student by the people it learnt from",
+        EDITS: "side mIoU of masks by the corrected views of a person",
+    }
+    return " ".join(f'<img src="{plots}/{name}" alt="{text}" width="32%">' for name, text in told.items())
 
 
 def tables(measured: dict) -> str:

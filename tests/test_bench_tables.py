@@ -193,10 +193,10 @@ def test_what_captures_are_needed_is_drawn_and_told():
         name: {"unseen": {"bins": {"side": {"f1": f1}}}} for name, f1 in (("teacher", 0.3), ("synthetic_student", 0.5))
     }
     found = charts(measured, report)
-    assert "teacher, 3 unseen people" in found["needed-people.svg"]
+    assert "teacher, 3 unseen people" in found["needed_people.svg"]
     assert all(name in images("plots") for name in found)
-    assert "refined, 5 people who taught" in found["needed-views.svg"]
-    assert "oracle, 3 unseen people" in found["needed-views.svg"]
+    assert "refined, 5 people who taught" in found["needed_views.svg"]
+    assert "oracle, 3 unseen people" in found["needed_views.svg"]
     told = tables(measured)
     assert "| 14 | 50.0 | 60.0 | 80.0 |" in told
     assert "| 8 | 55.0 |" in told
