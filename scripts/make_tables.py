@@ -211,7 +211,7 @@ def sections() -> dict[Path, dict[str, str]]:
     reports = {name: json.loads(path.read_text()) for name, path in RUNS.items()}
     readme = {
         "picture": picture(json.loads((ROOT / "docs/pictures.json").read_text())),
-        "demo": outcome(reports["demo"]),
+        "demo": outcome(reports["demo"], recorded("demo_seeds")),
         "heads": outcome(reports["heads"]),
         "real_size": in_short(at_512),
         "captures_needed": images(PLOTS.relative_to(ROOT).as_posix()),
