@@ -20,7 +20,7 @@ from jsplat.report.findings import BINS, METHODS, Goals, ablation_gaps, of_peopl
 from jsplat.report.headline import class_changes, edits_text, headline  # noqa: E402
 from scripts.predicted_times import table as predicted  # noqa: E402
 
-RUNS = {"heads": ROOT / "bench/history/heads_cpu.report.json", "demo": ROOT / "bench/history/demo.report.json"}
+RUNS = {"heads": "heads_cpu.report", "demo": "demo.report"}  # in bench/history
 PLOTS = ROOT / "bench/plots"
 
 
@@ -208,7 +208,7 @@ def sections() -> dict[Path, dict[str, str]]:
     """File -> what belongs between each pair of its markers."""
     devices = latest()
     at_512 = recorded("real_size")
-    reports = {name: json.loads(path.read_text()) for name, path in RUNS.items()}
+    reports = {name: recorded(file) for name, file in RUNS.items()}
     readme = {
         "picture": picture(json.loads((ROOT / "docs/pictures.json").read_text())),
         "demo": outcome(reports["demo"], recorded("demo_seeds")),
@@ -253,7 +253,7 @@ def filled(text: str, bodies: dict[str, str], where: str) -> str:
 def written() -> dict[Path, str]:
     """File -> what it should hold."""
     found = {path: filled(path.read_text(), bodies, path.name) for path, bodies in sections().items()}
-    plots = drawings(latest()) | charts(recorded("captures_needed"), json.loads(RUNS["heads"].read_text()))
+    plots = drawings(latest()) | charts(recorded("captures_needed"), recorded(RUNS["heads"]))
     return found | {PLOTS / name: text for name, text in plots.items()}
 
 

@@ -61,7 +61,7 @@ def project(gaussians: Gaussians, camera: Camera, *, antialiased: bool = False) 
     valid = _valid(gaussians)
     means, log_scales = (jnp.where(valid[..., None], x, 0.0) for x in (gaussians.means, gaussians.log_scales))
     rotation, translation = camera.camera_from_world[..., None, :3, :3], camera.camera_from_world[..., None, :3, 3]
-    position = rotated(rotation, means, "...ij,...j->...i") + translation
+    position = rotated(rotation, means) + translation
     visible = valid & (position[..., 2] > NEAR) & (jnp.abs(position) < FARTHEST).all(-1)
     x, y, z = jnp.moveaxis(jnp.where(visible[..., None], position, jnp.asarray([0.0, 0.0, 1.0], position.dtype)), -1, 0)
     intrinsics = camera.intrinsics[..., None, :, :]
@@ -75,7 +75,7 @@ def project(gaussians: Gaussians, camera: Camera, *, antialiased: bool = False) 
     row_y = jnp.stack([zero, fy / z + zero, -clamped[..., 1] / z], -1)
     axes = rotation_matrices(gaussians.quats) * jnp.exp(log_scales)[..., None, :]
     # Rows into the world's frame: two products with a vector each instead of one of matrices.
-    u, v = (einsum("...i,...ij->...j", rotated(rotation, row, "...ij,...i->...j"), axes) for row in (row_x, row_y))
+    u, v = (einsum("...i,...ij->...j", rotated(rotation.mT, row), axes) for row in (row_x, row_y))
     visible &= (jnp.maximum(jnp.abs(u), jnp.abs(v)) < jnp.finfo(z.dtype).max ** 0.24).all(-1)  # fourth powers follow
     u, v = (jnp.where(visible[..., None], stretch, 0.0) for stretch in (u, v))
     xx, xy, yy = (u * u).sum(-1), (u * v).sum(-1), (v * v).sum(-1)

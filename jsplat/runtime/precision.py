@@ -15,19 +15,20 @@ einsum = functools.partial(jnp.einsum, precision="highest")
 matmul = functools.partial(jnp.matmul, precision="highest")
 
 
-def rotated(matrix: jax.Array, vectors: jax.Array, subscripts: str) -> jax.Array:
-    """Many vectors times one matrix of 3 x 3: "...ij,...j->...i", or "...ij,...i->...j" by its transpose.
+def rotated(matrix: jax.Array, vectors: jax.Array) -> jax.Array:
+    """Many vectors, each multiplied from the left by one matrix of 3 x 3.
 
     On GPUs three scaled columns: a product would be a library's, chosen by how fast it happens to be, so that two
     processes could round differently. On processors the product is the faster one.
     """
 
     def columns(matrix, vectors):
-        matrix = matrix if subscripts == "...ij,...i->...j" else matrix.mT
-        first, second, third = (matrix[..., k, :] * vectors[..., k : k + 1] for k in range(3))
+        first, second, third = (matrix[..., k] * vectors[..., k : k + 1] for k in range(3))
         return first + second + third
 
-    return jax.lax.platform_dependent(matrix, vectors, cpu=functools.partial(einsum, subscripts), default=columns)
+    return jax.lax.platform_dependent(
+        matrix, vectors, cpu=functools.partial(einsum, "...ij,...j->...i"), default=columns
+    )
 
 
 def by_own_rules(function: Callable[P, T]) -> Callable[P, T]:

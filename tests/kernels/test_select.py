@@ -1,6 +1,5 @@
 """The choice of an implementation: never silent, never at import time."""
 
-import functools
 import subprocess
 import sys
 import types
@@ -119,17 +118,17 @@ def test_a_block_chooses_for_programs_that_were_traced_before():
 # Under jit
 
 
-def shown(*args):
-    """Image, gradients and sums."""
-    draw = functools.partial(blend, size=SIZE, capacity=CAPACITY)
-    gradients = jax.grad(lambda *x: draw(*x).channels.sum(), (0, 1, 2, 4))(*args)
-    pictures = jnp.ones((1, SIZE[1], SIZE[0], 2), args[0].dtype)
-    return draw(*args).channels, gradients, sums.splat_sums(*args[:4], pictures, capacity=CAPACITY)[0]
+def image(*args):
+    return blend(*args, size=SIZE, capacity=CAPACITY).channels
 
 
 def gradients(*args):
-    """Of an image."""
-    return jax.grad(lambda *x: blend(*x, size=SIZE, capacity=CAPACITY).channels.sum(), (0, 1, 2, 4))(*args)
+    return jax.grad(lambda *x: image(*x).sum(), (0, 1, 2, 4))(*args)
+
+
+def shown(*args):
+    pictures = jnp.ones((1, SIZE[1], SIZE[0], 2), args[0].dtype)
+    return image(*args), gradients(*args), sums.splat_sums(*args[:4], pictures, capacity=CAPACITY)[0]
 
 
 def lowered(platform, *args):
