@@ -1,6 +1,7 @@
 """The kernel for processors, beyond what all implementations have in common (test_blend.py)."""
 
 import functools
+from pathlib import Path
 
 import jax
 import jax.export
@@ -19,6 +20,7 @@ from tests.close import assert_close
 
 pytestmark = pytest.mark.skipif(compiled.problem() is not None, reason=str(compiled.problem()))
 IMAGES, EDGE, CHANNELS, ROOM = 3, 48, 5, 4096
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @functools.cache
@@ -90,7 +92,8 @@ def test_what_is_exported_runs_without_the_library():
 
     assert "jsplat_forward" in jax.jit(shown).lower(*args).as_text()
     program = jax.export.export(jax.jit(shown))(*args)
-    assert "jsplat" not in program.mlir_module().replace("jsplat.", "")
+    text = program.mlir_module().replace(str(ROOT), "")  # a checkout may have that name, too
+    assert "jsplat" not in text.replace("jsplat.", "")
     got = jax.export.deserialize(program.serialize()).call(*args)
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(shown(*args))):
         assert_close(one, other, 1e-5, "float32, by other means", relative=True)
