@@ -17,7 +17,8 @@ import pytest
 
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
 DRIVER = shutil.which("chromedriver")
-MISSING = "" if CHROMIUM and DRIVER else "no Chromium here (apt-get install chromium chromium-driver)"
+ABSENT = " and ".join(name for name, path in (("Chromium", CHROMIUM), ("ChromeDriver", DRIVER)) if not path)
+MISSING = f"no {ABSENT} here (apt-get install chromium chromium-driver)" if ABSENT else ""
 # A developer may do without; where CI runs (which CI systems say by this name), nobody would notice: there they fail.
 needed = pytest.mark.skipif(bool(MISSING) and not os.environ.get("CI"), reason=MISSING)
 FLAGS = (
