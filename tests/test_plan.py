@@ -50,12 +50,13 @@ def test_baselines_are_trained_where_they_can_be_scored_and_differ_from_the_othe
     assert [name for name in one if name not in USUAL] == ["self_student", "report"]
 
 
-def test_every_student_is_trained_with_a_seed_before_one_with_the_next():
-    found = planned(people("abcd"), student_seeds=3).stages
+def test_students_are_trained_with_a_seed_before_one_with_the_next_and_baselines_once():
+    found = planned(people("abcd"), student_seeds=3, baselines=("self",)).stages
     names = ("student", "truth_student", "control")
-    taught = [*names, *(f"{name}-{seed}" for seed in (2, 3) for name in names)]
+    taught = [*names, "self_student", *(f"{name}-{seed}" for seed in (2, 3) for name in names)]
     assert found == (*STAGES[: STAGES.index("student")], *taught, "simulation", "report")
-    assert by_student(found) == {name: [name, f"{name}-2", f"{name}-3"] for name in names}
+    once = {"self_student": ["self_student"]}
+    assert by_student(found) == {name: [name, f"{name}-2", f"{name}-3"] for name in names} | once
     assert [student_of(stage) for stage in ("control", "control-3")] == [("control", 0), ("control", 2)]
     assert further_seeds(["student", "student-2", "student-old", "control-10", "fit-2"]) == ["student-2", "control-10"]
     assert planned(people("abcd"), "student", student_seeds=3).stages == STAGES[: STAGES.index("student") + 1]

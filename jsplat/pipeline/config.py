@@ -44,7 +44,8 @@ class RunConfig:
             on; none: half of those with true labels, at most 2.
         student_people: at most so many of the others, spread evenly, are what the students learn from; 0 for all of
             them.
-        student_seeds: so often each student is trained, every time with another seed; scores are means.
+        student_seeds: so often the student, the truth-student and the control are trained, every time with another
+            seed; scores are means. Baselines are trained once.
         procedural_people: so many procedural people, whose labels are exact, join those whom the student learns from;
             for the classes of CelebAMask-HQ alone.
         baselines: students that say to what a gain is due, where there is truth: "photo", without variants; "plain", on

@@ -91,11 +91,11 @@ def _baselines(config: RunConfig, true: Sequence[Listed]) -> dict[str, bool]:
 
 
 def _with_seeds(stages: Sequence[str], seeds: int) -> list[str]:
-    """The stages with those of further seeds: all students with one seed, then all with the next."""
+    """The stages with those of further seeds: all students with the first, then with each other one the main three."""
     taught = [name for name in stages if name in RECIPES]
-    each = [stage_names(name, seeds) for name in taught]
-    first = stages.index(taught[0]) if taught else 0
-    return [*stages[:first], *(stage for of_seed in zip(*each) for stage in of_seed), *stages[first + len(taught) :]]
+    each = [stage_names(name, seeds)[1:] for name in taught if not RECIPES[name].baseline]
+    after = stages.index(taught[-1]) + 1 if taught else 0
+    return [*stages[:after], *(stage for of_seed in zip(*each) for stage in of_seed), *stages[after:]]
 
 
 def _unseen(listed: Sequence[Listed], config: RunConfig) -> list[str]:
