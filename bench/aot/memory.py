@@ -24,7 +24,7 @@ import numpy as np
 from bench.aot.compile import device
 from bench.aot.target import lowering_for
 from jsplat.config import load
-from jsplat.fitting.step import _one_step, first_capacity, shapes_of, steps
+from jsplat.fitting.step import draws, first_capacity, one_step, shapes_of, steps
 from jsplat.kernels import select
 from jsplat.kernels.blend import anywhere
 from jsplat.labels.lift import _lift
@@ -81,9 +81,10 @@ def step(config: RunConfig) -> int:
     """Launches of one step of the fit of one identity."""
     config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, label_weight=0.5))
     arrays = shapes_of(1, (PHOTOS, config.size, config.size), CLASSES, config.fit)
-    run = functools.partial(_one_step, config=config.fit, capacity=_capacity(config))
+    drawn = jax.eval_shape(lambda state, photos: draws(state.step, photos, config.fit.steps_per_call), *arrays)
+    run = functools.partial(one_step, config=config.fit, capacity=_capacity(config))
     with tempfile.TemporaryDirectory() as folder:
-        compiled(run, *arrays, jax.ShapeDtypeStruct((), jnp.int32), donated=(0,), xla_dump_to=folder)
+        compiled(run, *arrays, drawn, jax.ShapeDtypeStruct((), jnp.int32), donated=(0,), xla_dump_to=folder)
         (text,) = [path.read_text() for path in Path(folder).glob("*.thunk_sequence.txt")]
     return launches(text)
 

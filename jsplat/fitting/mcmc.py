@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jsplat.raster.projection import rotation_matrices
+from jsplat.raster.projection import rotation_rows
 from jsplat.raster.pytree import replace
 from jsplat.raster.scene import Gaussians, Scene
-from jsplat.runtime.precision import einsum, matmul
+from jsplat.raster.vectors import components, dot
+from jsplat.runtime.precision import matmul
 
 MOST_COPIES = 16
 _SIGN_BINOMIAL = np.zeros((MOST_COPIES, MOST_COPIES))
@@ -61,5 +62,5 @@ def relocate(scene: Scene, key: jax.Array, dead_opacity: float) -> tuple[Scene, 
 def exploration(gaussians: Gaussians, key: jax.Array) -> Float[Array, "n 3"]:
     """Noise along each Gaussian's own axes, in world units, large only where the opacity is near 0 (eq. 8)."""
     gate = jax.nn.sigmoid(-100 * (jax.nn.sigmoid(gaussians.logit_opacities) - 0.05))
-    axes = rotation_matrices(gaussians.quats) * jnp.exp(gaussians.log_scales)[:, None, :]
-    return gate[:, None] * einsum("nij,nj->ni", axes, jax.random.normal(key, gaussians.means.shape))
+    along = components(jnp.exp(gaussians.log_scales) * jax.random.normal(key, gaussians.means.shape))
+    return jnp.stack([gate * dot(row, along) for row in rotation_rows(components(gaussians.quats))], -1)

@@ -1,6 +1,7 @@
 """One step of the fit, and many of them in one compiled call, sharded over devices by identity."""
 
 import functools
+import typing
 from collections.abc import Callable
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import SingleDeviceSharding
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jsplat.fitting.config import FitConfig
 from jsplat.fitting.loss import label_loss, photo_loss
@@ -88,13 +89,38 @@ def _losses(scene: Scene, photo, valid, labels, camera, background, config: FitC
     return loss, render
 
 
-def _one_step(state: FitState, photos: Photos, until: Array, config: FitConfig, capacity: int) -> FitState:
-    keys = jax.vmap(lambda seed, step: jax.random.split(jax.random.fold_in(jax.random.key(seed), step), 2))(
-        photos.seed, state.step
-    )
-    drawn = jax.vmap(lambda key, count: jax.random.randint(key, (), 0, count))(keys[:, 0], photos.train_count)
-    rows = jnp.arange(photos.seed.shape[0])
-    view = photos.train[rows, drawn]
+class Draws(typing.NamedTuple):
+    """What is drawn at random for the steps of a call, by identity: so many calls of a generator are one.
+
+    Attributes:
+        first: the number of the first of the steps.
+        views: which photograph each step fits.
+        keys: of each step's exploration.
+    """
+
+    first: Int[Array, " b"]
+    views: Int[Array, "b s"]
+    keys: Key[Array, "b s"]
+
+
+def draws(first: Int[Array, " b"], photos: Photos, count: int) -> Draws:
+    """Those of `count` steps from the first on."""
+
+    def of_step(seed, step, train, train_count):
+        for_view, for_noise = jax.random.split(jax.random.fold_in(jax.random.key(seed), step), 2)
+        return train[jax.random.randint(for_view, (), 0, train_count)], for_noise
+
+    of_identity = jax.vmap(of_step, (None, 0, None, None))
+    numbers = first[:, None] + jnp.arange(count, dtype=first.dtype)
+    return Draws(first, *jax.vmap(of_identity)(photos.seed, numbers, photos.train, photos.train_count))
+
+
+def one_step(
+    state: FitState, photos: Photos, drawn: Draws, until: Array, *, config: FitConfig, capacity: int
+) -> FitState:
+    """A step of all identities; those that are through, or cannot go on, stand still."""
+    rows, at = jnp.arange(photos.seed.shape[0]), state.step - drawn.first
+    view, keys = drawn.views[rows, at], drawn.keys[rows, at]
     photo = photos.images[rows, view].astype(jnp.float32) / 255
     camera, background = photos.cameras[rows, view], photos.background[rows, view]
 
@@ -107,14 +133,15 @@ def _one_step(state: FitState, photos: Photos, until: Array, config: FitConfig, 
     (_, (loss, needed)), grads = jax.value_and_grad(total, has_aux=True)(state.scene)
     updates, moments = jax.vmap(_update(config))(grads, state.moments)
     rate = optax.exponential_decay(config.lr_means, config.steps, config.lr_final)(state.step)
-    moved = updates.gaussians.means * photos.radius[:, None, None]
     wander = jnp.where(state.step < config.relocate_until * config.steps, config.noise * rate, 0.0)
-    moved += wander[:, None, None] * jax.vmap(exploration)(state.scene.gaussians, keys[:, 1])
+    wandered = wander[:, None, None] * jax.vmap(exploration)(state.scene.gaussians, keys)
+    moved = updates.gaussians.means * photos.radius[:, None, None] + wandered
     updates = replace(updates, gaussians=replace(updates.gaussians, means=moved))
     scene = jax.tree.map(jnp.add, state.scene, updates)
     stepped = FitState(scene, moments, state.step + 1, jnp.maximum(state.needed, needed), loss, state.failed)
     active = (needed <= capacity) & (state.step < until) & ~state.failed
-    finite = _finite((scene, loss))
+    # Asked of what the step is made from, so that on GPUs what it makes is written once: Adam bounds every update.
+    finite = _finite((state.scene, grads, wandered, loss))
     frozen = replace(state, needed=stepped.needed, failed=state.failed | (active & ~finite))
     return _select(active & finite, stepped, frozen)
 
@@ -149,8 +176,10 @@ def _relocate(state: FitState, photos: Photos, *, config: FitConfig) -> FitState
 def steps(state: FitState, photos: Photos, until: Array, *, config: FitConfig, capacity: int) -> FitState:
     """At most `steps_per_call` steps towards `until`, on the device where the state lies."""
 
+    drawn = draws(state.step, photos, config.steps_per_call)
+
     def body(state, _):
-        return _one_step(state, photos, until, config, capacity), None
+        return one_step(state, photos, drawn, until, config=config, capacity=capacity), None
 
     return jax.lax.scan(body, state, length=config.steps_per_call)[0]
 

@@ -18,9 +18,9 @@ from jsplat.raster.camera import Camera
 from jsplat.raster.projection import rotation_matrices
 from jsplat.raster.rasterizer import rasterize, splat_sums
 from jsplat.raster.scene import Gaussians, Render
-from jsplat.raster.spherical_harmonics import unit
+from jsplat.raster.vectors import components, dot, unit
 from jsplat.runtime.kept_views import KeptViews
-from jsplat.runtime.precision import einsum, in_32_bits
+from jsplat.runtime.precision import in_32_bits
 from jsplat.runtime.programs import planned_bytes
 from jsplat.runtime.view_blocks import Devices, by_view, each_block, over_views, to_blocks
 
@@ -130,5 +130,5 @@ def facing(gaussians: Gaussians, cameras: Camera) -> Float[Array, "v n"]:
     rotation = rotation_matrices(gaussians.quats)
     shortest = jnp.argmin(gaussians.log_scales, -1)
     normals = jnp.take_along_axis(rotation, shortest[:, None, None], -1)[..., 0]
-    rays = unit(gaussians.means - cameras.centers[:, None, :], (0.0, 0.0, 1.0))
-    return jnp.abs(einsum("vni,ni->vn", rays, normals))
+    rays = components(gaussians.means - cameras.centers[:, None, :])
+    return jnp.abs(dot(unit(rays, (0.0, 0.0, 1.0)), components(normals)))

@@ -9,8 +9,7 @@ from jaxtyping import Array, Bool, Float
 from jsplat.raster.camera import Camera
 from jsplat.raster.pytree import pytree
 from jsplat.raster.scene import Gaussians
-from jsplat.raster.spherical_harmonics import is_direction, unit
-from jsplat.runtime.precision import einsum, rotated
+from jsplat.raster.vectors import Components, components, computed_once, cross, dot, is_direction, largest, unit
 
 NEAR = 0.01  # world units; nearer Gaussians are hidden
 LOW_PASS = 0.3  # pixel^2 added to the projected covariance (Kerbl et al. 2023)
@@ -30,19 +29,23 @@ class Projection:
     @property
     def conics(self) -> Float[Array, "*b n 3"]:
         """(a, b, c) of the inverse covariances [[a, b], [b, c]]; a needle's lose in float32 what its roots keep."""
-        u, v, w = jnp.moveaxis(self.conic_roots, -1, 0)
+        u, v, w = components(self.conic_roots)
         return jnp.stack([u * u, u * v, v * v + w * w], -1)
 
 
 def rotation_matrices(quats: Float[Array, "*b 4"]) -> Float[Array, "*b 3 3"]:
     """Rotation matrices of wxyz quaternions of any length; the identity for one that is zero or not finite."""
-    w, x, y, z = jnp.moveaxis(unit(quats, (1.0, 0.0, 0.0, 0.0)), -1, 0)
-    rows = [
+    return jnp.stack([jnp.stack(row, -1) for row in rotation_rows(components(quats))], -2)
+
+
+def rotation_rows(quats: Components) -> list[list[Float[Array, "*b"]]]:
+    """The entries of `rotation_matrices`, row by row."""
+    w, x, y, z = computed_once(unit(quats, (1.0, 0.0, 0.0, 0.0)))
+    return [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
-    return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
 
 
 @functools.partial(jax.jit, static_argnames="antialiased")
@@ -58,41 +61,54 @@ def project(gaussians: Gaussians, camera: Camera, *, antialiased: bool = False) 
             (Mip-Splatting, Yu et al. 2024).
     """
     # What a hidden Gaussian holds is replaced before the arithmetic: 0 * NaN would reach the camera's gradient.
-    valid = _valid(gaussians)
-    means, log_scales = (jnp.where(valid[..., None], x, 0.0) for x in (gaussians.means, gaussians.log_scales))
-    rotation, translation = camera.camera_from_world[..., None, :3, :3], camera.camera_from_world[..., None, :3, 3]
-    position = rotated(rotation, means) + translation
-    visible = valid & (position[..., 2] > NEAR) & (jnp.abs(position) < FARTHEST).all(-1)
-    x, y, z = jnp.moveaxis(jnp.where(visible[..., None], position, jnp.asarray([0.0, 0.0, 1.0], position.dtype)), -1, 0)
-    intrinsics = camera.intrinsics[..., None, :, :]
-    fx, fy, skew, center = intrinsics[..., 0, 0], intrinsics[..., 1, 1], intrinsics[..., 0, 1], intrinsics[..., :2, 2]
-    offset = jnp.stack([(fx * x + skew * y) / z, fy * y / z], -1)
+    means, quats, log_scales = map(components, (gaussians.means, gaussians.quats, gaussians.log_scales))
+    valid = _valid(means, quats, log_scales, gaussians.logit_opacities)
+    means, log_scales = ([jnp.where(valid, x, 0.0) for x in vectors] for vectors in (means, log_scales))
+    pose = camera.camera_from_world[..., None]
+    rotation = [[pose[..., i, k, :] for k in range(3)] for i in range(3)]
+    position = computed_once([dot(row, means) + pose[..., i, 3, :] for i, row in enumerate(rotation)])
+    visible = valid & (position[2] > NEAR) & (largest(position) < FARTHEST)
+    x, y, z = (jnp.where(visible, at, instead) for at, instead in zip(position, (0.0, 0.0, 1.0)))
+    intrinsics = camera.intrinsics[..., None]
+    fx, fy, skew = intrinsics[..., 0, 0, :], intrinsics[..., 1, 1, :], intrinsics[..., 0, 1, :]
+    center = [intrinsics[..., i, 2, :] for i in range(2)]
+    offset = [(fx * x + skew * y) / z, fy * y / z]
 
-    size = jnp.asarray([camera.width, camera.height], z.dtype)
-    clamped = jnp.clip(offset, -FRUSTUM_MARGIN * size - center, (1 + FRUSTUM_MARGIN) * size - center)
+    clamped = [
+        jnp.clip(at, -FRUSTUM_MARGIN * size - c, (1 + FRUSTUM_MARGIN) * size - c)
+        for at, size, c in zip(offset, (camera.width, camera.height), center)
+    ]
     zero = jnp.zeros_like(z)
-    row_x = jnp.stack([fx / z + zero, skew / z + zero, -clamped[..., 0] / z], -1)
-    row_y = jnp.stack([zero, fy / z + zero, -clamped[..., 1] / z], -1)
-    axes = rotation_matrices(gaussians.quats) * jnp.exp(log_scales)[..., None, :]
-    # Rows into the world's frame: two products with a vector each instead of one of matrices.
-    u, v = (einsum("...i,...ij->...j", rotated(rotation.mT, row), axes) for row in (row_x, row_y))
-    visible &= (jnp.maximum(jnp.abs(u), jnp.abs(v)) < jnp.finfo(z.dtype).max ** 0.24).all(-1)  # fourth powers follow
-    u, v = (jnp.where(visible[..., None], stretch, 0.0) for stretch in (u, v))
-    xx, xy, yy = (u * u).sum(-1), (u * v).sum(-1), (v * v).sum(-1)
+    # Rows of the Jacobian, in the world's frame: two products with a vector each instead of one of matrices.
+    rows = [fx / z, skew / z, -clamped[0] / z], [zero, fy / z, -clamped[1] / z]
+    rows = computed_once([[dot(row, column) for column in zip(*rotation)] for row in rows])
+    scales, axes = computed_once(([jnp.exp(s) for s in log_scales], rotation_rows(quats)))
+    u, v = computed_once([[dot(row, axis) * scale for axis, scale in zip(zip(*axes), scales)] for row in rows])
+    visible &= largest([*u, *v]) < jnp.finfo(z.dtype).max ** 0.24  # fourth powers follow
+    u, v = ([jnp.where(visible, x, 0.0) for x in stretch] for stretch in (u, v))
+    xx, xy, yy = dot(u, u), dot(u, v), dot(v, v)
     # Lagrange's identity: what is xx yy - xy^2 on paper is a difference of large numbers for a needle.
-    unfiltered = (jnp.cross(u, v) ** 2).sum(-1)
+    normal = cross(u, v)
+    xx, xy, yy, unfiltered = computed_once([xx, xy, yy, dot(normal, normal)])
     determinant = unfiltered + LOW_PASS * (xx + yy + LOW_PASS)
     xx, yy = xx + LOW_PASS, yy + LOW_PASS
     root = jnp.sqrt(yy / determinant)
-    conic_roots = jnp.stack([root, -root * (xy / yy), 1 / jnp.sqrt(yy)], -1)
     opacities = jax.nn.sigmoid(jnp.where(visible, gaussians.logit_opacities, -jnp.inf))
     if antialiased:
         opacities = opacities * jnp.sqrt(jnp.maximum(unfiltered / determinant, 1e-12))
-    return Projection(offset + center, conic_roots, opacities, jnp.where(visible, z, jnp.inf))
+    return Projection(
+        means2d=jnp.stack([at + c for at, c in zip(offset, center)], -1),
+        conic_roots=jnp.stack([root, -root * (xy / yy), 1 / jnp.sqrt(yy)], -1),
+        opacities=opacities,
+        depths=jnp.where(visible, z, jnp.inf),
+    )
 
 
-def _valid(gaussians: Gaussians) -> Bool[Array, "*b n"]:
+def _valid(
+    means: Components, quats: Components, log_scales: Components, logit_opacities: Float[Array, "*b"]
+) -> Bool[Array, "*b"]:
     """Which of them are Gaussians, of a size that can be squared."""
-    largest = 0.5 * jnp.log(jnp.finfo(gaussians.log_scales.dtype).max)
-    near, flat = (jnp.abs(gaussians.means) < FARTHEST).all(-1), (gaussians.log_scales < largest).all(-1)
-    return near & flat & is_direction(gaussians.quats) & ~jnp.isnan(gaussians.logit_opacities)
+    greatest = 0.5 * jnp.log(jnp.finfo(logit_opacities.dtype).max)
+    near = largest(means) < FARTHEST
+    flat = functools.reduce(jnp.maximum, log_scales) < greatest
+    return near & flat & is_direction(quats) & ~jnp.isnan(logit_opacities)

@@ -2,29 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from jsplat.errors import InputError
 from jsplat.raster.camera import Camera
 from jsplat.raster.scene import SH_C0
+from jsplat.raster.vectors import components, unit
 from jsplat.runtime.precision import by_own_rules, einsum
-
-
-def is_direction(vectors: Float[Array, "*b d"]) -> Bool[Array, "*b"]:
-    """Which vectors have a direction: they are not zero, and finite as their inverse is."""
-    lengths, least = jnp.abs(vectors), jnp.finfo(vectors.dtype).tiny
-    return (lengths < 1 / least).all(-1) & (lengths > least).any(-1)
-
-
-def unit(vectors: Float[Array, "*b d"], otherwise: tuple[float, ...]) -> Float[Array, "*b d"]:
-    """Vectors of length 1; `otherwise`, which sends no gradient, for those without a direction.
-
-    Neither very short nor very long ones lose theirs: the squares are of numbers of at most 1.
-    """
-    valid = is_direction(vectors)[..., None]
-    vectors = jnp.where(valid, vectors, jnp.asarray(otherwise, vectors.dtype))
-    vectors = vectors / jax.lax.stop_gradient(jnp.abs(vectors).max(-1, keepdims=True))
-    return vectors / jnp.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
 @by_own_rules
@@ -44,7 +28,8 @@ def sh_colors(sh: Float[Array, "*b n s 3"], means: Float[Array, "*b n 3"], camer
     # A NaN stays that row's own: as a factor of 0 it would reach the camera's gradient.
     valid = jnp.isfinite(sh).all((-2, -1))[..., None]
     sh = jnp.where(valid[..., None], sh, 0.0)
-    x, y, z = jnp.moveaxis(unit(means - camera.centers[..., None, :], (0.0, 0.0, 1.0)), -1, 0)
+    away = [x - c for x, c in zip(components(means), components(camera.centers[..., None, :]))]
+    x, y, z = unit(away, (0.0, 0.0, 1.0))
     basis = [jnp.full_like(x, SH_C0), -0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
     if count > 4:
         basis += [

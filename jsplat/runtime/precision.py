@@ -15,22 +15,6 @@ einsum = functools.partial(jnp.einsum, precision="highest")
 matmul = functools.partial(jnp.matmul, precision="highest")
 
 
-def rotated(matrix: jax.Array, vectors: jax.Array) -> jax.Array:
-    """Many vectors, each multiplied from the left by one matrix of 3 x 3.
-
-    On GPUs three scaled columns: a product would be a library's, chosen by how fast it happens to be, so that two
-    processes could round differently. On processors the product is the faster one.
-    """
-
-    def columns(matrix, vectors):
-        first, second, third = (matrix[..., k] * vectors[..., k : k + 1] for k in range(3))
-        return first + second + third
-
-    return jax.lax.platform_dependent(
-        matrix, vectors, cpu=functools.partial(einsum, "...ij,...j->...i"), default=columns
-    )
-
-
 def by_own_rules(function: Callable[P, T]) -> Callable[P, T]:
     """JAX's usual rules of promotion within `function`; others' tests are often stricter about their own code."""
 

@@ -4,10 +4,12 @@ Shapes: i images, n Gaussians an image, g = i * n in all, m slots for tile hits,
 """
 
 import functools
+import operator
 import typing
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Num
 
@@ -55,14 +57,15 @@ class _Boxes(typing.NamedTuple):
     """The tiles around each Gaussian's ellipse on which alpha is 1/255.
 
     Attributes:
-        corners: column and row of the first tile.
-        spans: tiles across and down.
+        columns, rows: the first tile's.
+        across: tiles of a row.
         limits: the power on the ellipse.
         counts: tiles that are listed; 0 where the Gaussian is hidden.
     """
 
-    corners: Int[Array, "g 2"]
-    spans: Int[Array, "g 2"]
+    columns: Int[Array, " g"]
+    rows: Int[Array, " g"]
+    across: Int[Array, " g"]
     limits: Float[Array, " g"]
     counts: Int[Array, " g"]
 
@@ -136,7 +139,8 @@ def bin_tiles(
         x.reshape(images * count, *x.shape[2:]) for x in (means2d, conic_roots, opacities, depths)
     )
     boxes, needed = _boxes(means2d, conic_roots, opacities, depths, images, capacity, grid, tile)
-    found = _expand(boxes, depths, images * capacity)
+    used = jnp.where(needed <= capacity, needed, 0).sum()
+    found = _expand(boxes, depths, images * capacity, used)
     kept = _cull(found, means2d, conic_roots, boxes.limits, tile)
     tile_ids = (found.gaussian_ids // count) * (grid[0] * grid[1]) + found.tile_y * grid[0] + found.tile_x
     tile_ids, gaussian_ids, hits = _sort_by_tile(jnp.where(kept, tile_ids, tiles), found.gaussian_ids, tiles)
@@ -148,28 +152,33 @@ def bin_tiles(
 def _boxes(means2d, conic_roots, opacities, depths, images, capacity, grid, tile) -> tuple[_Boxes, Int[Array, " i"]]:
     """The box of each Gaussian, and the slots each image needs; where these are too many its boxes are empty."""
     limits = jnp.log(jnp.maximum(opacities, 1e-30) / ALPHA_FLOOR)  # keep where the power is at most this
-    u, v, w = conic_roots.T
-    deviations = jnp.stack([jnp.sqrt(1 + (v / w) ** 2) / u, 1 / w], -1)
-    radii = jnp.sqrt(2 * jnp.maximum(limits, 0))[:, None] * deviations * (1 + 4 * ROUNDING)
-    bounds, edges = jnp.asarray(grid), jnp.asarray(tile)
-    finite = jnp.isfinite(means2d).all(-1) & jnp.isfinite(conic_roots).all(-1) & (u > 0) & (w > 0)
-    # A pixel centre at x + 0.5 is inside [mean - radius, mean + radius]; clip before the cast, floats may be huge.
-    low = jnp.clip(jnp.floor((means2d - radii - 0.5) / edges), 0, bounds)
-    high = jnp.clip(jnp.floor((means2d + radii - 0.5) / edges) + 1, 0, bounds)
-    low, high = (jnp.where(finite[:, None], x, 0).astype(jnp.int32) for x in (low, high))
-    limits = jnp.where(finite, limits, 0)
+    (x, y), (u, v, w) = _columns(means2d), _columns(conic_roots)
+    reach = jnp.sqrt(2 * jnp.maximum(limits, 0)) * (1 + 4 * ROUNDING)
+    radii = reach * jnp.sqrt(1 + (v / w) ** 2) / u, reach / w
+    finite = functools.reduce(operator.and_, map(jnp.isfinite, (x, y, u, v, w))) & (u > 0) & (w > 0)
+    visible = finite & jnp.isfinite(depths) & (limits > 0)
 
-    visible = jnp.isfinite(depths) & (limits > 0)
-    spans = jnp.where(visible[:, None], jnp.maximum(high - low, 0), 0)
-    counts = (spans[:, 0] * spans[:, 1]).reshape(images, -1)
-    needed = counts.sum(1)
+    def span(at, radius, tiles, edge):
+        """The first tile of an axis, and how many."""
+        # A pixel centre at x + 0.5 is inside [mean - radius, mean + radius]; clip before the cast, floats may be huge.
+        low = jnp.clip(jnp.floor((at - radius - 0.5) / edge), 0, tiles)
+        high = jnp.clip(jnp.floor((at + radius - 0.5) / edge) + 1, 0, tiles)
+        low, high = (jnp.where(finite, bound, 0).astype(jnp.int32) for bound in (low, high))
+        return low, jnp.where(visible, jnp.maximum(high - low, 0), 0)
+
+    (columns, across), (rows, down) = map(span, (x, y), radii, grid, tile)
+    counts = (across * down).reshape(images, -1)
     # A need beyond 32 bits must not wrap around to a small one.
-    needed = jnp.where(counts.sum(1, dtype=jnp.float32) > INT32_MAX, INT32_MAX, needed)
+    needed = lax.reduce(counts, np.int32(0), lambda a, b: a + jnp.minimum(b, INT32_MAX - a), (1,))
     counts = jnp.where((needed <= capacity)[:, None], counts, 0).reshape(-1)
-    return _Boxes(low, spans, limits, counts), needed.astype(jnp.int32)
+    return _Boxes(columns, rows, across, jnp.where(finite, limits, 0), counts), needed
 
 
-def _expand(boxes: _Boxes, depths: Float[Array, " g"], slots: int) -> _Candidates:
+def _columns(x: Float[Array, "g d"]) -> list[Float[Array, " g"]]:
+    return [x[:, k] for k in range(x.shape[1])]
+
+
+def _expand(boxes: _Boxes, depths: Float[Array, " g"], slots: int, used: Int[Array, ""]) -> _Candidates:
     """A slot for each tile of each box, nearest first over all images at once: the sort by tile keeps that order."""
     order = _by_depth(jnp.where(boxes.counts > 0, depths, jnp.inf))
     counts = boxes.counts[order]
@@ -180,13 +189,13 @@ def _expand(boxes: _Boxes, depths: Float[Array, " g"], slots: int) -> _Candidate
     rank = jnp.cumsum(marks) - 1
     gaussian_ids = order[rank]
     within = jnp.arange(slots, dtype=jnp.int32) - offsets[rank]
-    across = jnp.maximum(boxes.spans[gaussian_ids, 0], 1)
+    across = jnp.maximum(boxes.across[gaussian_ids], 1)
     return _Candidates(
         offsets=jnp.zeros(order.shape, jnp.int32).at[order].set(offsets, unique_indices=True),
         gaussian_ids=gaussian_ids,
-        tile_x=boxes.corners[gaussian_ids, 0] + within % across,
-        tile_y=boxes.corners[gaussian_ids, 1] + within // across,
-        used=jnp.arange(slots) < boxes.counts.sum(),
+        tile_x=boxes.columns[gaussian_ids] + within % across,
+        tile_y=boxes.rows[gaussian_ids] + within // across,
+        used=jnp.arange(slots) < used,
     )
 
 
