@@ -45,7 +45,7 @@ int check(std::ifstream& file, const int32_t* sizes) {
   std::vector<int32_t> set_ids(images);
   for (int i = 0; i < images; i++) set_ids[i] = i % sets;
   const Batch<S> batch{means.data(), roots.data(), opacities.data(), depths.data(), features.data(), set_ids.data(),
-                       images, sets, count, channels, sizes[4], sizes[5], 1 << 24};
+                       images, sets, count, channels, sizes[4], sizes[5], 1 << 20};
   int failures = 0;
   for (int skip = 0;; skip++) {
     const InstructionSet& one = instruction_set(skip);

@@ -124,3 +124,38 @@ def test_sums_of_weights_are_the_gradient_of_features(backend):
         assert np.isnan(few).all()
     with pytest.raises(NotImplementedError, match="splat_sums: wanted first derivatives"):
         jax.grad(lambda x: splat_sums(*splats[:4], x, capacity=CAPACITY, backend=backend)[0].sum())(pictures)
+
+
+def test_lists_are_made_once_for_both_passes():
+    splats, set_ids = heads()
+    splats = splats._replace(depths=splats.depths + 1)  # nobody has drawn these
+    how = {"size": (EDGE, EDGE), "capacity": ROOM}
+    before = lists_made()
+    image, _ = cpu.forward(splats, set_ids, **how)
+    cpu.backward(splats, set_ids, image, jnp.ones_like(image), shape_channels=2, **how).means2d.block_until_ready()
+    assert lists_made() - before == IMAGES
+
+
+@pytest.mark.parametrize("name", ["means2d", "conic_roots", "opacities", "depths"])
+def test_lists_of_other_gaussians_are_never_used(name):
+    """Gaussians that differ from those drawn last in one number: their gradients are what they are without those."""
+    splats, set_ids = heads()
+    how = {"size": (EDGE, EDGE), "capacity": ROOM}
+    changed = np.array(getattr(splats, name))
+    changed[(IMAGES - 1, -1) + (0,) * (changed.ndim - 2)] *= 1.5
+    others = splats._replace(**{name: jnp.asarray(changed)})
+    image, _ = cpu.forward(splats, set_ids, **how)
+    grad = jnp.asarray(np.random.default_rng(0).normal(size=image.shape), image.dtype)
+    image, needed = cpu.forward(others, set_ids, **how)
+    want = cpu.backward(others, set_ids, image, grad, shape_channels=2, **how)
+    cpu.forward(splats, set_ids, **how)[0].block_until_ready()
+    equal(cpu.backward(others, set_ids, image, grad, shape_channels=2, **how), want)
+    cpu.forward(splats, set_ids, **how)[0].block_until_ready()
+    equal(cpu.forward(others, set_ids, **how), (image, needed))
+
+
+def lists_made() -> int:
+    """Of so many images the library has made the lists so far."""
+    library = compiled.load()
+    assert not isinstance(library, str)
+    return library.jsplat_lists_made()

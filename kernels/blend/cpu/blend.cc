@@ -135,7 +135,8 @@ ffi::Error sums(ffi::ThreadPool threads, Array<type> means, Array<type> roots, A
 BLEND_HANDLERS(float32, ffi::DataType::F32);
 BLEND_HANDLERS(float64, ffi::DataType::F64);
 
-// What the library was built from, and the instruction sets that this processor has.
+// What the library was built from, the instruction sets that this processor has, and for tests how much work was done.
 extern "C" const char* jsplat_source() { return JSPLAT_SOURCE; }
+extern "C" int64_t jsplat_lists_made() { return jsplat::lists_made; }
 extern "C" const char* jsplat_instruction_set() { return jsplat::instruction_set().name; }
 #pragma GCC visibility pop

@@ -1,10 +1,9 @@
 // The blend of many images, its gradients and sums of weights, by the tile kernels of the best instruction set here.
 #pragma once
-#include <cstddef>
 #include <limits>
 #include <type_traits>
 
-#include "lists.h"
+#include "workspace.h"
 
 namespace jsplat {
 
@@ -97,115 +96,68 @@ const Kernels<S>& kernels_of(const InstructionSet& one) {
   }
 }
 
-// What a call works in; kept for the next one.
-template <class S>
-struct Workspace {
-  struct OfImage {
-    Buffer<S> rows;
-    Buffer<uint8_t> touched;
-  };
-  std::vector<Lists<S>> lists;
-  std::vector<OfImage> of_image;
-  Buffer<S> scratch;
-};
-
-template <class S>
-class Borrowed {
- public:
-  Borrowed() {
-    std::lock_guard<std::mutex> guard(mutex());
-    if (kept().empty()) {
-      own_ = std::make_unique<Workspace<S>>();
-    } else {
-      own_ = std::move(kept().back()), kept().pop_back();
-    }
-  }
-  ~Borrowed() {
-    std::lock_guard<std::mutex> guard(mutex());
-    if (kept().size() < 4) kept().push_back(std::move(own_));
-  }
-  Workspace<S>* operator->() const { return own_.get(); }
-
- private:
-  // Never destroyed: a thread of XLA's may still be at work when the process ends.
-  static std::mutex& mutex() { return *new_once<std::mutex>(); }
-  static std::vector<std::unique_ptr<Workspace<S>>>& kept() {
-    return *new_once<std::vector<std::unique_ptr<Workspace<S>>>>();
-  }
-  template <class T>
-  static T* new_once() {
-    static T* one = new T;
-    return one;
-  }
-  std::unique_ptr<Workspace<S>> own_;
-};
-
-// A call's images, n Gaussians each, and the sets of features that they show.
-template <class S>
-struct Batch {
-  const S *means, *roots, *opacities, *depths, *features;
-  const int32_t* set_ids;
-  int images, sets, count, channels, width, height;
-  int64_t capacity;
-  int64_t pixels() const { return int64_t(width) * height; }
-  Image<S> image(int i) const {
-    const int64_t at = int64_t(i) * count;
-    return {means + 2 * at, roots + 3 * at, opacities + at, depths + at,
-            features ? features + int64_t(set_ids[i]) * count * channels : nullptr, count, channels, width, height};
-  }
-};
-
-// Makes the lists of as many images as there are threads at a time, then calls tile(image's number, image, its place in
-// the workspace, tile, scratch) for all of their tiles, then after(first image, last image).
-template <class S, class Tile, class After>
+// Of each image, as many at a time as there are threads, makes the lists unless the workspace has them, then calls
+// tile(image's number, image, its lists, its place, tile, scratch) for all of its tiles, between calls of
+// around(first image, last image, their lists, whether all tiles are done).
+template <class S, class Tile, class Around>
 void over_tiles(const Pool& pool, const Batch<S>& batch, Workspace<S>& work, size_t scratch, int32_t* needed,
-                const Tile& tile, const After& after) {
+                const Tile& tile, const Around& around) {
   constexpr int RUN = 8;  // tiles that a thread takes at once
   const int together = std::min(batch.images, pool.threads);
   scratch = (scratch + 63) / 64 * 64;
   work.scratch.resize(scratch * pool.threads + 64);
   S* const aligned = reinterpret_cast<S*>((reinterpret_cast<uintptr_t>(work.scratch.data()) + 63) & ~uintptr_t(63));
-  if (int(work.lists.size()) < together) work.lists.resize(together), work.of_image.resize(together);
+  const bool made = work.origin.is(batch), whole = kept_whole(batch);
+  const int listed = whole ? batch.images : together;  // images whose lists are there at the same time
+  if (!made) work.origin.forget();
+  if (int(work.lists.size()) < listed) work.lists.resize(listed);
+  if (int(work.of_image.size()) < together) work.of_image.resize(together);
+  std::vector<Image<S>> images;
+  for (int i = 0; i < batch.images; i++) images.push_back(batch.image(i));
   for (int first = 0; first < batch.images; first += together) {
     const int last = std::min(first + together, batch.images);
-    std::vector<Image<S>> images;
-    for (int i = first; i < last; i++) images.push_back(batch.image(i));
-    make_lists(pool, images.data(), work.lists.data(), last - first, batch.capacity);
+    Lists<S>* const lists = work.lists.data() + (whole ? first : 0);
+    if (!made && first % listed == 0) {
+      const int count = std::min(listed, batch.images - first);
+      make_lists(pool, images.data() + first, lists, count, batch.capacity), lists_made += count;
+    }
     for (int i = first; i < last; i++) {
-      needed[i] = int32_t(std::min<int64_t>(work.lists[i - first].needed, std::numeric_limits<int32_t>::max()));
+      needed[i] = int32_t(std::min<int64_t>(lists[i - first].needed, std::numeric_limits<int32_t>::max()));
     }
     const int tiles = images[0].across() * images[0].down(), runs = (tiles + RUN - 1) / RUN;
-    after(first, last, false);
+    around(first, last, lists, false);
     parallel(pool, runs * (last - first), [&](int task, int worker) {
       const int k = task / runs, begin = task % runs * RUN;
       for (int t = begin; t < std::min(begin + RUN, tiles); t++) {
-        tile(first + k, images[k], k, t, aligned + worker * scratch);
+        tile(first + k, images[first + k], lists[k], k, t, aligned + worker * scratch);
       }
     });
-    after(first, last, true);
+    around(first, last, lists, true);
   }
+  if (whole && !made) work.origin.remember(batch);
 }
 
 template <class S>
 void blend_forward(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& batch, S* out, int32_t* needed) {
-  Borrowed<S> work;
-  auto tile = [&](int i, const Image<S>& image, int k, int t, S* scratch) {
-    kernels.forward(image, work->lists[k], t, out + i * batch.pixels() * (batch.channels + 2), scratch);
+  Borrowed<S> work(batch);
+  auto tile = [&](int i, const Image<S>& image, const Lists<S>& lists, int, int t, S* scratch) {
+    kernels.forward(image, lists, t, out + i * batch.pixels() * (batch.channels + 2), scratch);
   };
-  over_tiles(pool, batch, *work.operator->(), kernels.forward_scratch(batch.channels), needed, tile, [](int, int, bool) {});
+  over_tiles(pool, batch, *work, kernels.forward_scratch(batch.channels), needed, tile,
+             [](int, int, const Lists<S>*, bool) {});
 }
 
 // Sums the rows of each Gaussian's hits in the order of its run, whoever computed them, and calls
 // put(image's number, Gaussian, sum or nullptr). One set of features after the other, its images in their order.
 template <class S, class Put>
-void sum_rows(const Pool& pool, const Batch<S>& batch, const Workspace<S>& work, int first, int last, int width,
-              const Put& put) {
+void sum_rows(const Pool& pool, const Batch<S>& batch, const Workspace<S>& work, const Lists<S>* all_lists, int first,
+              int last, int width, const Put& put) {
   const int parts = std::max(1, std::min(4 * pool.threads, batch.count / 64));
   parallel(pool, parts, [&](int part, int) {
     std::vector<S> sum(width);
     const int begin = int64_t(batch.count) * part / parts, end = int64_t(batch.count) * (part + 1) / parts;
     for (int i = first; i < last; i++) {
-      const Lists<S>& lists = work.lists[i - first];
+      const Lists<S>& lists = all_lists[i - first];
       const S* rows = work.of_image[i - first].rows.data();
       const uint8_t* touched = work.of_image[i - first].touched.data();
       for (int g = begin; g < end; g++) {
@@ -228,9 +180,9 @@ void sum_rows(const Pool& pool, const Batch<S>& batch, const Workspace<S>& work,
 }
 
 template <class S>
-void make_room(Workspace<S>& work, int first, int last, int width) {
-  for (int k = 0; k < last - first; k++) {
-    const int64_t slots = work.lists[k].slot_count;
+void make_room(Workspace<S>& work, const Lists<S>* lists, int count, int width) {
+  for (int k = 0; k < count; k++) {
+    const int64_t slots = lists[k].slot_count;
     work.of_image[k].rows.resize(slots * width), work.of_image[k].touched.resize(slots);
   }
 }
@@ -244,23 +196,23 @@ struct Gradients {  // of means, roots, opacities and depths `i n ...`, and of f
 template <class S>
 void blend_backward(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& batch, int shaping, const S* shown,
                     const S* grad, const Gradients<S>& out) {
-  Borrowed<S> borrowed;
-  Workspace<S>& work = *borrowed.operator->();
+  Borrowed<S> borrowed(batch);
+  Workspace<S>& work = *borrowed;
   const int channels = batch.channels, width = kernels.hit_width(channels), shape = kernels.sums_width(channels + 1);
   const int64_t image_size = batch.pixels() * (channels + 2);
   std::vector<int32_t> needed(batch.images);
   std::vector<bool> begun(batch.sets, false);
-  auto tile = [&](int i, const Image<S>& image, int k, int t, S* scratch) {
-    kernels.backward(image, work.lists[k], t, shaping, shown + i * image_size, grad + i * image_size,
+  auto tile = [&](int i, const Image<S>& image, const Lists<S>& lists, int k, int t, S* scratch) {
+    kernels.backward(image, lists, t, shaping, shown + i * image_size, grad + i * image_size,
                      work.of_image[k].rows.data(), work.of_image[k].touched.data(), scratch);
   };
-  auto around = [&](int first, int last, bool done) {
-    if (!done) return make_room(work, first, last, width);
+  auto around = [&](int first, int last, const Lists<S>* lists, bool done) {
+    if (!done) return make_room(work, lists, last - first, width);
     std::vector<char> is_first(last - first);
     for (int i = first; i < last; i++) {
       is_first[i - first] = !begun[batch.set_ids[i]], begun[batch.set_ids[i]] = true;
     }
-    sum_rows(pool, batch, work, first, last, width, [&](int i, int g, const S* sum) {
+    sum_rows(pool, batch, work, lists, first, last, width, [&](int i, int g, const S* sum) {
       const int64_t at = int64_t(i) * batch.count + g;
       S* features = out.features + (int64_t(batch.set_ids[i]) * batch.count + g) * channels;
       if (is_first[i - first]) std::fill_n(features, channels, S(0));
@@ -286,16 +238,16 @@ void blend_backward(const Pool& pool, const Kernels<S>& kernels, const Batch<S>&
 template <class S>
 void splat_sums(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& batch, const S* pictures, S* out,
                 int32_t* needed) {
-  Borrowed<S> borrowed;
-  Workspace<S>& work = *borrowed.operator->();
+  Borrowed<S> borrowed(batch);
+  Workspace<S>& work = *borrowed;
   const int channels = batch.channels, width = kernels.sums_width(channels);
-  auto tile = [&](int i, const Image<S>& image, int k, int t, S* scratch) {
-    kernels.sums(image, work.lists[k], t, pictures + i * batch.pixels() * channels, work.of_image[k].rows.data(),
+  auto tile = [&](int i, const Image<S>& image, const Lists<S>& lists, int k, int t, S* scratch) {
+    kernels.sums(image, lists, t, pictures + i * batch.pixels() * channels, work.of_image[k].rows.data(),
                  work.of_image[k].touched.data(), scratch);
   };
-  auto around = [&](int first, int last, bool done) {
-    if (!done) return make_room(work, first, last, width);
-    sum_rows(pool, batch, work, first, last, width, [&](int i, int g, const S* sum) {
+  auto around = [&](int first, int last, const Lists<S>* lists, bool done) {
+    if (!done) return make_room(work, lists, last - first, width);
+    sum_rows(pool, batch, work, lists, first, last, width, [&](int i, int g, const S* sum) {
       S* row = out + (int64_t(i) * batch.count + g) * channels;
       if (sum == nullptr) {
         std::fill_n(row, channels, S(0));

@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SOURCES = ("blend.cc", "blend.h", "lists.h", "parallel.h", "tiles.h")
+SOURCES = ("blend.cc", "blend.h", "lists.h", "parallel.h", "tiles.h", "workspace.h")
 NAME = "libblend.so"
 OPERATIONS = ("forward", "backward", "splat_sums")
 DTYPES = ("float32", "float64")
@@ -81,6 +81,7 @@ def load() -> ctypes.CDLL | str:
     built_from = library.jsplat_source().decode()
     if (source := source_hash()) not in (None, built_from):
         return f"wanted the library of kernels/blend/cpu built from {source}, got {built_from}: pip install -e . again"
+    library.jsplat_lists_made.restype = ctypes.c_int64
     import jax
 
     try:

@@ -223,22 +223,22 @@ void place_hits(const Image<S>& image, Lists<S>& lists, int begin, int end, int 
 template <class S>
 void make_lists(const Pool& pool, const Image<S>* images, Lists<S>* lists, int count, int64_t capacity) {
   const int parts = pool.threads <= count ? 1 : (pool.threads + count - 1) / count;
-  auto each = [&](bool of_order, auto step) {
-    parallel(pool, count * parts, [&](int task, int) {
-      const int k = task / parts, part = task % parts;
-      const int64_t all = of_order ? lists[k].listed : images[k].count;
-      step(images[k], lists[k], int(all * part / parts), int(all * (part + 1) / parts), part);
-    });
+  // step(image, lists, first, end, part) of a part of all Gaussians, or of those that are listed.
+  auto of_part = [&](int k, int part, bool of_order, auto step) {
+    const int64_t all = of_order ? lists[k].listed : images[k].count;
+    step(images[k], lists[k], int(all * part / parts), int(all * (part + 1) / parts), part);
   };
-  for (int k = 0; k < count; k++) {
+  auto each_part = [&](bool of_order, auto step) {
+    parallel(pool, count * parts, [&](int task, int) { of_part(task / parts, task % parts, of_order, step); });
+  };
+  auto make_room = [&](int k) {
     lists[k].splats.resize(images[k].count), lists[k].boxes.resize(images[k].count);
     lists[k].run.resize(images[k].count), lists[k].run_length.resize(images[k].count);
     lists[k].parts.resize(int64_t(parts) * images[k].across() * images[k].down());
     lists[k].starts.resize(int64_t(images[k].across()) * images[k].down() + 1);
     lists[k].of_part.assign(parts + 1, 0), lists[k].needed_of_part.assign(parts, 0);
-  }
-  each(false, find_boxes<S>);
-  parallel(pool, count, [&](int k, int) {
+  };
+  auto sort = [&](int k) {
     lists[k].needed = 0;
     for (int64_t part : lists[k].needed_of_part) lists[k].needed += part;
     lists[k].over = lists[k].needed > capacity;
@@ -257,10 +257,20 @@ void make_lists(const Pool& pool, const Image<S>* images, Lists<S>* lists, int c
     }
     lists[k].slot_count = begin;
     lists[k].tile_of.resize(begin);
-  });
-  each(true, find_hits<S>);
+  };
+  if (parts == 1) {  // no thread waits for another between the steps
+    parallel(pool, count, [&](int k, int) {
+      make_room(k), of_part(k, 0, false, find_boxes<S>), sort(k), of_part(k, 0, true, find_hits<S>);
+      find_starts(images[k], lists[k], parts), of_part(k, 0, true, place_hits<S>);
+    });
+    return;
+  }
+  for (int k = 0; k < count; k++) make_room(k);
+  each_part(false, find_boxes<S>);
+  parallel(pool, count, [&](int k, int) { sort(k); });
+  each_part(true, find_hits<S>);
   parallel(pool, count, [&](int k, int) { find_starts(images[k], lists[k], parts); });
-  each(true, place_hits<S>);
+  each_part(true, place_hits<S>);
 }
 
 }  // namespace jsplat
