@@ -1,8 +1,8 @@
 """Students that are trained for longer: `python -m bench.student_steps RUN OUT`, twenty minutes of two cores.
 
-RUN: a finished `jsplat run --config heads_cpu` on captures with true labels, some of whose people are unseen. Its student
-is trained once more, for TIMES as many steps, into OUT (what is done already there is not done again). The teacher and
-both students are scored on the unseen, on whom nothing is chosen. Writes bench/history/student_steps.json.
+RUN: a finished `jsplat run --config heads_cpu` on captures with true labels, some of whose people are unseen. Its
+student is trained once more, for TIMES as many steps, into OUT (what is done already there is not done again). The
+teacher and both students are scored on the unseen, on whom nothing is chosen. Writes bench/history/student_steps.json.
 """
 
 import json
@@ -47,7 +47,7 @@ def counted(study: Study, parser: Path) -> Tally:
 
 
 def losses(of: Tally, before: Tally, names: tuple[str, ...]) -> list[dict]:
-    """F1 of each foreground class in each bin of poses minus what it was, where there are ENOUGH pixels; worst first."""
+    """By how much F1 of each foreground class with ENOUGH pixels in a bin of poses has changed; worst first."""
     found = []
     for at, name in enumerate(BINS):
         counts = [class_counts(one.matrices[at]) for one in (of, before)]
@@ -66,7 +66,7 @@ def main(run: Path, out: Path) -> None:
     tallies = {name: counted(study, path) for name, path in parsers.items()}
     teacher, short, long = tallies.values()
     found = {
-        "trained_at": json.loads((out / "run.json").read_text())["commit"],
+        "trained_at": json.loads((out / "student" / "run.json").read_text())["commit"],
         "people": len(study.groups["unseen"]),
         "seed": study.config["seed"],
         "steps": [study.config["finetune"]["steps"], count],

@@ -175,6 +175,44 @@ def in_short(measured: dict) -> str:
     )
 
 
+def longer_training(measured: dict) -> str:
+    """What more steps of training give a student (`bench.student_steps`)."""
+    bins = [*measured["scores"]["teacher"]]
+    rows = []
+    for name, of in measured["scores"].items():
+        scores = [number(of[b]["f1"]) for b in bins]
+        rows.append([name, *scores, number(of["0-15"]["f1_core"]), number(of["side"]["f1_core"])])
+    table = markdown([f"F1, % ({measured['people']} unseen people)", *bins, "core 0-15", "core side"], rows)
+    told = []
+    pairs = {"side, minus the student of fewer steps": measured["longer minus shorter, side"]}
+    pairs |= {f"{b}, minus the teacher": of for b, of in measured["longer minus teacher"].items()}
+    for what, (difference, (low, high)) in pairs.items():
+        told.append(f"{what}: {100 * difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]")
+    worst = [
+        f"{row['class']} at {row['bin']} {100 * row['change']:+.1f}"
+        for row in measured["class losses against the teacher"][:3]
+    ]
+    short, long = measured["steps"]
+    where = (
+        f"{short} and {long:,} steps, seed {measured['seed']}, trained at commit {measured['trained_at']}, scored at"
+        f" {measured['commit']}. Of {long:,} steps, with 95 % intervals: {'; '.join(told)}. What it loses most against"
+        f" the teacher, of classes with at least 200 pixels: {', '.join(worst)}."
+    )
+    return f"{where}\n\n{table}"
+
+
+def longer_in_short(measured: dict) -> str:
+    """The same in one sentence."""
+    (_, short), (_, long) = [*measured["scores"].items()][1:]
+    difference, (low, high) = measured["longer minus shorter, side"]
+    return (
+        f"Trained for {measured['steps'][1]:,} steps instead of {measured['steps'][0]} the student reaches side F1"
+        f" {number(long['side']['f1'])} % on the {measured['people']} unseen people ({100 * difference:+.1f} points"
+        f" [{100 * low:+.1f}, {100 * high:+.1f}]) and {number(long['0-15']['f1'])} % from the front"
+        f" ({number(short['0-15']['f1'])} % before); one seed each."
+    )
+
+
 def large_run(measured: dict) -> str:
     """What a whole run on large pictures takes (`bench.large_run`)."""
     seconds, disk = measured["seconds"], sum(measured["disk_mb"].values())
@@ -213,6 +251,7 @@ def sections() -> dict[Path, dict[str, str]]:
         "picture": picture(json.loads((ROOT / "docs/pictures.json").read_text())),
         "demo": outcome(reports["demo"], recorded("demo_seeds")),
         "heads": outcome(reports["heads"]),
+        "student_steps": longer_in_short(recorded("student_steps")),
         "real_size": in_short(at_512),
         "captures_needed": images(PLOTS.relative_to(ROOT).as_posix()),
         "beside": peer_ratios(devices),
@@ -228,6 +267,7 @@ def sections() -> dict[Path, dict[str, str]]:
         ROOT / "docs/results.md": {
             **{name: run_section(report) for name, report in reports.items()},
             "real_size": real_size(at_512),
+            "student_steps": longer_training(recorded("student_steps")),
             "large_run": large_run(recorded("large_run")),
             "captures_needed": tables(recorded("captures_needed")),
         },
