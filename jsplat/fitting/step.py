@@ -140,8 +140,8 @@ def one_step(
     scene = jax.tree.map(jnp.add, state.scene, updates)
     stepped = FitState(scene, moments, state.step + 1, jnp.maximum(state.needed, needed), loss, state.failed)
     active = (needed <= capacity) & (state.step < until) & ~state.failed
-    # Asked of what the step is made from, so that on GPUs what it makes is written once: Adam bounds every update.
-    finite = _finite((state.scene, grads, wandered, loss))
+    # Asked before anything is written, so that on GPUs it is written once: with these finite Adam's step is, too.
+    finite = _finite((grads, wandered, loss))
     frozen = replace(state, needed=stepped.needed, failed=state.failed | (active & ~finite))
     return _select(active & finite, stepped, frozen)
 
@@ -149,7 +149,14 @@ def one_step(
 def _finite(tree) -> Bool[Array, " b"]:
     """Which identities have no NaN and no infinity."""
     rows = [x.reshape(x.shape[0], -1) for x in jax.tree.leaves(tree)]
-    return jnp.isfinite(jnp.concatenate(rows, 1)).all(1)
+
+    def each(*rows):
+        return functools.reduce(jnp.logical_and, (jnp.isfinite(x).all(1) for x in rows))
+
+    def together(*rows):  # a GPU would start two kernels for each array
+        return jnp.isfinite(jnp.concatenate(rows, 1)).all(1)
+
+    return jax.lax.platform_dependent(*rows, cpu=each, default=together)
 
 
 def _select(chosen, yes, no):
