@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT))  # bench is no installed package
 from bench.captures_drawn import charts, images, tables  # noqa: E402
 from bench.history import HERE, latest  # noqa: E402
 from bench.profile import section  # noqa: E402
+from bench.student_steps import ENOUGH  # noqa: E402
 from bench.tables import NOT_MEASURED, drawings, markdown, peer_ratios, performance, scaling, workloads  # noqa: E402
 from jsplat.report.findings import BINS, METHODS, Goals, ablation_gaps, of_people  # noqa: E402
 from jsplat.report.headline import class_changes, edits_text, headline  # noqa: E402
@@ -196,7 +197,7 @@ def longer_training(measured: dict) -> str:
     where = (
         f"{short} and {long:,} steps, seed {measured['seed']}, trained at commit {measured['trained_at']}, scored at"
         f" {measured['commit']}. Of {long:,} steps, with 95 % intervals: {'; '.join(told)}. What it loses most against"
-        f" the teacher, of classes with at least 200 pixels: {', '.join(worst)}."
+        f" the teacher, of classes with at least {ENOUGH} pixels: {', '.join(worst)}."
     )
     return f"{where}\n\n{table}"
 

@@ -152,7 +152,7 @@ def bin_tiles(
 def _boxes(means2d, conic_roots, opacities, depths, images, capacity, grid, tile) -> tuple[_Boxes, Int[Array, " i"]]:
     """The box of each Gaussian, and the slots each image needs; where these are too many its boxes are empty."""
     limits = jnp.log(jnp.maximum(opacities, 1e-30) / ALPHA_FLOOR)  # keep where the power is at most this
-    (x, y), (u, v, w) = _columns(means2d), _columns(conic_roots)
+    (x, y), (u, v, w) = means2d.T, conic_roots.T
     reach = jnp.sqrt(2 * jnp.maximum(limits, 0)) * (1 + 4 * ROUNDING)
     radii = reach * jnp.sqrt(1 + (v / w) ** 2) / u, reach / w
     finite = functools.reduce(operator.and_, map(jnp.isfinite, (x, y, u, v, w))) & (u > 0) & (w > 0)
@@ -172,10 +172,6 @@ def _boxes(means2d, conic_roots, opacities, depths, images, capacity, grid, tile
     needed = lax.reduce(counts, np.int32(0), lambda a, b: a + jnp.minimum(b, INT32_MAX - a), (1,))
     counts = jnp.where((needed <= capacity)[:, None], counts, 0).reshape(-1)
     return _Boxes(columns, rows, across, jnp.where(finite, limits, 0), counts), needed
-
-
-def _columns(x: Float[Array, "g d"]) -> list[Float[Array, " g"]]:
-    return [x[:, k] for k in range(x.shape[1])]
 
 
 def _expand(boxes: _Boxes, depths: Float[Array, " g"], slots: int, used: Int[Array, ""]) -> _Candidates:

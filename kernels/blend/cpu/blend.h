@@ -100,14 +100,15 @@ const Kernels<S>& kernels_of(const InstructionSet& one) {
 // tile(image's number, image, its lists, its place, tile, scratch) for all of its tiles, between calls of
 // around(first image, last image, their lists, whether all tiles are done).
 template <class S, class Tile, class Around>
-void over_tiles(const Pool& pool, const Batch<S>& batch, Workspace<S>& work, size_t scratch, int32_t* needed,
+void over_tiles(const Pool& pool, const Batch<S>& batch, const Borrowed<S>& borrowed, size_t scratch, int32_t* needed,
                 const Tile& tile, const Around& around) {
   constexpr int RUN = 8;  // tiles that a thread takes at once
+  Workspace<S>& work = *borrowed;
   const int together = std::min(batch.images, pool.threads);
   scratch = (scratch + 63) / 64 * 64;
   work.scratch.resize(scratch * pool.threads + 64);
   S* const aligned = reinterpret_cast<S*>((reinterpret_cast<uintptr_t>(work.scratch.data()) + 63) & ~uintptr_t(63));
-  const bool made = work.origin.is(batch), whole = kept_whole(batch);
+  const bool made = borrowed.has_lists(), whole = kept_whole(batch);
   const int listed = whole ? batch.images : together;  // images whose lists are there at the same time
   if (!made) work.origin.forget();
   if (int(work.lists.size()) < listed) work.lists.resize(listed);
@@ -139,11 +140,11 @@ void over_tiles(const Pool& pool, const Batch<S>& batch, Workspace<S>& work, siz
 
 template <class S>
 void blend_forward(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& batch, S* out, int32_t* needed) {
-  Borrowed<S> work(batch);
+  Borrowed<S> borrowed(batch);
   auto tile = [&](int i, const Image<S>& image, const Lists<S>& lists, int, int t, S* scratch) {
     kernels.forward(image, lists, t, out + i * batch.pixels() * (batch.channels + 2), scratch);
   };
-  over_tiles(pool, batch, *work, kernels.forward_scratch(batch.channels), needed, tile,
+  over_tiles(pool, batch, borrowed, kernels.forward_scratch(batch.channels), needed, tile,
              [](int, int, const Lists<S>*, bool) {});
 }
 
@@ -227,7 +228,7 @@ void blend_backward(const Pool& pool, const Kernels<S>& kernels, const Batch<S>&
       out.opacities[at] = sum[shape + 5];
     });
   };
-  over_tiles(pool, batch, work, kernels.backward_scratch(channels), needed.data(), tile, around);
+  over_tiles(pool, batch, borrowed, kernels.backward_scratch(channels), needed.data(), tile, around);
   for (int f = 0; f < batch.sets; f++) {  // no image shows it
     const int64_t size = int64_t(batch.count) * channels;
     if (!begun[f]) std::fill_n(out.features + f * size, size, S(0));
@@ -256,7 +257,7 @@ void splat_sums(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& bat
       }
     });
   };
-  over_tiles(pool, batch, work, kernels.sums_scratch(channels), needed, tile, around);
+  over_tiles(pool, batch, borrowed, kernels.sums_scratch(channels), needed, tile, around);
 }
 
 }  // namespace jsplat

@@ -83,7 +83,8 @@ class Borrowed {
   explicit Borrowed(const Batch<S>& batch) {
     std::lock_guard<std::mutex> guard(mutex());
     auto found = std::find_if(kept().begin(), kept().end(), [&](const auto& one) { return one->origin.is(batch); });
-    if (found == kept().end() && !kept().empty()) found = kept().begin();  // the one that has lain longest
+    has_lists_ = found != kept().end();
+    if (!has_lists_ && !kept().empty()) found = kept().begin();  // the one that has lain longest
     if (found == kept().end()) {
       own_ = std::make_unique<Workspace<S>>();
     } else {
@@ -94,8 +95,8 @@ class Borrowed {
     std::lock_guard<std::mutex> guard(mutex());
     if (kept().size() < 4) kept().push_back(std::move(own_));
   }
-  Workspace<S>* operator->() const { return own_.get(); }
   Workspace<S>& operator*() const { return *own_; }
+  bool has_lists() const { return has_lists_; }  // of the Gaussians that it was borrowed for
 
  private:
   // Never destroyed: a thread of XLA's may still be at work when the process ends.
@@ -109,6 +110,7 @@ class Borrowed {
     return one;
   }
   std::unique_ptr<Workspace<S>> own_;
+  bool has_lists_;
 };
 
 }  // namespace jsplat
