@@ -29,7 +29,8 @@ table{border-collapse:collapse;font-size:14px;width:100%;font-variant-numeric:ta
 th,td{padding:6px 10px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 tr:last-child td,tr:last-child th{border-bottom:0}th:first-child,td:first-child{text-align:left}
 thead th{color:var(--soft);font-weight:600;vertical-align:bottom}tr.ours td{font-weight:650}
-.gallery td,.gallery th{text-align:left;padding:5px;vertical-align:top;border:0}.gallery{table-layout:fixed}
+.gallery td,.gallery th{text-align:left;padding:5px;vertical-align:top;border:0}
+.gallery th{white-space:normal;vertical-align:bottom}.gallery{table-layout:fixed}
 
 .gallery img{width:100%;max-width:180px;height:auto;display:block;border-radius:6px}
 .gallery small{display:block;white-space:normal;line-height:1.35;margin-top:3px}
