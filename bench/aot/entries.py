@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jsplat.kernels.blend import blend_function
-from jsplat.kernels.blend.splats import Splats
+from jsplat.kernels.blend.splats import Shown, Splats
 
 CHANNELS = (1, 3, 8, 22, 32, 64)
 PASSES = ("forward", "backward")
@@ -67,10 +67,11 @@ def call(entry: Entry) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     features = jax.ShapeDtypeStruct((IMAGES, COUNT, entry.channels), jnp.float32)
     if entry.of == "x64":
         blending = blend_function(SIZE, CAPACITY, entry.channels, entry.implementation)
-        return jax.grad(lambda splats: blending(splats)[0].sum()), (Splats(*gaussians(), features),)
+        return jax.grad(lambda splats: blending(splats)[0].image.sum()), (Splats(*gaussians(), features),)
     args = (Splats(*gaussians(), features), jax.ShapeDtypeStruct((IMAGES,), jnp.int32))
     if entry.of == "forward":
         return functools.partial(module.forward, size=SIZE, capacity=CAPACITY), args
-    image = jax.ShapeDtypeStruct((IMAGES, SIZE[1], SIZE[0], entry.channels + 2), jnp.float32)
+    pixels = (IMAGES, SIZE[1], SIZE[0])
+    shown = Shown(*(jax.ShapeDtypeStruct((*pixels, *rest), jnp.float32) for rest in ((entry.channels,), (), ())))
     backward = functools.partial(module.backward, size=SIZE, capacity=CAPACITY, shape_channels=entry.channels)
-    return backward, (*args, image, image)
+    return backward, (*args, shown, shown)

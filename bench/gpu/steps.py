@@ -132,6 +132,7 @@ def smallest(part: Part, kernel: str, *ways: str) -> None:
     from bench.raster import WORST_GRADIENT, WORST_PSNR, relative_error
     from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, SIZE
     from jsplat.kernels.blend.reference import blend_reference
+    from jsplat.kernels.blend.splats import Shown
 
     module = _native(kernel, CHANNELS)
     case, weights = CASES["random"](), np.random.default_rng(7).normal(size=(1, SIZE[1], SIZE[0], CHANNELS + 2))
@@ -150,13 +151,13 @@ def smallest(part: Part, kernel: str, *ways: str) -> None:
     for way in ways:
         begin = time.perf_counter()
         if way == "forward":
-            image, needed = jax.block_until_ready(module.forward(*args, **lens))
-            off = np.abs(np.asarray(image, np.float64) - want)
+            shown, needed = jax.block_until_ready(module.forward(*args, **lens))
+            off = np.abs(np.asarray(shown.image, np.float64) - want)
             psnr = float(-10 * np.log10(max(np.square(off).mean(), 1e-20)))
             part.tell(image_error=float(off.max()), psnr=psnr, needed=int(needed[0]))
             right = psnr >= WORST_PSNR
         else:
-            pictures = (jnp.asarray(x, jnp.float32) for x in (want, weights))
+            pictures = (Shown.of(jnp.asarray(x, jnp.float32)) for x in (want, weights))
             found = jax.block_until_ready(module.backward(*args, *pictures, **lens, shape_channels=CHANNELS))
             errors = {k: relative_error(found._asdict()[k], x) for k, x in wanted._asdict().items()}
             part.tell(gradient_error=max(errors.values()), gradient_errors=errors)
@@ -213,11 +214,12 @@ def stopping(part: Part, kernel: str) -> None:
     case = headlike(1, 1500, edge, channels)
     case = case._replace(opacities=np.full_like(case.opacities, 0.9)).arrays()
     args, lens = (case, jnp.zeros(1, jnp.int32)), {"size": (edge, edge - 3), "capacity": 1 << 14}
-    image, needed = jax.block_until_ready(module.forward(*args, **lens))
-    part.tell(needed=int(needed[0]), stopped=int((np.asarray(image)[..., -1] > 1 - 1e-4).sum()))
-    grads = module.backward(*args, image, jnp.ones_like(image), **lens, shape_channels=channels)
-    finite = all(bool(jnp.isfinite(x).all()) for x in (image, *grads))
-    if not finite or int(needed[0]) > 1 << 14 or not (np.asarray(image)[..., -1] > 1 - 1e-4).any():
+    shown, needed = jax.block_until_ready(module.forward(*args, **lens))
+    stopped = int((shown.alpha > 1 - 1e-4).sum())
+    part.tell(needed=int(needed[0]), stopped=stopped)
+    grads = module.backward(*args, shown, jax.tree.map(jnp.ones_like, shown), **lens, shape_channels=channels)
+    finite = all(bool(jnp.isfinite(x).all()) for x in (*shown, *grads))
+    if not finite or int(needed[0]) > 1 << 14 or not stopped:
         raise ValueError(f"finite: {finite}, needed: {needed}, or nothing stops early")
 
 

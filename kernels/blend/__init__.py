@@ -2,7 +2,8 @@
 
 The contract is `reference.blend_reference`. `custom_vjp` stands outside and `custom_vmap` inside (`batching`), so that
 any nesting of `vmap` and `grad` calls the same function with more images. An implementation is a module with `TILE`,
-`forward` and `backward` like those of `xla`: i images, f sets of features, `set_ids` the set of each image.
+`forward` and `backward` like those of `xla`: i images, f sets of features, `set_ids` the set of each image. Images that
+need more than the capacity are NaN as they come from there, and so are their gradients.
 """
 
 import contextlib
@@ -16,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jsplat.kernels import select
 from jsplat.kernels.blend.batching import folded, with_vmap
 from jsplat.kernels.blend.sharding import over_devices
-from jsplat.kernels.blend.splats import Splats, map_images
+from jsplat.kernels.blend.splats import Shown, Splats
 from jsplat.kernels.select import Facts, Implementation
 from jsplat.kernels.tiling import INT32_MAX
 
@@ -85,11 +86,11 @@ def tile_of(facts: Facts, backend: str | None = None) -> tuple[int, int]:
 @functools.lru_cache(maxsize=64)
 def blend_function(
     size: tuple[int, int], capacity: int, shape_channels: int, backend: str
-) -> Callable[[Splats], tuple[Float[Array, "*b h w k"], Int[Array, "*b"]]]:
+) -> Callable[[Splats], tuple[Shown, Int[Array, "*b"]]]:
     """The differentiable blend for one image size and capacity, of arrays of one dtype.
 
     Returns:
-        a function of `Splats` that gives the blend of features, depth and 1 (k = c + 2), and the tile hits needed.
+        a function of `Splats` that gives what they show, and the tile hits needed.
     """
     entry = implementation_of(backend)
     implementation = entry.load()
@@ -100,18 +101,14 @@ def blend_function(
             most = INT32_MAX // images
             raise ValueError(f"blend: capacity: wanted at most {most} for {images} images, got {capacity}")
         with as_written(splats.means2d.dtype):
-            image, needed = implementation.forward(splats, set_ids, size=size, capacity=capacity)
-            return nan_where(needed > capacity, image), needed
+            return implementation.forward(splats, set_ids, size=size, capacity=capacity)
 
-    def backward(splats, set_ids, image, grad_image, needed):
+    def backward(splats, set_ids, *pictures):
+        shown, grad_shown = Shown(*pictures[:3]), Shown(*pictures[3:])
         with as_written(splats.means2d.dtype):
-            grads = implementation.backward(
-                splats, set_ids, image, grad_image, size=size, capacity=capacity, shape_channels=shape_channels
+            return implementation.backward(
+                splats, set_ids, shown, grad_shown, size=size, capacity=capacity, shape_channels=shape_channels
             )
-            # An image that is NaN has no gradients, its features among them; zeros would look like a minimum.
-            images_over = needed > capacity
-            sets_over = jnp.zeros(grads.features.shape[0], bool).at[set_ids].max(images_over)
-            return map_images(functools.partial(nan_where, images_over), functools.partial(nan_where, sets_over), grads)
 
     run = over_images(forward, entry, gradients=False)
     vjp = over_images(backward, entry, gradients=True)
@@ -121,12 +118,12 @@ def blend_function(
         return run(splats)
 
     def blend_fwd(splats):
-        image, needed = first_order(run)(splats)
-        return (image, needed), (splats, image, needed)
+        shown, needed = first_order(run)(splats)
+        return (shown, needed), (splats, shown)
 
     def blend_bwd(residuals, cotangents):
-        splats, image, needed = residuals
-        return (first_order(vjp)(splats, image, cotangents[0], needed),)
+        splats, shown = residuals
+        return (first_order(vjp)(splats, *shown, *cotangents[0]),)
 
     blend_images.defvjp(blend_fwd, blend_bwd)
     return blend_images
@@ -157,11 +154,6 @@ def as_written(dtype: Any) -> Iterator[None]:
     types, ranks = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
     with jax.enable_x64(dtype == jnp.float64), types, ranks:
         yield
-
-
-def nan_where(mask: Bool[Array, " i"], x: Float[Array, "i ..."]) -> Float[Array, "i ..."]:
-    """NaN in the images of the mask."""
-    return jnp.where(jnp.expand_dims(mask, tuple(range(1, x.ndim))), jnp.nan, x)
 
 
 def implementation_of(backend: str) -> Implementation:
@@ -237,8 +229,8 @@ def blend(
     function = blend_function(size, operator.index(capacity), shaping, backend)
     sets = (1,) * (len(lead) - len(sets)) + sets
     features = splats.features.reshape(*sets, *splats.features.shape[-2:])
-    image, needed = function(splats._replace(features=features))
-    return Blended(image[..., :channels], image[..., -1], image[..., -2], needed)
+    shown, needed = function(splats._replace(features=features))
+    return Blended(shown.channels if channels else shown.channels[..., :0], shown.alpha, shown.depth, needed)
 
 
 def _check(lead, sets, channels, shape_channels, capacity):

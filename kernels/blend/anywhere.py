@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from jsplat.kernels import select
 from jsplat.kernels.blend import IMPLEMENTATIONS, as_written
-from jsplat.kernels.blend.primitives import gradients_of, image_of, primitive, sums_of
-from jsplat.kernels.blend.splats import Splats
+from jsplat.kernels.blend.primitives import gradients_of, primitive, shown_of, sums_of
+from jsplat.kernels.blend.splats import Shown, Splats
 from jsplat.kernels.blend.sums import sums_by
 from jsplat.kernels.select import Facts
 
@@ -52,8 +52,9 @@ def _forward(device, *arrays, **how):
 
 
 def _backward(device, *arrays, **how):
-    chosen = _implementation(device, arrays, arrays[4].shape[-1])
-    return chosen.backward(Splats(*arrays[:5]), *arrays[5:], **how)
+    splats, set_ids, pictures = Splats(*arrays[:5]), arrays[5], arrays[6:]
+    chosen = _implementation(device, arrays, splats.features.shape[-1])
+    return chosen.backward(splats, set_ids, Shown(*pictures[:3]), Shown(*pictures[3:]), **how)
 
 
 def _splat_sums(device, *arrays, **how):
@@ -81,24 +82,24 @@ def _rules(function):
     return {platform: for_platform(platform or "other") for platform in (None, "cpu", "cuda")}
 
 
-_forward_p = primitive("blend_forward", image_of, _rules(_forward))
+_forward_p = primitive("blend_forward", shown_of, _rules(_forward))
 _backward_p = primitive("blend_backward", gradients_of, _rules(_backward))
 _splat_sums_p = primitive("blend_splat_sums", sums_of, _rules(_splat_sums))
 
 
 def forward(
     splats: Splats, set_ids: Int[Array, " i"], *, size: tuple[int, int], capacity: int
-) -> tuple[Float[Array, "i h w k"], Int[Array, " i"]]:
+) -> tuple[Shown, Int[Array, " i"]]:
     """See `xla.forward`."""
-    image, needed = _forward_p(*splats, set_ids, size=size, capacity=capacity)
-    return image, needed
+    *shown, needed = _forward_p(*splats, set_ids, size=size, capacity=capacity)
+    return Shown(*shown), needed
 
 
 def backward(
     splats: Splats,
     set_ids: Int[Array, " i"],
-    image: Float[Array, "i h w k"],
-    grad_image: Float[Array, "i h w k"],
+    shown: Shown,
+    grad_shown: Shown,
     *,
     size: tuple[int, int],
     capacity: int,
@@ -106,7 +107,7 @@ def backward(
 ) -> Splats:
     """See `xla.backward`."""
     how = {"size": size, "capacity": capacity, "shape_channels": shape_channels}
-    return Splats(*_backward_p(*splats, set_ids, image, grad_image, **how))
+    return Splats(*_backward_p(*splats, set_ids, *shown, *grad_shown, **how))
 
 
 def splat_sums(

@@ -48,10 +48,10 @@ def _like(array: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 # What the functions of an implementation give.
 
 
-def image_of(means2d, roots, opacities, depths, features, set_ids, *, size, **_):
-    """Of `forward`: the image, and the tile hits needed."""
-    shape = (opacities.shape[0], size[1], size[0], features.shape[-1] + 2)
-    return [(shape, opacities.dtype), (opacities.shape[:1], np.int32)]
+def shown_of(means2d, roots, opacities, depths, features, set_ids, *, size, **_):
+    """Of `forward`: channels, depth and alpha, and the tile hits needed."""
+    shape, dtype = (opacities.shape[0], size[1], size[0]), opacities.dtype
+    return [((*shape, features.shape[-1]), dtype), (shape, dtype), (shape, dtype), (opacities.shape[:1], np.int32)]
 
 
 def gradients_of(*arrays, **_):

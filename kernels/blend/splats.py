@@ -1,5 +1,6 @@
-"""Projected Gaussians: what `blend` takes, and what its gradients are."""
+"""Projected Gaussians, what they show, and what the gradients are: what goes into implementations and comes out."""
 
+import functools
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 
 class Splats(typing.NamedTuple):
@@ -31,6 +32,35 @@ class Splats(typing.NamedTuple):
     def arrays(self, dtype: type = np.float32) -> "Splats":
         """The same as arrays of JAX."""
         return Splats(*(jnp.asarray(x, dtype) for x in self))
+
+
+class Shown(typing.NamedTuple):
+    """What images show: features, depth and 1, weighted by alpha * transmittance; or the gradients of these."""
+
+    channels: Float[Array, "*b h w c"]
+    depth: Float[Array, "*b h w"]
+    alpha: Float[Array, "*b h w"]
+
+    @classmethod
+    def of(cls, image: Float[Array, "*b h w k"]) -> "Shown":
+        """From one array, k = c + 2."""
+        return cls(image[..., :-2], image[..., -2], image[..., -1])
+
+    @property
+    def image(self) -> Float[Array, "*b h w k"]:
+        """As one array, k = c + 2."""
+        return jnp.concatenate([self.channels, self.depth[..., None], self.alpha[..., None]], -1)
+
+
+def nan_where(mask: Bool[Array, " i"], x: Float[Array, "i ..."]) -> Float[Array, "i ..."]:
+    """NaN in the images of the mask."""
+    return jnp.where(jnp.expand_dims(mask, tuple(range(1, x.ndim))), jnp.nan, x)
+
+
+def nan_gradients(mask: Bool[Array, " i"], set_ids: Int[Array, " i"], gradients: Splats) -> Splats:
+    """NaN in those of the images of the mask and of the features that these show; zeros would look like a minimum."""
+    sets = jnp.zeros(gradients.features.shape[0], bool).at[set_ids].max(mask)
+    return map_images(functools.partial(nan_where, mask), functools.partial(nan_where, sets), gradients)
 
 
 def map_images(of_images: Callable[..., Any], of_sets: Callable[..., Any], tree: Any, *others: Any) -> Any:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jsplat.kernels.blend import as_written, chosen, first_order, implementation_of, nan_where, over_images
-from jsplat.kernels.blend.splats import Splats
+from jsplat.kernels.blend import as_written, chosen, first_order, implementation_of, over_images
+from jsplat.kernels.blend.splats import Shown, Splats
 
 
 def splat_sums(
@@ -59,8 +59,7 @@ def sums_function(size: tuple[int, int], capacity: int, backend: str) -> Callabl
 
     def run(splats, set_ids, pictures):
         with as_written(splats.means2d.dtype):
-            sums, needed = own(*splats[:4], pictures, size=size, capacity=capacity)
-            return nan_where(needed > capacity, sums), needed
+            return own(*splats[:4], pictures, size=size, capacity=capacity)
 
     return first_order(over_images(run, implementation, gradients=False), "splat_sums")
 
@@ -72,10 +71,9 @@ def sums_by(implementation: Any) -> Callable[..., tuple[Array, Array]]:
         zeros = jnp.zeros((*opacities.shape, pictures.shape[-1]), pictures.dtype)
         splats = Splats(means2d, conic_roots, opacities, depths, zeros)
         set_ids = jnp.arange(opacities.shape[0], dtype=jnp.int32)
-        image, needed = implementation.forward(splats, set_ids, size=size, capacity=capacity)
-        nothing = jnp.zeros_like(pictures[..., :1])
-        upstream = jnp.concatenate([pictures, nothing, nothing], -1)
+        shown, needed = implementation.forward(splats, set_ids, size=size, capacity=capacity)
+        upstream = Shown(pictures, jnp.zeros_like(shown.depth), jnp.zeros_like(shown.alpha))
         how = {"size": size, "capacity": capacity, "shape_channels": 0}
-        return implementation.backward(splats, set_ids, image, upstream, **how).features, needed
+        return implementation.backward(splats, set_ids, shown, upstream, **how).features, needed
 
     return getattr(implementation, "splat_sums", by_gradient)

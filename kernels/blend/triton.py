@@ -22,7 +22,7 @@ from jax.experimental.pallas import triton as plt
 from jaxtyping import Array, Float, Int
 
 from jsplat.kernels.blend.gradients import image_dot_grad, root_moments, shape_gradients
-from jsplat.kernels.blend.splats import Splats
+from jsplat.kernels.blend.splats import Shown, Splats, nan_gradients, nan_where
 from jsplat.kernels.collect import collect, sum_over_images
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 from jsplat.kernels.tiling import bin_tiles, tile_grid, to_tiles
@@ -261,8 +261,8 @@ def _call(kernel, shapes, tiles, g, args):
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "interpret"))
 def forward(
     splats: Splats, set_ids: Int[Array, " i"], *, size: tuple[int, int], capacity: int, interpret: bool = False
-) -> tuple[Float[Array, "i h w k"], Int[Array, " i"]]:
-    """The blend of features, depth and 1 (k = c + 2), and the tile hits each image needed; see `kernels.blend`."""
+) -> tuple[Shown, Int[Array, " i"]]:
+    """What the Gaussians show, and the tile hits each image needed; see `kernels.blend`."""
     (images, count), channels = splats.opacities.shape, splats.features.shape[-1]
     g = _Static(images, count, channels, size, interpret)
     hits = bin_tiles(*splats[:4], size=size, tile=TILE, capacity=capacity)
@@ -303,22 +303,22 @@ def forward(
     args = (hits.gaussian_ids, hits.tile_offsets, set_ids, _table(splats), features)
     shape = (images, size[1], size[0], channels + 2)
     (image,) = _call(blend_forward, [shape], hits.tile_offsets.shape[0] - 1, g, args)
-    return image, hits.needed
+    return Shown.of(nan_where(hits.needed > capacity, image)), hits.needed
 
 
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "shape_channels", "interpret"))
 def backward(
     splats: Splats,
     set_ids: Int[Array, " i"],
-    image: Float[Array, "i h w k"],
-    grad_image: Float[Array, "i h w k"],
+    shown: Shown,
+    grad_shown: Shown,
     *,
     size: tuple[int, int],
     capacity: int,
     shape_channels: int,
     interpret: bool = False,
 ) -> Splats:
-    """Gradients of sum(image * grad_image), as `xla.backward` explains them; the same bits every time."""
+    """Gradients of sum(shown * grad_shown), as `xla.backward` explains them; the same bits every time."""
     (images, count), channels = splats.opacities.shape, splats.features.shape[-1]
     g = _Static(images, count, channels, size, interpret)
     hits = bin_tiles(*splats[:4], size=size, tile=TILE, capacity=capacity)
@@ -394,6 +394,7 @@ def backward(
 
     table = _table(splats)
     # In a product of matrices NaN times nothing is NaN: only the sum of such a pixel says that its gradient is.
+    image, grad_image = shown.image, grad_shown.image
     finite = jnp.isfinite(grad_image).all(-1, keepdims=True)
     grad_image = jnp.where(finite, grad_image, 0.0)
     whole = jnp.where(finite, image_dot_grad(image, grad_image, shape_channels), jnp.nan)
@@ -410,7 +411,8 @@ def backward(
     moments, grad_values = (collect(x, hits, images * count).reshape(images, count, -1) for x in (moments, grad_values))
     shape = shape_gradients(moments, splats.conic_roots, splats.opacities)
     grad_features = sum_over_images(grad_values[..., :-1], set_ids, splats.features.shape[0])
-    return Splats(shape[..., :2], shape[..., 2:5], shape[..., 5], grad_values[..., -1], grad_features)
+    gradients = Splats(shape[..., :2], shape[..., 2:5], shape[..., 5], grad_values[..., -1], grad_features)
+    return nan_gradients(hits.needed > capacity, set_ids, gradients)
 
 
 def _monomials():

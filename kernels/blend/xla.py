@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jsplat.kernels.blend.gradients import image_dot_grad, root_moments, shape_gradients
-from jsplat.kernels.blend.splats import Splats
+from jsplat.kernels.blend.splats import Shown, Splats, nan_gradients, nan_where
 from jsplat.kernels.constants import ALPHA_CEILING, ALPHA_FLOOR, TRANSMITTANCE_STOP
 from jsplat.kernels.tiling import TileHits, bin_tiles, from_tiles, tile_grid, to_tiles
 
@@ -167,8 +167,8 @@ def _shaping(x, shape_channels):
 @functools.partial(jax.jit, static_argnames=("size", "capacity"))
 def forward(
     splats: Splats, set_ids: Int[Array, " i"], *, size: tuple[int, int], capacity: int
-) -> tuple[Float[Array, "i h w k"], Int[Array, " i"]]:
-    """The blend of features, depth and 1 (k = c + 2), and the tile hits each image needed; see `kernels.blend`."""
+) -> tuple[Shown, Int[Array, " i"]]:
+    """What the Gaussians show, and the tile hits each image needed; see `kernels.blend`."""
     grid = tile_grid(size, TILE)
     # Under one jit XLA merges this binning with the backward pass's own.
     hits = bin_tiles(*splats[:4], size=size, tile=TILE, capacity=capacity)
@@ -191,24 +191,25 @@ def forward(
     channels = splats.features.shape[-1] + 2
     start = (jnp.zeros((tiles, channels, PIXELS), table.dtype), jnp.zeros(PIXELS, table.dtype), jnp.int32(-1))
     image, *_ = lax.fori_loop(0, -(-chunks.used // BLOCK), block, start)
-    return from_tiles(jnp.swapaxes(image, 1, 2), size=size, tile=TILE), hits.needed
+    image = from_tiles(jnp.swapaxes(image, 1, 2), size=size, tile=TILE)
+    return Shown.of(nan_where(hits.needed > capacity, image)), hits.needed
 
 
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "shape_channels"))
 def backward(
     splats: Splats,
     set_ids: Int[Array, " i"],
-    image: Float[Array, "i h w k"],
-    grad_image: Float[Array, "i h w k"],
+    shown: Shown,
+    grad_shown: Shown,
     *,
     size: tuple[int, int],
     capacity: int,
     shape_channels: int,
 ) -> Splats:
-    """Gradients of sum(image * grad_image), recomputed front to back; `image` is what `forward` gave.
+    """Gradients of sum(shown * grad_shown), recomputed front to back; `shown` is what `forward` gave.
 
-    The gradient of a weight is grad_image . feature. The sum of weight * that over a pixel's whole list is
-    image . grad_image, so that what lies behind a Gaussian is the whole less the running sum. With T for the
+    The gradient of a weight is grad_shown . feature. The sum of weight * that over a pixel's whole list is
+    shown . grad_shown, so that what lies behind a Gaussian is the whole less the running sum. With T for the
     transmittance, the gradient of an alpha is T * (gradient of the weight) - (sum behind) / (1 - alpha).
 
     The same bits on every run on processors alone: a GPU scatters a block by atomics.
@@ -216,6 +217,7 @@ def backward(
     grid = tile_grid(size, TILE)
     hits = bin_tiles(*splats[:4], size=size, tile=TILE, capacity=capacity)
     chunks = _chunks(hits)
+    image, grad_image = shown.image, grad_shown.image
     whole = to_tiles(image_dot_grad(image, grad_image, shape_channels), tile=TILE)
     grad_tiles = to_tiles(grad_image, tile=TILE)
     shaping_tiles = jnp.swapaxes(_shaping(grad_tiles, shape_channels), 1, 2)
@@ -255,7 +257,8 @@ def backward(
     grads, *_ = lax.fori_loop(0, -(-chunks.used // BLOCK), block, start)
     grads = grads[:-1].reshape(images, count, width)
     grad_features = jnp.zeros(splats.features.shape, grads.dtype).at[set_ids].add(grads[..., 6:-1])
-    return Splats(grads[..., :2], grads[..., 2:5], grads[..., 5], grads[..., -1], grad_features)
+    gradients = Splats(grads[..., :2], grads[..., 2:5], grads[..., 5], grads[..., -1], grad_features)
+    return nan_gradients(hits.needed > capacity, set_ids, gradients)
 
 
 @functools.partial(jax.jit, static_argnames=("size", "capacity"))
@@ -293,4 +296,4 @@ def splat_sums(
     zeros = jnp.zeros((images * count + 1, pictures.shape[-1]), table.dtype)
     start = (zeros, jnp.zeros(PIXELS, table.dtype), jnp.int32(-1))
     sums, *_ = lax.fori_loop(0, -(-chunks.used // BLOCK), block, start)
-    return sums[:-1].reshape(images, count, -1), hits.needed
+    return nan_where(hits.needed > capacity, sums[:-1].reshape(images, count, -1)), hits.needed

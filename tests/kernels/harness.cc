@@ -19,16 +19,21 @@ std::vector<S> numbers(std::ifstream& file, int64_t count) {
 
 template <class S>
 std::vector<S> run(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& batch) {
-  const int64_t image = batch.pixels() * (batch.channels + 2) * batch.images, rows = int64_t(batch.images) * batch.count;
+  const int64_t pixels = batch.pixels() * batch.images, image = pixels * (batch.channels + 2), rows = int64_t(batch.images) * batch.count;
   std::vector<S> shown(image), grad(image), pictures(batch.pixels() * batch.channels * batch.images);
   std::vector<int32_t> needed(batch.images);
   for (int64_t k = 0; k < image; k++) grad[k] = S(k % 17) - 8;
   for (size_t k = 0; k < pictures.size(); k++) pictures[k] = S(k % 13) / 13;
-  blend_forward(pool, kernels, batch, shown.data(), needed.data());
+  auto parts = [&](auto* all) {  // channels, depth, alpha
+    auto *depth = all + pixels * batch.channels, *alpha = depth + pixels;
+    return Shown<std::remove_pointer_t<decltype(all)>>{all, depth, alpha};
+  };
+  const S *const was_shown = shown.data(), *const slopes = grad.data();
+  blend_forward(pool, kernels, batch, parts(shown.data()), needed.data());
   std::vector<S> means(2 * rows), roots(3 * rows), opacities(rows), depths(rows), sums(rows * batch.channels);
   std::vector<S> features(int64_t(batch.sets) * batch.count * batch.channels);
   const Gradients<S> out{means.data(), roots.data(), opacities.data(), depths.data(), features.data()};
-  blend_backward(pool, kernels, batch, batch.channels / 2, shown.data(), grad.data(), out);
+  blend_backward(pool, kernels, batch, batch.channels / 2, parts(was_shown), parts(slopes), out);
   splat_sums(pool, kernels, batch, pictures.data(), sums.data(), needed.data());
   for (auto* one : {&means, &roots, &opacities, &depths, &features, &sums}) {
     shown.insert(shown.end(), one->begin(), one->end());

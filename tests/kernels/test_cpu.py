@@ -14,7 +14,7 @@ from jsplat.kernels.blend import blend, cpu
 from jsplat.kernels.blend.cases import CAPACITY, CASES, SIZE, headlike
 from jsplat.kernels.blend.cpu import compiled
 from jsplat.kernels.blend.reference import blend_reference
-from jsplat.kernels.blend.splats import Splats
+from jsplat.kernels.blend.splats import Shown, Splats
 from jsplat.kernels.blend.sums import splat_sums
 from tests.close import assert_close
 
@@ -33,10 +33,15 @@ def everything(**how):
     """Image, gradients and sums of weights."""
     splats, set_ids = heads()
     how |= {"size": (EDGE, EDGE), "capacity": ROOM}
-    image, needed = cpu.forward(splats, set_ids, **how)
-    grad = jnp.asarray(np.random.default_rng(0).normal(size=image.shape), image.dtype)
-    sums, _ = cpu.splat_sums(*splats[:4], image, **how)
-    return image, needed, cpu.backward(splats, set_ids, image, grad, shape_channels=2, **how), sums
+    shown, needed = cpu.forward(splats, set_ids, **how)
+    sums, _ = cpu.splat_sums(*splats[:4], shown.channels, **how)
+    return shown, needed, cpu.backward(splats, set_ids, shown, slopes(shown), shape_channels=2, **how), sums
+
+
+def slopes(shown: Shown) -> Shown:
+    """Random gradients of what images show."""
+    random = np.random.default_rng(0)
+    return jax.tree.map(lambda x: jnp.asarray(random.normal(size=x.shape), x.dtype), shown)
 
 
 def equal(got, want):
@@ -131,8 +136,8 @@ def test_lists_are_made_once_for_both_passes():
     splats = splats._replace(depths=splats.depths + 1)  # nobody has drawn these
     how = {"size": (EDGE, EDGE), "capacity": ROOM}
     before = lists_made()
-    image, _ = cpu.forward(splats, set_ids, **how)
-    cpu.backward(splats, set_ids, image, jnp.ones_like(image), shape_channels=2, **how).means2d.block_until_ready()
+    shown, _ = cpu.forward(splats, set_ids, **how)
+    cpu.backward(splats, set_ids, shown, slopes(shown), shape_channels=2, **how).means2d.block_until_ready()
     assert lists_made() - before == IMAGES
 
 
@@ -146,14 +151,13 @@ def test_lists_of_other_gaussians_are_never_used(name):
     others = splats._replace(**{name: jnp.asarray(changed)})
     # With another capacity they have lists of their own, whatever was drawn before.
     apart = how | {"capacity": ROOM + 1}
-    image, needed = cpu.forward(others, set_ids, **apart)
-    grad = jnp.asarray(np.random.default_rng(0).normal(size=image.shape), image.dtype)
-    want = cpu.backward(others, set_ids, image, grad, shape_channels=2, **apart)
+    shown, needed = cpu.forward(others, set_ids, **apart)
+    want = cpu.backward(others, set_ids, shown, slopes(shown), shape_channels=2, **apart)
     before, _ = cpu.forward(splats, set_ids, **how)
-    equal(cpu.backward(others, set_ids, image, grad, shape_channels=2, **how), want)
-    assert not np.array_equal(before, image)
-    cpu.forward(splats, set_ids, **how)[0].block_until_ready()
-    equal(cpu.forward(others, set_ids, **how), (image, needed))
+    equal(cpu.backward(others, set_ids, shown, slopes(shown), shape_channels=2, **how), want)
+    assert not np.array_equal(before.image, shown.image)
+    jax.block_until_ready(cpu.forward(splats, set_ids, **how))
+    equal(cpu.forward(others, set_ids, **how), (shown, needed))
 
 
 def lists_made() -> int:

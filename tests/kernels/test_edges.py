@@ -129,7 +129,7 @@ def test_kernels_are_lowered_where_jax_enable_x64_is_set(backend):
     blending = blend_function(SIZE, CAPACITY, CHANNELS, backend)
     with jax.enable_x64(True), lowering_for("NVIDIA H100 80GB HBM3"):
         args = [jax.ShapeDtypeStruct((1, COUNT, *rest), jnp.float32) for rest in ((2,), (3,), (), (), (CHANNELS,))]
-        traced = jax.jit(jax.grad(lambda splats: blending(splats)[0].sum())).trace(Splats(*args))
+        traced = jax.jit(jax.grad(lambda splats: blending(splats)[0].image.sum())).trace(Splats(*args))
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert "f64" not in text
 

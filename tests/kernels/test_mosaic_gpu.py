@@ -12,7 +12,7 @@ from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, SIZE
 from jsplat.kernels.blend.mosaic_gpu import layout
 from jsplat.kernels.blend.mosaic_gpu.table import SCALE, gaussian_table, unscaled
 from jsplat.kernels.blend.mosaic_gpu.walk import LOG2_FLOOR
-from jsplat.kernels.blend.splats import Splats
+from jsplat.kernels.blend.splats import Shown, Splats
 from jsplat.kernels.constants import ALPHA_FLOOR
 from jsplat.kernels.select import Facts, default_device
 from jsplat.kernels.tiling import tile_grid
@@ -32,13 +32,13 @@ SAME_WHY = "float32, the same terms in another order"
 def same_kernels(case, features, set_ids, *, shape_channels):
     """Images and gradients of the kernels and of XLA's implementation, for a random gradient of the image."""
     args = (Splats(*case, features), set_ids)
-    image, needed = mosaic_gpu.forward(*args, size=SIZE, capacity=CAPACITY, interpret=INTERPRET)
+    shown, needed = mosaic_gpu.forward(*args, size=SIZE, capacity=CAPACITY, interpret=INTERPRET)
     want, _ = xla.forward(*args, size=SIZE, capacity=CAPACITY)
-    grad = jnp.asarray(np.random.default_rng(3).normal(size=image.shape), jnp.float32)
+    grad = Shown.of(jnp.asarray(np.random.default_rng(3).normal(size=want.image.shape), jnp.float32))
     options = {"size": SIZE, "capacity": CAPACITY, "shape_channels": shape_channels}
-    got = mosaic_gpu.backward(*args, image, grad, interpret=INTERPRET, **options)
+    got = mosaic_gpu.backward(*args, shown, grad, interpret=INTERPRET, **options)
     wanted = xla.backward(*args, want, grad, **options)
-    return (image, want), (got, wanted), needed
+    return (shown.image, want.image), (got, wanted), needed
 
 
 @functools.cache

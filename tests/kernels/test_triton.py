@@ -11,7 +11,7 @@ import pytest
 from bench.aot.target import lowering_for
 from jsplat.kernels.blend import triton, xla
 from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, COUNT, SIZE
-from jsplat.kernels.blend.splats import Splats
+from jsplat.kernels.blend.splats import Shown, Splats
 from jsplat.kernels.collect import sum_over_images
 from tests.close import assert_close, assert_gradient_close, assert_image_close
 from tests.kernels.test_blend import ATTRIBUTES, LOSS, truth, unit_depth
@@ -30,11 +30,11 @@ def drawn(name: str):
     splats = CASES[name]().arrays()
     scale = unit_depth(splats.depths)
     args = (splats, ONE_SET)
-    image, _ = triton.forward(*args, **RESERVED, interpret=True)
+    shown, _ = triton.forward(*args, **RESERVED, interpret=True)
     to_unit = jnp.ones(CHANNELS + 2).at[CHANNELS].set(scale)
     grad = jnp.asarray(LOSS, jnp.float32)[None] * to_unit
-    gradients = triton.backward(*args, image, grad, **RESERVED, shape_channels=CHANNELS, interpret=True)
-    return image * to_unit, dict(zip(ATTRIBUTES, gradients))
+    gradients = triton.backward(*args, shown, Shown.of(grad), **RESERVED, shape_channels=CHANNELS, interpret=True)
+    return shown.image * to_unit, dict(zip(ATTRIBUTES, gradients))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -57,11 +57,11 @@ def views(module, **options):
     rows = [jnp.concatenate(x) for x in zip(*(CASES[name]().arrays()[:4] for name in names))]
     features = jnp.asarray(random.uniform(size=(2, COUNT, 15)), jnp.float32)
     args = (Splats(*rows, features), jnp.asarray([1, 0, 1], jnp.int32))
-    image, needed = module.forward(*args, **RESERVED, **options)
-    grad = jnp.asarray(random.normal(size=image.shape), jnp.float32)
+    shown, needed = module.forward(*args, **RESERVED, **options)
+    grad = jnp.asarray(random.normal(size=shown.image.shape), jnp.float32)
     grad = grad.at[2].set(grad[0])
-    gradients = module.backward(*args, image, grad, **RESERVED, shape_channels=4, **options)
-    return image, needed, dict(zip(ATTRIBUTES, gradients))
+    gradients = module.backward(*args, shown, Shown.of(grad), **RESERVED, shape_channels=4, **options)
+    return shown.image, needed, dict(zip(ATTRIBUTES, gradients))
 
 
 def test_views_that_share_features_give_what_xla_gives():
@@ -104,9 +104,9 @@ def test_no_sum_on_a_gpu_is_a_scatter_of_floats_or_a_loop():
     shapes = [(2, COUNT, 2), (2, COUNT, 3), (2, COUNT), (2, COUNT), (1, COUNT, 22)]
     splats = Splats(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
     set_ids = jax.ShapeDtypeStruct((2,), jnp.int32)
-    image = jax.ShapeDtypeStruct((2, SIZE[1], SIZE[0], 24), jnp.float32)
+    shown = Shown(*(jax.ShapeDtypeStruct((2, *SIZE[::-1], *rest), jnp.float32) for rest in ((22,), (), ())))
     with lowering_for("NVIDIA A100"):
-        traced = triton.backward.trace(splats, set_ids, image, image, **RESERVED, shape_channels=22)
+        traced = triton.backward.trace(splats, set_ids, shown, shown, **RESERVED, shape_channels=22)
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
     scattered = re.findall(r'"stablehlo\.scatter"\(.*?\}\) : \((.*?)\) ->', text, re.DOTALL)
     assert scattered

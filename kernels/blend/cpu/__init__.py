@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, Int
 
 from jsplat.kernels.blend import xla
 from jsplat.kernels.blend.cpu import compiled
-from jsplat.kernels.blend.primitives import Shapes, gradients_of, image_of, primitive, sums_of
-from jsplat.kernels.blend.splats import Splats
+from jsplat.kernels.blend.primitives import Shapes, gradients_of, primitive, shown_of, sums_of
+from jsplat.kernels.blend.splats import Shown, Splats
 
 TILE = xla.TILE  # it counts as XLA does, whose place it takes
 
@@ -44,31 +44,39 @@ def _operation(name: str, shapes: Shapes, fallback: Callable[..., Any]) -> Calla
     return primitive(f"jsplat_{name}", shapes, {None: lowered_instead, "cpu": on_processors})
 
 
-_forward = _operation("forward", image_of, lambda *x, **how: xla.forward(Splats(*x[:5]), *x[5:], **how))
-_backward = _operation("backward", gradients_of, lambda *x, **how: xla.backward(Splats(*x[:5]), *x[5:], **how))
+def _forward_by_xla(*arrays, **how):
+    return xla.forward(Splats(*arrays[:5]), arrays[5], **how)
+
+
+def _backward_by_xla(*arrays, **how):
+    return xla.backward(Splats(*arrays[:5]), arrays[5], Shown(*arrays[6:9]), Shown(*arrays[9:]), **how)
+
+
+_forward = _operation("forward", shown_of, _forward_by_xla)
+_backward = _operation("backward", gradients_of, _backward_by_xla)
 _splat_sums = _operation("splat_sums", sums_of, xla.splat_sums)
 
 
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "threads", "skip"))
 def forward(
     splats: Splats, set_ids: Int[Array, " i"], *, size: tuple[int, int], capacity: int, threads: int = 0, skip: int = 0
-) -> tuple[Float[Array, "i h w k"], Int[Array, " i"]]:
+) -> tuple[Shown, Int[Array, " i"]]:
     """See `xla.forward`; lists are as long as they have to be, whatever the capacity is.
 
     Args:
         threads: at most so many; 0 = as many as the process may use.
         skip: leaves out the best instruction sets of those that the processor has, for tests.
     """
-    image, needed = _forward(*splats, set_ids, size=size, capacity=capacity, threads=threads, skip=skip)
-    return image, needed
+    *shown, needed = _forward(*splats, set_ids, size=size, capacity=capacity, threads=threads, skip=skip)
+    return Shown(*shown), needed
 
 
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "shape_channels", "threads", "skip"))
 def backward(
     splats: Splats,
     set_ids: Int[Array, " i"],
-    image: Float[Array, "i h w k"],
-    grad_image: Float[Array, "i h w k"],
+    shown: Shown,
+    grad_shown: Shown,
     *,
     size: tuple[int, int],
     capacity: int,
@@ -78,7 +86,7 @@ def backward(
 ) -> Splats:
     """See `xla.backward`, and `forward` for the rest: the same bits on any number of threads."""
     how = {"size": size, "capacity": capacity, "shape_channels": shape_channels, "threads": threads, "skip": skip}
-    return Splats(*_backward(*splats, set_ids, image, grad_image, **how))
+    return Splats(*_backward(*splats, set_ids, *shown, *grad_shown, **how))
 
 
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "threads", "skip"))

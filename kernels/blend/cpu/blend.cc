@@ -69,31 +69,34 @@ ffi::Error guarded(const Work& work) {
 template <ffi::DataType type>
 ffi::Error forward(ffi::ThreadPool threads, Array<type> means, Array<type> roots, Array<type> opacities,
                    Array<type> depths, Array<type> features, Ids set_ids, int64_t width, int64_t height,
-                   int64_t capacity, int64_t most, int64_t skip, ffi::Result<Array<type>> out,
-                   ffi::Result<Ids> needed) {
+                   int64_t capacity, int64_t most, int64_t skip, ffi::Result<Array<type>> channels,
+                   ffi::Result<Array<type>> depth, ffi::Result<Array<type>> alpha, ffi::Result<Ids> needed) {
   using S = ffi::NativeType<type>;
   auto batch = batch_of<type>(means, roots, opacities, depths, width, height, capacity);
   show<type>(batch, features, set_ids);
+  const Shown<S> out{channels->typed_data(), depth->typed_data(), alpha->typed_data()};
   return guarded([&] {
-    blend_forward<S>(pool_of(threads, most), kernels<S>(skip), batch, out->typed_data(), needed->typed_data());
+    blend_forward<S>(pool_of(threads, most), kernels<S>(skip), batch, out, needed->typed_data());
   });
 }
 
 template <ffi::DataType type>
 ffi::Error backward(ffi::ThreadPool threads, Array<type> means, Array<type> roots, Array<type> opacities,
-                    Array<type> depths, Array<type> features, Ids set_ids, Array<type> shown, Array<type> grad,
-                    int64_t width, int64_t height, int64_t capacity, int64_t shape_channels, int64_t most,
+                    Array<type> depths, Array<type> features, Ids set_ids, Array<type> channels,
+                    Array<type> depth, Array<type> alpha, Array<type> d_channels, Array<type> d_depth,
+                    Array<type> d_alpha, int64_t width, int64_t height, int64_t capacity, int64_t shape_channels, int64_t most,
                     int64_t skip, ffi::Result<Array<type>> d_means, ffi::Result<Array<type>> d_roots,
                     ffi::Result<Array<type>> d_opacities, ffi::Result<Array<type>> d_depths,
                     ffi::Result<Array<type>> d_features) {
   using S = ffi::NativeType<type>;
   auto batch = batch_of<type>(means, roots, opacities, depths, width, height, capacity);
   show<type>(batch, features, set_ids);
+  const Shown<const S> shown{channels.typed_data(), depth.typed_data(), alpha.typed_data()};
+  const Shown<const S> grad{d_channels.typed_data(), d_depth.typed_data(), d_alpha.typed_data()};
   const Gradients<S> out{d_means->typed_data(), d_roots->typed_data(), d_opacities->typed_data(),
                          d_depths->typed_data(), d_features->typed_data()};
   return guarded([&] {
-    blend_backward<S>(pool_of(threads, most), kernels<S>(skip), batch, int(shape_channels), shown.typed_data(),
-                      grad.typed_data(), out);
+    blend_backward<S>(pool_of(threads, most), kernels<S>(skip), batch, int(shape_channels), shown, grad, out);
   });
 }
 
@@ -116,18 +119,20 @@ ffi::Error sums(ffi::ThreadPool threads, Array<type> means, Array<type> roots, A
 #define BLEND_GAUSSIANS(type)                                                                                    \
   ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<ffi::Buffer<type>>().Arg<ffi::Buffer<type>>().Arg<ffi::Buffer<type>>() \
       .Arg<ffi::Buffer<type>>().Arg<ffi::Buffer<type>>()
+#define BLEND_SHOWN(type) Arg<ffi::Buffer<type>>().Arg<ffi::Buffer<type>>().Arg<ffi::Buffer<type>>()
+#define BLEND_OUT(type) Ret<ffi::Buffer<type>>().Ret<ffi::Buffer<type>>().Ret<ffi::Buffer<type>>()
 #define BLEND_SIZE Attr<int64_t>("width").Attr<int64_t>("height").Attr<int64_t>("capacity")
 #define BLEND_HOW Attr<int64_t>("threads").Attr<int64_t>("skip")
 
 #define BLEND_HANDLERS(name, type)                                                                                  \
   XLA_FFI_DEFINE_HANDLER_SYMBOL(jsplat_forward_##name, jsplat::forward<type>,                                       \
-                                BLEND_GAUSSIANS(type).Arg<jsplat::Ids>().BLEND_SIZE.BLEND_HOW                       \
-                                    .Ret<ffi::Buffer<type>>().Ret<jsplat::Ids>());                                  \
+                                BLEND_GAUSSIANS(type).Arg<jsplat::Ids>().BLEND_SIZE.BLEND_HOW.BLEND_OUT(type)       \
+                                    .Ret<jsplat::Ids>());                                                           \
   XLA_FFI_DEFINE_HANDLER_SYMBOL(                                                                                    \
       jsplat_backward_##name, jsplat::backward<type>,                                                               \
-      BLEND_GAUSSIANS(type).Arg<jsplat::Ids>().Arg<ffi::Buffer<type>>().Arg<ffi::Buffer<type>>()                    \
-          .BLEND_SIZE.Attr<int64_t>("shape_channels").BLEND_HOW.Ret<ffi::Buffer<type>>().Ret<ffi::Buffer<type>>()   \
-          .Ret<ffi::Buffer<type>>().Ret<ffi::Buffer<type>>().Ret<ffi::Buffer<type>>());                             \
+      BLEND_GAUSSIANS(type).Arg<jsplat::Ids>().BLEND_SHOWN(type).BLEND_SHOWN(type).BLEND_SIZE                       \
+          .Attr<int64_t>("shape_channels").BLEND_HOW.BLEND_OUT(type).Ret<ffi::Buffer<type>>()                       \
+          .Ret<ffi::Buffer<type>>());                                                                               \
   XLA_FFI_DEFINE_HANDLER_SYMBOL(jsplat_splat_sums_##name, jsplat::sums<type>,                                       \
                                 BLEND_GAUSSIANS(type).BLEND_SIZE.BLEND_HOW.Ret<ffi::Buffer<type>>().Ret<jsplat::Ids>())
 

@@ -11,9 +11,9 @@ namespace jsplat {
 template <class S>
 struct Kernels {
   int lanes;
-  void (*forward)(const Image<S>&, const Lists<S>&, int tile, S* out, S* scratch);
-  void (*backward)(const Image<S>&, const Lists<S>&, int tile, int shaping, const S* shown, const S* grad, S* rows,
-                   uint8_t* touched, S* scratch);
+  void (*forward)(const Image<S>&, const Lists<S>&, int tile, const Shown<S>& out, S* scratch);
+  void (*backward)(const Image<S>&, const Lists<S>&, int tile, int shaping, const Shown<const S>& shown,
+                   const Shown<const S>& grad, S* rows, uint8_t* touched, S* scratch);
   void (*sums)(const Image<S>&, const Lists<S>&, int tile, const S* picture, S* rows, uint8_t* touched, S* scratch);
   size_t (*forward_scratch)(int channels), (*backward_scratch)(int channels), (*sums_scratch)(int channels);
   int (*hit_width)(int channels), (*sums_width)(int channels);
@@ -138,14 +138,33 @@ void over_tiles(const Pool& pool, const Batch<S>& batch, const Borrowed<S>& borr
   if (whole && !made) work.origin.remember(batch);
 }
 
+// One image's part of what all of them show.
 template <class S>
-void blend_forward(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& batch, S* out, int32_t* needed) {
+Shown<S> shown_by(const Shown<S>& all, int64_t i, int64_t pixels, int channels) {
+  return {all.channels + i * pixels * channels, all.depth + i * pixels, all.alpha + i * pixels};
+}
+
+// Of images that need more than the capacity everything is NaN, also the gradients: zeros would look like a minimum.
+template <class S>
+constexpr S NOTHING = std::numeric_limits<S>::quiet_NaN();
+
+template <class S>
+void blend_forward(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& batch, const Shown<S>& out,
+                   int32_t* needed) {
   Borrowed<S> borrowed(batch);
+  const int64_t pixels = batch.pixels();
   auto tile = [&](int i, const Image<S>& image, const Lists<S>& lists, int, int t, S* scratch) {
-    kernels.forward(image, lists, t, out + i * batch.pixels() * (batch.channels + 2), scratch);
+    kernels.forward(image, lists, t, shown_by(out, i, pixels, batch.channels), scratch);
   };
-  over_tiles(pool, batch, borrowed, kernels.forward_scratch(batch.channels), needed, tile,
-             [](int, int, const Lists<S>*, bool) {});
+  auto around = [&](int first, int last, const Lists<S>* lists, bool done) {
+    for (int i = first; i < last; i++) {
+      if (!done || !lists[i - first].over) continue;
+      const Shown<S> own = shown_by(out, i, pixels, batch.channels);
+      std::fill_n(own.channels, pixels * batch.channels, NOTHING<S>);
+      std::fill_n(own.depth, pixels, NOTHING<S>), std::fill_n(own.alpha, pixels, NOTHING<S>);
+    }
+  };
+  over_tiles(pool, batch, borrowed, kernels.forward_scratch(batch.channels), needed, tile, around);
 }
 
 // Sums the rows of each Gaussian's hits in the order of its run, whoever computed them, and calls
@@ -193,18 +212,18 @@ struct Gradients {  // of means, roots, opacities and depths `i n ...`, and of f
   S *means, *roots, *opacities, *depths, *features;
 };
 
-// shown, grad: the image and the gradient of the loss with respect to it, `i h w k`.
+// shown, grad: what the images show and the gradient of the loss with respect to it.
 template <class S>
-void blend_backward(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& batch, int shaping, const S* shown,
-                    const S* grad, const Gradients<S>& out) {
+void blend_backward(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& batch, int shaping,
+                    const Shown<const S>& shown, const Shown<const S>& grad, const Gradients<S>& out) {
   Borrowed<S> borrowed(batch);
   Workspace<S>& work = *borrowed;
   const int channels = batch.channels, width = kernels.hit_width(channels), shape = kernels.sums_width(channels + 1);
-  const int64_t image_size = batch.pixels() * (channels + 2);
+  const int64_t pixels = batch.pixels();
   std::vector<int32_t> needed(batch.images);
   std::vector<bool> begun(batch.sets, false);
   auto tile = [&](int i, const Image<S>& image, const Lists<S>& lists, int k, int t, S* scratch) {
-    kernels.backward(image, lists, t, shaping, shown + i * image_size, grad + i * image_size,
+    kernels.backward(image, lists, t, shaping, shown_by(shown, i, pixels, channels), shown_by(grad, i, pixels, channels),
                      work.of_image[k].rows.data(), work.of_image[k].touched.data(), scratch);
   };
   auto around = [&](int first, int last, const Lists<S>* lists, bool done) {
@@ -218,8 +237,11 @@ void blend_backward(const Pool& pool, const Kernels<S>& kernels, const Batch<S>&
       S* features = out.features + (int64_t(batch.set_ids[i]) * batch.count + g) * channels;
       if (is_first[i - first]) std::fill_n(features, channels, S(0));
       if (sum == nullptr) {
-        std::fill_n(out.means + 2 * at, 2, S(0)), std::fill_n(out.roots + 3 * at, 3, S(0));
-        out.opacities[at] = out.depths[at] = 0;
+        const bool over = lists[i - first].over;
+        const S none = over ? NOTHING<S> : S(0);
+        std::fill_n(out.means + 2 * at, 2, none), std::fill_n(out.roots + 3 * at, 3, none);
+        out.opacities[at] = out.depths[at] = none;
+        if (over) std::fill_n(features, channels, none);
         return;
       }
       for (int c = 0; c < channels; c++) features[c] += sum[c];
@@ -251,7 +273,7 @@ void splat_sums(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& bat
     sum_rows(pool, batch, work, lists, first, last, width, [&](int i, int g, const S* sum) {
       S* row = out + (int64_t(i) * batch.count + g) * channels;
       if (sum == nullptr) {
-        std::fill_n(row, channels, S(0));
+        std::fill_n(row, channels, lists[i - first].over ? NOTHING<S> : S(0));
       } else {
         std::copy_n(sum, channels, row);
       }

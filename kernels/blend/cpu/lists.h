@@ -45,6 +45,12 @@ struct Image {  // one image's Gaussians, and the features that it shows
   int down() const { return (height + TILE - 1) / TILE; }
 };
 
+// What images show, or the gradients of that: pixel by pixel, images one after the other.
+template <class S>
+struct Shown {
+  S *channels, *depth, *alpha;
+};
+
 // What is read of a Gaussian for each of its hits. The roots carry a factor: alpha = opacity * 2^-(p^2 + q^2).
 template <class S>
 struct Splat {

@@ -273,18 +273,18 @@ size_t forward_scratch(int channels) {
   return width * (TILE * TILE + CHUNK);
 }
 
-// The blend of one tile into the image `h w k`. scratch: see above.
+// The blend of one tile into what the image shows. scratch: see above.
 template <class S>
-void forward_tile(const Image<S>& image, const Lists<S>& lists, int tile, S* out, S* scratch) {
+void forward_tile(const Image<S>& image, const Lists<S>& lists, int tile, const Shown<S>& out, S* scratch) {
   using V = typename Vectors<S, lanes<S>>::V;
   constexpr int L = lanes<S>;
   Walk<S> walk(image, lists, tile);
-  const int width = rounded(image.channels + 2, GROUP), columns = image.channels + 2;
+  const int channels = image.channels, width = rounded(channels + 2, GROUP);
   S *sums = scratch, *values = scratch + width * TILE * TILE;
   std::fill_n(sums, width * TILE * TILE, S(0));
   for (int from = walk.begin; from < walk.stop && walk.any_open(); from += CHUNK) {
     walk.fetch(from);
-    fetch_values(walk, from, image.channels, width, values);
+    fetch_values(walk, from, channels, width, values);
     for (int b = 0; b < walk.BLOCKS; b++) {
       if (!walk.open[b] || walk.reached_count[b] == 0) continue;
       walk.weigh(b, [](int, V, V, V) INLINE_LAMBDA {});
@@ -305,8 +305,10 @@ void forward_tile(const Image<S>& image, const Lists<S>& lists, int tile, S* out
     for (int lane = 0; lane < L; lane++) {
       const int x = walk.px(b, lane), y = walk.py(b, lane);
       if (x >= image.width || y >= image.height) continue;
-      S* pixel = out + (int64_t(y) * image.width + x) * columns;
-      for (int c = 0; c < columns; c++) pixel[c] = sums[(b * width + c) * L + lane];
+      const int64_t pixel = int64_t(y) * image.width + x;
+      auto sum = [&](int c) { return sums[(b * width + c) * L + lane]; };
+      for (int c = 0; c < channels; c++) out.channels[pixel * channels + c] = sum(c);
+      out.depth[pixel] = sum(channels), out.alpha[pixel] = sum(channels + 1);
     }
   }
 }
@@ -345,14 +347,14 @@ void shape_gradients(const S* moments, S x, S y, S u, S v, S w, S opacity, S* ou
 
 // Gradients of each hit of one tile, as rows in the order of the Gaussians' runs; `touched` says which were written.
 template <class S>
-void backward_tile(const Image<S>& image, const Lists<S>& lists, int tile, int shaping, const S* shown, const S* grad,
-                   S* rows, uint8_t* touched, S* scratch) {
+void backward_tile(const Image<S>& image, const Lists<S>& lists, int tile, int shaping, const Shown<const S>& shown,
+                   const Shown<const S>& grad, S* rows, uint8_t* touched, S* scratch) {
   using V = typename Vectors<S, lanes<S>>::V;
   constexpr int L = lanes<S>, PIXELS = TILE * TILE;
   Walk<S> walk(image, lists, tile);
   for (int hit = walk.begin; hit < walk.stop; hit++) touched[lists.slots[hit]] = 0;
   if (walk.begin == walk.stop) return;
-  const int channels = image.channels, columns = channels + 2, width = product_width<S>(channels + 1);
+  const int channels = image.channels, width = product_width<S>(channels + 1);
   const int seen = shaping + 2, row_width = hit_width<S>(channels);
   S *by_pixel = scratch, *by_channel = by_pixel + PIXELS * width, *behind = by_channel + PIXELS * seen,
     *monomials = behind + PIXELS, *values = monomials + PIXELS * MOMENTS, *sums = values + CHUNK * seen,
@@ -369,13 +371,13 @@ void backward_tile(const Image<S>& image, const Lists<S>& lists, int tile, int s
         for (int c = 0; c < seen; c++) by_channel[(b * seen + c) * L + lane] = 0;
         continue;
       }
-      const int64_t pixel = (int64_t(y) * image.width + x) * columns;
-      std::copy_n(grad + pixel, channels + 1, by_pixel + place * width);
+      const int64_t pixel = int64_t(y) * image.width + x, at = pixel * channels;
+      std::copy_n(grad.channels + at, channels, by_pixel + place * width);
+      by_pixel[place * width + channels] = grad.depth[pixel];
       S whole = 0;
-      for (int c = 0; c < seen; c++) {
-        const int of = c < shaping ? c : channels + c - shaping;
-        by_channel[(b * seen + c) * L + lane] = grad[pixel + of], whole += grad[pixel + of] * shown[pixel + of];
-      }
+      auto see = [&](int c, S slope, S value) { by_channel[(b * seen + c) * L + lane] = slope, whole += slope * value; };
+      for (int c = 0; c < shaping; c++) see(c, grad.channels[at + c], shown.channels[at + c]);
+      see(shaping, grad.depth[pixel], shown.depth[pixel]), see(shaping + 1, grad.alpha[pixel], shown.alpha[pixel]);
       behind[place] = whole;
     }
   }

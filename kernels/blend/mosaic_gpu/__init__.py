@@ -25,15 +25,15 @@ from jsplat.kernels.blend.mosaic_gpu.layout import (
 from jsplat.kernels.blend.mosaic_gpu.sums import collect, sum_over_images
 from jsplat.kernels.blend.mosaic_gpu.table import feature_table, gaussian_table, unscaled
 from jsplat.kernels.blend.mosaic_gpu.walk import Lists
-from jsplat.kernels.blend.splats import Splats
+from jsplat.kernels.blend.splats import Shown, Splats, nan_gradients, nan_where
 from jsplat.kernels.tiling import TileHits, bin_tiles
 
 
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "interpret"))
 def forward(
     splats: Splats, set_ids: Int[Array, " i"], *, size: tuple[int, int], capacity: int, interpret: Any = None
-) -> tuple[Float[Array, "i h w k"], Int[Array, " i"]]:
-    """The blend of features, depth and 1 (k = c + 2), and the tile hits each image needed; see `jsplat.kernels.blend`.
+) -> tuple[Shown, Int[Array, " i"]]:
+    """What the Gaussians show, and the tile hits each image needed; see `jsplat.kernels.blend`.
 
     Args:
         interpret: parameters of Pallas' interpreter, to run without a GPU.
@@ -44,30 +44,30 @@ def forward(
     _check(splats)
     lists, hits = listed(splats, set_ids, size, capacity)
     planes = blend_tiles(lists, channels=splats.features.shape[-1], size=size, interpret=interpret)
-    return from_planes(planes, size=size), hits.needed
+    return Shown.of(nan_where(hits.needed > capacity, from_planes(planes, size=size))), hits.needed
 
 
 @functools.partial(jax.jit, static_argnames=("size", "capacity", "shape_channels", "interpret"))
 def backward(
     splats: Splats,
     set_ids: Int[Array, " i"],
-    image: Float[Array, "i h w k"],
-    grad_image: Float[Array, "i h w k"],
+    shown: Shown,
+    grad_shown: Shown,
     *,
     size: tuple[int, int],
     capacity: int,
     shape_channels: int,
     interpret: Any = None,
 ) -> Splats:
-    """Gradients of sum(image * grad_image); the same bits on every run of the same program.
+    """Gradients of sum(shown * grad_shown); the same bits on every run of the same program.
 
-    Args and errors as those of `forward`; `image` is what it gave.
+    Args and errors as those of `forward`; `shown` is what it gave.
     """
     _check(splats)
     # Under one jit XLA merges this binning with the forward pass's own.
     lists, hits = listed(splats, set_ids, size, capacity)
     (images, count), channels = splats.opacities.shape, splats.features.shape[-1]
-    grad_planes = to_planes(grad_image)
+    grad_planes = to_planes(grad_shown.image)
     # In a product of matrices NaN times nothing is NaN: it goes with the gradient of alpha, which no product takes.
     finite = jnp.isfinite(grad_planes).all(1, keepdims=True)
     grad_planes = jnp.where(finite, grad_planes, 0.0)
@@ -77,7 +77,7 @@ def backward(
     low = _bfloat16(grad_planes - high)
     rounded = high + low
     used = jnp.concatenate([rounded[:, :-1], grad_planes[:, -1:]], 1)
-    whole = image_dot_grad(to_planes(image), used, shape_channels, axis=1)
+    whole = image_dot_grad(to_planes(shown.image), used, shape_channels, axis=1)
     hit_grads = hit_gradients(
         lists,
         jnp.concatenate([matrix_tiles(part[:, : channels + 1].astype(jnp.bfloat16)) for part in (high, low)], 1),
@@ -91,7 +91,8 @@ def backward(
     shape = shape_gradients(unscaled(sums[..., :6]), splats.conic_roots, splats.opacities)
     grad_values = sums[..., MOMENTS : MOMENTS + channels + 1]  # of features and depth
     grad_features = sum_over_images(grad_values[..., :-1], set_ids, splats.features.shape[0], interpret)
-    return Splats(shape[..., :2], shape[..., 2:5], shape[..., 5], grad_values[..., -1], grad_features)
+    gradients = Splats(shape[..., :2], shape[..., 2:5], shape[..., 5], grad_values[..., -1], grad_features)
+    return nan_gradients(hits.needed > capacity, set_ids, gradients)
 
 
 def listed(splats: Splats, set_ids: Int[Array, " i"], size: tuple[int, int], capacity: int) -> tuple[Lists, TileHits]:
