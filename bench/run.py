@@ -24,6 +24,7 @@ from bench.timing import Job, chosen, measure
 from bench.workloads import SUITES, Fit, Lift, Network, Product, Raster, Step, Work
 from jsplat.kernels.blend import BACKENDS
 from jsplat.kernels.select import use_backend
+from jsplat.runtime.programs import configure_xla
 
 FEWEST = 5  # rounds of a suite that has a baseline
 # Module and function; imported when there is such work, for some need PyTorch and flax.
@@ -83,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--save-baseline", action="store_true")
     parser.add_argument("--list", action="store_true", help="print the suites and what is in them")
     given = parser.parse_args(arguments)
+    configure_xla()  # what is timed is what our commands run
     if given.list:
         for name, suite in SUITES.items():
             print(name, *(f"  {work}" for work in suite.workloads), sep="\n")
