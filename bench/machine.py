@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 
 from bench.history import HERE
+from jsplat.kernels.blend.cpu.compiled import instruction_set
 
 PACKAGES = ("jax", "jaxlib", "numpy", "flax", "torch", "gsplat")
 
@@ -35,7 +36,12 @@ def commit() -> str:
 
 
 def about(suite: str) -> dict[str, object]:
-    """Where and with what a run was made, and how busy the machine was (load: processes that wanted a core)."""
+    """Where and with what a run was made, and how busy the machine was.
+
+    Returns:
+        among others `load`, processes that wanted a core, and `instructions`, the processor's best set that the C++
+        kernel has: machines of one name differ in it.
+    """
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -47,5 +53,6 @@ def about(suite: str) -> dict[str, object]:
         "versions": versions,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "cores": os.cpu_count(),
+        "instructions": instruction_set(),
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

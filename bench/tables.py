@@ -158,6 +158,8 @@ def conditions(lines: Iterable[dict]) -> str:
         versions.setdefault(name, set()).add(version)
     packages = ", ".join(f"{name} {'/'.join(sorted(found))}" for name, found in versions.items())
     text = f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, commit {', '.join(commits)}; {packages}."
+    if sets := {line["instructions"] for line in lines if "instructions" in line}:
+        text += f" Instruction set, where it was noted: {', '.join(sorted(sets))}."
     if loads := [line["load"] for line in lines if line.get("load") is not None]:
         text += f" Load average of the machine at the start of a suite: {min(loads):.1f} to {max(loads):.1f}."
     return text

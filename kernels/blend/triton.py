@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from jsplat.kernels.blend.gradients import image_dot_grad, root_moments, shape_gradients
 from jsplat.kernels.blend.splats import Shown, Splats, nan_gradients, nan_where

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from jsplat.kernels.blend.gradients import image_dot_grad, shape_gradients
 from jsplat.kernels.blend.mosaic_gpu.backward import hit_gradients
