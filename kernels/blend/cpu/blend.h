@@ -96,23 +96,23 @@ const Kernels<S>& kernels_of(const InstructionSet& one) {
   }
 }
 
-// Of each image, as many at a time as there are threads, makes the lists unless the workspace has them, then calls
+// Makes the lists of the images unless the workspace has them, and calls, of as many images at a time as there are threads
+// where they have rows and else of all of them,
 // tile(image's number, image, its lists, its place, tile, scratch) for all of its tiles, between calls of
 // around(first image, last image, their lists, whether all tiles are done).
 template <class S, class Tile, class Around>
-void over_tiles(const Pool& pool, const Batch<S>& batch, const Borrowed<S>& borrowed, size_t scratch, int32_t* needed,
-                const Tile& tile, const Around& around) {
+void over_tiles(const Pool& pool, const Batch<S>& batch, const Borrowed<S>& borrowed, bool with_rows, size_t scratch,
+                int32_t* needed, const Tile& tile, const Around& around) {
   constexpr int RUN = 8;  // tiles that a thread takes at once
   Workspace<S>& work = *borrowed;
-  const int together = std::min(batch.images, pool.threads);
+  const bool made = borrowed.has_lists(), whole = kept_whole(batch);
+  const int together = whole && !with_rows ? batch.images : std::min(batch.images, pool.threads);
   scratch = (scratch + 63) / 64 * 64;
   work.scratch.resize(scratch * pool.threads + 64);
   S* const aligned = reinterpret_cast<S*>((reinterpret_cast<uintptr_t>(work.scratch.data()) + 63) & ~uintptr_t(63));
-  const bool made = borrowed.has_lists(), whole = kept_whole(batch);
   const int listed = whole ? batch.images : together;  // images whose lists are there at the same time
   if (!made) work.origin.forget();
   if (int(work.lists.size()) < listed) work.lists.resize(listed);
-  if (int(work.of_image.size()) < together) work.of_image.resize(together);
   std::vector<Image<S>> images;
   for (int i = 0; i < batch.images; i++) images.push_back(batch.image(i));
   for (int first = 0; first < batch.images; first += together) {
@@ -164,7 +164,7 @@ void blend_forward(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& 
       std::fill_n(own.depth, pixels, NOTHING<S>), std::fill_n(own.alpha, pixels, NOTHING<S>);
     }
   };
-  over_tiles(pool, batch, borrowed, kernels.forward_scratch(batch.channels), needed, tile, around);
+  over_tiles(pool, batch, borrowed, false, kernels.forward_scratch(batch.channels), needed, tile, around);
 }
 
 // Sums the rows of each Gaussian's hits in the order of its run, whoever computed them, and calls
@@ -201,6 +201,7 @@ void sum_rows(const Pool& pool, const Batch<S>& batch, const Workspace<S>& work,
 
 template <class S>
 void make_room(Workspace<S>& work, const Lists<S>* lists, int count, int width) {
+  if (int(work.of_image.size()) < count) work.of_image.resize(count);
   for (int k = 0; k < count; k++) {
     const int64_t slots = lists[k].slot_count;
     work.of_image[k].rows.resize(slots * width), work.of_image[k].touched.resize(slots);
@@ -250,7 +251,7 @@ void blend_backward(const Pool& pool, const Kernels<S>& kernels, const Batch<S>&
       out.opacities[at] = sum[shape + 5];
     });
   };
-  over_tiles(pool, batch, borrowed, kernels.backward_scratch(channels), needed.data(), tile, around);
+  over_tiles(pool, batch, borrowed, true, kernels.backward_scratch(channels), needed.data(), tile, around);
   for (int f = 0; f < batch.sets; f++) {  // no image shows it
     const int64_t size = int64_t(batch.count) * channels;
     if (!begun[f]) std::fill_n(out.features + f * size, size, S(0));
@@ -279,7 +280,7 @@ void splat_sums(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& bat
       }
     });
   };
-  over_tiles(pool, batch, borrowed, kernels.sums_scratch(channels), needed, tile, around);
+  over_tiles(pool, batch, borrowed, true, kernels.sums_scratch(channels), needed, tile, around);
 }
 
 }  // namespace jsplat
