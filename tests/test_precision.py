@@ -16,7 +16,7 @@ from jsplat.fitting.photos import photos_of
 from jsplat.kernels.blend import mosaic_gpu, triton, xla
 from jsplat.kernels.blend.cases import CAPACITY, CASES, SIZE
 from jsplat.kernels.blend.reference import blend_reference
-from jsplat.kernels.blend.splats import Splats
+from jsplat.kernels.blend.splats import Shown, Splats
 from jsplat.labels import METHODS, SharpenConfig, VoteConfig, VoterEvidence, facing, vote, vote_together
 from jsplat.labels.lift import _lift
 from jsplat.labels.opinions import Logits, NetworkPass, pixels
@@ -149,11 +149,11 @@ def test_no_product_of_the_fit_and_of_the_labels_is_rounded(name):
 def test_no_product_of_a_kernel_is_rounded(implementation):
     """Where they multiply in bfloat16 the factors are parts, cut by the kernel itself."""
     splats = Splats(*CASES["random"]().arrays())
-    image = jnp.zeros((1, SIZE[1], SIZE[0], splats.features.shape[-1] + 2))
+    shown = Shown.of(jnp.zeros((1, SIZE[1], SIZE[0], splats.features.shape[-1] + 2)))
     args, lens = (splats, jnp.zeros(1, jnp.int32)), {"size": SIZE, "capacity": CAPACITY}
     assert rounded(functools.partial(implementation.forward, **lens), *args) == []
     backward = functools.partial(implementation.backward, **lens, shape_channels=3)
-    assert rounded(backward, *args, image, image) == []
+    assert rounded(backward, *args, shown, shown) == []
 
 
 def test_no_product_of_the_reference_and_of_sums_is_rounded():
