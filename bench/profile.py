@@ -35,6 +35,7 @@ from jsplat.kernels.tiling import bin_tiles
 from jsplat.raster.capacity import backend_tile, capacity_for
 from jsplat.raster.projection import project
 from jsplat.raster.spherical_harmonics import sh_colors
+from jsplat.runtime.programs import configure_xla
 
 STEPS = 10  # of the fit in one call
 STEP, BINNING, BLEND = "the whole step", "binning", "blend"
@@ -159,6 +160,7 @@ def section(record: dict[str, Any]) -> str:
 
 def main() -> None:
     """The command line."""
+    configure_xla()  # as `bench.run` does, and before a device is asked for
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in {"identities": 1, "count": 8000, "edge": 128, "rounds": 9}.items():
         parser.add_argument(f"--{name}", type=int, default=default)

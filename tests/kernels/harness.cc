@@ -19,7 +19,8 @@ std::vector<S> numbers(std::ifstream& file, int64_t count) {
 
 template <class S>
 std::vector<S> run(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& batch) {
-  const int64_t pixels = batch.pixels() * batch.images, image = pixels * (batch.channels + 2), rows = int64_t(batch.images) * batch.count;
+  const int64_t pixels = batch.pixels() * batch.images, image = pixels * (batch.channels + 2);
+  const int64_t rows = int64_t(batch.images) * batch.count;
   std::vector<S> shown(image), grad(image), pictures(batch.pixels() * batch.channels * batch.images);
   std::vector<int32_t> needed(batch.images);
   for (int64_t k = 0; k < image; k++) grad[k] = S(k % 17) - 8;
