@@ -70,20 +70,60 @@ class _Boxes(typing.NamedTuple):
     counts: Int[Array, " g"]
 
 
-class _Candidates(typing.NamedTuple):
-    """All tiles of all boxes: runs of slots in order of depth.
+class Runs(typing.NamedTuple):
+    """All tiles of all boxes as runs of slots, nearest first, and what the test of a tile reads of a Gaussian.
 
     Attributes:
-        offsets: first slot of each Gaussian's run.
-        gaussian_ids, tile_x, tile_y: of each slot; anything past the last run.
-        used: whether a slot lies in a run.
+        order: the Gaussians, nearest first over all images at once; those without slots are last.
+        ends: where the run of each Gaussian in this order ends.
+        columns, rows: the first tile of each Gaussian's box.
+        across: tiles of a row of it.
+        means2d, conic_roots: as for `bin_tiles`.
+        limits: the power up to which a Gaussian is drawn.
     """
 
-    offsets: Int[Array, " g"]
-    gaussian_ids: Int[Array, " m"]
-    tile_x: Int[Array, " m"]
-    tile_y: Int[Array, " m"]
-    used: Bool[Array, " m"]
+    order: Int[Array, " g"]
+    ends: Int[Array, " g"]
+    columns: Int[Array, " g"]
+    rows: Int[Array, " g"]
+    across: Int[Array, " g"]
+    means2d: Float[Array, "g 2"]
+    conic_roots: Float[Array, "g 3"]
+    limits: Float[Array, " g"]
+
+
+class Grid(typing.NamedTuple):
+    """How tiles are numbered: image by image, row by row.
+
+    Attributes:
+        tiles: across and down in an image.
+        tile: width and height in pixels.
+        count: Gaussians of an image.
+        images: how many there are.
+    """
+
+    tiles: tuple[int, int]
+    tile: tuple[int, int]
+    count: int
+    images: int
+
+    @property
+    def all_tiles(self) -> int:
+        """Of all images."""
+        return self.images * self.tiles[0] * self.tiles[1]
+
+
+class Searches(typing.NamedTuple):
+    """What a device may have kernels for: how slots find their Gaussian, and tiles their first hit.
+
+    Attributes:
+        candidates: tile and Gaussian of each slot, from `Runs`, `Grid` and the number of slots; where the tile is not
+            reached or the slot unused, `all_tiles` as the tile, and anything as the Gaussian.
+        ranges: where in sorted ids each of 0 ... stop - 1 begins.
+    """
+
+    candidates: typing.Callable[[Runs, Grid, int], tuple[Int[Array, " m"], Int[Array, " m"]]]
+    ranges: typing.Callable[[Int[Array, " m"], int], Int[Array, " s"]]
 
 
 def tile_grid(size: tuple[int, int], tile: tuple[int, int]) -> tuple[int, int]:
@@ -118,6 +158,7 @@ def bin_tiles(
     size: tuple[int, int],
     tile: tuple[int, int],
     capacity: int,
+    searches: Searches | None = None,
 ) -> TileHits:
     """Lists the tiles in which each Gaussian can reach an alpha of 1/255.
 
@@ -131,25 +172,28 @@ def bin_tiles(
         size: (width, height) of the images in pixels.
         tile: (width, height) of a tile in pixels.
         capacity: slots per image.
+        searches: a device's own; None: XLA's.
     """
     images, count = opacities.shape
-    grid = tile_grid(size, tile)
-    tiles = images * grid[0] * grid[1]
+    grid = Grid(tile_grid(size, tile), tile, count, images)
+    searches = searches or Searches(candidates_of, first_hits)
     means2d, conic_roots, opacities, depths = (
         x.reshape(images * count, *x.shape[2:]) for x in (means2d, conic_roots, opacities, depths)
     )
-    boxes, needed = _boxes(means2d, conic_roots, opacities, depths, images, capacity, grid, tile)
-    used = jnp.where(needed <= capacity, needed, 0).sum()
-    found = _expand(boxes, depths, images * capacity, used)
-    kept = _cull(found, means2d, conic_roots, boxes.limits, tile)
-    tile_ids = (found.gaussian_ids // count) * (grid[0] * grid[1]) + found.tile_y * grid[0] + found.tile_x
-    tile_ids, gaussian_ids, hits = _sort_by_tile(jnp.where(kept, tile_ids, tiles), found.gaussian_ids, tiles)
-    gaussian_ids = jnp.where(tile_ids < tiles, gaussian_ids, images * count).astype(jnp.int32)
-    slots = Slots(found.offsets, boxes.counts, found.gaussian_ids, hits)
-    return TileHits(gaussian_ids, _ranges(tile_ids, tiles + 1), needed, slots)
+    boxes, needed = _boxes(means2d, conic_roots, opacities, depths, capacity, grid)
+    order = _by_depth(jnp.where(boxes.counts > 0, depths, jnp.inf))
+    counts = boxes.counts[order]
+    ends = jnp.cumsum(counts)
+    offsets = jnp.zeros(order.shape, jnp.int32).at[order].set(ends - counts, unique_indices=True)
+    runs = Runs(order, ends, boxes.columns, boxes.rows, boxes.across, means2d, conic_roots, boxes.limits)
+    tile_ids, of_slots = searches.candidates(runs, grid, images * capacity)
+    tile_ids, gaussian_ids, hits = _sort_by_tile(tile_ids, of_slots, grid.all_tiles)
+    gaussian_ids = jnp.where(tile_ids < grid.all_tiles, gaussian_ids, images * count).astype(jnp.int32)
+    slots = Slots(offsets, boxes.counts, of_slots, hits)
+    return TileHits(gaussian_ids, searches.ranges(tile_ids, grid.all_tiles + 1), needed, slots)
 
 
-def _boxes(means2d, conic_roots, opacities, depths, images, capacity, grid, tile) -> tuple[_Boxes, Int[Array, " i"]]:
+def _boxes(means2d, conic_roots, opacities, depths, capacity, grid: Grid) -> tuple[_Boxes, Int[Array, " i"]]:
     """The box of each Gaussian, and the slots each image needs; where these are too many its boxes are empty."""
     limits = jnp.log(jnp.maximum(opacities, 1e-30) / ALPHA_FLOOR)  # keep where the power is at most this
     (x, y), (u, v, w) = means2d.T, conic_roots.T
@@ -166,40 +210,39 @@ def _boxes(means2d, conic_roots, opacities, depths, images, capacity, grid, tile
         low, high = (jnp.where(finite, bound, 0).astype(jnp.int32) for bound in (low, high))
         return low, jnp.where(visible, jnp.maximum(high - low, 0), 0)
 
-    (columns, across), (rows, down) = map(span, (x, y), radii, grid, tile)
-    counts = (across * down).reshape(images, -1)
+    (columns, across), (rows, down) = map(span, (x, y), radii, grid.tiles, grid.tile)
+    counts = (across * down).reshape(grid.images, -1)
     # A need beyond 32 bits must not wrap around to a small one.
     needed = lax.reduce(counts, np.int32(0), lambda a, b: a + jnp.minimum(b, INT32_MAX - a), (1,))
-    counts = jnp.where((needed <= capacity)[:, None], counts, 0).reshape(-1)
+    # Compared after the broadcast: of one image's number XLA writes the comparison in two ways, and would then not see
+    # that the lists of the forward and of the backward pass are the same.
+    counts = jnp.where(lax.broadcast_in_dim(needed, counts.shape, (0,)) <= capacity, counts, 0).reshape(-1)
     return _Boxes(columns, rows, across, jnp.where(finite, limits, 0), counts), needed
 
 
-def _expand(boxes: _Boxes, depths: Float[Array, " g"], slots: int, used: Int[Array, ""]) -> _Candidates:
-    """A slot for each tile of each box, nearest first over all images at once: the sort by tile keeps that order."""
-    order = _by_depth(jnp.where(boxes.counts > 0, depths, jnp.inf))
-    counts = boxes.counts[order]
-    offsets = jnp.cumsum(counts) - counts
+def candidates_of(runs: Runs, grid: Grid, slots: int) -> tuple[Int[Array, " m"], Int[Array, " m"]]:
+    """See `Searches`: a slot for each tile of each box, nearest first; the sort by tile keeps that order."""
+    counts = jnp.diff(runs.ends, prepend=0)
+    offsets = runs.ends - counts
     # Gaussians without slots come last in the order, so that every mark is another Gaussian's.
     begins = jnp.where(counts > 0, offsets, slots)
     marks = jnp.zeros(slots, jnp.int32).at[begins].set(1, mode="drop", unique_indices=True)
     rank = jnp.cumsum(marks) - 1
-    gaussian_ids = order[rank]
-    within = jnp.arange(slots, dtype=jnp.int32) - offsets[rank]
-    across = jnp.maximum(boxes.across[gaussian_ids], 1)
-    return _Candidates(
-        offsets=jnp.zeros(order.shape, jnp.int32).at[order].set(offsets, unique_indices=True),
-        gaussian_ids=gaussian_ids,
-        tile_x=boxes.columns[gaussian_ids] + within % across,
-        tile_y=boxes.rows[gaussian_ids] + within // across,
-        used=jnp.arange(slots) < used,
-    )
+    gaussian_ids = runs.order[rank]
+    places = jnp.arange(slots, dtype=jnp.int32)
+    within, across = places - offsets[rank], jnp.maximum(runs.across[gaussian_ids], 1)
+    tile_x = runs.columns[gaussian_ids] + within % across
+    tile_y = runs.rows[gaussian_ids] + within // across
+    kept = (places < runs.ends[-1]) & _reached(runs, gaussian_ids, tile_x, tile_y, grid.tile)
+    tile_ids = (gaussian_ids // grid.count * grid.tiles[1] + tile_y) * grid.tiles[0] + tile_x
+    return jnp.where(kept, tile_ids, grid.all_tiles), gaussian_ids
 
 
-def _cull(found: _Candidates, means2d, conic_roots, limits, tile) -> Bool[Array, " m"]:
-    """Keeps the tiles whose rectangle of pixel centres the ellipse reaches: the least power over it is in the limit."""
-    ellipses = jnp.concatenate([means2d, conic_roots, limits[:, None]], 1)[found.gaussian_ids]
+def _reached(runs: Runs, gaussian_ids, tile_x, tile_y, tile) -> Bool[Array, " m"]:
+    """Whether the ellipse reaches a tile's rectangle of pixel centres: the least power over it is within the limit."""
+    ellipses = jnp.concatenate([runs.means2d, runs.conic_roots, runs.limits[:, None]], 1)[gaussian_ids]
     mean_x, mean_y, u, v, w, limit = (ellipses[:, k] for k in range(6))
-    left, top = found.tile_x * tile[0] + 0.5, found.tile_y * tile[1] + 0.5
+    left, top = tile_x * tile[0] + 0.5, tile_y * tile[1] + 0.5
     right, bottom = left + (tile[0] - 1), top + (tile[1] - 1)
     x, y = jnp.clip(mean_x, left, right) - mean_x, jnp.clip(mean_y, top, bottom) - mean_y
     # The minimum of a convex form over a box lies on the facing vertical or horizontal side (or is the centre itself).
@@ -212,7 +255,7 @@ def _cull(found: _Candidates, means2d, conic_roots, limits, tile) -> Bool[Array,
         return 0.5 * (across * across + down * down)
 
     least = jnp.minimum(power(x, other_y), power(other_x, y))
-    return found.used & (least <= limit * 1.0001 + 1e-4)
+    return least <= limit * 1.0001 + 1e-4
 
 
 def _sort_by_tile(tile_ids, gaussian_ids, tiles):
@@ -224,8 +267,8 @@ def _sort_by_tile(tile_ids, gaussian_ids, tiles):
     return tile_ids, gaussian_ids[slot_ids], hits
 
 
-def _ranges(tile_ids: Int[Array, " m"], stop: int) -> Int[Array, " s"]:
-    """Where in sorted ids each of 0 ... stop - 1 begins; a GPU would start kernels for every turn of a loop."""
+def first_hits(tile_ids: Int[Array, " m"], stop: int) -> Int[Array, " s"]:
+    """See `Searches`; unrolled for GPUs, which would start kernels for every turn of a loop."""
     wanted = jnp.arange(stop, dtype=jnp.int32)
 
     def search(method):

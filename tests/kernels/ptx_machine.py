@@ -368,7 +368,7 @@ class Block:
             value = _FLOATS[kind[0]](*x).astype(np.float32).view(np.uint32)
         else:
             bits = int(kind[-1][1:]) * (2 if "wide" in kind else 1)
-            value = _INTEGERS[kind[0]](*x).astype(np.int64).view(np.uint64)
+            value = (_INTEGERS[kind[0]](*x).astype(np.int64) >> (32 if "hi" in kind else 0)).view(np.uint64)
             value = (value if bits == 64 else value & np.uint64((1 << bits) - 1)).astype(_WORD[bits])
         self.put(operands[0], value, mask)
 
@@ -379,7 +379,10 @@ _FLOATS = {
     "sub": np.subtract,
     "mul": np.multiply,
     "neg": np.negative,
-    "min": np.minimum,
+    "min": np.fmin,
+    "max": np.fmax,
+    "abs": np.abs,
+    "div": np.divide,
     "ex2": np.exp2,
     "rcp": lambda a: 1 / a,
 }
@@ -391,5 +394,8 @@ _INTEGERS = {
     "shl": np.left_shift,
     "shr": np.right_shift,
     "min": np.minimum,
+    "max": np.maximum,
+    "div": lambda a, b: np.fix(a / np.where(b == 0, 1, b)),
+    "rem": lambda a, b: np.fmod(a, np.where(b == 0, 1, b)),
     "bfe": lambda a, first, count: a >> first & (1 << count) - 1,
 }

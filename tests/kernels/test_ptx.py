@@ -16,7 +16,7 @@ import pytest
 from bench.aot.ptx import tool
 from jsplat.kernels.blend import mosaic_gpu
 from jsplat.kernels.blend.cases import SIZE, conic_root
-from jsplat.kernels.blend.mosaic_gpu import sums
+from jsplat.kernels.blend.mosaic_gpu import searches, sums
 from jsplat.kernels.blend.mosaic_gpu.backward import hit_gradients
 from jsplat.kernels.blend.mosaic_gpu.forward import blend_tiles
 from jsplat.kernels.blend.mosaic_gpu.layout import (
@@ -33,9 +33,9 @@ from jsplat.kernels.blend.mosaic_gpu.walk import LOG2_FLOOR, Lists
 from jsplat.kernels.blend.splats import Splats
 from jsplat.kernels.collect import by_runs
 from jsplat.kernels.constants import TRANSMITTANCE_STOP
-from jsplat.kernels.tiling import tile_grid
+from jsplat.kernels.tiling import Grid, Runs, Searches, bin_tiles, tile_grid
 from tests.close import assert_close
-from tests.kernels import test_collect
+from tests.kernels import test_collect, test_tiling
 from tests.kernels.interpreted import ON_DEVICE, gpu_interpreter
 from tests.kernels.ptx_machine import Block, GlobalMemory, Program, parse, run_together
 
@@ -83,7 +83,7 @@ def scene(channels: int):
     opacities = np.stack([random.uniform(0.01, 0.08, COUNT), random.uniform(0.3, 0.9, COUNT)])
     depths, features = random.uniform(1, 2, (2, COUNT)), random.uniform(size=(1, COUNT, channels))
     case = [jnp.asarray(x, jnp.float32) for x in (means, conic_root(long, short, angle), opacities, depths, features)]
-    lists, _ = mosaic_gpu.listed(Splats(*case), jnp.zeros(2, jnp.int32), SIZE, 16 * COUNT)
+    lists, _ = mosaic_gpu.listed(Splats(*case), jnp.zeros(2, jnp.int32), SIZE, 16 * COUNT, gpu_interpreter())
     return lists
 
 
@@ -235,13 +235,14 @@ def test_a_missing_barrier_is_seen(number):
     assert races
 
 
-def launched(function, arrays, blank: np.ndarray, blocks) -> np.ndarray:
-    """What a kernel of arrays alone writes, in the order in which it uses them; fails where blocks race."""
+def launched(function, arrays, blanks: list[np.ndarray], blocks) -> list[np.ndarray]:
+    """What a kernel of arrays alone writes into these, all in the order of their first use; fails where blocks race."""
     program, memory = parse(ptx_of(function, *arrays)), GlobalMemory()
-    places = [memory.add(np.asarray(x)) for x in (*arrays, blank)]
+    places = [memory.add(np.asarray(x)) for x in (*arrays, *blanks)]
     races = run_together([Block(program, places, k, memory, SHARED) for k in blocks], np.random.default_rng(0))
     assert races == []
-    return memory.bytes_at(places[-1]).view(np.float32).reshape(blank.shape)
+    written = zip(places[len(arrays) :], blanks)
+    return [memory.bytes_at(place).view(blank.dtype).reshape(blank.shape) for place, blank in written]
 
 
 @pytest.mark.parametrize("width", [16, 80])
@@ -253,7 +254,7 @@ def test_every_hit_is_summed_once(width):
         blank = np.full((len(offsets), width), np.nan, np.float32)
         arrays = [offsets, counts, places, grads, *([] if pieces is None else [pieces])]
         own = functools.partial(sums.sum_runs, **({"pieces": None} if pieces is None else {}))
-        return jnp.asarray(launched(own, arrays, blank, range(-(-len(offsets) // (PIXELS // width)))))
+        return jnp.asarray(launched(own, arrays, [blank], range(-(-len(offsets) // (PIXELS // width))))[0])
 
     got = by_runs(jnp.asarray(rows), hits, emulated)
     np.testing.assert_array_equal(got, test_collect.sums(rows, hits, test_collect.COUNT))
@@ -268,6 +269,41 @@ def test_images_are_summed_by_their_sets():
     def own(set_ids, flat):
         return sums.sum_over_images(flat.reshape(rows.shape), set_ids, 4)
 
-    got = launched(own, [set_ids, flat], blank, [(x, y) for x in range(2) for y in range(4)])
+    (got,) = launched(own, [set_ids, flat], [blank], [(x, y) for x in range(2) for y in range(4)])
     want = [rows[1] + rows[4], 0 * rows[0], rows[0] + rows[2], rows[3]]
     np.testing.assert_array_equal(got.reshape(4, 30, 7), np.stack(want))
+
+
+def emulated_candidates(runs: Runs, grid: Grid, slots: int):
+    def own(ends, order, across, columns, rows, means2d, conic_roots, limits):
+        return searches.candidates(Runs(order, ends, columns, rows, across, means2d, conic_roots, limits), grid, slots)
+
+    arrays = [runs.ends, runs.order, runs.across, runs.columns, runs.rows, runs.means2d, runs.conic_roots, runs.limits]
+    blanks = [np.full(slots, -1, np.int32) for _ in range(2)]
+    return [jnp.asarray(x) for x in launched(own, arrays, blanks, range(-(-slots // PIXELS)))]
+
+
+def emulated_first_hits(tile_ids, stop: int):
+    own, blank = functools.partial(searches.first_hits, stop=stop), np.full(stop, -1, np.int32)
+    return jnp.asarray(launched(own, [tile_ids], [blank], range(-(-stop // PIXELS)))[0])
+
+
+@pytest.mark.parametrize("capacity", [4000, 4100])
+def test_tile_hits_are_found_as_xla_finds_them(capacity):
+    """With a capacity that one of the two images exceeds, and with one for both."""
+    case = [jnp.asarray(x) for x in test_tiling.gaussians(3)]
+    run = functools.partial(bin_tiles, *case, size=test_tiling.SIZE, tile=test_tiling.TILE, capacity=capacity)
+    want, got = run(), run(searches=Searches(emulated_candidates, emulated_first_hits))
+    assert (np.asarray(want.needed) > capacity).tolist() == [capacity == 4000, False]
+    used = int(want.slots.counts.sum())
+    assert 0 < used < 2 * capacity
+    np.testing.assert_array_equal(got.slots.gaussian_ids[:used], want.slots.gaussian_ids[:used])
+    for name in ("gaussian_ids", "tile_offsets"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
+    np.testing.assert_array_equal(got.slots.hits, want.slots.hits)
+
+
+def test_tiles_beyond_the_last_hit_begin_at_the_end():
+    for ids in ([7], [0, 0, 3, 3, 9], [5] * 300):
+        want = np.searchsorted(ids, np.arange(9))
+        np.testing.assert_array_equal(emulated_first_hits(jnp.asarray(ids, jnp.int32), 9), want)

@@ -22,6 +22,7 @@ from jsplat.kernels.blend.mosaic_gpu.layout import (
     matrix_tiles,
     to_planes,
 )
+from jsplat.kernels.blend.mosaic_gpu.searches import SEARCHES
 from jsplat.kernels.blend.mosaic_gpu.sums import collect, sum_over_images
 from jsplat.kernels.blend.mosaic_gpu.table import feature_table, gaussian_table, unscaled
 from jsplat.kernels.blend.mosaic_gpu.walk import Lists
@@ -42,7 +43,7 @@ def forward(
         ValueError: an array is not float32, or there are no or more than 64 channels.
     """
     _check(splats)
-    lists, hits = listed(splats, set_ids, size, capacity)
+    lists, hits = listed(splats, set_ids, size, capacity, interpret)
     planes = blend_tiles(lists, channels=splats.features.shape[-1], size=size, interpret=interpret)
     return Shown.of(nan_where(hits.needed > capacity, from_planes(planes, size=size))), hits.needed
 
@@ -65,7 +66,7 @@ def backward(
     """
     _check(splats)
     # Under one jit XLA merges this binning with the forward pass's own.
-    lists, hits = listed(splats, set_ids, size, capacity)
+    lists, hits = listed(splats, set_ids, size, capacity, interpret)
     (images, count), channels = splats.opacities.shape, splats.features.shape[-1]
     grad_planes = to_planes(grad_shown.image)
     # In a product of matrices NaN times nothing is NaN: it goes with the gradient of alpha, which no product takes.
@@ -95,9 +96,12 @@ def backward(
     return nan_gradients(hits.needed > capacity, set_ids, gradients)
 
 
-def listed(splats: Splats, set_ids: Int[Array, " i"], size: tuple[int, int], capacity: int) -> tuple[Lists, TileHits]:
-    """What both kernels read, and the tile hits."""
-    hits = bin_tiles(*splats[:4], size=size, tile=TILE, capacity=capacity)
+def listed(
+    splats: Splats, set_ids: Int[Array, " i"], size: tuple[int, int], capacity: int, interpret: Any = None
+) -> tuple[Lists, TileHits]:
+    """What both kernels read, and the tile hits; where Pallas interprets, XLA searches."""
+    searches = SEARCHES if interpret is None else None
+    hits = bin_tiles(*splats[:4], size=size, tile=TILE, capacity=capacity, searches=searches)
     images, count = splats.opacities.shape
     shifts = (set_ids.astype(jnp.int32) - jnp.arange(images, dtype=jnp.int32)) * count
     table, features = gaussian_table(splats), feature_table(splats.features)

@@ -182,6 +182,31 @@ def minimum(a: Scalar, b: Scalar) -> Scalar:
     return scalar(arith.minsi(value(a), value(b)))
 
 
+def maximum(a: Scalar, b: Scalar) -> Scalar:
+    """The larger of two signed integers."""
+    return scalar(arith.maxsi(value(a), value(b)))
+
+
+def least(a: Scalar, b: Scalar) -> Scalar:
+    """The smaller of two floats; of one and NaN the one."""
+    return asm("min.f32 $0, $1, $2;", a, b, out=F32)
+
+
+def most(a: Scalar, b: Scalar) -> Scalar:
+    """The larger of two floats; of one and NaN the one."""
+    return asm("max.f32 $0, $1, $2;", a, b, out=F32)
+
+
+def magnitude(x: Scalar) -> Scalar:
+    """Of a float."""
+    return asm("abs.f32 $0, $1;", x, out=F32)
+
+
+def to_float(x: Scalar) -> Scalar:
+    """A signed integer as a float."""
+    return scalar(arith.sitofp(ir.F32Type.get(), value(x)))
+
+
 def choose(mask: Scalar, a: Scalar, b: Scalar) -> Scalar:
     """`a` where the mask holds, else `b`."""
     return scalar(arith.select(value(mask), value(a), value(b)))
