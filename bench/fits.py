@@ -14,12 +14,13 @@ from bench.scenes import captures, dome, fitted, one_of
 from bench.timing import Job, compiled, seconds_of
 from bench.workloads import Fit, Lift, Step
 from jsplat.fitting import FitConfig, fit
-from jsplat.fitting.loss import label_loss, photo_loss
+from jsplat.fitting.loss import label_loss
 from jsplat.labels.lift import lift
 from jsplat.labelsets.labelset import CELEBAMASK_HQ
 from jsplat.raster.capacity import capacity_for
 from jsplat.raster.rasterizer import render_scene
 from jsplat.raster.scene import SH_C0
+from jsplat.raster.similarity import photo_loss
 
 RATE = 1e-3
 CLASSES = len(CELEBAMASK_HQ)

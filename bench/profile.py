@@ -27,13 +27,14 @@ from bench.tables import markdown, number
 from bench.timing import Job, Suite, measure
 from bench.workloads import Work
 from jsplat.fitting import FitConfig
-from jsplat.fitting.loss import label_loss, photo_loss
+from jsplat.fitting.loss import label_loss
 from jsplat.fitting.photos import photos_of
 from jsplat.fitting.step import first_capacity, first_state, optimizer, steps
 from jsplat.kernels.blend import blend
 from jsplat.kernels.tiling import bin_tiles
 from jsplat.raster.capacity import backend_tile, capacity_for
 from jsplat.raster.projection import project
+from jsplat.raster.similarity import photo_loss
 from jsplat.raster.spherical_harmonics import sh_colors
 from jsplat.runtime.programs import configure_xla
 

@@ -15,13 +15,14 @@ from jsplat.errors import InputError, Stopped
 from jsplat.fitting import FitConfig, fit, held_out, loop, photos, starting_scene
 from jsplat.fitting import step as stepping
 from jsplat.fitting import train as training
-from jsplat.fitting.loss import label_loss, photo_loss, ssim
+from jsplat.fitting.loss import label_loss
 from jsplat.fitting.mcmc import MOST_COPIES, relocate, split_opacity
 from jsplat.labelsets.labelset import CELEBAMASK_HQ, IGNORE
 from jsplat.raster.capacity import SharedCapacity
 from jsplat.raster.pytree import replace
 from jsplat.raster.rasterizer import render_scene
 from jsplat.raster.scene import Attributes, Scene, rgb_to_sh
+from jsplat.raster.similarity import photo_loss, ssim
 from jsplat.raster.spherical_harmonics import sh_colors
 from jsplat.runtime.stop import STOP
 from tests import ball

@@ -25,8 +25,7 @@ from bench.aot.compile import device
 from bench.aot.target import lowering_for
 from jsplat.config import load
 from jsplat.fitting.step import draws, first_capacity, one_step, shapes_of, steps
-from jsplat.kernels import select
-from jsplat.kernels.blend import anywhere
+from jsplat.kernels import primitives, select
 from jsplat.labels.lift import _lift
 from jsplat.labels.opinions import Logits, NetworkPass
 from jsplat.labelsets.labelset import CELEBAMASK_HQ
@@ -53,7 +52,7 @@ def compiled(function: Callable, *args: Any, donated: tuple[int, ...] = (), **op
     there_alone = {"in_shardings": where, "out_shardings": where, "donate_argnums": donated}
     with (
         mock.patch.object(select, "default_device", return_value=_HOPPER),
-        mock.patch.object(anywhere, "device_for", return_value=_HOPPER),
+        mock.patch.object(primitives, "device_for", return_value=_HOPPER),
         mock.patch.object(jax, "default_backend", return_value="gpu"),
         lowering_for(there.device_kind),
     ):

@@ -8,12 +8,12 @@ import numpy as np
 
 from jsplat.captures.capture import Capture
 from jsplat.fitting.config import FitConfig
-from jsplat.fitting.loss import ssim_map
 from jsplat.fitting.photos import Photos, held_out
 from jsplat.raster.camera import Camera
 from jsplat.raster.capacity import SharedCapacity
 from jsplat.raster.rasterizer import rasterize
 from jsplat.raster.scene import Scene
+from jsplat.raster.similarity import ssim_map
 from jsplat.raster.spherical_harmonics import sh_colors
 
 

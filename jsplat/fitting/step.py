@@ -12,7 +12,7 @@ from jax.sharding import SingleDeviceSharding
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jsplat.fitting.config import FitConfig
-from jsplat.fitting.loss import label_loss, photo_loss
+from jsplat.fitting.loss import label_loss
 from jsplat.fitting.mcmc import exploration, relocate
 from jsplat.fitting.photos import Photos, bucket, padded_size
 from jsplat.raster.camera import Camera
@@ -20,6 +20,7 @@ from jsplat.raster.capacity import HITS_PER_GAUSSIAN, backend_tile, hits_of
 from jsplat.raster.pytree import pytree, replace
 from jsplat.raster.rasterizer import rasterize, render_scene
 from jsplat.raster.scene import Attributes, Gaussians, Scene
+from jsplat.raster.similarity import photo_loss
 from jsplat.raster.spherical_harmonics import sh_colors
 from jsplat.runtime.precision import in_32_bits
 from jsplat.runtime.programs import planned_bytes

@@ -6,11 +6,10 @@ any nesting of `vmap` and `grad` calls the same function with more images. An im
 need more than the capacity are NaN as they come from there, and so are their gradients.
 """
 
-import contextlib
 import functools
 import operator
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,6 +22,7 @@ from jsplat.kernels import select
 from jsplat.kernels.blend.batching import folded, with_vmap
 from jsplat.kernels.blend.sharding import over_devices
 from jsplat.kernels.blend.splats import Shown, Splats
+from jsplat.kernels.primitives import as_written
 from jsplat.kernels.select import Facts, Implementation
 from jsplat.kernels.tiling import INT32_MAX
 
@@ -146,14 +146,6 @@ def first_order(function: Callable[..., Any], op: str = "blend") -> Callable[...
         raise NotImplementedError(f"{op}: wanted first derivatives (jax.grad, jax.vjp), got a derivative of one")
 
     return function
-
-
-@contextlib.contextmanager
-def as_written(dtype: Any) -> Iterator[None]:
-    """Within the block integers have 32 bits, types and ranks are promoted, whatever the program around it wants."""
-    types, ranks = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
-    with jax.enable_x64(dtype == jnp.float64), types, ranks:
-        yield
 
 
 def implementation_of(backend: str) -> Implementation:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jsplat.kernels.blend import as_written, chosen, first_order, implementation_of, over_images
+from jsplat.kernels.blend import chosen, first_order, implementation_of, over_images
 from jsplat.kernels.blend.splats import Shown, Splats
+from jsplat.kernels.primitives import as_written
 
 
 def splat_sums(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Integer, Num
 
 from jsplat.kernels.constants import ALPHA_FLOOR
 
@@ -75,7 +75,7 @@ class Runs(typing.NamedTuple):
 
     Attributes:
         order: the Gaussians, nearest first over all images at once; those without slots are last.
-        ends: where the run of each Gaussian in this order ends.
+        counts: tiles of each Gaussian's box, which are the length of its run.
         columns, rows: the first tile of each Gaussian's box.
         across: tiles of a row of it.
         means2d, conic_roots: as for `bin_tiles`.
@@ -83,7 +83,7 @@ class Runs(typing.NamedTuple):
     """
 
     order: Int[Array, " g"]
-    ends: Int[Array, " g"]
+    counts: Int[Array, " g"]
     columns: Int[Array, " g"]
     rows: Int[Array, " g"]
     across: Int[Array, " g"]
@@ -114,16 +114,19 @@ class Grid(typing.NamedTuple):
 
 
 class Searches(typing.NamedTuple):
-    """What a device may have kernels for: how slots find their Gaussian, and tiles their first hit.
+    """What a device may have kernels for: how slots find their Gaussian, and tiles their hits.
 
     Attributes:
-        candidates: tile and Gaussian of each slot, from `Runs`, `Grid` and the number of slots; where the tile is not
-            reached or the slot unused, `all_tiles` as the tile, and anything as the Gaussian.
-        ranges: where in sorted ids each of 0 ... stop - 1 begins.
+        candidates: from `Runs`, `Grid` and the number of slots, tile and Gaussian of each slot, and the first slot of
+            each Gaussian; where the tile is not reached or the slot unused, `all_tiles` as the tile, and any Gaussian.
+        sort: from the first two of these and `Grid`, what `TileHits` calls `gaussian_ids` and `tile_offsets`, and
+            what `Slots` calls `hits`.
     """
 
-    candidates: typing.Callable[[Runs, Grid, int], tuple[Int[Array, " m"], Int[Array, " m"]]]
-    ranges: typing.Callable[[Int[Array, " m"], int], Int[Array, " s"]]
+    candidates: typing.Callable[[Runs, Grid, int], tuple[Integer[Array, " m"], Int[Array, " m"], Int[Array, " g"]]]
+    sort: typing.Callable[
+        [Integer[Array, " m"], Int[Array, " m"], Grid], tuple[Int[Array, " m"], Int[Array, " s"], Int[Array, " m"]]
+    ]
 
 
 def tile_grid(size: tuple[int, int], tile: tuple[int, int]) -> tuple[int, int]:
@@ -176,21 +179,16 @@ def bin_tiles(
     """
     images, count = opacities.shape
     grid = Grid(tile_grid(size, tile), tile, count, images)
-    searches = searches or Searches(candidates_of, first_hits)
+    searches = searches or Searches(candidates_of, sorted_by_tile)
     means2d, conic_roots, opacities, depths = (
         x.reshape(images * count, *x.shape[2:]) for x in (means2d, conic_roots, opacities, depths)
     )
     boxes, needed = _boxes(means2d, conic_roots, opacities, depths, capacity, grid)
     order = _by_depth(jnp.where(boxes.counts > 0, depths, jnp.inf))
-    counts = boxes.counts[order]
-    ends = jnp.cumsum(counts)
-    offsets = jnp.zeros(order.shape, jnp.int32).at[order].set(ends - counts, unique_indices=True)
-    runs = Runs(order, ends, boxes.columns, boxes.rows, boxes.across, means2d, conic_roots, boxes.limits)
-    tile_ids, of_slots = searches.candidates(runs, grid, images * capacity)
-    tile_ids, gaussian_ids, hits = _sort_by_tile(tile_ids, of_slots, grid.all_tiles)
-    gaussian_ids = jnp.where(tile_ids < grid.all_tiles, gaussian_ids, images * count).astype(jnp.int32)
-    slots = Slots(offsets, boxes.counts, of_slots, hits)
-    return TileHits(gaussian_ids, searches.ranges(tile_ids, grid.all_tiles + 1), needed, slots)
+    runs = Runs(order, boxes.counts, boxes.columns, boxes.rows, boxes.across, means2d, conic_roots, boxes.limits)
+    tile_ids, of_slots, offsets = searches.candidates(runs, grid, images * capacity)
+    gaussian_ids, tile_offsets, hits = searches.sort(tile_ids, of_slots, grid)
+    return TileHits(gaussian_ids, tile_offsets, needed, Slots(offsets, boxes.counts, of_slots, hits))
 
 
 def _boxes(means2d, conic_roots, opacities, depths, capacity, grid: Grid) -> tuple[_Boxes, Int[Array, " i"]]:
@@ -220,10 +218,13 @@ def _boxes(means2d, conic_roots, opacities, depths, capacity, grid: Grid) -> tup
     return _Boxes(columns, rows, across, jnp.where(finite, limits, 0), counts), needed
 
 
-def candidates_of(runs: Runs, grid: Grid, slots: int) -> tuple[Int[Array, " m"], Int[Array, " m"]]:
+def candidates_of(
+    runs: Runs, grid: Grid, slots: int
+) -> tuple[Integer[Array, " m"], Int[Array, " m"], Int[Array, " g"]]:
     """See `Searches`: a slot for each tile of each box, nearest first; the sort by tile keeps that order."""
-    counts = jnp.diff(runs.ends, prepend=0)
-    offsets = runs.ends - counts
+    counts = _permuted(runs.counts, runs.order)
+    ends = jnp.cumsum(counts)
+    offsets = ends - counts
     # Gaussians without slots come last in the order, so that every mark is another Gaussian's.
     begins = jnp.where(counts > 0, offsets, slots)
     marks = jnp.zeros(slots, jnp.int32).at[begins].set(1, mode="drop", unique_indices=True)
@@ -233,9 +234,9 @@ def candidates_of(runs: Runs, grid: Grid, slots: int) -> tuple[Int[Array, " m"],
     within, across = places - offsets[rank], jnp.maximum(runs.across[gaussian_ids], 1)
     tile_x = runs.columns[gaussian_ids] + within % across
     tile_y = runs.rows[gaussian_ids] + within // across
-    kept = (places < runs.ends[-1]) & _reached(runs, gaussian_ids, tile_x, tile_y, grid.tile)
+    kept = (places < ends[-1]) & _reached(runs, gaussian_ids, tile_x, tile_y, grid.tile)
     tile_ids = (gaussian_ids // grid.count * grid.tiles[1] + tile_y) * grid.tiles[0] + tile_x
-    return jnp.where(kept, tile_ids, grid.all_tiles), gaussian_ids
+    return jnp.where(kept, tile_ids, grid.all_tiles), gaussian_ids, _placed(offsets, runs.order)
 
 
 def _reached(runs: Runs, gaussian_ids, tile_x, tile_y, tile) -> Bool[Array, " m"]:
@@ -258,17 +259,20 @@ def _reached(runs: Runs, gaussian_ids, tile_x, tile_y, tile) -> Bool[Array, " m"
     return least <= limit * 1.0001 + 1e-4
 
 
-def _sort_by_tile(tile_ids, gaussian_ids, tiles):
-    """Both in order of tiles, in a tile in order of slots; and where each slot went, past the end what is no hit."""
-    slots = tile_ids.shape[0]
+def sorted_by_tile(
+    tile_ids: Integer[Array, " m"], gaussian_ids: Int[Array, " m"], grid: Grid
+) -> tuple[Int[Array, " m"], Int[Array, " s"], Int[Array, " m"]]:
+    """See `Searches`: in order of tiles, in a tile in order of slots."""
+    slots, tiles = tile_ids.shape[0], grid.all_tiles
     tile_ids, slot_ids = _sorted(tile_ids, tiles)
-    hits = jnp.where(tile_ids < tiles, jnp.arange(slots, dtype=jnp.int32), slots)
-    hits = jnp.zeros(slots, jnp.int32).at[slot_ids].set(hits, unique_indices=True)
-    return tile_ids, gaussian_ids[slot_ids], hits
+    hit = tile_ids < tiles
+    hits = _placed(jnp.where(hit, jnp.arange(slots, dtype=jnp.int32), slots), slot_ids)
+    gaussian_ids = jnp.where(hit, _permuted(gaussian_ids, slot_ids), grid.images * grid.count)
+    return gaussian_ids, _ranges(tile_ids, tiles + 1), hits
 
 
-def first_hits(tile_ids: Int[Array, " m"], stop: int) -> Int[Array, " s"]:
-    """See `Searches`; unrolled for GPUs, which would start kernels for every turn of a loop."""
+def _ranges(tile_ids: Int[Array, " m"], stop: int) -> Int[Array, " s"]:
+    """Where in sorted ids each of 0 ... stop - 1 begins; a GPU would start kernels for every turn of a loop."""
     wanted = jnp.arange(stop, dtype=jnp.int32)
 
     def search(method):
@@ -278,6 +282,17 @@ def first_hits(tile_ids: Int[Array, " m"], stop: int) -> Int[Array, " s"]:
 
 
 # Sorting
+
+
+def _permuted(x: Array, order: Int[Array, " m"]) -> Array:
+    """x in another order; what is known of a permutation spares XLA a look at negative indices."""
+    return x.at[order].get(unique_indices=True, mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+def _placed(x: Array, order: Int[Array, " m"]) -> Array:
+    """The inverse of `_permuted`."""
+    how = {"unique_indices": True, "mode": "promise_in_bounds", "wrap_negative_indices": False}
+    return jnp.zeros_like(x).at[order].set(x, **how)
 
 
 def _by_depth(depths: Float[Array, " g"]) -> Int[Array, " g"]:
@@ -290,12 +305,12 @@ def _by_depth(depths: Float[Array, " g"]) -> Int[Array, " g"]:
     return _sorted(lax.bitcast_convert_type(depths.astype(jnp.float32), jnp.int32), INT32_MAX)[1]
 
 
-def _sorted(keys: Int[Array, " m"], largest: int) -> tuple[Int[Array, " m"], Int[Array, " m"]]:
+def _sorted(keys: Integer[Array, " m"], largest: int) -> tuple[Int[Array, " m"], Int[Array, " m"]]:
     """Non-negative int32 keys in order, ties by their index, and the index where each was; none is above `largest`."""
     return lax.platform_dependent(keys, cpu=sorted_packed, default=functools.partial(sorted_stably, largest=largest))
 
 
-def sorted_packed(keys: Int[Array, " m"]) -> tuple[Int[Array, " m"], Int[Array, " m"]]:
+def sorted_packed(keys: Integer[Array, " m"]) -> tuple[Int[Array, " m"], Int[Array, " m"]]:
     """Key and index as one 64-bit number: XLA's CPU backend has a fast path for sorting one array of numbers."""
     with jax.enable_x64(True):
         indices = jnp.arange(keys.shape[0], dtype=jnp.uint64)
@@ -303,9 +318,18 @@ def sorted_packed(keys: Int[Array, " m"]) -> tuple[Int[Array, " m"], Int[Array, 
         return (packed >> 32).astype(jnp.int32), (packed & 0xFFFFFFFF).astype(jnp.int32)
 
 
-def sorted_stably(keys: Int[Array, " m"], *, largest: int) -> tuple[Int[Array, " m"], Int[Array, " m"]]:
+def key_type(largest: int) -> type[np.unsignedinteger]:
+    """The narrowest that CUB sorts."""
+    return np.uint16 if largest < 1 << 16 else np.uint32
+
+
+def sorted_stably(keys: Integer[Array, " m"], *, largest: int) -> tuple[Int[Array, " m"], Int[Array, " m"]]:
     """One flat key with one value: what XLA hands to CUB, whose radix sort takes a pass for every 8 bits of the key."""
-    narrow = keys.astype(jnp.uint16 if largest < 1 << 16 else jnp.uint32)
-    indices = jnp.arange(keys.shape[0], dtype=jnp.int32)
-    narrow, indices = lax.sort((narrow, indices), num_keys=1, is_stable=True)
+    narrow, indices = sorted_narrowly(keys.astype(key_type(largest)))
     return narrow.astype(jnp.int32), indices
+
+
+def sorted_narrowly(keys: Integer[Array, " m"]) -> tuple[Integer[Array, " m"], Int[Array, " m"]]:
+    """`sorted_stably` of what has its `key_type` already, and keeps it."""
+    narrow, indices = lax.sort((keys, jnp.arange(keys.shape[0], dtype=jnp.int32)), num_keys=1, is_stable=True)
+    return narrow, indices

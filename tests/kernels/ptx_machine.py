@@ -258,13 +258,14 @@ class Block:
 
     def _st(self, kind, operands, mask):
         names = [x.strip() for x in operands[1].strip("{}").split(",")]
-        words = np.stack([self.value(x)[mask] for x in names], 1)
+        size = int(kind[-1][1:]) // 8
+        words = np.stack([self.value(x)[mask].astype(_WORD[size * 8]) for x in names], 1)
         address = self._address(operands[0])[mask]
         if kind[1] == "shared":
-            at = self.shared.at(address, 4 * len(names), _EVERY[mask], write=True, what=".".join(kind))
+            at = self.shared.at(address, size * len(names), _EVERY[mask], write=True, what=".".join(kind))
             self.shared.data[at] = words.view(np.uint8)
         else:
-            data, at = self.memory.find(address, 4 * len(names))
+            data, at = self.memory.find(address, size * len(names))
             data[at] = words.view(np.uint8)
 
     def _cp(self, kind, operands, mask):
@@ -368,7 +369,7 @@ class Block:
             value = _FLOATS[kind[0]](*x).astype(np.float32).view(np.uint32)
         else:
             bits = int(kind[-1][1:]) * (2 if "wide" in kind else 1)
-            value = (_INTEGERS[kind[0]](*x).astype(np.int64) >> (32 if "hi" in kind else 0)).view(np.uint64)
+            value = (_INTEGERS[kind[0]](*x).astype(np.int64) >> (bits if "hi" in kind else 0)).view(np.uint64)
             value = (value if bits == 64 else value & np.uint64((1 << bits) - 1)).astype(_WORD[bits])
         self.put(operands[0], value, mask)
 

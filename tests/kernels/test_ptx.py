@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bench.aot.kernels import kernels_in
 from bench.aot.ptx import tool
 from jsplat.kernels.blend import mosaic_gpu
 from jsplat.kernels.blend.cases import SIZE, conic_root
@@ -33,7 +34,9 @@ from jsplat.kernels.blend.mosaic_gpu.walk import LOG2_FLOOR, Lists
 from jsplat.kernels.blend.splats import Splats
 from jsplat.kernels.collect import by_runs
 from jsplat.kernels.constants import TRANSMITTANCE_STOP
-from jsplat.kernels.tiling import Grid, Runs, Searches, bin_tiles, tile_grid
+from jsplat.kernels.similarity import mosaic_gpu as similarity
+from jsplat.kernels.similarity import xla
+from jsplat.kernels.tiling import Grid, Runs, Searches, bin_tiles, sorted_by_tile, tile_grid
 from tests.close import assert_close
 from tests.kernels import test_collect, test_tiling
 from tests.kernels.interpreted import ON_DEVICE, gpu_interpreter
@@ -235,11 +238,15 @@ def test_a_missing_barrier_is_seen(number):
     assert races
 
 
-def launched(function, arrays, blanks: list[np.ndarray], blocks) -> list[np.ndarray]:
-    """What a kernel of arrays alone writes into these, all in the order of their first use; fails where blocks race."""
+def launched(function, arrays, blanks: list[np.ndarray], blocks, order=None) -> list[np.ndarray]:
+    """What a kernel of arrays alone writes into these; fails where blocks race.
+
+    `order` is that of the first use of all of them in the kernel, if it is another than that of the arguments.
+    """
     program, memory = parse(ptx_of(function, *arrays)), GlobalMemory()
     places = [memory.add(np.asarray(x)) for x in (*arrays, *blanks)]
-    races = run_together([Block(program, places, k, memory, SHARED) for k in blocks], np.random.default_rng(0))
+    used = places if order is None else [places[k] for k in order]
+    races = run_together([Block(program, used, k, memory, SHARED) for k in blocks], np.random.default_rng(0))
     assert races == []
     written = zip(places[len(arrays) :], blanks)
     return [memory.bytes_at(place).view(blank.dtype).reshape(blank.shape) for place, blank in written]
@@ -275,17 +282,45 @@ def test_images_are_summed_by_their_sets():
 
 
 def emulated_candidates(runs: Runs, grid: Grid, slots: int):
-    def own(ends, order, across, columns, rows, means2d, conic_roots, limits):
-        return searches.candidates(Runs(order, ends, columns, rows, across, means2d, conic_roots, limits), grid, slots)
+    ends = jnp.cumsum(runs.counts[runs.order])
 
-    arrays = [runs.ends, runs.order, runs.across, runs.columns, runs.rows, runs.means2d, runs.conic_roots, runs.limits]
-    blanks = [np.full(slots, -1, np.int32) for _ in range(2)]
+    def own(ends, order, across, columns, rows, means2d, conic_roots, limits):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(searches, "cumulated", lambda *_: ends)
+            runs = Runs(order, order, columns, rows, across, means2d, conic_roots, limits)
+            return searches.candidates.__wrapped__(runs, grid, slots)
+
+    arrays = [ends, runs.order, runs.across, runs.columns, runs.rows, runs.means2d, runs.conic_roots, runs.limits]
+    blanks = [np.full(slots, 0xFFFF, np.uint16), *(np.full(n, -1, np.int32) for n in (slots, len(runs.order)))]
     return [jnp.asarray(x) for x in launched(own, arrays, blanks, range(-(-slots // PIXELS)))]
 
 
-def emulated_first_hits(tile_ids, stop: int):
-    own, blank = functools.partial(searches.first_hits, stop=stop), np.full(stop, -1, np.int32)
-    return jnp.asarray(launched(own, [tile_ids], [blank], range(-(-stop // PIXELS)))[0])
+@pytest.mark.parametrize("count", [5, 1024, 2500])
+def test_counts_are_cumulated_in_their_order(count):
+    random = np.random.default_rng(count)
+    counts, order = random.integers(0, 99, count).astype(np.int32), random.permutation(count).astype(np.int32)
+    blocks = -(-count // (PIXELS * searches.OWN))
+    totals, ends = np.full(blocks, -1, np.int32), np.full(count, -1, np.int32)
+    first, second = kernels_in(searches.cumulated, *(jax.ShapeDtypeStruct((count,), jnp.int32) for _ in range(2)))
+    (totals,) = launched(first.run, [counts, order], [totals], range(blocks), order=(1, 0, 2))
+    (ends,) = launched(second.run, [counts, order, totals], [ends], range(blocks), order=(1, 0, 2, 3))
+    np.testing.assert_array_equal(ends, np.cumsum(counts[order]))
+
+
+def emulated_sort(tile_ids, gaussian_ids, grid: Grid):
+    """Sorted by numpy: XLA sorts on a GPU, too."""
+    slot_ids = np.argsort(tile_ids, stable=True).astype(np.int32)
+    keys, slots, blocks = np.asarray(tile_ids)[slot_ids], len(slot_ids), range(-(-max(len(slot_ids), 97) // PIXELS))
+    blanks = [np.full(n, -1, np.int32) for n in (grid.all_tiles + 1, slots, slots)]
+
+    def own(keys, slot_ids, gaussian_ids):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(searches, "sorted_narrowly", lambda _: (keys, slot_ids))
+            return searches.sort.__wrapped__(keys, gaussian_ids, grid)
+
+    arrays = [keys, slot_ids, np.asarray(gaussian_ids)]
+    offsets, ids, hits = launched(own, arrays, blanks, blocks, order=(0, 3, 1, 2, 4, 5))
+    return jnp.asarray(ids), jnp.asarray(offsets), jnp.asarray(hits)
 
 
 @pytest.mark.parametrize("capacity", [4000, 4100])
@@ -293,17 +328,44 @@ def test_tile_hits_are_found_as_xla_finds_them(capacity):
     """With a capacity that one of the two images exceeds, and with one for both."""
     case = [jnp.asarray(x) for x in test_tiling.gaussians(3)]
     run = functools.partial(bin_tiles, *case, size=test_tiling.SIZE, tile=test_tiling.TILE, capacity=capacity)
-    want, got = run(), run(searches=Searches(emulated_candidates, emulated_first_hits))
+    want, got = run(), run(searches=Searches(emulated_candidates, emulated_sort))
     assert (np.asarray(want.needed) > capacity).tolist() == [capacity == 4000, False]
     used = int(want.slots.counts.sum())
     assert 0 < used < 2 * capacity
     np.testing.assert_array_equal(got.slots.gaussian_ids[:used], want.slots.gaussian_ids[:used])
     for name in ("gaussian_ids", "tile_offsets"):
         np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
-    np.testing.assert_array_equal(got.slots.hits, want.slots.hits)
+    for name in ("offsets", "hits"):
+        np.testing.assert_array_equal(getattr(got.slots, name), getattr(want.slots, name))
 
 
-def test_tiles_beyond_the_last_hit_begin_at_the_end():
-    for ids in ([7], [0, 0, 3, 3, 9], [5] * 300):
-        want = np.searchsorted(ids, np.arange(9))
-        np.testing.assert_array_equal(emulated_first_hits(jnp.asarray(ids, jnp.int32), 9), want)
+@pytest.mark.parametrize("ids", [[7], [8, 8, 8], [0, 0, 3, 3, 8], [5] * 300])
+def test_tiles_without_hits_are_empty(ids):
+    grid = Grid((4, 2), (8, 8), 10, 1)
+    tiles, gaussians = np.asarray(ids, np.uint16), np.arange(len(ids), dtype=np.int32) % 10
+    want = sorted_by_tile(jnp.asarray(tiles), jnp.asarray(gaussians), grid)
+    for got, wanted in zip(emulated_sort(tiles, gaussians, grid), want):
+        np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("size", [(20, 37), (16, 32)])
+def test_the_photo_loss_is_that_of_xla(size):
+    """Over several blocks in both directions, and over one that the picture fills."""
+    random = np.random.default_rng(4)
+    render = random.uniform(size=(2, *size, 3)).astype(np.float32)
+    photo = np.clip(render + random.normal(scale=0.1, size=render.shape), 0, 1).astype(np.float32)
+    photo[:, :8, :8] = render[:, :8, :8]
+    loss, slope = xla.photo_loss_and_slope(jnp.asarray(render), jnp.asarray(photo), 0.2)
+    blocks = similarity.Parts(render.shape).blocks
+    blanks = [np.full((6, 3, *size), np.nan, np.float32), np.full(blocks, np.nan, np.float32)]
+
+    def first(render, photo):
+        return similarity.loss_and_inner(render, photo, 0.2)
+
+    def second(inner, render, photo):
+        return similarity.slope_of(inner, render, photo, 0.2)
+
+    inner, sums = launched(first, [render, photo], blanks, range(blocks))
+    (got,) = launched(second, [inner, render, photo], [np.full_like(render, np.nan)], range(blocks))
+    assert_close(sums.reshape(2, -1).sum(1) / np.prod(render.shape[1:]), loss, 1e-6, "float32 sums in another order")
+    assert_close(got, slope, 2e-6, "float32: windows in another order", relative=True)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from bench.aot.target import lowering_for
-from jsplat.kernels import select
-from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, anywhere, blend, sums
+from jsplat.kernels import primitives, select
+from jsplat.kernels.blend import BACKENDS, IMPLEMENTATIONS, blend, sums
 from jsplat.kernels.blend.cases import CAPACITY, CASES, SIZE
 from jsplat.kernels.blend.cpu import compiled
 from tests.close import assert_close
@@ -147,7 +147,7 @@ def test_beside_a_gpu_a_program_still_fits_the_processor_it_is_for(monkeypatch):
 
 @pytest.mark.parametrize(("capability", "kernel"), [("9.0", "mosaic_gpu"), ("8.0", "triton"), ("7.5", None)])
 def test_a_program_for_a_gpu_of_this_process_has_its_best_kernel(monkeypatch, capability, kernel):
-    monkeypatch.setattr(anywhere, "device_for", lambda platform: gpu(capability))
+    monkeypatch.setattr(primitives, "device_for", lambda platform: gpu(capability))
     text = lowered("cuda", *CASES["one"]().arrays())
     assert [name for name in ("mosaic_gpu", "triton") if name in text and name == kernel] == [kernel] * (
         kernel is not None

@@ -14,8 +14,9 @@ from jaxtyping import Array, Float, Int
 
 from jsplat.kernels.blend import xla
 from jsplat.kernels.blend.cpu import compiled
-from jsplat.kernels.blend.primitives import Shapes, gradients_of, primitive, shown_of, sums_of
+from jsplat.kernels.blend.results import gradients_of, shown_of, sums_of
 from jsplat.kernels.blend.splats import Shown, Splats
+from jsplat.kernels.primitives import Shapes, primitive
 
 TILE = xla.TILE  # it counts as XLA does, whose place it takes
 

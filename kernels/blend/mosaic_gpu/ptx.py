@@ -167,6 +167,16 @@ def load_half(address: Scalar, at: int = 0) -> Scalar:
     return asm(text, address, out=F32, memory=True)
 
 
+def load_constant_half(address: Scalar) -> Scalar:
+    """An unsigned integer of 16 bits from global memory that nobody writes while the kernel runs."""
+    return asm("{ .reg .b16 h; ld.global.nc.u16 h, [$1]; cvt.u32.u16 $0, h; }", address, out=I32)
+
+
+def store_half(address: Scalar, number: Scalar) -> None:
+    """The low 16 bits of an integer to global memory."""
+    asm("{ .reg .b16 h; cvt.u16.u32 h, $1; st.global.b16 [$0], h; }", address, number, memory=True)
+
+
 def copy_async(shared: Scalar, source: Scalar, at: int = 0) -> None:
     """Starts to copy 16 bytes from global memory, `at` bytes behind the source."""
     asm(f"cp.async.cg.shared.global [$0], [$1+{at}], 16;", shared, source, memory=True)

@@ -1,6 +1,6 @@
 """`jsplat.kernels.tiling.Searches` by kernels of our own: a thread finds one slot's Gaussian, or one tile's first hit.
 
-XLA takes ten kernels for the first and four for the second.
+XLA takes twelve kernels for what the first one does, and nine beside the sort for the second.
 """
 
 import functools
@@ -8,20 +8,25 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.experimental.pallas import mosaic_gpu as plgpu
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, Integer
 
 from jsplat.kernels.blend.mosaic_gpu import ptx
 from jsplat.kernels.blend.mosaic_gpu.forward import settings
 from jsplat.kernels.blend.mosaic_gpu.layout import PIXELS
 from jsplat.kernels.blend.mosaic_gpu.ptx import F32, I32, PerThread, Ref, Scalar
-from jsplat.kernels.tiling import ROUNDING, Grid, Runs, Searches
+from jsplat.kernels.tiling import ROUNDING, Grid, Runs, Searches, key_type, sorted_narrowly
+
+OWN = 8  # numbers that a thread adds up
 
 
 @functools.partial(jax.jit, static_argnames=("grid", "slots"))
-def candidates(runs: Runs, grid: Grid, slots: int) -> tuple[Int[Array, " m"], Int[Array, " m"]]:
-    """See `Searches`."""
+def candidates(runs: Runs, grid: Grid, slots: int) -> tuple[Integer[Array, " m"], Int[Array, " m"], Int[Array, " g"]]:
+    """See `Searches`; tiles in the type in which they are sorted."""
+    kind, gaussians = key_type(grid.all_tiles), len(runs.order)
+    ends = cumulated(runs.counts, runs.order)
 
     def candidates_kernel(*refs):
         @ptx.inline
@@ -36,16 +41,19 @@ def candidates(runs: Runs, grid: Grid, slots: int) -> tuple[Int[Array, " m"], In
             limits: Ref,
             tile_ids: Ref,
             gaussian_ids: Ref,
+            offsets: Ref,
             block: PerThread,
         ) -> None:
             slot = block * PIXELS + ptx.thread()
-            last = len(runs.order) - 1
+
+            def first_slot(rank):
+                before = _number(ends, ptx.maximum(rank - 1, ptx.integer(0)))
+                return ptx.choose(rank > 0, before, ptx.integer(0))
 
             def find():
-                rank = _first_where(lambda k: _number(ends, k) > slot, last)
+                rank = _first_where(lambda k: _number(ends, k) > slot, gaussians - 1)
                 gaussian, end = _number(order, rank), _number(ends, rank)
-                before = _number(ends, ptx.maximum(rank - 1, ptx.integer(0)))
-                within = slot - ptx.choose(rank > 0, before, ptx.integer(0))
+                within = slot - first_slot(rank)
                 width = ptx.maximum(_number(across, gaussian), ptx.integer(1))
                 tile_x = _number(columns, gaussian) + within % width
                 tile_y = _number(rows, gaussian) + within // width
@@ -56,59 +64,150 @@ def candidates(runs: Runs, grid: Grid, slots: int) -> tuple[Int[Array, " m"], In
                 )
                 kept = (slot < end) & _reached(ellipse, tile_x, tile_y, grid.tile)
                 tile = (gaussian // grid.count * grid.tiles[1] + tile_y) * grid.tiles[0] + tile_x
-                _store(tile_ids, slot, ptx.choose(kept, tile, ptx.integer(grid.all_tiles)))
+                _store(tile_ids, slot, ptx.choose(kept, tile, ptx.integer(grid.all_tiles)), np.dtype(kind).itemsize)
                 _store(gaussian_ids, slot, gaussian)
 
             ptx.emit_if(slot < slots, find)
+            # The same number, as a Gaussian's place in the order.
+            ptx.emit_if(slot < gaussians, lambda: _store(offsets, _number(order, slot), first_slot(slot)))
 
         slot_of_thread(*refs, lax.axis_index("block"))
 
-    numbers = jax.ShapeDtypeStruct((slots,), jnp.int32)
     return plgpu.kernel(
         candidates_kernel,
-        out_type=(numbers, numbers),
-        grid=(-(-slots // PIXELS),),
+        out_type=tuple(
+            jax.ShapeDtypeStruct((size,), of)
+            for size, of in ((slots, kind), (slots, jnp.int32), (gaussians, jnp.int32))
+        ),
+        grid=(-(-max(slots, gaussians) // PIXELS),),
         grid_names=("block",),
         **settings(None),
-    )(*runs)
+    )(runs.order, ends, *runs[2:])
 
 
-@functools.partial(jax.jit, static_argnames="stop")
-def first_hits(tile_ids: Int[Array, " m"], stop: int) -> Int[Array, " s"]:
-    """See `Searches`."""
+def cumulated(counts: Int[Array, " g"], order: Int[Array, " g"]) -> Int[Array, " g"]:
+    """Cumulative sums of the counts in this order; every block adds up what the blocks before it have."""
+    gaussians = len(order)
+    blocks = -(-gaussians // (PIXELS * OWN))
 
-    def first_hits_kernel(*refs):
+    def own_counts(counts, order, block):
+        first = (block * PIXELS + ptx.thread()) * OWN
+        places = [first + k for k in range(OWN)]
+        inside = [place < gaussians for place in places]
+        rows = [_number(order, ptx.minimum(place, ptx.integer(gaussians - 1))) for place in places]
+        return places, inside, [ptx.choose(own, _number(counts, row), ptx.integer(0)) for own, row in zip(inside, rows)]
+
+    def share(sums, number):
+        ptx.store_shared(ptx.shared_address(sums) + ptx.thread() * 4, [number])
+
+    def shared(sums, k):
+        return ptx.load_shared(ptx.shared_address(sums), I32, 4 * k)
+
+    def totals_kernel(*refs):
         @ptx.inline
-        def tile_of_thread(tile_ids: Ref, out: Ref, block: PerThread) -> None:
-            tile = block * PIXELS + ptx.thread()
+        def of_block(counts: Ref, order: Ref, totals: Ref, sums: Ref, block: PerThread) -> None:
+            share(sums, sum(own_counts(counts, order, block)[2], ptx.integer(0)))
+            ptx.barrier()
 
-            def find():
-                place = _first_where(lambda k: _number(tile_ids, k) >= tile, len(tile_ids_given))
-                _store(out, tile, place)
+            def store():
+                _store(totals, block, sum((shared(sums, k) for k in range(PIXELS)), ptx.integer(0)))
 
-            ptx.emit_if(tile < stop, find)
+            ptx.emit_if(ptx.thread() < 1, store)
 
-        tile_of_thread(*refs, lax.axis_index("block"))
+        of_block(*refs, lax.axis_index("block"))
 
-    tile_ids_given = tile_ids
+    def ends_kernel(*refs):
+        @ptx.inline
+        def of_block(counts: Ref, order: Ref, totals: Ref, ends: Ref, sums: Ref, before: Ref, block: PerThread) -> None:
+            places, inside, own = own_counts(counts, order, block)
+            share(sums, sum(own, ptx.integer(0)))
+            thread = ptx.thread()
+            add = lambda k, total: total + _number(totals, k)  # noqa: E731
+            share(before, ptx.emit_sum(thread, block, PIXELS, ptx.integer(0), add))
+            ptx.barrier()
+            end = sum((shared(before, k) for k in range(PIXELS)), ptx.integer(0))
+            for k in range(PIXELS - 1):
+                end = end + ptx.choose(thread > k, shared(sums, k), ptx.integer(0))
+            for place, is_inside, count in zip(places, inside, own):
+                end = end + count
+                ptx.emit_if(is_inside, functools.partial(_store, ends, place, end))
+
+        of_block(*refs, lax.axis_index("block"))
+
+    def call(kernel, size, scratch, *arrays):
+        return plgpu.kernel(
+            kernel,
+            out_type=jax.ShapeDtypeStruct((size,), jnp.int32),
+            scratch_types=[plgpu.SMEM((PIXELS,), jnp.int32)] * scratch,
+            grid=(blocks,),
+            grid_names=("block",),
+            **settings(None),
+        )(*arrays)
+
+    totals = call(totals_kernel, blocks, 1, counts, order)
+    return call(ends_kernel, gaussians, 2, counts, order, totals)
+
+
+@functools.partial(jax.jit, static_argnames="grid")
+def sort(
+    tile_ids: Integer[Array, " m"], gaussian_ids: Int[Array, " m"], grid: Grid
+) -> tuple[Int[Array, " m"], Int[Array, " s"], Int[Array, " m"]]:
+    """See `Searches`; tiles as `candidates` gives them."""
+    keys, slot_ids = sorted_narrowly(tile_ids)
+    slots, tiles, size = len(keys), grid.all_tiles, keys.dtype.itemsize
+
+    def lists_kernel(*refs):
+        @ptx.inline
+        def place_of_thread(
+            keys: Ref,
+            tile_offsets: Ref,
+            slot_ids: Ref,
+            unsorted: Ref,
+            gaussian_ids: Ref,
+            hits: Ref,
+            block: PerThread,
+        ) -> None:
+            place = block * PIXELS + ptx.thread()
+
+            def search():  # the same number, as a tile
+                first = _first_where(lambda k: _number(keys, k, size=size) >= place, slots)
+                _store(tile_offsets, place, first)
+
+            def follow():
+                slot, hit = _number(slot_ids, place), _number(keys, place, size=size) < tiles
+                gaussian = ptx.choose(hit, _number(unsorted, slot), ptx.integer(grid.images * grid.count))
+                _store(gaussian_ids, place, gaussian)
+                _store(hits, slot, ptx.choose(hit, place, ptx.integer(slots)))
+
+            ptx.emit_if(place < tiles + 1, search)
+            ptx.emit_if(place < slots, follow)
+
+        keys, slot_ids, unsorted, gaussian_ids, tile_offsets, hits = refs
+        place_of_thread(keys, tile_offsets, slot_ids, unsorted, gaussian_ids, hits, lax.axis_index("block"))
+
     return plgpu.kernel(
-        first_hits_kernel,
-        out_type=jax.ShapeDtypeStruct((stop,), jnp.int32),
-        grid=(-(-stop // PIXELS),),
+        lists_kernel,
+        out_type=tuple(jax.ShapeDtypeStruct((n,), jnp.int32) for n in (slots, tiles + 1, slots)),
+        grid=(-(-max(slots, tiles + 1) // PIXELS),),
         grid_names=("block",),
         **settings(None),
-    )(tile_ids)
+    )(keys, slot_ids, gaussian_ids)
 
 
-SEARCHES = Searches(candidates, first_hits)
+SEARCHES = Searches(candidates, sort)
 
 
-def _number(table: Ref, index: Scalar, kind: str = I32) -> Scalar:
-    return ptx.load_constant(ptx.offset(ptx.global_address(table), index, 4), kind)
+def _number(table: Ref, index: Scalar, kind: str = I32, size: int = 4) -> Scalar:
+    address = ptx.offset(ptx.global_address(table), index, size)
+    return ptx.load_constant_half(address) if size == 2 else ptx.load_constant(address, kind)
 
 
-def _store(table: Ref, index: Scalar, number: Scalar) -> None:
-    ptx.store_global(ptx.offset(ptx.global_address(table), index, 4), [number])
+def _store(table: Ref, index: Scalar, number: Scalar, size: int = 4) -> None:
+    address = ptx.offset(ptx.global_address(table), index, size)
+    if size == 2:
+        ptx.store_half(address, number)
+    else:
+        ptx.store_global(address, [number])
 
 
 def _first_where(holds: Callable[[Scalar], Scalar], stop: int) -> Scalar:
