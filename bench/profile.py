@@ -27,9 +27,10 @@ from bench.tables import markdown, number
 from bench.timing import Job, Suite, measure
 from bench.workloads import Work
 from jsplat.fitting import FitConfig
+from jsplat.fitting.adam import adam, factors_of, first_moments
 from jsplat.fitting.loss import label_loss
 from jsplat.fitting.photos import photos_of
-from jsplat.fitting.step import first_capacity, first_state, optimizer, steps
+from jsplat.fitting.step import first_capacity, first_state, steps
 from jsplat.kernels.blend import blend
 from jsplat.kernels.tiling import bin_tiles
 from jsplat.raster.capacity import backend_tile, capacity_for
@@ -96,10 +97,10 @@ def pieces(identities: int, count: int, edge: int) -> dict[str, Callable[[], Any
 
     image = jax.jit(blending)(*rows, features)
     photo, labels = photos.images[:, 0].astype(jnp.float32) / 255, photos.labels[:, 0]
-    adam = optimizer(config)
+    factors = factors_of(jnp.zeros(identities, jnp.int32), config)
 
     def update(gradients, moments):
-        updates, moments = jax.vmap(adam.update)(gradients, moments)
+        updates, moments = adam(gradients, moments, factors, config)
         return optax.apply_updates(gradients, updates), moments
 
     return {
@@ -110,7 +111,7 @@ def pieces(identities: int, count: int, edge: int) -> dict[str, Callable[[], Any
         **_pieces(BLEND, blending, *rows, features),
         **_pieces("photo loss", lambda x: photo_loss(x, photo, config.ssim_weight), image[..., :3]),
         **_pieces("label loss", lambda x: label_loss(x, labels), image[..., 3:]),
-        **_pieces("optimizer", update, scene, jax.vmap(adam.init)(scene), gradient=False),
+        **_pieces("optimizer", update, scene, first_moments(scene), gradient=False),
     }
 
 

@@ -80,7 +80,9 @@ def step(config: RunConfig) -> int:
     """Launches of one step of the fit of one identity."""
     config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, label_weight=0.5))
     arrays = shapes_of(1, (PHOTOS, config.size, config.size), CLASSES, config.fit)
-    drawn = jax.eval_shape(lambda state, photos: draws(state.step, photos, config.fit.steps_per_call), *arrays)
+    drawn = jax.eval_shape(
+        lambda state, photos: draws(state.step, photos, config.fit.steps_per_call, config.fit), *arrays
+    )
     run = functools.partial(one_step, config=config.fit, capacity=_capacity(config))
     with tempfile.TemporaryDirectory() as folder:
         compiled(run, *arrays, drawn, jax.ShapeDtypeStruct((), jnp.int32), donated=(0,), xla_dump_to=folder)

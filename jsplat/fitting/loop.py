@@ -15,7 +15,7 @@ from jsplat.fitting.config import FitConfig
 from jsplat.fitting.held_out import score
 from jsplat.fitting.photos import Photos
 from jsplat.fitting.result import FitResult, Losses
-from jsplat.fitting.step import advance, bytes_of, first_capacity, first_state, relocate_all
+from jsplat.fitting.step import FitState, advance, bytes_of, first_capacity, first_state, relocate_all
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.raster.capacity import SharedCapacity, rounded_capacity
 from jsplat.raster.scene import Scene
@@ -77,7 +77,7 @@ class FitLoop:
         self._capacity = max(capacity, first_capacity(task.config.hits_per_gaussian, count, classes, task.config))
         self._losses: Losses = []
         self._done, state = 0, first_state(scene, task.config)
-        fingerprint = _fingerprint(self._photos, scene, self._compiled)
+        fingerprint = _fingerprint(self._photos, scene, self._compiled, state)
         self._checkpoints = Checkpoints(folder, fingerprint, task.config.save_every)
         if (found := self._checkpoints.load(state)) is not None:
             self._done, state, curves = found
@@ -164,8 +164,9 @@ class FitLoop:
         return FitResult(names, scene, psnr, ssim, self._losses, self._capacity, failed)
 
 
-def _fingerprint(photos: Photos, scene: Scene, config: FitConfig) -> str:
-    digest = hashlib.sha256(repr(config).encode())
+def _fingerprint(photos: Photos, scene: Scene, config: FitConfig, state: FitState) -> str:
+    """Also of how a state is made up, so that one of another version is not taken for one of this."""
+    digest = hashlib.sha256(repr((config, jax.tree.structure(state))).encode())
     for array in jax.tree.leaves((photos, scene)):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

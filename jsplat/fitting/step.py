@@ -11,8 +11,9 @@ import optax
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jsplat.fitting.adam import Moments, adam, factors_of, first_moments
 from jsplat.fitting.config import FitConfig
-from jsplat.fitting.loss import label_loss
+from jsplat.fitting.loss import label_loss, labelled_pixels
 from jsplat.fitting.mcmc import exploration, relocate
 from jsplat.fitting.photos import Photos, bucket, padded_size
 from jsplat.raster.camera import Camera
@@ -31,40 +32,28 @@ class FitState:
     """What a step changes; leading axis: identities.
 
     Attributes:
-        step: steps done; an identity stands still from the first view that exceeds the capacity.
-        needed: the most tile hits any view needed so far.
-        failed: a step would have left something that is not finite; the identity stands still before it.
+        counts: `step`, `needed` and `failed` side by side: on GPUs each would be a kernel of its own.
     """
 
     scene: Scene
-    moments: optax.OptState
-    step: Int[Array, " b"]
-    needed: Int[Array, " b"]
+    moments: Moments
+    counts: Int[Array, "b 3"]
     loss: Float[Array, " b"]
-    failed: Bool[Array, " b"]
 
+    @property
+    def step(self) -> Int[Array, " b"]:
+        """Steps done; an identity stands still from the first view that exceeds the capacity."""
+        return self.counts[:, 0]
 
-def optimizer(config: FitConfig) -> optax.GradientTransformation:
-    """Adam with a rate for each attribute; one decay and one count for all, so that a step is few GPU kernels."""
-    rates = {
-        "means": config.lr_means,
-        "quats": config.lr_quats,
-        "log_scales": config.lr_scales,
-        "logit_opacities": config.lr_opacities,
-        "sh": config.lr_sh,
-        "label_logits": config.lr_labels,
-    }
+    @property
+    def needed(self) -> Int[Array, " b"]:
+        """The most tile hits any view needed so far."""
+        return self.counts[:, 1]
 
-    def at_rates(updates, _):
-        return jax.tree_util.tree_map_with_path(lambda path, x: -rates[path[-1].name] * x, updates)
-
-    decay = optax.exponential_decay(1.0, config.steps, config.lr_final)
-    return optax.chain(optax.scale_by_adam(eps=1e-15), optax.scale_by_schedule(decay), optax.stateless(at_rates))
-
-
-def _update(config: FitConfig) -> Callable[[Scene, optax.OptState], tuple[Scene, optax.OptState]]:
-    """Adam's step on one identity; optax's own type forgets that a scene comes back."""
-    return optimizer(config).update  # type: ignore[return-value]
+    @property
+    def failed(self) -> Bool[Array, " b"]:
+        """Whether a step would have left something that is not finite; the identity stands still before it."""
+        return self.counts[:, 2] > 0
 
 
 def _predict(scene: Scene, camera: Camera, background, config: FitConfig, capacity: int):
@@ -77,14 +66,14 @@ def _predict(scene: Scene, camera: Camera, background, config: FitConfig, capaci
     return render, render.channels, None
 
 
-def _losses(scene: Scene, photo, valid, labels, camera, background, config: FitConfig, capacity: int):
+def _losses(scene: Scene, photo, valid, labels, labelled, camera, background, config: FitConfig, capacity: int):
     """Loss per identity and the render; all inputs with the identities in front."""
     render, rgb, classes = _predict(scene, camera, background, config, capacity)
     # Where the photograph says nothing the render is right, and learns nothing.
     photo = jnp.where(valid[..., None], photo, jax.lax.stop_gradient(rgb))
     loss = photo_loss(rgb, photo, config.ssim_weight)
     if classes is not None:
-        loss += config.label_weight * label_loss(classes, labels)
+        loss += config.label_weight * label_loss(classes, labels, labelled)
     gaussians = scene.gaussians
     loss += config.opacity_weight * jax.nn.sigmoid(gaussians.logit_opacities).mean(-1)
     return loss, render
@@ -97,14 +86,38 @@ class Draws(typing.NamedTuple):
         first: the number of the first of the steps.
         views: which photograph each step fits.
         keys: of each step's exploration.
+        rows: all small numbers of each step in one row: what `_row_of` reads.
     """
 
     first: Int[Array, " b"]
     views: Int[Array, "b s"]
     keys: Key[Array, "b s"]
+    rows: Float[Array, "b s 33"]
 
 
-def draws(first: Int[Array, " b"], photos: Photos, count: int) -> Draws:
+class Row(typing.NamedTuple):
+    """What is known of a step before it is taken.
+
+    Attributes:
+        factors: of Adam.
+        wander: how far Gaussians explore.
+        labelled: pixels of the photograph that have a label.
+    """
+
+    camera: Camera
+    background: Float[Array, "b 3"]
+    factors: Float[Array, "b 3"]
+    wander: Float[Array, " b"]
+    labelled: Float[Array, " b"]
+
+
+def _row_of(numbers: Float[Array, "b 33"], width: int, height: int) -> Row:
+    pose, lens, background, factors, rest = jnp.split(numbers, (16, 25, 28, 31), -1)
+    camera = Camera(pose.reshape(-1, 4, 4), lens.reshape(-1, 3, 3), width, height)
+    return Row(camera, background, factors, rest[:, 0], rest[:, 1])
+
+
+def draws(first: Int[Array, " b"], photos: Photos, count: int, config: FitConfig) -> Draws:
     """Those of `count` steps from the first on."""
 
     def of_step(seed, step, train, train_count):
@@ -113,7 +126,19 @@ def draws(first: Int[Array, " b"], photos: Photos, count: int) -> Draws:
 
     of_identity = jax.vmap(of_step, (None, 0, None, None))
     numbers = first[:, None] + jnp.arange(count, dtype=first.dtype)
-    return Draws(first, *jax.vmap(of_identity)(photos.seed, numbers, photos.train, photos.train_count))
+    views, keys = jax.vmap(of_identity)(photos.seed, numbers, photos.train, photos.train_count)
+    identities = jnp.arange(len(first))[:, None]
+    cameras, labels = photos.cameras[identities, views], photos.labels[identities, views]
+    rate = optax.exponential_decay(config.lr_means, config.steps, config.lr_final)(numbers)
+    columns = [
+        cameras.camera_from_world.reshape(*views.shape, 16),
+        cameras.intrinsics.reshape(*views.shape, 9),
+        photos.background[identities, views],
+        factors_of(numbers, config),
+        jnp.where(numbers < config.relocate_until * config.steps, config.noise * rate, 0.0)[..., None],
+        labelled_pixels(labels)[..., None],
+    ]
+    return Draws(first, views, keys, jnp.concatenate(columns, -1))
 
 
 def one_step(
@@ -122,29 +147,29 @@ def one_step(
     """A step of all identities; those that are through, or cannot go on, stand still."""
     rows, at = jnp.arange(photos.seed.shape[0]), state.step - drawn.first
     view, keys = drawn.views[rows, at], drawn.keys[rows, at]
+    known = _row_of(drawn.rows[rows, at], photos.cameras.width, photos.cameras.height)
     photo = photos.images[rows, view].astype(jnp.float32) / 255
-    camera, background = photos.cameras[rows, view], photos.background[rows, view]
 
     def total(scene: Scene):
         labels, valid = photos.labels[rows, view], photos.valid[rows, view]
-        loss, render = _losses(scene, photo, valid, labels, camera, background, config, capacity)
+        of_view = (labels, known.labelled, known.camera, known.background)
+        loss, render = _losses(scene, photo, valid, *of_view, config, capacity)
         scales = jnp.exp(scene.gaussians.log_scales).mean((-2, -1)) / photos.radius
         return (loss + config.scale_weight * scales).sum(), (loss, render.needed)
 
     (_, (loss, needed)), grads = jax.value_and_grad(total, has_aux=True)(state.scene)
-    updates, moments = jax.vmap(_update(config))(grads, state.moments)
-    rate = optax.exponential_decay(config.lr_means, config.steps, config.lr_final)(state.step)
-    wander = jnp.where(state.step < config.relocate_until * config.steps, config.noise * rate, 0.0)
-    wandered = wander[:, None, None] * jax.vmap(exploration)(state.scene.gaussians, keys)
+    updates, moments = adam(grads, state.moments, known.factors, config)
+    wandered = known.wander[:, None, None] * jax.vmap(exploration)(state.scene.gaussians, keys)
     moved = updates.gaussians.means * photos.radius[:, None, None] + wandered
     updates = replace(updates, gaussians=replace(updates.gaussians, means=moved))
-    scene = jax.tree.map(jnp.add, state.scene, updates)
-    stepped = FitState(scene, moments, state.step + 1, jnp.maximum(state.needed, needed), loss, state.failed)
     active = (needed <= capacity) & (state.step < until) & ~state.failed
     # Asked before anything is written, so that on GPUs it is written once: with these finite Adam's step is, too.
     finite = _finite((grads, wandered, loss))
-    frozen = replace(state, needed=stepped.needed, failed=state.failed | (active & ~finite))
-    return _select(active & finite, stepped, frozen)
+    taken = active & finite
+    new = (jax.tree.map(jnp.add, state.scene, updates), moments, loss)
+    scene, moments, loss = _select(taken, new, (state.scene, state.moments, state.loss))
+    counts = (state.step + taken, jnp.maximum(state.needed, needed), state.failed | (active & ~finite))
+    return FitState(scene, moments, jnp.stack(counts, -1), loss)
 
 
 def _finite(tree) -> Bool[Array, " b"]:
@@ -173,8 +198,6 @@ def _relocate(state: FitState, photos: Photos, *, config: FitConfig) -> FitState
     scene, changed = jax.vmap(relocate, in_axes=(0, 0, None))(state.scene, keys, config.dead_opacity)
 
     def forget(moment):
-        if moment.ndim < 2:
-            return moment
         return jnp.where(changed.reshape(*changed.shape, *[1] * (moment.ndim - 2)), 0.0, moment)
 
     return replace(state, scene=scene, moments=jax.tree.map(forget, state.moments))
@@ -184,7 +207,7 @@ def _relocate(state: FitState, photos: Photos, *, config: FitConfig) -> FitState
 def steps(state: FitState, photos: Photos, until: Array, *, config: FitConfig, capacity: int) -> FitState:
     """At most `steps_per_call` steps towards `until`, on the device where the state lies."""
 
-    drawn = draws(state.step, photos, config.steps_per_call)
+    drawn = draws(state.step, photos, config.steps_per_call, config)
 
     def body(state, _):
         return one_step(state, photos, drawn, until, config=config, capacity=capacity), None
@@ -243,9 +266,7 @@ def _on_each_device(run: Callable[[FitState, Photos], FitState], state: FitState
 def first_state(scene: Scene, config: FitConfig) -> FitState:
     """The state before the first step; leading axis: identities."""
     rows = scene.gaussians.means.shape[0]
-    step, needed = jnp.zeros(rows, jnp.int32), jnp.zeros(rows, jnp.int32)  # two buffers: `steps` takes each away
-    moments = jax.vmap(optimizer(config).init)(scene)  # type: ignore[arg-type]
-    return FitState(scene, moments, step, needed, jnp.zeros(rows), jnp.zeros(rows, bool))
+    return FitState(scene, first_moments(scene), jnp.zeros((rows, 3), jnp.int32), jnp.zeros(rows))
 
 
 def first_capacity(hits: float, gaussians: int, classes: int, config: FitConfig) -> int:
