@@ -11,9 +11,11 @@ import jax.numpy as jnp
 
 from jsplat.kernels.blend import blend_function
 from jsplat.kernels.blend.splats import Shown, Splats
+from jsplat.kernels.similarity.mosaic_gpu import photo_loss_and_slope
 
 CHANNELS = (1, 3, 8, 22, 32, 64)
 PASSES = ("forward", "backward")
+PHOTO_LOSS = "photo_loss"  # of three channels, and of Mosaic alone
 # Channels of the program in which jax_enable_x64 is set: no other entry's, whose kernels are not compiled again.
 WIDE = 5
 # Implementation -> what it is compiled for; XLA's writes no kernels.
@@ -32,7 +34,7 @@ CAPACITY = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One pass (or "x64": both, where jax_enable_x64 is set) of one implementation with so many channels."""
+    """One pass of one implementation with so many channels; "x64": both, where jax_enable_x64 is set; or the loss."""
 
     implementation: str
     of: str
@@ -48,11 +50,12 @@ class Entry:
 def entries(implementations: Sequence[str]) -> list[Entry]:
     """All entries of these implementations; KeyError for one that the table does not know."""
     each = [(of, channels) for of in PASSES for channels in CHANNELS] + [("x64", WIDE)]
+    own = {"mosaic_gpu": [(PHOTO_LOSS, 3)]}
     return [
         Entry(name, of, channels, architecture)
         for name in implementations
         for architecture in ARCHITECTURES[name]
-        for of, channels in each
+        for of, channels in each + own.get(name, [])
     ]
 
 
@@ -68,10 +71,13 @@ def call(entry: Entry) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     if entry.of == "x64":
         blending = blend_function(SIZE, CAPACITY, entry.channels, entry.implementation)
         return jax.grad(lambda splats: blending(splats)[0].image.sum()), (Splats(*gaussians(), features),)
+    pixels = (IMAGES, SIZE[1], SIZE[0])
+    if entry.of == PHOTO_LOSS:
+        pictures = [jax.ShapeDtypeStruct((*pixels, entry.channels), jnp.float32)] * 2
+        return functools.partial(photo_loss_and_slope, ssim_weight=0.2), tuple(pictures)
     args = (Splats(*gaussians(), features), jax.ShapeDtypeStruct((IMAGES,), jnp.int32))
     if entry.of == "forward":
         return functools.partial(module.forward, size=SIZE, capacity=CAPACITY), args
-    pixels = (IMAGES, SIZE[1], SIZE[0])
     shown = Shown(*(jax.ShapeDtypeStruct((*pixels, *rest), jnp.float32) for rest in ((entry.channels,), (), ())))
     backward = functools.partial(module.backward, size=SIZE, capacity=CAPACITY, shape_channels=entry.channels)
     return backward, (*args, shown, shown)

@@ -76,16 +76,20 @@ def fit(config: RunConfig, rows: int) -> int:
     return planned(run, *arrays, jax.ShapeDtypeStruct((), jnp.int32), donated=(0,))
 
 
-def step(config: RunConfig) -> int:
-    """Launches of one step of the fit of one identity."""
+def step(config: RunConfig, rows: int = 1) -> int:
+    """Launches of one step of the fit, RGB and labels, of so many identities."""
     config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, label_weight=0.5))
-    arrays = shapes_of(1, (PHOTOS, config.size, config.size), CLASSES, config.fit)
-    drawn = jax.eval_shape(
-        lambda state, photos: draws(state.step, photos, config.fit.steps_per_call, config.fit), *arrays
-    )
+    arrays = shapes_of(rows, (PHOTOS, config.size, config.size), CLASSES, config.fit)
+    count = config.fit.steps_per_call
+    drawn = jax.eval_shape(lambda state, photos: draws(state.step, photos, count, config.fit), *arrays)
     run = functools.partial(one_step, config=config.fit, capacity=_capacity(config))
+    return launches_of(run, *arrays, drawn, jax.ShapeDtypeStruct((), jnp.int32), donated=(0,))
+
+
+def launches_of(function: Callable, *args: Any, donated: tuple[int, ...] = ()) -> int:
+    """Of a function's program."""
     with tempfile.TemporaryDirectory() as folder:
-        compiled(run, *arrays, drawn, jax.ShapeDtypeStruct((), jnp.int32), donated=(0,), xla_dump_to=folder)
+        compiled(function, *args, donated=donated, xla_dump_to=folder)
         (text,) = [path.read_text() for path in Path(folder).glob("*.thunk_sequence.txt")]
     return launches(text)
 

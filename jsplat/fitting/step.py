@@ -145,7 +145,7 @@ def one_step(
     state: FitState, photos: Photos, drawn: Draws, until: Array, *, config: FitConfig, capacity: int
 ) -> FitState:
     """A step of all identities; those that are through, or cannot go on, stand still."""
-    rows, at = jnp.arange(photos.seed.shape[0]), state.step - drawn.first
+    rows, at = np.arange(photos.seed.shape[0], dtype=np.int32), state.step - drawn.first
     view, keys = drawn.views[rows, at], drawn.keys[rows, at]
     known = _row_of(drawn.rows[rows, at], photos.cameras.width, photos.cameras.height)
     photo = photos.images[rows, view].astype(jnp.float32) / 255

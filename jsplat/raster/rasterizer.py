@@ -224,5 +224,6 @@ def render_scene(
         backdrop = _backdrop(jnp.asarray(background, image.dtype), transmittance.shape[:-2], image.shape[-3:])
         image = image + transmittance[..., None] * backdrop
     backdrop = transmittance if labels_move_geometry else jax.lax.stop_gradient(transmittance)
-    behind = backdrop[..., None] * (jnp.arange(classes.shape[-1]) == 0)  # not `at[0].add`, on GPUs kernels of its own
+    first = np.arange(classes.shape[-1]) == 0
+    behind = backdrop[..., None] * first  # not `at[0].add`, which on GPUs is kernels of its own
     return render, image, render.channels[..., 3:] + behind

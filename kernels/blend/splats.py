@@ -58,8 +58,13 @@ def nan_where(mask: Bool[Array, " i"], x: Float[Array, "i ..."]) -> Float[Array,
 
 
 def nan_gradients(mask: Bool[Array, " i"], set_ids: Int[Array, " i"], gradients: Splats) -> Splats:
-    """NaN in those of the images of the mask and of the features that these show; zeros would look like a minimum."""
-    sets = jnp.zeros(gradients.features.shape[0], bool).at[set_ids].max(mask)
+    """NaN in those of the images of the mask and of the features that these show; zeros would look like a minimum.
+
+    Where there are as many sets of features as images each image shows its own.
+    """
+    sets = mask
+    if (count := gradients.features.shape[0]) != len(mask):
+        sets = jnp.zeros(count, bool).at[set_ids].max(mask)
     return map_images(functools.partial(nan_where, mask), functools.partial(nan_where, sets), gradients)
 
 
