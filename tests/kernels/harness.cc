@@ -74,7 +74,7 @@ int check_throwing(int count) {
   std::atomic<int> done{0};
   bool thrown = false;
   try {
-    parallel(pool, 8, [&](int task, int) {
+    parallel(pool, 1, 8, [&](int, int task, int) {
       if (task % 4 == 3) throw std::bad_alloc();
       done++;
     });

@@ -96,14 +96,14 @@ const Kernels<S>& kernels_of(const InstructionSet& one) {
   }
 }
 
-// Makes the lists of the images unless the workspace has them, and calls, of as many images at a time as there are threads
-// where they have rows and else of all of them,
+// Makes the lists of the images unless the workspace has them, and calls, of as many images at a time as there are
+// threads where they have rows and else of all of them, each image's tiles by the thread that begins with it,
 // tile(image's number, image, its lists, its place, tile, scratch) for all of its tiles, between calls of
 // around(first image, last image, their lists, whether all tiles are done).
 template <class S, class Tile, class Around>
 void over_tiles(const Pool& pool, const Batch<S>& batch, const Borrowed<S>& borrowed, bool with_rows, size_t scratch,
                 int32_t* needed, const Tile& tile, const Around& around) {
-  constexpr int RUN = 8;  // tiles that a thread takes at once
+  constexpr int RUN = 4;  // tiles that a thread takes at once
   Workspace<S>& work = *borrowed;
   const bool made = borrowed.has_lists(), whole = kept_whole(batch);
   const int together = whole && !with_rows ? batch.images : std::min(batch.images, pool.threads);
@@ -127,15 +127,15 @@ void over_tiles(const Pool& pool, const Batch<S>& batch, const Borrowed<S>& borr
     }
     const int tiles = images[0].across() * images[0].down(), runs = (tiles + RUN - 1) / RUN;
     around(first, last, lists, false);
-    parallel(pool, runs * (last - first), [&](int task, int worker) {
-      const int k = task / runs, begin = task % runs * RUN;
+    parallel(pool, last - first, runs, [&](int k, int run, int worker) {
+      const int begin = run * RUN;
       for (int t = begin; t < std::min(begin + RUN, tiles); t++) {
         tile(first + k, images[first + k], lists[k], k, t, aligned + worker * scratch);
       }
     });
     around(first, last, lists, true);
   }
-  if (whole && !made) work.origin.remember(batch);
+  if (whole && !made) work.origin.remember(batch, pool);
 }
 
 // One image's part of what all of them show.
@@ -151,7 +151,7 @@ constexpr S NOTHING = std::numeric_limits<S>::quiet_NaN();
 template <class S>
 void blend_forward(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& batch, const Shown<S>& out,
                    int32_t* needed) {
-  Borrowed<S> borrowed(batch);
+  Borrowed<S> borrowed(batch, pool);
   const int64_t pixels = batch.pixels();
   auto tile = [&](int i, const Image<S>& image, const Lists<S>& lists, int, int t, S* scratch) {
     kernels.forward(image, lists, t, shown_by(out, i, pixels, batch.channels), scratch);
@@ -173,10 +173,17 @@ template <class S, class Put>
 void sum_rows(const Pool& pool, const Batch<S>& batch, const Workspace<S>& work, const Lists<S>* all_lists, int first,
               int last, int width, const Put& put) {
   const int parts = std::max(1, std::min(4 * pool.threads, batch.count / 64));
-  parallel(pool, parts, [&](int part, int) {
+  std::vector<std::vector<int>> of_set;  // images that add to the same sums, in their order
+  for (int i = first; i < last; i++) {
+    auto same = [&](const auto& images) { return batch.features && batch.set_ids[images[0]] == batch.set_ids[i]; };
+    auto found = std::find_if(of_set.begin(), of_set.end(), same);
+    if (found == of_set.end()) found = of_set.emplace(found);
+    found->push_back(i);
+  }
+  parallel(pool, int(of_set.size()), parts, [&](int set, int part, int) {
     std::vector<S> sum(width);
     const int begin = int64_t(batch.count) * part / parts, end = int64_t(batch.count) * (part + 1) / parts;
-    for (int i = first; i < last; i++) {
+    for (int i : of_set[set]) {
       const Lists<S>& lists = all_lists[i - first];
       const S* rows = work.of_image[i - first].rows.data();
       const uint8_t* touched = work.of_image[i - first].touched.data();
@@ -217,7 +224,7 @@ struct Gradients {  // of means, roots, opacities and depths `i n ...`, and of f
 template <class S>
 void blend_backward(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& batch, int shaping,
                     const Shown<const S>& shown, const Shown<const S>& grad, const Gradients<S>& out) {
-  Borrowed<S> borrowed(batch);
+  Borrowed<S> borrowed(batch, pool);
   Workspace<S>& work = *borrowed;
   const int channels = batch.channels, width = kernels.hit_width(channels), shape = kernels.sums_width(channels + 1);
   const int64_t pixels = batch.pixels();
@@ -262,7 +269,7 @@ void blend_backward(const Pool& pool, const Kernels<S>& kernels, const Batch<S>&
 template <class S>
 void splat_sums(const Pool& pool, const Kernels<S>& kernels, const Batch<S>& batch, const S* pictures, S* out,
                 int32_t* needed) {
-  Borrowed<S> borrowed(batch);
+  Borrowed<S> borrowed(batch, pool);
   Workspace<S>& work = *borrowed;
   const int channels = batch.channels, width = kernels.sums_width(channels);
   auto tile = [&](int i, const Image<S>& image, const Lists<S>& lists, int k, int t, S* scratch) {

@@ -235,7 +235,7 @@ void make_lists(const Pool& pool, const Image<S>* images, Lists<S>* lists, int c
     step(images[k], lists[k], int(all * part / parts), int(all * (part + 1) / parts), part);
   };
   auto each_part = [&](bool of_order, auto step) {
-    parallel(pool, count * parts, [&](int task, int) { of_part(task / parts, task % parts, of_order, step); });
+    parallel(pool, count, parts, [&](int k, int part, int) { of_part(k, part, of_order, step); });
   };
   auto make_room = [&](int k) {
     lists[k].splats.resize(images[k].count), lists[k].boxes.resize(images[k].count);
@@ -265,7 +265,7 @@ void make_lists(const Pool& pool, const Image<S>* images, Lists<S>* lists, int c
     lists[k].tile_of.resize(begin);
   };
   if (parts == 1) {  // no thread waits for another between the steps
-    parallel(pool, count, [&](int k, int) {
+    parallel(pool, count, 1, [&](int k, int, int) {
       make_room(k), of_part(k, 0, false, find_boxes<S>), sort(k), of_part(k, 0, true, find_hits<S>);
       find_starts(images[k], lists[k], parts), of_part(k, 0, true, place_hits<S>);
     });
@@ -273,9 +273,9 @@ void make_lists(const Pool& pool, const Image<S>* images, Lists<S>* lists, int c
   }
   for (int k = 0; k < count; k++) make_room(k);
   each_part(false, find_boxes<S>);
-  parallel(pool, count, [&](int k, int) { sort(k); });
+  parallel(pool, count, 1, [&](int k, int, int) { sort(k); });
   each_part(true, find_hits<S>);
-  parallel(pool, count, [&](int k, int) { find_starts(images[k], lists[k], parts); });
+  parallel(pool, count, 1, [&](int k, int, int) { find_starts(images[k], lists[k], parts); });
   each_part(true, place_hits<S>);
 }
 

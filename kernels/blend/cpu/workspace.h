@@ -29,27 +29,35 @@ inline std::atomic<int64_t> lists_made{0};  // of how many images so far
 template <class S>
 class Origin {
  public:
-  bool is(const Batch<S>& batch) const {
-    return known_ && of_.images == batch.images && of_.count == batch.count && of_.width == batch.width &&
-           of_.height == batch.height && of_.capacity == batch.capacity && each(batch, [](S* own, const S* other, size_t n) {
+  bool is(const Batch<S>& batch, const Pool& pool) const {
+    const bool alike = known_ && of_.images == batch.images && of_.count == batch.count && of_.width == batch.width &&
+                       of_.height == batch.height && of_.capacity == batch.capacity;
+    return alike && each(batch, pool, [](S* own, const S* other, size_t n) {
              return std::memcmp(own, other, n * sizeof(S)) == 0;
            });
   }
   void forget() { known_ = false; }
-  void remember(const Batch<S>& batch) {
+  void remember(const Batch<S>& batch, const Pool& pool) {
     own_.resize(COLUMNS * batch.rows());
-    each(batch, [](S* own, const S* other, size_t n) { return std::copy_n(other, n, own), true; });
+    each(batch, pool, [](S* own, const S* other, size_t n) { return std::copy_n(other, n, own), true; });
     of_ = batch, known_ = true;
   }
 
  private:
   static constexpr int COLUMNS = 7;
   template <class Each>
-  bool each(const Batch<S>& batch, const Each& with) const {
-    const size_t n = batch.rows();
-    S* own = own_.data();
-    return with(own, batch.means, 2 * n) && with(own + 2 * n, batch.roots, 3 * n) &&
-           with(own + 5 * n, batch.opacities, n) && with(own + 6 * n, batch.depths, n);
+  bool each(const Batch<S>& batch, const Pool& pool, const Each& with) const {
+    std::atomic<bool> all{true};
+    parallel(pool, batch.images, 1, [&](int i, int, int) {
+      const Image<S> image = batch.image(i);
+      const size_t n = batch.count;
+      S* own = own_.data() + COLUMNS * n * i;
+      if (!with(own, image.means, 2 * n) || !with(own + 2 * n, image.roots, 3 * n) ||
+          !with(own + 5 * n, image.opacities, n) || !with(own + 6 * n, image.depths, n)) {
+        all = false;
+      }
+    });
+    return all;
   }
   bool known_ = false;
   Batch<S> of_{};  // its sizes
@@ -80,9 +88,10 @@ bool kept_whole(const Batch<S>& batch) {
 template <class S>
 class Borrowed {
  public:
-  explicit Borrowed(const Batch<S>& batch) {
+  Borrowed(const Batch<S>& batch, const Pool& pool) {
     std::lock_guard<std::mutex> guard(mutex());
-    auto found = std::find_if(kept().begin(), kept().end(), [&](const auto& one) { return one->origin.is(batch); });
+    auto is_of_batch = [&](const auto& one) { return one->origin.is(batch, pool); };
+    auto found = std::find_if(kept().begin(), kept().end(), is_of_batch);
     has_lists_ = found != kept().end();
     if (!has_lists_ && !kept().empty()) found = kept().begin();  // the one that has lain longest
     if (found == kept().end()) {
