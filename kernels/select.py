@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
+HOPPER_OR_BLACKWELL = "an NVIDIA GPU of compute capability 9.0 or 10.x"
+
 Device = Any  # jax.Device, which type checkers take for a variable
 
 # A context that jit's caches know: a program traced within it is not taken for one traced outside.
@@ -106,6 +108,11 @@ def compute_capability(device: Device) -> tuple[int, int] | None:
         return None
     major, _, minor = str(device.compute_capability).partition(".")
     return int(major), int(minor or 0)
+
+
+def is_hopper_or_blackwell(capability: tuple[int, int]) -> bool:
+    """Whether Mosaic's kernels run there."""
+    return capability == (9, 0) or capability[0] == 10
 
 
 def needs_gpu(facts: Facts, *, wanted: str, supported: Callable[[tuple[int, int]], bool]) -> str | None:

@@ -7,9 +7,13 @@ import pytest
 from jax import export
 from scipy import ndimage
 
+from bench.aot.target import lowering_for
+from jsplat.kernels import primitives
+from jsplat.kernels.select import use_backend
 from jsplat.kernels.similarity import mosaic_gpu, xla
 from jsplat.raster.similarity import photo_loss, ssim
 from tests.close import assert_close
+from tests.kernels.test_select import gpu
 
 similarity = jax.jit(ssim)
 
@@ -81,12 +85,31 @@ def test_doubles_stay_doubles():
         assert_close((slope * eps).sum(), want, 1e-12, "central differences in float64")
 
 
-@pytest.mark.parametrize(("platform", "kernels"), [("cpu", 0), ("cuda", 0)])
-def test_exported_programs_run_on_any_device_of_their_platform(platform, kernels):
+def lowered() -> str:
+    shape = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
+    with lowering_for("NVIDIA H100 80GB HBM3"):
+        program = jax.jit(lambda a, b: photo_loss(a, b, 0.2)).trace(shape, shape)
+        return program.lower(lowering_platforms=("cuda",)).as_text()
+
+
+@pytest.mark.parametrize(("capability", "kernels"), [("9.0", True), ("10.0", True), ("8.0", False)])
+def test_a_gpu_with_kernels_for_it_gets_them(monkeypatch, capability, kernels):
+    monkeypatch.setattr(primitives, "device_for", lambda platform: gpu(capability))
+    assert ("mosaic_gpu" in lowered()) == kernels
+
+
+@pytest.mark.parametrize("backend", ["xla", "triton"])
+def test_who_asks_for_another_backend_gets_the_loss_of_xla(monkeypatch, backend):
+    monkeypatch.setattr(primitives, "device_for", lambda platform: gpu("9.0"))
+    with use_backend(backend):
+        assert "mosaic_gpu" not in lowered()
+
+
+def test_exported_programs_run_on_any_device_of_their_platform():
     """A GPU that is not known yet may be one that has no kernel here."""
     shape = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
-    program = export.export(jax.jit(lambda a, b: photo_loss(a, b, 0.2)), platforms=[platform])(shape, shape)
-    assert program.mlir_module().count("mosaic_gpu") == kernels
+    program = export.export(jax.jit(lambda a, b: photo_loss(a, b, 0.2)), platforms=["cpu", "cuda"])(shape, shape)
+    assert "mosaic_gpu" not in program.mlir_module()
 
 
 def test_blocks_cover_every_pixel_once():

@@ -3,6 +3,7 @@
 import dataclasses
 
 KERNELS = ("mosaic_gpu", "triton")  # the best first; XLA is what they fall back on
+PHOTO_LOSS = "photo_loss"  # Mosaic's, and apart from its other kernels
 STEPS = {
     "about": "device, driver, versions, clocks",
     "a": "the smallest case of each kernel against the float64 reference",
@@ -60,6 +61,7 @@ def parts() -> list[Part]:
         for kernel in KERNELS
         for way in ("forward", "backward")
     ]
+    found += [Part(f"a.{PHOTO_LOSS}.both", "photo", limit=50, concurrent=True)]
     found += [Part("a.xla", "smallest", ("xla", "forward", "backward"), limit=60, concurrent=True)]
     found += [Part(f"b.{n}_images", "headline", (str(n),), limit=100) for n in (1, 32)]
     found += [
@@ -68,6 +70,12 @@ def parts() -> list[Part]:
         )
         for tool in ("synccheck", "initcheck", "memcheck", "racecheck")
         for kernel in KERNELS
+    ]
+    found += [
+        Part(
+            f"c.{tool}.{PHOTO_LOSS}", "photo", limit=90, kernel=PHOTO_LOSS, tool=f"{_SANITIZER} {tool}", concurrent=True
+        )
+        for tool in ("synccheck", "memcheck", "racecheck")
     ]
     found += [Part("d.first", "bits", limit=60), Part("d.second", "bits", limit=60)]
     found += [Part("e.trace", "trace", limit=90), Part("e.ncu", "profiled", limit=120, tool=_NCU)]
@@ -87,7 +95,16 @@ def parts() -> list[Part]:
     return [*found, Part("h.step", "step_by_step", limit=240, least=90)]
 
 
-REHEARSED = ("about", "a.xla", "b.1_images", "c.synccheck.mosaic_gpu", "c.synccheck.triton", "d.first", "d.second")
+REHEARSED = (
+    "about",
+    "a.photo_loss.both",
+    "a.xla",
+    "b.1_images",
+    "c.synccheck.mosaic_gpu",
+    "c.synccheck.triton",
+    "d.first",
+    "d.second",
+)
 REHEARSED += ("e.trace", "f.fit", "g.gsplat", "h.tests.rest")
 
 

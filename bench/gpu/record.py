@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.parts import KERNELS, STEPS
+from bench.gpu.parts import KERNELS, PHOTO_LOSS, STEPS
 
 DONE = ("passed", "failed", "crashed", "hung")  # a part has been tried; "skipped" ones have not
 BAD = DONE[1:]
@@ -38,7 +38,7 @@ class Record:
     def broken(self) -> dict[str, str]:
         """Kernels that step (a) found broken, and how: later steps take the next implementation."""
         found = {}
-        for kernel in KERNELS:
+        for kernel in (*KERNELS, PHOTO_LOSS):
             bad = [f"{n}: {p['status']}" for n, p in self.parts.items() if n.startswith(f"a.{kernel}.") and is_bad(p)]
             if bad:
                 found[kernel] = ", ".join(bad)

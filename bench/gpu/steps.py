@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.parts import KERNELS
+from bench.gpu.parts import KERNELS, PHOTO_LOSS
 from bench.gpu.processes import NOT_HERE
 from bench.gpu.record import write
 
@@ -100,13 +100,16 @@ def in_place(part: Part) -> None:
     """Kernels that step (a) found broken decline; in a rehearsal what runs on processors takes the kernels' place."""
     from jsplat.kernels.blend import IMPLEMENTATIONS
     from jsplat.kernels.blend.cpu import compiled
+    from jsplat.kernels.similarity import IMPLEMENTATIONS as PHOTO
 
-    for kernel in KERNELS:
+    stands_in = "xla" if compiled.problem() else "cpu"
+    places = [(kernel, IMPLEMENTATIONS, kernel, stands_in) for kernel in KERNELS]
+    for name, table, kernel, other in [*places, (PHOTO_LOSS, PHOTO, "mosaic_gpu", "xla")]:
         if part.rehearse:
-            IMPLEMENTATIONS[kernel] = IMPLEMENTATIONS["xla" if compiled.problem() else "cpu"]
-        if (how := part.earlier["broken"].get(kernel)) and not part.name.startswith(("a.", "c.")):
+            table[kernel] = table[other]
+        if (how := part.earlier["broken"].get(name)) and not part.name.startswith(("a.", "c.")):
             declines = functools.partial(lambda how, facts: f"is not used: {how}", how)
-            IMPLEMENTATIONS[kernel] = IMPLEMENTATIONS[kernel]._replace(declines=declines)
+            table[kernel] = table[kernel]._replace(declines=declines)
 
 
 def _native(kernel: str, channels: int) -> Any:
@@ -165,6 +168,34 @@ def smallest(part: Part, kernel: str, *ways: str) -> None:
         part.tell(**{f"{way}_seconds": time.perf_counter() - begin})  # compiling most of all
         if not right:  # NaN is not right either
             raise ValueError(f"{way}: not what the reference computes")
+
+
+def photo(part: Part) -> None:
+    """The photo loss and its gradient on 45 x 39 pixels, against XLA's form in float64."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from bench.raster import WORST_GRADIENT, relative_error
+    from bench.timing import CannotRunError
+    from jsplat.kernels.select import Facts, default_device
+    from jsplat.kernels.similarity import CHANNELS, IMPLEMENTATIONS, xla
+
+    one = IMPLEMENTATIONS["mosaic_gpu"]
+    if why := one.declines(Facts(default_device(), np.dtype(np.float32), CHANNELS)):
+        raise CannotRunError(f"the photo loss does not run here: {why}")
+    random = np.random.default_rng(0)
+    render = random.uniform(size=(2, 39, 45, CHANNELS))
+    pictures = render, np.clip(render + random.normal(scale=0.1, size=render.shape), 0, 1)
+    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+        want = [np.asarray(x) for x in xla.photo_loss_and_slope(*map(jnp.asarray, pictures), 0.2)]
+    part.tell(reference="done")
+    run = jax.jit(functools.partial(one.load().photo_loss_and_slope, ssim_weight=0.2))
+    got = jax.block_until_ready(run(*(jnp.asarray(x, jnp.float32) for x in pictures)))
+    errors = [relative_error(np.asarray(x), y) for x, y in zip(got, want)]
+    part.tell(loss_error=errors[0], gradient_error=errors[1])
+    if not max(errors) <= WORST_GRADIENT:
+        raise ValueError("photo loss: not what the reference computes")
 
 
 def _measured(part: Part, suite: str, works: Sequence[Any], prepare: Callable[..., Any], ratios: Any = ()) -> None:
@@ -384,8 +415,8 @@ def crash(part: Part) -> None:
 RUNS: dict[str, Callable[..., None]] = {
     f.__name__: f
     for f in (
-        about, smallest, headline, stopping, bits, trace, profiled, fit_many, compare, alone, step_by_step, tests, hang,
-        crash,
+        about, smallest, photo, headline, stopping, bits, trace, profiled, fit_many, compare, alone, step_by_step,
+        tests, hang, crash,
     )
 }  # fmt: skip
 WITHOUT_KERNELS = ("about", "hang", "crash", "tests")

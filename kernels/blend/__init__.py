@@ -26,7 +26,6 @@ from jsplat.kernels.primitives import as_written
 from jsplat.kernels.select import Facts, Implementation
 from jsplat.kernels.tiling import INT32_MAX
 
-_HOPPER_OR_BLACKWELL = "an NVIDIA GPU of compute capability 9.0 or 10.x"
 _AMPERE_OR_LATER = "an NVIDIA GPU of compute capability 8.0 or later"
 _MOST_CHANNELS = 64  # of the Mosaic kernels
 
@@ -34,7 +33,7 @@ _MOST_CHANNELS = 64  # of the Mosaic kernels
 def _mosaic_declines(facts: Facts) -> str | None:
     if not 1 <= facts.channels <= _MOST_CHANNELS:
         return f"wanted 1 to {_MOST_CHANNELS} channels, got {facts.channels}"
-    return select.needs_gpu(facts, wanted=_HOPPER_OR_BLACKWELL, supported=lambda cc: cc == (9, 0) or cc[0] == 10)
+    return select.needs_gpu(facts, wanted=select.HOPPER_OR_BLACKWELL, supported=select.is_hopper_or_blackwell)
 
 
 def _triton_declines(facts: Facts) -> str | None:

@@ -6,16 +6,28 @@ Blackwell. Which one runs is decided when XLA lowers the program.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
 from jsplat.kernels import select
 from jsplat.kernels.primitives import primitive, rules
-from jsplat.kernels.similarity import xla
+from jsplat.kernels.select import HOPPER_OR_BLACKWELL, Facts, Implementation, is_hopper_or_blackwell
 from jsplat.kernels.similarity.xla import similarity_map
 
 __all__ = ["photo_loss_and_slope", "similarity_map"]
+
+CHANNELS = 3
+
+
+def _mosaic_declines(facts: Facts) -> str | None:
+    return select.needs_gpu(facts, wanted=HOPPER_OR_BLACKWELL, supported=is_hopper_or_blackwell)
+
+
+# The best first, as in `blend`.
+IMPLEMENTATIONS = {
+    "mosaic_gpu": Implementation(select.module("jsplat.kernels.similarity.mosaic_gpu"), _mosaic_declines),
+    "xla": Implementation(select.module("jsplat.kernels.similarity.xla"), lambda facts: None),
+}
 
 
 def photo_loss_and_slope(
@@ -33,7 +45,9 @@ def photo_loss_and_slope(
     def run(render, photo):
         lead = render.shape[:-3]
         flat = (x.reshape(-1, *size) for x in (render, photo))
-        loss, slope = _photo_loss_p(*flat, ssim_weight=ssim_weight, backend=select.asked(None))
+        asked = select.asked(None)
+        backend = asked if asked is None or asked in IMPLEMENTATIONS else "xla"  # one that has no photo loss of its own
+        loss, slope = _photo_loss_p(*flat, ssim_weight=ssim_weight, backend=backend)
         return loss.reshape(lead), slope.reshape(render.shape)
 
     @run.def_vmap
@@ -49,13 +63,10 @@ def _shapes(render, photo, **_):
 
 
 def _photo_loss(device: select.Device, *pictures: jax.Array, ssim_weight: float, backend: str | None):
-    capability = select.compute_capability(device) or (0, 0)
-    asked = backend in (None, "mosaic_gpu") and pictures[0].dtype == np.float32
-    if not asked or not (capability == (9, 0) or capability[0] == 10):
-        return xla.photo_loss_and_slope(*pictures, ssim_weight)
-    from jsplat.kernels.similarity import mosaic_gpu
-
-    return mosaic_gpu.photo_loss_and_slope(*pictures, ssim_weight)
+    facts = Facts(device, pictures[0].dtype, CHANNELS)
+    with select.use_backend(None):
+        name = select.choose("photo_loss", IMPLEMENTATIONS, backend, facts)
+    return IMPLEMENTATIONS[name].load().photo_loss_and_slope(*pictures, ssim_weight)
 
 
 _photo_loss_p = primitive("photo_loss", _shapes, rules(_photo_loss))
