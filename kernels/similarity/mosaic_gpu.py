@@ -74,7 +74,8 @@ def loss_and_inner(
                 ptx.emit_if(inside, store)
             _store_sum(total, sums, ptx.offset(ptx.global_address(of_blocks), block, 4))
 
-        of_block(*refs, lax.axis_index("block"))
+        render, photo, inner, of_blocks, a, b, rows, sums = refs
+        of_block(render, photo, inner, of_blocks, a, b, rows, sums, lax.axis_index("block"))
 
     return plgpu.kernel(
         loss_kernel,
@@ -127,7 +128,8 @@ def slope_of(
 
                 ptx.emit_if(inside, store)
 
-        of_block(*refs, lax.axis_index("block"))
+        inner, render, photo, slope, maps, rows = refs
+        of_block(inner, render, photo, slope, maps, rows, lax.axis_index("block"))
 
     return plgpu.kernel(
         slope_kernel,

@@ -71,7 +71,21 @@ def candidates(runs: Runs, grid: Grid, slots: int) -> tuple[Integer[Array, " m"]
             # The same number, as a Gaussian's place in the order.
             ptx.emit_if(slot < gaussians, lambda: _store(offsets, _number(order, slot), first_slot(slot)))
 
-        slot_of_thread(*refs, lax.axis_index("block"))
+        order, ends, columns, rows, across, means2d, conic_roots, limits, tile_ids, gaussian_ids, offsets = refs
+        slot_of_thread(
+            order,
+            ends,
+            columns,
+            rows,
+            across,
+            means2d,
+            conic_roots,
+            limits,
+            tile_ids,
+            gaussian_ids,
+            offsets,
+            lax.axis_index("block"),
+        )
 
     return plgpu.kernel(
         candidates_kernel,
@@ -114,7 +128,8 @@ def cumulated(counts: Int[Array, " g"], order: Int[Array, " g"]) -> Int[Array, "
 
             ptx.emit_if(ptx.thread() < 1, store)
 
-        of_block(*refs, lax.axis_index("block"))
+        counts, order, totals, sums = refs
+        of_block(counts, order, totals, sums, lax.axis_index("block"))
 
     def ends_kernel(*refs):
         @ptx.inline
@@ -132,7 +147,8 @@ def cumulated(counts: Int[Array, " g"], order: Int[Array, " g"]) -> Int[Array, "
                 end = end + count
                 ptx.emit_if(is_inside, functools.partial(_store, ends, place, end))
 
-        of_block(*refs, lax.axis_index("block"))
+        counts, order, totals, ends, sums, before = refs
+        of_block(counts, order, totals, ends, sums, before, lax.axis_index("block"))
 
     def call(kernel, size, scratch, *arrays):
         return plgpu.kernel(
