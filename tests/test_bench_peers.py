@@ -100,6 +100,7 @@ def test_the_torch_losses_are_ours():
     import jax.numpy as jnp
 
     from jsplat.fitting import loss
+    from jsplat.raster import similarity
 
     random = np.random.default_rng(0)
     a, b = (random.uniform(size=(2, 20, 24, 3)).astype(np.float32) for _ in range(2))
@@ -108,8 +109,8 @@ def test_the_torch_losses_are_ours():
     ta, tb, tc, tl = map(torch.tensor, (a, b, classes, labels))
     ja, jb, jc, jl = map(jnp.asarray, (a, b, classes, labels))
     for got, want in (
-        (losses.ssim(ta, tb), loss.ssim(ja, jb)),
-        (losses.photo_loss(ta, tb), loss.photo_loss(ja, jb, 0.2)),
+        (losses.ssim(ta, tb), similarity.ssim(ja, jb)),
+        (losses.photo_loss(ta, tb), similarity.photo_loss(ja, jb, 0.2)),
         (losses.label_loss(tc, tl), loss.label_loss(jc, jl)),
     ):
         np.testing.assert_allclose(got.numpy(), np.array(want), rtol=1e-5)  # float32, another order of sums
