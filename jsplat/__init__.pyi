@@ -12,6 +12,7 @@ from .raster.capacity import capacity_for
 from .raster.projection import Projection, project
 from .raster.rasterizer import rasterize, render_scene
 from .raster.scene import Attributes, Gaussians, Render, Scene
+from .raster.similarity import photo_loss, ssim
 from .raster.spherical_harmonics import sh_colors
 
 __version__: str
@@ -40,6 +41,7 @@ __all__ = [
     "lift",
     "load_parser",
     "paint",
+    "photo_loss",
     "predict",
     "predict_labels",
     "project",
@@ -49,6 +51,7 @@ __all__ = [
     "render_scene",
     "sh_colors",
     "sharpen",
+    "ssim",
     "to_masks",
     "use_backend",
     "vote",
