@@ -68,7 +68,7 @@ def pieces(identities: int, count: int, edge: int) -> dict[str, Callable[[], Any
     needed = [capacity_for(one_of(scene, k).gaussians, person.cameras) for k, person in enumerate(people)]
     classes = scene.attributes.label_logits.shape[-1]
     capacity = max(first_capacity(config.hits_per_gaussian, count, classes, config), *needed)  # as the fit has it
-    state = [jax.tree.map(jnp.array, first_state(scene, config))]
+    state = [jax.tree.map(jnp.array, first_state(scene))]
 
     def step():
         state[0] = steps(state[0], photos, np.int32(config.steps), config=config, capacity=capacity)

@@ -41,7 +41,7 @@ def compiled_step(device):
     capture = people()[0]
     scene = jax.tree.map(lambda x: x[None], starting_scene(capture, CONFIG, jax.random.key(0), 3))
     photos = jax.tree.map(lambda x: np.asarray(x)[None], photos_of(capture, CONFIG, 0))
-    placed = jax.device_put((first_state(scene, CONFIG), photos), device)
+    placed = jax.device_put((first_state(scene), photos), device)
     return steps.lower(*placed, jnp.int32(4), config=CONFIG, capacity=4096).compile()
 
 

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from jsplat.errors import InputError, Stopped
-from jsplat.fitting import FitConfig, fit, held_out, loop, photos, starting_scene
+from jsplat.fitting import fit, held_out, loop, photos, starting_scene
 from jsplat.fitting import step as stepping
 from jsplat.fitting import train as training
 from jsplat.fitting.adam import adam, factors_of, first_moments
@@ -31,10 +31,6 @@ from tests.close import assert_close
 SHORT = ball.FIT
 cross_entropy = jax.jit(label_loss)
 relocated = jax.jit(relocate, static_argnames="dead_opacity")
-
-
-def pictures(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(size=shape).astype(np.float32)
 
 
 # Losses
@@ -74,7 +70,7 @@ def half_dead() -> Scene:
     """A ball of which every tenth Gaussian is as good as gone."""
     gaussians = ball.gaussians(200, opacity=0.6)
     logits = gaussians.logit_opacities.at[::10].set(-6.0)
-    colors = jnp.asarray(pictures(200, 3))
+    colors = jnp.asarray(np.random.default_rng(0).uniform(size=(200, 3)).astype(np.float32))
     return Scene(replace(gaussians, logit_opacities=logits), Attributes(rgb_to_sh(colors), jnp.zeros((200, 3))))
 
 
@@ -389,9 +385,7 @@ def test_the_gradient_of_the_labels(shape):
 def test_a_first_state_can_be_given_away():
     """`steps` takes every buffer of a state; one that is there twice could not be."""
     heads = jax.tree.map(lambda x: x[None], ball.gaussians())
-    state = stepping.first_state(
-        Scene(heads, Attributes(jnp.zeros((1, 200, 1, 3)), jnp.zeros((1, 200, 2)))), FitConfig()
-    )
+    state = stepping.first_state(Scene(heads, Attributes(jnp.zeros((1, 200, 1, 3)), jnp.zeros((1, 200, 2)))))
     places = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(state)]
     assert len(set(places)) == len(places)
 
@@ -402,7 +396,7 @@ def test_programs_for_two_capacities_take_the_same_steps():
     ready = jax.tree.map(lambda x: np.asarray(x)[None], (scene, photos.photos_of(ada(), SHORT, 1)))
 
     def stepped(capacity):
-        state = stepping.first_state(jax.tree.map(jnp.asarray, ready[0]), SHORT)
+        state = stepping.first_state(jax.tree.map(jnp.asarray, ready[0]))
         return stepping.steps(state, ready[1], np.int32(8), config=SHORT, capacity=capacity)
 
     few, many = stepped(2400), stepped(4096)

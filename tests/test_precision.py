@@ -68,7 +68,7 @@ def head():
     seen, gaussians, config = ball.capture(), ball.gaussians(COUNT), ball.FIT
     scene = Scene(gaussians, Attributes(jnp.zeros((COUNT, 4, 3)), jnp.zeros((COUNT, 3))))
     one = jax.tree.map(lambda x: jnp.asarray(x)[None], (scene, photos_of(seen, config, 0)))
-    return seen, gaussians, config, (step.first_state(one[0], config), one[1])
+    return seen, gaussians, config, (step.first_state(one[0]), one[1])
 
 
 PROGRAMS = (

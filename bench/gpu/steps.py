@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,15 +112,14 @@ def in_place(part: Part) -> None:
             table[kernel] = table[kernel]._replace(declines=declines)
 
 
-def _native(kernel: str, channels: int) -> Any:
+def _native(implementations: Mapping[str, Any], kernel: str, channels: int) -> Any:
     """The module of an implementation that takes this device."""
     import numpy as np
 
     from bench.timing import CannotRunError
-    from jsplat.kernels.blend import IMPLEMENTATIONS
     from jsplat.kernels.select import Facts, default_device
 
-    one = IMPLEMENTATIONS[kernel]
+    one = implementations[kernel]
     if why := one.declines(Facts(default_device(), np.dtype(np.float32), channels)):
         raise CannotRunError(f"{kernel} does not run here: {why}")
     return one.load()
@@ -133,11 +132,12 @@ def smallest(part: Part, kernel: str, *ways: str) -> None:
     import numpy as np
 
     from bench.raster import WORST_GRADIENT, WORST_PSNR, relative_error
+    from jsplat.kernels.blend import IMPLEMENTATIONS
     from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, SIZE
     from jsplat.kernels.blend.reference import blend_reference
     from jsplat.kernels.blend.splats import Shown
 
-    module = _native(kernel, CHANNELS)
+    module = _native(IMPLEMENTATIONS, kernel, CHANNELS)
     case, weights = CASES["random"](), np.random.default_rng(7).normal(size=(1, SIZE[1], SIZE[0], CHANNELS + 2))
 
     def image_of(splats):
@@ -177,19 +177,15 @@ def photo(part: Part) -> None:
     import numpy as np
 
     from bench.raster import WORST_GRADIENT, relative_error
-    from bench.timing import CannotRunError
-    from jsplat.kernels.select import Facts, default_device
     from jsplat.kernels.similarity import CHANNELS, IMPLEMENTATIONS, xla
 
-    one = IMPLEMENTATIONS["mosaic_gpu"]
-    if why := one.declines(Facts(default_device(), np.dtype(np.float32), CHANNELS)):
-        raise CannotRunError(f"the photo loss does not run here: {why}")
+    module = _native(IMPLEMENTATIONS, "mosaic_gpu", CHANNELS)
     random = np.random.default_rng(0)
     render = random.uniform(size=(2, 39, 45, CHANNELS))
     pictures = render, np.clip(render + random.normal(scale=0.1, size=render.shape), 0, 1)
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
         want = [np.asarray(x) for x in xla.photo_loss_and_slope(*map(jnp.asarray, pictures), 0.2)]
-    run = jax.jit(functools.partial(one.load().photo_loss_and_slope, ssim_weight=0.2))
+    run = jax.jit(functools.partial(module.photo_loss_and_slope, ssim_weight=0.2))
     got = jax.block_until_ready(run(*(jnp.asarray(x, jnp.float32) for x in pictures)))
     errors = [relative_error(np.asarray(x), y) for x, y in zip(got, want)]
     part.tell(loss_error=errors[0], gradient_error=errors[1])
@@ -237,10 +233,11 @@ def stopping(part: Part, kernel: str) -> None:
     import jax.numpy as jnp
     import numpy as np
 
+    from jsplat.kernels.blend import IMPLEMENTATIONS
     from jsplat.kernels.blend.cases import headlike
 
     channels = part.sizes.channels
-    module, edge = _native(kernel, channels), 40
+    module, edge = _native(IMPLEMENTATIONS, kernel, channels), 40
     case = headlike(1, 1500, edge, channels)
     case = case._replace(opacities=np.full_like(case.opacities, 0.9)).arrays()
     args, lens = (case, jnp.zeros(1, jnp.int32)), {"size": (edge, edge - 3), "capacity": 1 << 14}

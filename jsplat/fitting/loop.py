@@ -76,7 +76,7 @@ class FitLoop:
         count, classes = scene.attributes.label_logits.shape[1:]
         self._capacity = max(capacity, first_capacity(task.config.hits_per_gaussian, count, classes, task.config))
         self._losses: Losses = []
-        self._done, state = 0, first_state(scene, task.config)
+        self._done, state = 0, first_state(scene)
         fingerprint = _fingerprint(self._photos, scene, self._compiled, state)
         self._checkpoints = Checkpoints(folder, fingerprint, task.config.save_every)
         if (found := self._checkpoints.load(state)) is not None:

@@ -263,7 +263,7 @@ def _on_each_device(run: Callable[[FitState, Photos], FitState], state: FitState
     return jax.tree.map(whole, *[run(*arguments) for arguments in per_device])
 
 
-def first_state(scene: Scene, config: FitConfig) -> FitState:
+def first_state(scene: Scene) -> FitState:
     """The state before the first step; leading axis: identities."""
     rows = scene.gaussians.means.shape[0]
     return FitState(scene, first_moments(scene), jnp.zeros((rows, 3), jnp.int32), jnp.zeros(rows))
@@ -300,7 +300,7 @@ def shapes_of(rows: int, shape: tuple[int, int, int], classes: int, config: FitC
         means = jnp.zeros((rows, n, 3))
         gaussians = Gaussians(means, jnp.zeros((rows, n, 4)), means, jnp.zeros((rows, n)))
         attributes = Attributes(jnp.zeros((rows, n, (config.sh_degree + 1) ** 2, 3)), jnp.zeros((rows, n, classes)))
-        return first_state(Scene(gaussians, attributes), config), photos
+        return first_state(Scene(gaussians, attributes)), photos
 
     return jax.eval_shape(blank)
 

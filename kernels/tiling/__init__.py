@@ -53,7 +53,7 @@ class TileHits(typing.NamedTuple):
     slots: Slots
 
 
-class _Boxes(typing.NamedTuple):
+class Boxes(typing.NamedTuple):
     """The tiles around each Gaussian's ellipse on which alpha is 1/255.
 
     Attributes:
@@ -75,21 +75,14 @@ class Runs(typing.NamedTuple):
 
     Attributes:
         order: the Gaussians, nearest first over all images at once; those without slots are last.
-        counts: tiles of each Gaussian's box, which are the length of its run.
-        columns, rows: the first tile of each Gaussian's box.
-        across: tiles of a row of it.
+        boxes: of each Gaussian; a run is as long as its box has tiles.
         means2d, conic_roots: as for `bin_tiles`.
-        limits: the power up to which a Gaussian is drawn.
     """
 
     order: Int[Array, " g"]
-    counts: Int[Array, " g"]
-    columns: Int[Array, " g"]
-    rows: Int[Array, " g"]
-    across: Int[Array, " g"]
+    boxes: Boxes
     means2d: Float[Array, "g 2"]
     conic_roots: Float[Array, "g 3"]
-    limits: Float[Array, " g"]
 
 
 class Grid(typing.NamedTuple):
@@ -185,13 +178,13 @@ def bin_tiles(
     )
     boxes, needed = _boxes(means2d, conic_roots, opacities, depths, capacity, grid)
     order = _by_depth(jnp.where(boxes.counts > 0, depths, jnp.inf))
-    runs = Runs(order, boxes.counts, boxes.columns, boxes.rows, boxes.across, means2d, conic_roots, boxes.limits)
+    runs = Runs(order, boxes, means2d, conic_roots)
     tile_ids, of_slots, offsets = searches.candidates(runs, grid, images * capacity)
     gaussian_ids, tile_offsets, hits = searches.sort(tile_ids, of_slots, grid)
     return TileHits(gaussian_ids, tile_offsets, needed, Slots(offsets, boxes.counts, of_slots, hits))
 
 
-def _boxes(means2d, conic_roots, opacities, depths, capacity, grid: Grid) -> tuple[_Boxes, Int[Array, " i"]]:
+def _boxes(means2d, conic_roots, opacities, depths, capacity, grid: Grid) -> tuple[Boxes, Int[Array, " i"]]:
     """The box of each Gaussian, and the slots each image needs; where these are too many its boxes are empty."""
     limits = jnp.log(jnp.maximum(opacities, 1e-30) / ALPHA_FLOOR)  # keep where the power is at most this
     (x, y), (u, v, w) = means2d.T, conic_roots.T
@@ -215,14 +208,14 @@ def _boxes(means2d, conic_roots, opacities, depths, capacity, grid: Grid) -> tup
     # Compared after the broadcast: of one image's number XLA writes the comparison in two ways, and would then not see
     # that the lists of the forward and of the backward pass are the same.
     counts = jnp.where(lax.broadcast_in_dim(needed, counts.shape, (0,)) <= capacity, counts, 0).reshape(-1)
-    return _Boxes(columns, rows, across, jnp.where(finite, limits, 0), counts), needed
+    return Boxes(columns, rows, across, jnp.where(finite, limits, 0), counts), needed
 
 
 def candidates_of(
     runs: Runs, grid: Grid, slots: int
 ) -> tuple[Integer[Array, " m"], Int[Array, " m"], Int[Array, " g"]]:
     """See `Searches`: a slot for each tile of each box, nearest first; the sort by tile keeps that order."""
-    counts = _permuted(runs.counts, runs.order)
+    counts = _permuted(runs.boxes.counts, runs.order)
     ends = jnp.cumsum(counts)
     offsets = ends - counts
     # Gaussians without slots come last in the order, so that every mark is another Gaussian's.
@@ -231,9 +224,9 @@ def candidates_of(
     rank = jnp.cumsum(marks) - 1
     gaussian_ids = runs.order[rank]
     places = jnp.arange(slots, dtype=jnp.int32)
-    within, across = places - offsets[rank], jnp.maximum(runs.across[gaussian_ids], 1)
-    tile_x = runs.columns[gaussian_ids] + within % across
-    tile_y = runs.rows[gaussian_ids] + within // across
+    within, across = places - offsets[rank], jnp.maximum(runs.boxes.across[gaussian_ids], 1)
+    tile_x = runs.boxes.columns[gaussian_ids] + within % across
+    tile_y = runs.boxes.rows[gaussian_ids] + within // across
     kept = (places < ends[-1]) & _reached(runs, gaussian_ids, tile_x, tile_y, grid.tile)
     tile_ids = (gaussian_ids // grid.count * grid.tiles[1] + tile_y) * grid.tiles[0] + tile_x
     return jnp.where(kept, tile_ids, grid.all_tiles), gaussian_ids, _placed(offsets, runs.order)
@@ -241,7 +234,7 @@ def candidates_of(
 
 def _reached(runs: Runs, gaussian_ids, tile_x, tile_y, tile) -> Bool[Array, " m"]:
     """Whether the ellipse reaches a tile's rectangle of pixel centres: the least power over it is within the limit."""
-    ellipses = jnp.concatenate([runs.means2d, runs.conic_roots, runs.limits[:, None]], 1)[gaussian_ids]
+    ellipses = jnp.concatenate([runs.means2d, runs.conic_roots, runs.boxes.limits[:, None]], 1)[gaussian_ids]
     mean_x, mean_y, u, v, w, limit = (ellipses[:, k] for k in range(6))
     left, top = tile_x * tile[0] + 0.5, tile_y * tile[1] + 0.5
     right, bottom = left + (tile[0] - 1), top + (tile[1] - 1)

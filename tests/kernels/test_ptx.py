@@ -36,7 +36,7 @@ from jsplat.kernels.collect import by_runs
 from jsplat.kernels.constants import TRANSMITTANCE_STOP
 from jsplat.kernels.similarity import mosaic_gpu as similarity
 from jsplat.kernels.similarity import xla
-from jsplat.kernels.tiling import Grid, Runs, Searches, bin_tiles, sorted_by_tile, tile_grid
+from jsplat.kernels.tiling import Boxes, Grid, Runs, Searches, bin_tiles, sorted_by_tile, tile_grid
 from tests.close import assert_close
 from tests.kernels import test_collect, test_tiling
 from tests.kernels.interpreted import ON_DEVICE, gpu_interpreter
@@ -282,15 +282,16 @@ def test_images_are_summed_by_their_sets():
 
 
 def emulated_candidates(runs: Runs, grid: Grid, slots: int):
-    ends = jnp.cumsum(runs.counts[runs.order])
+    boxes = runs.boxes
+    ends = jnp.cumsum(boxes.counts[runs.order])
 
     def own(ends, order, across, columns, rows, means2d, conic_roots, limits):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(searches, "cumulated", lambda *_: ends)
-            runs = Runs(order, order, columns, rows, across, means2d, conic_roots, limits)
-            return searches.candidates.__wrapped__(runs, grid, slots)
+            own = Boxes(columns, rows, across, limits, order)  # the counts are in the ends
+            return searches.candidates.__wrapped__(Runs(order, own, means2d, conic_roots), grid, slots)
 
-    arrays = [ends, runs.order, runs.across, runs.columns, runs.rows, runs.means2d, runs.conic_roots, runs.limits]
+    arrays = [ends, runs.order, boxes.across, boxes.columns, boxes.rows, runs.means2d, runs.conic_roots, boxes.limits]
     blanks = [np.full(slots, 0xFFFF, np.uint16), *(np.full(n, -1, np.int32) for n in (slots, len(runs.order)))]
     return [jnp.asarray(x) for x in launched(own, arrays, blanks, range(-(-slots // PIXELS)))]
 

@@ -26,7 +26,8 @@ OWN = 8  # numbers that a thread adds up
 def candidates(runs: Runs, grid: Grid, slots: int) -> tuple[Integer[Array, " m"], Int[Array, " m"], Int[Array, " g"]]:
     """See `Searches`; tiles in the type in which they are sorted."""
     kind, gaussians = key_type(grid.all_tiles), len(runs.order)
-    ends = cumulated(runs.counts, runs.order)
+    boxes = runs.boxes
+    ends = cumulated(boxes.counts, runs.order)
 
     def candidates_kernel(*refs):
         @ptx.inline
@@ -96,7 +97,7 @@ def candidates(runs: Runs, grid: Grid, slots: int) -> tuple[Integer[Array, " m"]
         grid=(-(-max(slots, gaussians) // PIXELS),),
         grid_names=("block",),
         **settings(None),
-    )(runs.order, ends, *runs[2:])
+    )(runs.order, ends, boxes.columns, boxes.rows, boxes.across, runs.means2d, runs.conic_roots, boxes.limits)
 
 
 def cumulated(counts: Int[Array, " g"], order: Int[Array, " g"]) -> Int[Array, " g"]:
