@@ -77,6 +77,24 @@ def test_no_verdict_of_success_without_a_gain():
     assert absent.startswith("Goals that could not be scored: gap closed; above")
 
 
+def test_frontal_losses_are_judged_on_the_test_set_where_there_is_one():
+    report = simple() | {"people": {"unseen": {"scored": 2}, "test": {"scored": 16}}}
+    for method, core in (("teacher", 0.7), ("student", 0.68)):
+        report[method]["test"] = {"bins": {"all": {"f1": 0.6, "f1_core": core}, "0-15": {"f1": None}}}
+    found = findings(report)
+    assert found["frontal_loss"] == 0
+    assert found["frontal_loss_core"] == pytest.approx(0.02, abs=1e-12)
+    front, apart = headline(report, Goals())[-3:-1]
+    assert apart == (
+        "On the test set, 16 people whom no parser learnt from, the student loses 0.0 points on all classes and loses"
+        " 2.0 points on the core classes (goal: at most 0.5 points, missed)."
+    )
+    assert front == (
+        "From the front (|yaw| at most 15°) of these 2 people the student loses 1.0 points on all classes and"
+        " gains 1.0 points on the core classes."
+    )
+
+
 def test_goals_other_than_the_defaults_are_told_with_both():
     report = simple()
     _, changed, *_ = headline(report, Goals(gap_closed=0.5, frontal_loss=0.02))

@@ -223,7 +223,10 @@ def test_the_report_has_the_documented_keys(out):
     for row in report["differences"]:
         of_a, of_b = (report[row[key]][row["group"]]["bins"][row["bin"]]["f1"] for key in "ab")
         assert row["difference"] == pytest.approx(of_a - of_b, abs=1e-12)  # a mean of differences, one of means
-        assert (row["interval"], row["people"]) == (None, 1)
+        assert (row["interval"], row["people"]) == (None, 2 if row["group"] == "test" else 1)
+    assert report["people"]["test"] == {"all": 2, "scored": 2}
+    parsers = {name for name in METHODS if report[name].pop("test", {}).get("bins", {}).get("all", {}).get("n") == 4}
+    assert parsers == {"teacher", "student", "truth_student", "control"}
     for method in METHODS:
         assert set(report[method]) == {"fitted", "unseen"}
         for scores in report[method].values():

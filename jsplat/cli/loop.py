@@ -221,6 +221,11 @@ def evaluate(parser: Path, captures: Path, out: Path, config) -> dict[str, str]:
     help="What the parser was trained on, or a labelled set like it, mixed into the student's training to keep old"
     " skills.  [default: what the parser's run.json names, if it is still there]",
 )
+@click.option(
+    "--test",
+    type=FOLDER,
+    help="Labelled pictures like those the parser learnt from, of others: parsers are scored on them, none is taught.",
+)
 @click.option("--until", type=click.Choice(UNTIL), help="Ends after this stage; without it the same command goes on.")
 @click.option("--dry-run", "dry", is_flag=True, help="Says what it would do and take, and ends; OUT is not touched.")
 @click.option(
@@ -245,6 +250,7 @@ def run(
     parser: Path | None,
     labels: tuple[str, ...],
     replay: Path | None,
+    test: Path | None,
     until: str | None,
     dry: bool,
     score: bool,
@@ -289,7 +295,7 @@ def run(
             if profile:
                 stack.enter_context(jax.profiler.trace(str(out / "profile")))
 
-        request = Request(captures, parser, labels, replay, score, until)
+        request = Request(captures, parser, labels, replay, test, score, until)
         if dry:
             click.echo("\n".join(foretell(request, out, config)))
             return {}

@@ -23,12 +23,15 @@ class DemoConfig:
     Attributes:
         teacher_people, teacher_views: near-frontal pictures that the teacher is trained on.
         people, views: captures that are fitted.
+        test_people, test_views: near-frontal pictures of others, on whom all parsers are scored.
     """
 
     teacher_people: int = 32
     teacher_views: int = 8
     people: int = 6
     views: int = 30
+    test_people: int = 16
+    test_views: int = 4
 
 
 @dataclasses.dataclass(frozen=True)

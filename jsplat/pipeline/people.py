@@ -36,9 +36,10 @@ def write_people(out: Path, people: range, views: int, rig: str, config: RunConf
 
 
 def demo(out: Path, config: RunConfig) -> dict:
-    """The whole loop on procedural people: frontal training set, teacher, captures, run."""
+    """The whole loop on procedural people: frontal training set and test set, teacher, captures, run."""
     claim(out, "demo")
-    for name, command in (("frontal", "heads"), ("captures", "heads"), ("teacher", "train-parser")):
+    folders = (("frontal", "heads"), ("test", "heads"), ("captures", "heads"), ("teacher", "train-parser"))
+    for name, command in folders:
         claim_whole(out / name, command)
         check_untouched(out / name)
     claim_run(out / "run")
@@ -50,6 +51,8 @@ def demo(out: Path, config: RunConfig) -> dict:
 def _demo(out: Path, config: RunConfig) -> dict:
     sizes = config.demo
     write_people(out / "frontal", range(1000, 1000 + sizes.teacher_people), sizes.teacher_views, "frontal", config)
+    write_people(out / "test", range(2000, 2000 + sizes.test_people), sizes.test_views, "frontal", config)
     write_people(out / "captures", range(sizes.people), sizes.views, "capture", config)
     train_teacher(out / "frontal", out / "teacher", config, config.teacher)
-    return run(Request(out / "captures", out / "teacher", replay=out / "frontal"), out / "run", config)
+    request = Request(out / "captures", out / "teacher", replay=out / "frontal", test=out / "test")
+    return run(request, out / "run", config)

@@ -20,7 +20,7 @@ from jsplat.pipeline.seeds import mean_over_seeds, spread_over_seeds
 from jsplat.pipeline.students import VARIANTS, by_student
 from jsplat.pipeline.studies import study_of
 from jsplat.pipeline.work_folder import load_arrays
-from jsplat.report.findings import ORACLE_ROW, TEACHER_ROW
+from jsplat.report.findings import ORACLE_ROW, TEACHER_ROW, TEST
 from jsplat.report.gallery import PictureRow, Pictures, Turntable
 from jsplat.report.headline import edits_text, headline
 from jsplat.report.page import write_report
@@ -28,6 +28,7 @@ from jsplat.runtime.programs import compile_totals
 from jsplat.runtime.progress import Progress, log
 from jsplat.runtime.provenance import provenance
 from jsplat.runtime.stop import STOP
+from jsplat.training_sets.auxiliary import AuxiliarySet
 from jsplat.training_sets.reading import spread
 
 MASKS = ("vote_plain", "plain_sharpened", "refined", "oracle")  # scored as they lie in the stage "label"
@@ -46,6 +47,7 @@ def report(
     failed: dict[str, str],
     config: RunConfig,
     notes: Sequence[str] = (),
+    test: AuxiliarySet | None = None,
 ) -> None:
     """Scores a run whose stages are done, writes its report and prints the findings.
 
@@ -55,12 +57,18 @@ def report(
         seconds: of each stage.
         failed: who was left out, and why.
         notes: what was done otherwise than usual, for the page.
+        test: pictures that nobody learnt from.
     """
     taught = by_student([*seconds])
     students = {n: load_parser(out / n / "parser", teacher.labelset) for of in taught.values() for n in of}
     # The teacher is scored like the students, in one look, though its first labels may be flip-averaged.
     votes = _votes(config) if config.ablation else {}
-    counts, rows = count(out, groups, {"teacher": teacher, **students}, tuple(votes.values()))
+    parsers = {"teacher": teacher, **students}
+    counts, rows = count(out, groups, parsers, tuple(votes.values()))
+    people = {g: {"all": len(of), "scored": counts.with_truth.get(g, 0)} for g, of in groups.items()}
+    if test is not None:
+        counts.add_test_set(test, parsers)
+        people[TEST] = dict.fromkeys(("all", "scored"), counts.with_truth[TEST])
     each_seed = counts.scores()
     scores = mean_over_seeds(each_seed, taught, counts.intervals(taught))
     fitted = json.loads((out / "fit" / "fit.json").read_text())
@@ -71,7 +79,7 @@ def report(
         "fit": {key: fitted[key] for key in ("psnr", "ssim", "identities")},
         "failed": failed,
         "notes": notes,
-        "people": {g: {"all": len(of), "scored": counts.with_truth.get(g, 0)} for g, of in groups.items()},
+        "people": people,
         **scores,
         "seeds": spread_over_seeds(each_seed, taught),
         "differences": counts.differences(_pairs(taught), taught),
@@ -91,8 +99,8 @@ def report(
     for name in taught:
         history = json.loads((out / name / "history.json").read_text())
         curves[f"Fine-tuning: {name}"] = {"step": history["steps"], "loss": history["loss"]}
-    people = [one.identity for listed in groups.values() for one in listed]
-    turns = [_turntable(out / "render", name) for name in dict.fromkeys(people[:SHOWN] + people[-1:])]
+    names = [one.identity for listed in groups.values() for one in listed]
+    turns = [_turntable(out / "render", name) for name in dict.fromkeys(names[:SHOWN] + names[-1:])]
     pictures = Pictures(teacher.labelset, rows, turns, _variants(out / "student"))
     write_report(out, found, pictures, curves, config.goals)
     log("run ends", report=str(out / "report.html"), compiling=compile_totals())

@@ -40,7 +40,7 @@ def run(request: Request, out: Path, config: RunConfig, begun: Callable[[], obje
     Raises:
         InputError: bad input, or another run or editor works in `out`.
     """
-    claim_run(out, request.captures, request.parser, request.replay, *map(folder_in, request.labels))
+    claim_run(out, request.captures, request.parser, request.replay, request.test, *map(folder_in, request.labels))
     with exclusive(out / NAME, ONE_RUN):
         work = begin_work(settle(request, out, config), begun)
         with watched(work.outlook.watch):
@@ -158,7 +158,8 @@ def _report(work: Work) -> None:
     assert teacher is not None  # without a parser nothing is planned after the renders
     failed = work.so_far()["failed"]
     if is_first_host():
-        reporting.report(settled.out, _groups(work), teacher, work.seconds, failed, settled.config, settled.plan.notes)
+        notes = settled.plan.notes
+        reporting.report(settled.out, _groups(work), teacher, work.seconds, failed, settled.config, notes, work.test)
     wait_for_hosts(f"{settled.out}: reported")
 
 

@@ -20,6 +20,7 @@ from jsplat.metrics.masks import COMPARED, Tally, score, scores_of, tally
 from jsplat.metrics.statistics import f1_difference, f1_interval
 from jsplat.parser import Parser, predict_labels
 from jsplat.parser.any_size import labels_of_any_size
+from jsplat.report.findings import TEST, VOTED
 from jsplat.report.gallery import PictureRow
 from jsplat.runtime.progress import Progress
 from jsplat.runtime.stop import STOP
@@ -83,6 +84,14 @@ class Counts:
             counted.tally.add(tally(mask, capture.labels, capture.yaw, capture.pitch, names, self.labelset))
             counted.people += 1
 
+    def add_test_set(self, data: AuxiliarySet, parsers: Mapping[str, Parser]) -> None:
+        """Counts what parsers see in pictures that none of them learnt from, in the group TEST."""
+        self.with_truth[TEST] = len(set(data.identity))
+        for method, parser in parsers.items():
+            seen = predict_labels(parser, data.images)
+            counted = tally(seen, data.labels, data.yaw, data.pitch, data.identity, self.labelset)
+            self.counted.setdefault(method, {})[TEST] = Counted(counted, self.with_truth[TEST])
+
     def scores(self) -> dict:
         """{method: {group: scores}} in the shape report.json keeps, where all with true labels have masks.
 
@@ -137,15 +146,15 @@ class Counts:
         return [one.tally for one in known] if complete else []
 
     def ablation(self, methods: Mapping[str, str]) -> dict:
-        """F1 by pose, of all groups together, for every method that has masks of everybody with true labels.
+        """F1 by pose, for every method that has masks of everybody with true labels but of the test set's people.
 
         Args:
             methods: what a row is called -> the method.
         """
-        rows = {}
+        rows, wanted = {}, {group: people for group, people in self.with_truth.items() if group in VOTED}
         for name, method in methods.items():
-            groups = self.counted.get(method, {})
-            if not groups or {group: counted.people for group, counted in groups.items()} != self.with_truth:
+            groups = {group: counted for group, counted in self.counted.get(method, {}).items() if group in VOTED}
+            if not groups or {group: counted.people for group, counted in groups.items()} != wanted:
                 continue
             pooled = Tally.empty(len(self.labelset))
             for counted in groups.values():

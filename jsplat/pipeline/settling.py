@@ -32,6 +32,8 @@ class Request:
         labels: further voters, FOLDER or FOLDER=TABLE (see `jsplat.pipeline.elsewhere.gather`).
         replay: the parser's training data; the folder that the parser's run.json names if None, and where that is gone,
             the student is trained without.
+        test: labelled pictures like those that the parser learnt from, of people from whom no parser learns: all
+            parsers are scored on them.
         truth: whether to use labels for scoring at all.
         until: the stage after which to stop (one of `jsplat.pipeline.plan.UNTIL`); None: as far as it goes.
 
@@ -43,6 +45,7 @@ class Request:
     parser: Path | None = None
     labels: Sequence[str] = ()
     replay: Path | None = None
+    test: Path | None = None
     truth: bool = True
     until: str | None = None
 
@@ -104,6 +107,7 @@ def settle(request: Request, out: Path, config: RunConfig, brought_to: Path | No
     sources = broadcast_from_first(lambda: {name: str(path) for name, path in foreign(request.captures).items()})
     teacher = None if request.parser is None else open_parser(request.parser)
     read = {"captures": request.captures} | ({} if request.parser is None else {"parser": request.parser})
+    read |= {} if request.test is None else {"test": request.test}
     brought, refused = None, {}
     if sources:
         if brought_to is None:

@@ -6,15 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import numpy as np
+from jaxtyping import UInt8
 
 from jsplat.captures.index import Listed
 from jsplat.config import to_json
+from jsplat.errors import InputError
 from jsplat.files.ownership import DIGESTS
+from jsplat.labelsets.labelset import IGNORE, LabelSet
 from jsplat.pipeline.digests import Digests
 from jsplat.pipeline.fingerprints import Content, contents, of_all_identities
 from jsplat.pipeline.out import begin
 from jsplat.pipeline.outlook import Outlook
 from jsplat.pipeline.parsers import parser_folder
+from jsplat.pipeline.plan import REPORT
 from jsplat.pipeline.settling import Settled
 from jsplat.pipeline.stages.identities import succeeded
 from jsplat.pipeline.work_folder import failures, finished, stage
@@ -52,6 +57,7 @@ class Work:
         settled: what it does.
         held: what its inputs hold.
         replay: the parser's old training data, where somebody learns from it.
+        test: pictures that nobody learns from, where parsers are scored on them.
         digests: what files hold, remembered.
         made_from: of each stage so far, and of "edits", by identity: the fingerprint of what the result is made from.
         seconds: that each stage took.
@@ -60,6 +66,7 @@ class Work:
     settled: Settled
     held: Held
     replay: AuxiliarySet | None
+    test: AuxiliarySet | None
     digests: Digests
     made_from: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -116,9 +123,12 @@ def begin_work(settled: Settled, begun: Callable[[], object]) -> Work:
     Args:
         begun: called when OUT may be written to.
     """
-    config, planned, replay = settled.config, settled.plan, None
+    config, planned, replay, test = settled.config, settled.plan, None, None
     if settled.replay is not None and "student" in planned.stages:
         replay = read_training_set(settled.replay, config.size, config.dataset)
+    if settled.request.test is not None and REPORT in planned.stages:
+        test = read_training_set(settled.request.test, config.size, config.dataset)
+        _check_test(test, settled.classes, replay)
     begin(settled.out, "run", _about(settled) | {"config": to_json(config)}, config.seed)
     begun()
     log_to(settled.out / log_name(jax.process_index()))
@@ -132,9 +142,29 @@ def begin_work(settled: Settled, begun: Callable[[], object]) -> Work:
         log("identity failed", identity=name, stage="list", why=why)
     digests = Digests(settled.out / DIGESTS)
     try:
-        return Work(settled, _held(settled, replay is not None, digests), replay, digests)
+        return Work(settled, _held(settled, replay is not None, digests), replay, test, digests)
     finally:
         digests.save()
+
+
+def _check_test(test: AuxiliarySet, classes: LabelSet, replay: AuxiliarySet | None) -> None:
+    """InputError where parsers cannot be scored on this set, or learn from it."""
+    if test.labelset != classes:
+        hint = "`--set dataset.labels=NAME` gives a public set the classes of a known table"
+        got = ", ".join(test.labelset.names)
+        raise InputError("--test: classes", wanted=", ".join(classes.names), got=got, hint=hint)
+    if not any(((labels > 0) & (labels != IGNORE)).any() for labels in test.labels):
+        wanted = "a pixel of the foreground, whose classes are scored"
+        raise InputError("--test: labels", wanted=wanted, got=f"{len(test)} pictures without")
+    learnt = set() if replay is None else {image.tobytes() for image in _thinned(replay.images)}
+    if known := sum(image.tobytes() in learnt for image in _thinned(test.images)):
+        got = f"{known} of {len(test)} pictures that are in the replay set, too"
+        raise InputError("--test", wanted="pictures that no parser learns from", got=got)
+
+
+def _thinned(images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n y x 3"]:
+    """Every eighth pixel: enough to know a picture again."""
+    return images[:, ::8, ::8]
 
 
 def _about(settled: Settled) -> dict:

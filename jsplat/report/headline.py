@@ -9,11 +9,14 @@ from jsplat.report.findings import (
     GROUPS,
     METHODS,
     SIDE,
+    TEST,
     Goals,
     findings,
+    front,
     get,
     goal_text,
     met,
+    minus,
     of_people,
     percent,
 )
@@ -91,17 +94,27 @@ def _student(data: dict, found: dict, goals: Goals) -> list[str]:
 
 
 def _front(data: dict, found: dict, goals: Goals) -> list[str]:
-    frontal = []
-    for key, classes in (("frontal_loss", "all classes"), ("frontal_loss_core", "the core classes")):
-        if found[key] is not None:
-            word = "loses" if found[key] >= 0 else "gains"
-            frontal.append(f"{word} {percent(abs(found[key]))} points on {classes}{_missed(found, key, goals)}")
-    if not frontal:
-        return []
-    sure = _interval(data, "student", "teacher", "unseen", "0-15")
-    gain = f"; student minus teacher on all classes: {sure}" if sure else ""
-    people = of_people(data, "unseen", "people")
-    return [f"From the front (|yaw| at most 15°) of these {people} the student {' and '.join(frontal)}{gain}."]
+    text = []
+    for group, bin_, about in (
+        ("unseen", "0-15", "From the front (|yaw| at most 15°) of these {people} the student {losses}{sure}."),
+        (TEST, "all", "On the test set, {people} whom no parser learnt from, the student {losses}{sure}."),
+    ):
+        losses = []
+        for key, of, classes in (
+            ("frontal_loss", "f1", "all classes"),
+            ("frontal_loss_core", "f1_core", "the core classes"),
+        ):
+            before, after = (get(data, method, group, "bins", bin_, of) for method in ("teacher", "student"))
+            if (loss := minus(before, after)) is not None:
+                word = "loses" if loss >= 0 else "gains"
+                missed = _missed(found, key, goals) if (group, bin_) == front(data) else ""
+                losses.append(f"{word} {percent(abs(loss))} points on {classes}{missed}")
+        if losses:
+            interval = _interval(data, "student", "teacher", group, bin_)
+            sure = f"; student minus teacher on all classes: {interval}" if interval else ""
+            people = of_people(data, group, "people")
+            text.append(about.format(people=people, losses=" and ".join(losses), sure=sure))
+    return text
 
 
 def _side(data: dict, method: str, group: str) -> str:

@@ -26,6 +26,8 @@ from jsplat.report.findings import (
     ORACLE_ROW,
     SIDE,
     TEACHER_ROW,
+    TEST,
+    VOTED,
     Goals,
     ablation_gaps,
     findings,
@@ -42,6 +44,7 @@ from jsplat.report.study_section import section
 CHARTS = {
     "fitted": ("teacher", "vote_plain", "plain_sharpened", "refined", "oracle"),
     "unseen": ("teacher", "control", "student", "truth_student"),
+    TEST: ("teacher", "control", "student", "truth_student"),
 }
 
 FILES = ("report.json", "report.html")
@@ -82,7 +85,9 @@ def _missing(data: dict, pictures: Pictures, curves: dict) -> list[str]:
     if not scored:
         lines = ["No scores: the run had no true labels to compare with."]
     else:
-        lines = [f"No scores on {name.lower()}." for g, name in GROUPS.items() if not any(s[1] == g for s in scored)]
+        absent = [g for g in GROUPS if not any(s[1] == g for s in scored)]
+        lines = [f"No scores on {GROUPS[g].lower()}." for g in absent if g != TEST]
+        lines += ["No test set was given (`--test`)."] if TEST in absent else []
         absent = [METHODS[m][0] for m in METHODS if m not in BASELINES and not any(s[0] == m for s in scored)]
         lines += [f"Not scored: {', '.join(absent)}."] if absent else []
     parts = {
@@ -146,6 +151,8 @@ def _scores(data: dict, group: str) -> str:
         "boundary_iou_standard": "boundary<br>IoU, wide",
     }
     for bin_, title in (("side", f"More scores of {SIDE}"), ("all", "More scores of all views")):
+        if bin_ not in bins:
+            continue
         head = ["", "F1", "95 %<br>interval", *more.values()]
         rows = []
         for method in present:
@@ -173,15 +180,14 @@ def _agreement(data: dict) -> str:
 
 
 def _classes(data: dict, labelset: LabelSet) -> str:
-    columns = [
-        (g, m) for g in GROUPS for m in CHARTS[g] if get(data, m, g, "classes_side") or get(data, m, g, "classes")
-    ]
-    if not columns:
+    every = [(g, m) for g in GROUPS for m in CHARTS[g] if get(data, m, g, "classes_side") or get(data, m, g, "classes")]
+    if not every:
         return ""
-    head = ["", *(f"{METHODS[m][0]}<br><small>{of_people(data, g, f'{g} people')}</small>" for g, m in columns)]
     colors = dict(zip(labelset.names, labelset.colors))
     parts = []
     for key, title, opened in (("classes_side", SIDE, " open"), ("classes", "all views", "")):
+        columns = every if key == "classes" else [(g, m) for g, m in every if g != TEST]
+        head = ["", *(f"{METHODS[m][0]}<br><small>{of_people(data, g, f'{g} people')}</small>" for g, m in columns)]
         tables = [get(data, m, g, key) or {} for g, m in columns]
         names = [
             n for n in dict.fromkeys(n for t in tables for n in t) if any(get(t, n, "f1") is not None for t in tables)
@@ -219,7 +225,7 @@ def _ablation(data: dict) -> str:
         bar = f"<div style='text-align:left'>{meter(f1)}</div>" if f1 is not None else ""
         rows.append([html.escape(name), *(percent(row.get(k)) for k in keys), percent(gaps[name], 0), bar])
     strong = [i for i, row in enumerate(votes.values()) if row.get("f1_side") == best]
-    people = sum(of["scored"] for of in (data.get("people") or {}).values())
+    people = sum(of["scored"] for group, of in (data.get("people") or {}).items() if group in VOTED)
     note = f"The same masks on the same geometry, fused in other ways; all {people or ''} people with labels, in %."
     return f"<h2>Which vote?</h2><p class=note>{note}</p>{table(head, rows, strong)}"
 
@@ -354,7 +360,7 @@ def _page(data: dict, pictures: Pictures, curves: dict, goals: Goals) -> str:
         f" Gaussian model per head, and the parser they teach.</p>{lead}{_tiles(data, goals)}"
         f"<h2>How to read this</h2><dl>{terms}</dl><p></p><p class=note>{reading}</p>{absent}"
         f"{gallery(pictures)}{turntables(pictures)}{variants(pictures)}{_left_out(data)}"
-        f"{_scores(data, 'fitted')}{_scores(data, 'unseen')}{seeds_section.section(data)}"
+        f"{_scores(data, 'fitted')}{_scores(data, 'unseen')}{_scores(data, TEST)}{seeds_section.section(data)}"
         f"{differences_section.section(data)}{_agreement(data)}"
         f"{vote_section.section(data.get('vote'), pictures.labelset)}{section(data.get('study'))}"
         f"{_ablation(data)}{_voters(data)}{_edits(data)}"
