@@ -44,8 +44,10 @@ def test_a_set_on_which_nothing_can_be_scored_is_refused():
     empty = dataclasses.replace(data, labels=np.where(data.labels > 0, IGNORE, data.labels))
     with pytest.raises(InputError, match=r"--test: labels: wanted a pixel of the foreground, .*got 3 pictures without"):
         _check_test(empty, ball.SIDES, None)
+    mirror = ("background", "other", "left")
+    others = dataclasses.replace(ball.SIDES, names=("background", "left", "other"), mirror=mirror)
     with pytest.raises(InputError, match=r"--test: classes: wanted background, .*dataset\.labels"):
-        _check_test(data, dataclasses.replace(ball.SIDES, names=("background", "left", "other"), mirror=("background", "other", "left")), None)
+        _check_test(data, others, None)
 
 
 def test_pictures_that_a_parser_learns_from_are_refused():

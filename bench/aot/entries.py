@@ -10,12 +10,16 @@ import jax
 import jax.numpy as jnp
 
 from jsplat.kernels.blend import blend_function
+from jsplat.kernels.blend.mosaic_gpu.layout import TILE
+from jsplat.kernels.blend.mosaic_gpu.searches import SEARCHES
 from jsplat.kernels.blend.splats import Shown, Splats
 from jsplat.kernels.similarity.mosaic_gpu import photo_loss_and_slope
+from jsplat.kernels.tiling import bin_tiles
 
 CHANNELS = (1, 3, 8, 22, 32, 64)
 PASSES = ("forward", "backward")
 PHOTO_LOSS = "photo_loss"  # of three channels, and of Mosaic alone
+LISTS, VIEWS = "lists", 32  # of so many views, whose halves have keys of their own, and of Mosaic alone
 # Channels of the program in which jax_enable_x64 is set: no other entry's, whose kernels are not compiled again.
 WIDE = 5
 # Implementation -> what it is compiled for; XLA's writes no kernels.
@@ -34,7 +38,8 @@ CAPACITY = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One pass of one implementation with so many channels; "x64": both, where jax_enable_x64 is set; or the loss."""
+    """One pass of one implementation with so many channels; "x64": both, where jax_enable_x64 is set; the loss; or the
+    lists of so many views."""
 
     implementation: str
     of: str
@@ -50,7 +55,7 @@ class Entry:
 def entries(implementations: Sequence[str]) -> list[Entry]:
     """All entries of these implementations; KeyError for one that the table does not know."""
     each = [(of, channels) for of in PASSES for channels in CHANNELS] + [("x64", WIDE)]
-    own = {"mosaic_gpu": [(PHOTO_LOSS, 3)]}
+    own = {"mosaic_gpu": [(PHOTO_LOSS, 3), (LISTS, VIEWS)]}
     return [
         Entry(name, of, channels, architecture)
         for name in implementations
@@ -75,6 +80,9 @@ def call(entry: Entry) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     if entry.of == PHOTO_LOSS:
         pictures = [jax.ShapeDtypeStruct((*pixels, entry.channels), jnp.float32)] * 2
         return functools.partial(photo_loss_and_slope, ssim_weight=0.2), tuple(pictures)
+    if entry.of == LISTS:
+        how = {"size": SIZE, "tile": TILE, "capacity": CAPACITY, "searches": SEARCHES}
+        return functools.partial(bin_tiles, **how), gaussians(VIEWS)
     args = (Splats(*gaussians(), features), jax.ShapeDtypeStruct((IMAGES,), jnp.int32))
     if entry.of == "forward":
         return functools.partial(module.forward, size=SIZE, capacity=CAPACITY), args

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer, Num
 from jsplat.kernels.constants import ALPHA_FLOOR
 
 INT32_MAX = 2**31 - 1
+SHORT_KEYS = 1 << 16
 ROUNDING = 5e-7  # of float32, relative to the terms of a sum that may cancel: dropping must never be a matter of it
 
 
@@ -74,7 +75,8 @@ class Runs(typing.NamedTuple):
     """All tiles of all boxes as runs of slots, nearest first, and what the test of a tile reads of a Gaussian.
 
     Attributes:
-        order: the Gaussians, nearest first over all images at once; those without slots are last.
+        order: the Gaussians, nearest first over all images at once, or over each half of them (`Grid.first_half`);
+            those without slots are last.
         boxes: of each Gaussian; a run is as long as its box has tiles.
         means2d, conic_roots: as for `bin_tiles`.
     """
@@ -105,6 +107,17 @@ class Grid(typing.NamedTuple):
         """Of all images."""
         return self.images * self.tiles[0] * self.tiles[1]
 
+    @property
+    def first_half(self) -> int:
+        """How many images are sorted apart from the rest; all, unless that makes keys short."""
+        half = -(-self.images // 2)
+        return half if half * self.tiles[0] * self.tiles[1] < SHORT_KEYS <= self.all_tiles else self.images
+
+    @property
+    def first_tiles(self) -> int:
+        """Tiles of the first half: what a key may be at most."""
+        return self.first_half * self.tiles[0] * self.tiles[1]
+
 
 class Searches(typing.NamedTuple):
     """What a device may have kernels for: how slots find their Gaussian, and tiles their hits.
@@ -114,12 +127,15 @@ class Searches(typing.NamedTuple):
             each Gaussian; where the tile is not reached or the slot unused, `all_tiles` as the tile, and any Gaussian.
         sort: from the first two of these and `Grid`, what `TileHits` calls `gaussian_ids` and `tile_offsets`, and
             what `Slots` calls `hits`.
+        halves: whether both know of `Grid.first_half`: each half of the images has slots of its own, as many as its
+            images may need, and numbers its tiles from 0; where the tile is not reached it is `Grid.first_tiles`.
     """
 
     candidates: typing.Callable[[Runs, Grid, int], tuple[Integer[Array, " m"], Int[Array, " m"], Int[Array, " g"]]]
     sort: typing.Callable[
         [Integer[Array, " m"], Int[Array, " m"], Grid], tuple[Int[Array, " m"], Int[Array, " s"], Int[Array, " m"]]
     ]
+    halves: bool = False
 
 
 def tile_grid(size: tuple[int, int], tile: tuple[int, int]) -> tuple[int, int]:
@@ -177,7 +193,8 @@ def bin_tiles(
         x.reshape(images * count, *x.shape[2:]) for x in (means2d, conic_roots, opacities, depths)
     )
     boxes, needed = _boxes(means2d, conic_roots, opacities, depths, capacity, grid)
-    order = _by_depth(jnp.where(boxes.counts > 0, depths, jnp.inf))
+    first = grid.first_half * count if searches.halves else images * count
+    order = _by_depth(jnp.where(boxes.counts > 0, depths, jnp.inf), first)
     runs = Runs(order, boxes, means2d, conic_roots)
     tile_ids, of_slots, offsets = searches.candidates(runs, grid, images * capacity)
     gaussian_ids, tile_offsets, hits = searches.sort(tile_ids, of_slots, grid)
@@ -288,18 +305,28 @@ def _placed(x: Array, order: Int[Array, " m"]) -> Array:
     return jnp.zeros_like(x).at[order].set(x, **how)
 
 
-def _by_depth(depths: Float[Array, " g"]) -> Int[Array, " g"]:
+def _by_depth(depths: Float[Array, " g"], first: int) -> Int[Array, " g"]:
     """The indices of positive depths from near to far, ties in order: bits of positive floats are ordered as they are.
 
     Depths of 64 bits fill a key of their own, with no room for the index.
+
+    Args:
+        first: so many come before the rest, whatever their depths.
     """
     if depths.dtype == jnp.float64:
         return jnp.argsort(depths, stable=True).astype(jnp.int32)
-    return _sorted(lax.bitcast_convert_type(depths.astype(jnp.float32), jnp.int32), INT32_MAX)[1]
+    keys = lax.bitcast_convert_type(depths.astype(jnp.float32), jnp.int32)
+    if first < len(depths):
+        keys = jnp.where(jnp.arange(len(depths)) < first, keys, keys | -INT32_MAX - 1)  # the sign is free
+    return _sorted(keys, INT32_MAX)[1]
 
 
 def _sorted(keys: Integer[Array, " m"], largest: int) -> tuple[Int[Array, " m"], Int[Array, " m"]]:
-    """Non-negative int32 keys in order, ties by their index, and the index where each was; none is above `largest`."""
+    """int32 keys in order as if they had no sign, ties by their index, and the index where each was.
+
+    Args:
+        largest: none that is not negative is above it.
+    """
     return lax.platform_dependent(keys, cpu=sorted_packed, default=functools.partial(sorted_stably, largest=largest))
 
 
@@ -313,7 +340,7 @@ def sorted_packed(keys: Integer[Array, " m"]) -> tuple[Int[Array, " m"], Int[Arr
 
 def key_type(largest: int) -> type[np.unsignedinteger]:
     """The narrowest that CUB sorts."""
-    return np.uint16 if largest < 1 << 16 else np.uint32
+    return np.uint16 if largest < SHORT_KEYS else np.uint32
 
 
 def sorted_stably(keys: Integer[Array, " m"], *, largest: int) -> tuple[Int[Array, " m"], Int[Array, " m"]]:

@@ -4,6 +4,7 @@ A launch takes some microseconds, whatever it does: of small programs that is mo
 """
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,17 @@ def test_the_photo_loss_and_its_gradient_are_4():
 
     pictures = [jax.ShapeDtypeStruct((1, *SIZE, 3), jnp.float32)] * 2
     assert memory.launches_of(both, *pictures) <= 4
+
+
+@pytest.mark.parametrize(("views", "keys"), [(1, [16]), (31, [16]), (32, [16, 16]), (62, [16, 16]), (63, [32])])
+def test_tiles_of_512_pixels_are_sorted_by_16_bits_up_to_62_views(views, keys):
+    """A sort of 32 bits takes twice the passes of one of 16; depths have 32."""
+    case = [jax.ShapeDtypeStruct((views, 64, *x.shape[2:]), x.dtype) for x in gaussians()]
+    how = {"size": (512, 512), "tile": TILE, "capacity": 5000, "searches": SEARCHES}
+    text = str(jax.make_jaxpr(functools.partial(bin_tiles, **how))(*case))
+    sorts = re.findall(r":u(\d+)\[(\d+)\] \w+:i32\[\d+\] = sort\[", text)
+    of_tiles = [int(bits) for bits, slots in sorts if int(slots) > views * 64]
+    assert of_tiles == keys
 
 
 def test_binning_is_14_with_its_two_sorts():

@@ -15,6 +15,7 @@ import pytest
 
 from bench.aot.kernels import kernels_in
 from bench.aot.ptx import tool
+from jsplat.kernels import tiling
 from jsplat.kernels.blend import mosaic_gpu
 from jsplat.kernels.blend.cases import SIZE, conic_root
 from jsplat.kernels.blend.mosaic_gpu import searches, sums
@@ -338,6 +339,51 @@ def test_tile_hits_are_found_as_xla_finds_them(capacity):
         np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
     for name in ("offsets", "hits"):
         np.testing.assert_array_equal(getattr(got.slots, name), getattr(want.slots, name))
+
+
+def emulated_halves(tile_ids, gaussian_ids, grid: Grid):
+    """`emulated_sort` of images whose halves have keys of their own."""
+    first_slots, slots = len(tile_ids) // grid.images * grid.first_half, len(tile_ids)
+    assert np.asarray(tile_ids).max() <= grid.first_tiles, "a key of 16 bits would wrap around"
+    parts = [np.asarray(tile_ids)[:first_slots], np.asarray(tile_ids)[first_slots:]]
+    orders = [np.argsort(part, stable=True).astype(np.int32) for part in parts]
+    first, later = ((part[order], order) for part, order in zip(parts, orders))
+    first_hits = np.asarray([(parts[0] < grid.first_tiles).sum()], np.int32)
+    arrays = [first_hits, first[0], later[0], first[1], np.asarray(gaussian_ids), later[1]]
+    blanks = [np.full(n, -1, np.int32) for n in (grid.all_tiles + 1, slots, slots)]
+
+    def own(first_hits, keys, later_keys, slot_ids, gaussian_ids, later_slot_ids):
+        return searches.joined(keys, slot_ids, later_keys, later_slot_ids, first_hits, gaussian_ids, grid)
+
+    blocks = range(-(-max(slots, grid.all_tiles + 1) // PIXELS))
+    offsets, ids, hits = launched(own, arrays, blanks, blocks, order=(0, 1, 6, 2, 3, 4, 7, 8, 5))
+    return jnp.asarray(ids), jnp.asarray(offsets), jnp.asarray(hits)
+
+
+@pytest.mark.parametrize(("images", "first_half", "capacity"), [(2, 1, 4000), (2, 1, 4100), (3, 2, 4100)])
+def test_halves_with_keys_of_their_own_make_the_same_lists(images, first_half, capacity, monkeypatch):
+    """As if a key held too few tiles for all images; every Gaussian still finds its own hits."""
+    case = [np.concatenate([a, b])[:images] for a, b in zip(test_tiling.gaussians(3), test_tiling.gaussians(4))]
+    size, tile = test_tiling.SIZE, test_tiling.TILE
+    run = functools.partial(bin_tiles, *map(jnp.asarray, case), size=size, tile=tile, capacity=capacity)
+    want = run()
+    monkeypatch.setattr(tiling, "SHORT_KEYS", images * test_tiling.TILES)
+    assert Grid(tile_grid(size, tile), tile, case[0].shape[1], images).first_half == first_half
+    got = run(searches=Searches(emulated_candidates, emulated_halves, halves=True))
+    assert (np.asarray(want.needed) > capacity).any() == (capacity == 4000)
+    for name in ("gaussian_ids", "tile_offsets", "needed"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
+    np.testing.assert_array_equal(got.slots.counts, want.slots.counts)
+    of_each = np.repeat(np.arange(len(want.slots.counts)), want.slots.counts)
+    within = np.arange(len(of_each)) - np.repeat(np.cumsum(want.slots.counts) - want.slots.counts, want.slots.counts)
+    places = [np.asarray(of.slots.offsets)[of_each] + within for of in (want, got)]
+    assert places[1].max() > places[0].max(), "a gap lies between the halves"
+    for name in ("gaussian_ids", "hits"):
+        wanted, found = (np.asarray(getattr(of.slots, name))[at] for of, at in zip((want, got), places))
+        np.testing.assert_array_equal(found, wanted)
+    rows = test_collect.integers(got, 16)
+    summed = test_collect.interpreted(jnp.asarray(rows), got)
+    np.testing.assert_array_equal(summed, test_collect.sums(rows, got, case[0].shape[1] * images))
 
 
 @pytest.mark.parametrize("ids", [[7], [8, 8, 8], [0, 0, 3, 3, 8], [5] * 300])

@@ -25,8 +25,9 @@ OWN = 8  # numbers that a thread adds up
 @functools.partial(jax.jit, static_argnames=("grid", "slots"))
 def candidates(runs: Runs, grid: Grid, slots: int) -> tuple[Integer[Array, " m"], Int[Array, " m"], Int[Array, " g"]]:
     """See `Searches`; tiles in the type in which they are sorted."""
-    kind, gaussians = key_type(grid.all_tiles), len(runs.order)
-    boxes = runs.boxes
+    kind, gaussians = key_type(grid.first_tiles), len(runs.order)
+    boxes, halved = runs.boxes, grid.first_half < grid.images
+    first_slots, first_gaussians = slots // grid.images * grid.first_half, grid.count * grid.first_half
     ends = cumulated(boxes.counts, runs.order)
 
     def candidates_kernel(*refs):
@@ -46,15 +47,22 @@ def candidates(runs: Runs, grid: Grid, slots: int) -> tuple[Integer[Array, " m"]
             block: PerThread,
         ) -> None:
             slot = block * PIXELS + ptx.thread()
+            zero = ptx.integer(0)
 
-            def first_slot(rank):
-                before = _number(ends, ptx.maximum(rank - 1, ptx.integer(0)))
-                return ptx.choose(rank > 0, before, ptx.integer(0))
+            def begin(rank):
+                before = _number(ends, ptx.maximum(rank - 1, zero))
+                return ptx.choose(rank > 0, before, zero)
+
+            def gap():
+                """Slots between the runs of the halves."""
+                return ptx.integer(first_slots) - _number(ends, ptx.integer(first_gaussians - 1))
 
             def find():
-                rank = _first_where(lambda k: _number(ends, k) > slot, gaussians - 1)
+                later = slot >= first_slots
+                place = slot - ptx.choose(later, gap(), zero) if halved else slot
+                rank = _first_where(lambda k: _number(ends, k) > place, gaussians - 1)
                 gaussian, end = _number(order, rank), _number(ends, rank)
-                within = slot - first_slot(rank)
+                within = place - begin(rank)
                 width = ptx.maximum(_number(across, gaussian), ptx.integer(1))
                 tile_x = _number(columns, gaussian) + within % width
                 tile_y = _number(rows, gaussian) + within // width
@@ -63,10 +71,17 @@ def candidates(runs: Runs, grid: Grid, slots: int) -> tuple[Integer[Array, " m"]
                     *(_number(conic_roots, gaussian * 3 + k, F32) for k in range(3)),
                     _number(limits, gaussian, F32),
                 )
-                kept = (slot < end) & _reached(ellipse, tile_x, tile_y, grid.tile)
+                kept = (place < end) & _reached(ellipse, tile_x, tile_y, grid.tile)
                 tile = (gaussian // grid.count * grid.tiles[1] + tile_y) * grid.tiles[0] + tile_x
-                _store(tile_ids, slot, ptx.choose(kept, tile, ptx.integer(grid.all_tiles)), np.dtype(kind).itemsize)
+                if halved:
+                    # Past the runs of its half a slot is followed by those of the other one.
+                    kept = kept & (later | (rank < first_gaussians))
+                    tile = tile - ptx.choose(later, ptx.integer(grid.first_tiles), zero)
+                _store(tile_ids, slot, ptx.choose(kept, tile, ptx.integer(grid.first_tiles)), np.dtype(kind).itemsize)
                 _store(gaussian_ids, slot, gaussian)
+
+            def first_slot(rank):
+                return begin(rank) + ptx.choose(rank >= first_gaussians, gap(), zero) if halved else begin(rank)
 
             ptx.emit_if(slot < slots, find)
             # The same number, as a Gaussian's place in the order.
@@ -170,6 +185,8 @@ def sort(
     tile_ids: Integer[Array, " m"], gaussian_ids: Int[Array, " m"], grid: Grid
 ) -> tuple[Int[Array, " m"], Int[Array, " s"], Int[Array, " m"]]:
     """See `Searches`; tiles as `candidates` gives them."""
+    if grid.first_half < grid.images:
+        return _sort_halves(tile_ids, gaussian_ids, grid)
     keys, slot_ids = sorted_narrowly(tile_ids)
     slots, tiles, size = len(keys), grid.all_tiles, keys.dtype.itemsize
 
@@ -211,7 +228,104 @@ def sort(
     )(keys, slot_ids, gaussian_ids)
 
 
-SEARCHES = Searches(candidates, sort)
+def _sort_halves(
+    tile_ids: Integer[Array, " m"], gaussian_ids: Int[Array, " m"], grid: Grid
+) -> tuple[Int[Array, " m"], Int[Array, " s"], Int[Array, " m"]]:
+    """`sort` with keys that are short because each half of the images has its own."""
+    first_slots = len(tile_ids) // grid.images * grid.first_half
+    first, later = tile_ids[:first_slots], tile_ids[first_slots:]
+    first_hits = (first < grid.first_tiles).sum(dtype=jnp.int32)[None]
+    return joined(*sorted_narrowly(first), *sorted_narrowly(later), first_hits, gaussian_ids, grid)
+
+
+def joined(
+    keys: Integer[Array, " a"],
+    slot_ids: Int[Array, " a"],
+    later_keys: Integer[Array, " b"],
+    later_slot_ids: Int[Array, " b"],
+    first_hits: Int[Array, " 1"],
+    gaussian_ids: Int[Array, " m"],
+    grid: Grid,
+) -> tuple[Int[Array, " m"], Int[Array, " s"], Int[Array, " m"]]:
+    """What `sort` returns, from two sorted halves: hits follow one another all the same, and what is none comes last.
+
+    Args:
+        keys, slot_ids: of the first half; slots count from its own first one.
+        first_hits: how many of its keys are tiles.
+        gaussian_ids: of all slots, as they were before.
+    """
+    slots, first_slots, tiles, first_tiles = len(gaussian_ids), len(keys), grid.all_tiles, grid.first_tiles
+    size = keys.dtype.itemsize
+
+    def lists_kernel(*refs):
+        @ptx.inline
+        def place_of_thread(
+            keys: Ref,
+            tile_offsets: Ref,
+            slot_ids: Ref,
+            later_keys: Ref,
+            later_slot_ids: Ref,
+            first_hits: Ref,
+            unsorted: Ref,
+            gaussian_ids: Ref,
+            hits: Ref,
+            block: PerThread,
+        ) -> None:
+            place, hits_before = block * PIXELS + ptx.thread(), _number(first_hits, ptx.integer(0))
+
+            def search():  # the same number, as a tile
+                first = _first_where(lambda k: _number(keys, k, size=size) >= place, first_slots)
+                _store(tile_offsets, place, first)
+
+            def search_later():
+                tile = place - first_tiles
+                first = _first_where(lambda k: _number(later_keys, k, size=size) >= tile, slots - first_slots)
+                _store(tile_offsets, place, first + hits_before)
+
+            def list_hit(key, slot, hit_at, missed_at):
+                is_hit = key < first_tiles
+                gaussian = ptx.choose(is_hit, _number(unsorted, slot), ptx.integer(grid.images * grid.count))
+                _store(gaussian_ids, ptx.choose(is_hit, hit_at, missed_at), gaussian)
+                _store(hits, slot, ptx.choose(is_hit, hit_at, ptx.integer(slots)))
+
+            def follow():
+                missed_at = place + (slots - first_slots)
+                list_hit(_number(keys, place, size=size), _number(slot_ids, place), place, missed_at)
+
+            def follow_later():
+                later = place - first_slots
+                at = later + hits_before
+                list_hit(_number(later_keys, later, size=size), _number(later_slot_ids, later) + first_slots, at, at)
+
+            ptx.emit_if(place < first_tiles, search)
+            ptx.emit_if((place >= first_tiles) & (place < tiles + 1), search_later)
+            ptx.emit_if(place < first_slots, follow)
+            ptx.emit_if((place >= first_slots) & (place < slots), follow_later)
+
+        keys, slot_ids, later_keys, later_slot_ids, first_hits, unsorted, gaussian_ids, tile_offsets, hits = refs
+        place_of_thread(
+            keys,
+            tile_offsets,
+            slot_ids,
+            later_keys,
+            later_slot_ids,
+            first_hits,
+            unsorted,
+            gaussian_ids,
+            hits,
+            lax.axis_index("block"),
+        )
+
+    return plgpu.kernel(
+        lists_kernel,
+        out_type=tuple(jax.ShapeDtypeStruct((n,), jnp.int32) for n in (slots, tiles + 1, slots)),
+        grid=(-(-max(slots, tiles + 1) // PIXELS),),
+        grid_names=("block",),
+        **settings(None),
+    )(keys, slot_ids, later_keys, later_slot_ids, first_hits, gaussian_ids)
+
+
+SEARCHES = Searches(candidates, sort, halves=True)
 
 
 def _number(table: Ref, index: Scalar, kind: str = I32, size: int = 4) -> Scalar:
