@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
+from bench.gpu.processes import older_fusion
+
 # Environment of programs of which no test asks how fast or how rounded they compute: XLA divides and fuses as ever, and
 # writes the machine code in a third of the time. Both sides of a comparison to the bit get it, or neither.
-_FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": _FLAGS}
+QUICK = {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "XLA_FLAGS": f"{older_fusion()} --xla_cpu_parallel_codegen_split_count=1".strip(),
+}
 
 STILL = 180  # seconds in which none of them used the processor: they wait for what never comes
 

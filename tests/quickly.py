@@ -9,8 +9,10 @@ import jax
 import pytest
 from jax._src import compiler
 
-# The same for processes that tests start: `tests.processes.QUICK`.
-FUSION = {"xla_cpu_use_fusion_emitters": False}
+from bench.gpu.processes import older_fusion
+
+# The same for processes that tests start: `tests.processes.QUICK`. JAX 0.11 has one way to fuse on processors alone.
+FUSION: dict[str, bool | str | int] = {"xla_cpu_use_fusion_emitters": False} if older_fusion() else {}
 MACHINE_CODE = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
 MACHINE_CODE |= {
     "xla_cpu_parallel_codegen_split_count": 1

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import json
 import os
 import shutil
@@ -20,6 +21,13 @@ ENDING = 6.0  # seconds that are kept to end a part that hangs, and to write wha
 NOT_HERE = 77  # exit status of a part that cannot run here; it says why
 LOG = 200_000  # characters kept of what a part printed
 STACK = 60  # lines kept of where it hung
+
+
+def older_fusion() -> str:
+    """The flag with which a processor's programs compile in less time; empty from jaxlib 0.11 on, which does not know it
+    and would end the process."""
+    version = tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2]))
+    return "--xla_cpu_use_fusion_emitters=false" if version < (0, 11) else ""
 
 
 @dataclasses.dataclass
@@ -123,7 +131,7 @@ class Runner:
             "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(self._folder / "compiled")),
         }
         if self._rehearse:  # programs that run once: compiled in a third of the time
-            own |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": f"{flags} --xla_cpu_use_fusion_emitters=false"}
+            own |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": f"{flags} {older_fusion()}".strip()}
         elif part.step == "d":  # every process compiles for itself
             own |= {"JAX_ENABLE_COMPILATION_CACHE": "false"}
         elif part.tool:  # every allocation is seen, and every kernel is a launch of its own

@@ -396,7 +396,7 @@ _INTEGERS = {
     "shr": np.right_shift,
     "min": np.minimum,
     "max": np.maximum,
-    "div": lambda a, b: np.fix(a / np.where(b == 0, 1, b)),
+    "div": lambda a, b: np.trunc(a / np.where(b == 0, 1, b)),
     "rem": lambda a, b: np.fmod(a, np.where(b == 0, 1, b)),
     "bfe": lambda a, first, count: a >> first & (1 << count) - 1,
 }
