@@ -24,8 +24,8 @@ STACK = 60  # lines kept of where it hung
 
 
 def older_fusion() -> str:
-    """The flag with which a processor's programs compile in less time; empty from jaxlib 0.11 on, which does not know it
-    and would end the process."""
+    """The flag with which a processor's programs compile in less time; empty from jaxlib 0.11 on, which knows none
+    such and would end the process."""
     version = tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2]))
     return "--xla_cpu_use_fusion_emitters=false" if version < (0, 11) else ""
 
