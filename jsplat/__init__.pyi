@@ -6,7 +6,7 @@ from .kernels.blend import blend
 from .kernels.select import use_backend
 from .labels import MaskConfig, SharpenConfig, VoteConfig, clean, facing, lift, paint, sharpen, to_masks, vote
 from .labelsets.labelset import LabelSet
-from .parser import Parser, load_parser, predict, predict_labels
+from .parser import Parser, enlarged, load_parser, predict, predict_labels
 from .raster.camera import Camera
 from .raster.capacity import capacity_for
 from .raster.projection import Projection, project
@@ -36,6 +36,7 @@ __all__ = [
     "blend",
     "capacity_for",
     "clean",
+    "enlarged",
     "facing",
     "fit",
     "lift",

@@ -14,7 +14,16 @@ from jax import lax
 from jsplat.errors import InputError, Unusable
 from jsplat.labels.opinions import dense, interpolation, most_probable, shape_of
 from jsplat.labelsets.labelset import CELEBAMASK_HQ, LabelSet
-from jsplat.parser import Architecture, load_parser, new_parser, opinions, predict, predict_labels, save_parser
+from jsplat.parser import (
+    Architecture,
+    enlarged,
+    load_parser,
+    new_parser,
+    opinions,
+    predict,
+    predict_labels,
+    save_parser,
+)
 from jsplat.parser.bisenet import Conv, convolution, double, max_pool, stem_convolution
 from jsplat.parser.model import parameter_count, variable_shapes
 from jsplat.parser.resize import logits_to_pixels, network_size, to_network
@@ -158,6 +167,16 @@ def test_probabilities_at_the_pictures_size(tiny):
     np.testing.assert_array_equal(predict_labels(tiny, images, batch=2), seen.argmax(-1))
     # The batch a picture travels in must not matter; XLA may sum another order for another batch size.
     np.testing.assert_allclose(predict(tiny, images[4:]), seen[4:], atol=1e-5)
+
+
+@pytest.mark.parametrize(("factor", "side"), [(1.0, 64), (1.1, 64), (1.3, 96), (1.5, 96), (0.1, 32)])
+def test_an_enlarged_parser_sees_the_nearest_size(tiny, factor, side):
+    tiny = dataclasses.replace(tiny, architecture=dataclasses.replace(tiny.architecture, input_size=64))
+    large = enlarged(tiny, factor)
+    assert large.architecture.input_size == side
+    assert large.variables is tiny.variables
+    images = np.random.default_rng(0).integers(0, 256, (1, 48, 48, 3), np.uint8)
+    assert (predict(large, images) != predict(tiny, images)).any() == (side != 64)
 
 
 def test_flip_averaging_is_equivariant(tiny):

@@ -229,7 +229,8 @@ def test_a_folder_with_subfolders_and_litter(parser, tmp_path):
     assert np.abs(shown - photo)[inner].mean() < 6, "background stays the photograph"
     about = json.loads((out / "run.json").read_text())
     assert about["command"] == "predict"
-    assert about["config"] == {"parser": str(parser), "input": str(photos), "flip": True, "input_size": SIDE}
+    looks = {"flip": True, "enlarge": 1.1, "input_size": SIDE}
+    assert about["config"] == {"parser": str(parser), "input": str(photos), **looks}
     assert LabelSet.from_json(json.loads((out / "labelset.json").read_text())) == THREE
     before = (out / "labels/a.png").stat().st_mtime_ns
     status, output = run("predict", parser, photos, out)

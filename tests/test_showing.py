@@ -58,7 +58,7 @@ def finished(tmp_path_factory):
     save_scenes(run / "fit", _stack(lead), list(PEOPLE), ball.SIDES)
     write_json(run / "label" / "run.json", {"config": label_settings(config), "fingerprint": "1abe1"})
     write_json(run / "label" / "labelset.json", ball.SIDES.to_json())
-    write_json(run / "parse" / "run.json", {"config": {"flip": True}, "fingerprint": "9a45e"})
+    write_json(run / "parse" / "run.json", {"config": {"flip": True, "enlarge": 1.1}, "fingerprint": "9a45e"})
     samples = [json.dumps({"identity": name}) + "\n" for name in PEOPLE[:2]]
     (run / "render" / "student").mkdir(parents=True)
     (run / "render" / "student" / "samples.jsonl").write_text("".join(samples))
@@ -250,10 +250,11 @@ def with_student(finished, monkeypatch):
     asked = []
 
     def predict(parser, images, *, flip):
-        asked.append(flip)
+        asked.append((parser, flip))
         return ball.capture().labels
 
     monkeypatch.setattr(studies, "load_parser", lambda *_: "a parser")
+    monkeypatch.setattr(studies, "enlarged", lambda parser, factor: f"{parser}, {factor:g} times as large")
     monkeypatch.setattr(studies, "predict_labels", predict)
     return asked
 
@@ -270,7 +271,8 @@ def test_raters_see_the_plain_vote_sharpened_where_the_run_made_that(finished, w
 def test_a_study_of_a_run(finished, with_student, tmp_path):
     key = make_study(finished, tmp_path / "study", FEW, 0)
     assert key["comparisons"] == [["student", "teacher"], ["refined", "vote_plain"]]
-    assert with_student == [True]  # one person was not trained on; mirrored like the first labels
+    # One person was not trained on; mirrored and enlarged like the first labels.
+    assert with_student == [("a parser, 1.1 times as large", True)]
     students = [x for x in key["items"].values() if "student" in (x.get("left"), x.get("right"), x.get("method"))]
     assert {x["identity"] for x in students} == {"other"}
     assert key["masks"] == {"parse": "9a45e", "label": "1abe1", "student": "57d"}

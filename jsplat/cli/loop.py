@@ -20,6 +20,7 @@ RUN = (
     "variants",
     "ablation",
     "flip",
+    "enlarge",
     "dataset",
     "fit",
     "vote",
@@ -99,7 +100,7 @@ def train_parser(
 @click.argument("out", type=FOLDER)
 @masks_from_elsewhere
 @may_leave_out
-@settings("size", "seed", "flip")
+@settings("size", "seed", "flip", "enlarge")
 def parse(parser: Path, captures: Path, out: Path, labels: tuple[str, ...], config) -> dict[str, str]:
     """Gives every view of CAPTURES its first labels, with PARSER ("none": with --labels alone).
 
@@ -118,7 +119,7 @@ def parse(parser: Path, captures: Path, out: Path, labels: tuple[str, ...], conf
 @click.argument("source", metavar="INPUT", type=FOLDER)
 @click.argument("out", type=FOLDER)
 @may_leave_out
-@settings("seed", "flip")
+@settings("seed", "flip", "enlarge")
 def predict(parser: Path, source: Path, out: Path, config) -> dict[str, str]:
     """Masks and overlays of any pictures, with PARSER, in their own pixels, under their own names.
 

@@ -4,7 +4,7 @@ from jsplat.parser.any_size import predict_labels
 from jsplat.parser.augment import AugmentConfig
 from jsplat.parser.bisenet import Architecture
 from jsplat.parser.checkpoint import load_parser, save_parser
-from jsplat.parser.model import Parser, new_parser
+from jsplat.parser.model import Parser, enlarged, new_parser
 from jsplat.parser.predict import opinions, predict
 from jsplat.parser.train import History, ParserConfig, TeacherConfig, train_parser
 from jsplat.parser.trying import try_training
@@ -16,6 +16,7 @@ __all__ = [
     "Parser",
     "ParserConfig",
     "TeacherConfig",
+    "enlarged",
     "load_parser",
     "new_parser",
     "opinions",

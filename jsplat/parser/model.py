@@ -45,6 +45,16 @@ class Parser:
         return with_variables(self.architecture, len(self.labelset), self.variables)
 
 
+def enlarged(parser: Parser, factor: float) -> Parser:
+    """The same parser, which sees pictures larger: its `input_size` times a factor, to the nearest multiple of 32.
+
+    Training on random enlargements of its pictures makes a network read them best somewhat larger than they came there
+    (Touvron et al. 2019, arXiv 1906.06423).
+    """
+    side = max(32, 32 * round(parser.architecture.input_size * factor / 32))
+    return dataclasses.replace(parser, architecture=dataclasses.replace(parser.architecture, input_size=side))
+
+
 def new_parser(architecture: Architecture, labelset: LabelSet, seed: int) -> Parser:
     """A parser that has learnt nothing yet: Kaiming-normal kernels with a = 1, which is variance 1 / fan_in.
 

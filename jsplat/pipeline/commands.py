@@ -15,7 +15,7 @@ from jsplat.files.atomic import write_json
 from jsplat.fitting.scenes_on_disk import check_scenes
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.labelsets.tables import label_set
-from jsplat.parser import weights
+from jsplat.parser import enlarged, weights
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.digests import Digests, digests_in
 from jsplat.pipeline.elsewhere import gather
@@ -76,12 +76,12 @@ def parse(
     claim_whole(out, "parse", parser, captures, *map(folder_in, labels))
     bad: dict[str, str] = {}
     listed, config = _listed(captures, config, bad)
-    voters = gather(None if parser is None else open_parser(parser), labels, listed)
+    voters = gather(None if parser is None else enlarged(open_parser(parser), config.enlarge), labels, listed)
     with digests_in(out) as digests:
         weak = "" if parser is None else digests.path(parser_folder(parser))
         voices = broadcast_from_first(lambda: voters.fingerprints(weak, listed, digests))
         each = {name: of_parse(held, voices[name], config) for name, held in contents(listed, digests).items()}
-        wanted, about = of_all_identities(each), {"flip": config.flip, "size": config.size}
+        wanted, about = of_all_identities(each), config.looks | {"size": config.size}
         if finished(out, wanted) is None:
             with stage(out, wanted, about, config.seed, command="parse", each=each) as folder:
                 parse_captures(listed, voters, folder, config.flip)

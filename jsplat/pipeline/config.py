@@ -56,6 +56,8 @@ class RunConfig:
         ablation: also score every other vote (the plain one sharpened, and our palette after the paper's idea, too),
             and what a person's edits would bring, of people with true labels.
         flip: average the parser's prediction with that on the mirrored picture, when it gives the first labels.
+        enlarge: how much larger than in its training the parser sees pictures, when it gives the first labels or
+            predicts (`jsplat.parser.enlarged`).
         dataset: what parsers are trained and scored on, where it is a public set.
         capture: of `jsplat import`.
         fit, vote, sharpen, mask, views: of the stages of a run.
@@ -81,6 +83,7 @@ class RunConfig:
     baselines: tuple[Literal["photo", "plain", "self", "synthetic"], ...] = ()
     ablation: bool = True
     flip: bool = True
+    enlarge: float = 1.1  # of 0.8 to 1.4, on people that no result is told of
     dataset: DatasetConfig = dataclasses.field(default_factory=DatasetConfig)
     capture: ImportConfig = dataclasses.field(default_factory=ImportConfig)
     fit: FitConfig = dataclasses.field(default_factory=FitConfig)
@@ -106,8 +109,15 @@ class RunConfig:
             raise InputError("procedural_people", wanted="0 or more", got=self.procedural_people)
         if self.student_seeds < 1:
             raise InputError("student_seeds", wanted="at least 1", got=self.student_seeds)
+        if not 0.25 <= self.enlarge <= 4:
+            raise InputError("enlarge", wanted="a factor from 0.25 to 4", got=self.enlarge)
         if self.seed < 0:
             raise InputError("seed", wanted="0 or more", got=self.seed)
+
+    @property
+    def looks(self) -> dict[str, bool | float]:
+        """What run.json says of how a parser looks at pictures."""
+        return {"flip": self.flip, "enlarge": self.enlarge}
 
     def for_side(self, pixels: int, input_size: int | None = None) -> "RunConfig":
         """With what is left open (0) decided, so that run.json says what was used.

@@ -82,7 +82,7 @@ def _files(folder: Path, names: Sequence[object]) -> dict[str, Path]:
 
 def of_parse(content: Content, parser: str, config: RunConfig) -> str:
     """First labels, by the parser with this digest."""
-    return fingerprint(content.photos, parser, config.size, config.flip, FORMAT)
+    return fingerprint(content.photos, parser, config.size, config.looks, FORMAT)
 
 
 def of_fit(content: Content, first: str | None, config: RunConfig) -> str:

@@ -71,7 +71,7 @@ class Outlook:
         pictures = sum(one.shape[0] for one in settled.listed)
         costs: dict[str, Cost] = {}
         if "parse" in done and settled.teacher is not None:
-            look = done["parse"] / pictures / (1 + config.flip)
+            look = done["parse"] / pictures / (1 + config.flip) / config.enlarge**2
             costs |= {"look": Cost(look), "student": Cost(TAUGHT * config.finetune.batch * look)}
         step = self._step
         if step is None and "fit" in done:

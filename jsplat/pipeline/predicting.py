@@ -26,7 +26,7 @@ from jsplat.exchange import indexed
 from jsplat.files.atomic import link_files, write_bytes, write_json
 from jsplat.files.foreign import kinds_of, log_skipped, some_of, without_litter
 from jsplat.labelsets.labelset import LabelSet
-from jsplat.parser import Parser
+from jsplat.parser import Parser, enlarged
 from jsplat.parser.any_size import labels_of_any_size
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.digests import digests_in
@@ -134,18 +134,18 @@ def predict(parser: Path, given: Path, out: Path, config: RunConfig) -> dict[str
     if not source.pictures:
         got = some_of([f"{count} {kind}" for kind, count in source.passed_over.items()]) or "no files"
         raise InputError(str(given), wanted=_WANTED, got=got)
-    about = {"parser": str(parser.resolve()), "input": str(given), "flip": config.flip}
+    about = {"parser": str(parser.resolve()), "input": str(given), **config.looks}
     with digests_in(out) as digests:
         known = digests.path(parser_folder(parser))
         log_skipped(given.name, source.passed_over)
         names = output_names(source.pictures)
         each = {
-            names[name]: fingerprint(known, digests.of(path.absolute(), "picture", {name: path}), config.flip)
+            names[name]: fingerprint(known, digests.of(path.absolute(), "picture", {name: path}), config.looks)
             for name, path in source.pictures.items()
         }
         wanted = fingerprint(each)
         if finished(out, wanted) is None:
-            opened = open_parser(parser)
+            opened = enlarged(open_parser(parser), config.enlarge)
             about |= {"input_size": opened.architecture.input_size}
             with stage(out, wanted, about, config.seed, command="predict") as folder:
                 _take_over(folder, each, out)

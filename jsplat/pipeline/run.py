@@ -69,8 +69,7 @@ def _parse(work: Work) -> None:
     settled, config, held = work.settled, work.settled.config, work.held
     listed = settled.listed
     each = {o.identity: of_parse(held.captures[o.identity], held.voters[o.identity], config) for o in listed}
-    how = {"flip": config.flip}
-    work.do_each("parse", how, each, lambda f: parse_captures(listed, settled.voters, f, config.flip))
+    work.do_each("parse", config.looks, each, lambda f: parse_captures(listed, settled.voters, f, config.flip))
 
 
 def _fit(work: Work) -> None:

@@ -9,7 +9,7 @@ import jax
 from jsplat.captures.index import Listed, list_captures, log_resized
 from jsplat.errors import InputError
 from jsplat.labelsets.labelset import CELEBAMASK_HQ, LabelSet
-from jsplat.parser import Parser
+from jsplat.parser import Parser, enlarged
 from jsplat.pipeline import editing, estimate
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.elsewhere import Voters, gather
@@ -118,7 +118,7 @@ def settle(request: Request, out: Path, config: RunConfig, brought_to: Path | No
     listed = list_captures(brought or request.captures, config.size, labels=request.truth, refused=refused)
     log_resized(listed)
     config = config.for_side(max(max(one.shape[1:]) for one in listed))
-    voters = gather(teacher, request.labels, listed)
+    voters = gather(None if teacher is None else enlarged(teacher, config.enlarge), request.labels, listed)
     replay, why_none = _replay(request)
     planned = plan(listed, config, request.last_stage, replay, why_none)
     if teacher is not None:

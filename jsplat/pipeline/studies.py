@@ -14,7 +14,7 @@ from jsplat.errors import InputError
 from jsplat.files.atomic import ADVICE, as_json
 from jsplat.files.foreign import some_of
 from jsplat.files.ownership import ABOUT, check_untouched, write_kept
-from jsplat.parser import load_parser, predict_labels
+from jsplat.parser import enlarged, load_parser, predict_labels
 from jsplat.pipeline.editing import Run, open_run
 from jsplat.pipeline.first_labels import first_labels
 from jsplat.pipeline.out import begin, claim
@@ -86,14 +86,16 @@ def _photographs(run: Run, against: Path | None) -> list[Photograph]:
     trained, found = _trained_on(run), []
     has_student = (run.path / "student" / "parser").is_dir()
     student = load_parser(run.path / "student" / "parser", run.settings.labelset) if has_student else None
-    flip = bool(read_json(run.path / "parse" / "run.json").get("config", {}).get("flip", False))
+    looks = read_json(run.path / "parse" / "run.json").get("config", {})
+    flip = bool(looks.get("flip", False))
     for name, folder in run.captures.items():
         capture, known = read_capture(folder, run.size), load_arrays(run.path / "label" / f"{name}.npz")
         plain = next(name for name in PLAIN if name in known)
         masks = {"refined": known["refined"], plain: known[plain]}
         if student is not None and name not in trained:
-            # Both parsers look in the same way: mirrored too, where the first labels were made so.
-            masks["student"] = predict_labels(student, capture.images, flip=flip)
+            # Both parsers look in the same way: mirrored and enlarged, where the first labels were made so.
+            looking = enlarged(student, looks.get("enlarge", 1.0))
+            masks["student"] = predict_labels(looking, capture.images, flip=flip)
             masks["teacher"] = first_labels(run.path / "parse", capture).labels()
         theirs: dict[int, np.ndarray] = {}
         if against is not None and (against / name).is_dir():

@@ -89,7 +89,7 @@ class _Trial:
             first = Voter("parser", parser.labelset, opinions(parser, capture.images, flip=flip))
             some = capture.images[:PICTURES]
             looks = cost_of(lambda: opinions(parser, some, flip=flip)) * (1 / len(some))
-            self.costs["look"] = looks * (1 / (1 + flip))
+            self.costs["look"] = looks * (1 / (1 + flip) / self.config.enlarge**2)
             watch = Stopwatch()
         save_arrays(self.folder / f"{capture.identity}.npz", **voter_arrays([first]), **voters.others_of(capture))
         self.costs["parse"] = looks + watch.cost() * (1 / len(capture.images))
