@@ -185,6 +185,23 @@ def voters(measured: dict[str, dict]) -> str:
     return markdown(["side F1, %: mean (each person)", *measured], rows)
 
 
+def sizes_seen(measured: dict) -> str:
+    """What first labels and refined masks gain from larger pictures (`bench.enlarged`)."""
+    bins, parts = ("0-15", "side"), ("u_lip", "l_lip", "mouth")
+    rows = [
+        [factor, of["input_size"]]
+        + [number(of["parser"][b]) for b in bins]
+        + [number(of["refined"][key]) for key in (*bins, *parts)]
+        for factor, of in measured["factors"].items()
+    ]
+    heads = [*(f"parser, {b}" for b in bins), *(f"refined, {b}" for b in bins), *(f"{part}, side" for part in parts)]
+    where = (
+        f"{len(measured['people'])} people, {measured['size']} pixels, one teacher, F1 in %, measured at commit"
+        f" {measured['commit']}."
+    )
+    return "\n\n".join([where, markdown(["`enlarge`", "network sees", *heads], rows)])
+
+
 def real_size(measured: dict) -> str:
     """What 512 pixels give over 128, and what they cost (`bench.real_size`)."""
     people, runs = measured["people"], measured["runs"]
@@ -314,6 +331,7 @@ def sections() -> dict[Path, dict[str, str]]:
             "heads_seeds": seeds(recorded("heads_seeds.report")),
             "real_size": real_size(at_512),
             "student_steps": longer_training(recorded("student_steps")),
+            "enlarged": sizes_seen(recorded("enlarged")),
             "large_run": large_run(recorded("large_run")),
             "captures_needed": tables(recorded("captures_needed")),
         },
