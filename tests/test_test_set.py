@@ -5,10 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
+from jsplat.captures.capture import write_capture
 from jsplat.errors import InputError
 from jsplat.labelsets.labelset import IGNORE
-from jsplat.parser import Architecture, new_parser
+from jsplat.parser import Architecture, new_parser, save_parser
+from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.scoring import Counts, set_scores
+from jsplat.pipeline.settling import Request, settle
 from jsplat.pipeline.work import _check_test
 from jsplat.training_sets.auxiliary import from_captures
 from tests import ball
@@ -56,3 +59,21 @@ def test_pictures_that_a_parser_learns_from_are_refused():
     old.images[0] = 0
     with pytest.raises(InputError, match="--test: wanted pictures that no parser learns from, got 2 of 3 pictures"):
         _check_test(data, ball.SIDES, old)
+
+
+def test_what_is_not_looked_at_is_told(tmp_path):
+    """A run that ends before its report does not score."""
+    write_capture(tmp_path / "captures" / "a", ball.capture("a"))
+    parser = new_parser(Architecture(18, 0.05, 32), ball.SIDES, 0)
+    save_parser(tmp_path / "teacher" / "parser", parser)
+    told = {
+        until: settle(
+            Request(tmp_path / "captures", tmp_path / "teacher", test=tmp_path / "front", until=until),
+            tmp_path / "out",
+            RunConfig(),
+            tmp_path / "brought",
+        ).told
+        for until in ("label", None)
+    }
+    line = "--test front is not looked at: parsers are scored with the report, after the last stage"
+    assert [line in told[until] for until in ("label", None)] == [True, False]

@@ -20,7 +20,7 @@ from jsplat.pipeline.seeds import mean_over_seeds, spread_over_seeds
 from jsplat.pipeline.students import VARIANTS, by_student
 from jsplat.pipeline.studies import study_of
 from jsplat.pipeline.work_folder import load_arrays
-from jsplat.report.findings import ORACLE_ROW, TEACHER_ROW, TEST
+from jsplat.report.findings import ORACLE_ROW, TEACHER_ROW, TEST, VOTED
 from jsplat.report.gallery import PictureRow, Pictures, Turntable
 from jsplat.report.headline import edits_text, headline
 from jsplat.report.page import write_report
@@ -89,7 +89,7 @@ def report(
     }
     if (voters := voters_of(out, groups, teacher.labelset)) is not None:
         found["voters"] = voters
-    if votes and counts.with_truth:
+    if votes and any(group in counts.with_truth for group in VOTED):
         found["ablation"] = counts.ablation(votes)
     if "simulation" in seconds:
         found["edits"] = json.loads((out / "simulation" / EDITS).read_text())

@@ -16,7 +16,7 @@ from jsplat.pipeline.elsewhere import Voters, gather
 from jsplat.pipeline.importing import FOLDER, foreign, import_all
 from jsplat.pipeline.out import begin
 from jsplat.pipeline.parsers import open_parser
-from jsplat.pipeline.plan import Plan, plan, trained_on
+from jsplat.pipeline.plan import REPORT, Plan, plan, trained_on
 from jsplat.runtime.devices import broadcast_from_first
 from jsplat.runtime.progress import log_name, log_to
 
@@ -130,10 +130,12 @@ def settle(request: Request, out: Path, config: RunConfig, brought_to: Path | No
             "procedural_people", wanted=wanted, got=got, hint=f"theirs are {', '.join(CELEBAMASK_HQ.names)}"
         )
     editing.check_drawn(out, listed, voters.classes)
-    told = _resources(listed, planned, voters, out, config)
-    return Settled(
-        request, out, config, listed, refused, read, replay, teacher, voters, planned, (*told, *planned.notes)
-    )
+    told = [*_resources(listed, planned, voters, out, config), *planned.notes]
+    if request.test is not None and REPORT not in planned.stages:
+        told.append(
+            f"--test {request.test.name} is not looked at: parsers are scored with the report, after the last stage"
+        )
+    return Settled(request, out, config, listed, refused, read, replay, teacher, voters, planned, tuple(told))
 
 
 def _begin_import(out: Path, read: Mapping[str, Path], config: RunConfig) -> None:
