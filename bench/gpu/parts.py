@@ -62,6 +62,7 @@ def parts() -> list[Part]:
         for way in ("forward", "backward")
     ]
     found += [Part(f"a.{PHOTO_LOSS}.both", "photo", limit=50, concurrent=True)]
+    found += [Part("a.mosaic_gpu.lists", "lists", limit=50, concurrent=True)]
     found += [Part("a.xla", "smallest", ("xla", "forward", "backward"), limit=60, concurrent=True)]
     found += [Part(f"b.{n}_images", "headline", (str(n),), limit=100) for n in (1, 32)]
     found += [
@@ -97,6 +98,7 @@ def parts() -> list[Part]:
 
 REHEARSED = (
     "about",
+    "a.mosaic_gpu.lists",
     "a.photo_loss.both",
     "a.xla",
     "b.1_images",

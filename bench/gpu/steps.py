@@ -9,7 +9,6 @@ import dataclasses
 import faulthandler
 import functools
 import hashlib
-import json
 import os
 import platform
 import re
@@ -19,48 +18,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.gpu.checks import lists, native, photo, smallest
+from bench.gpu.part import Part
 from bench.gpu.parts import KERNELS, PHOTO_LOSS
 from bench.gpu.processes import NOT_HERE
-from bench.gpu.record import write
 
 ROUNDS = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """Of the workloads: Gaussians, pixels of an edge, channels; the fit's people, views, pixels and steps."""
-
-    count: int = 50_000
-    edge: int = 512
-    channels: int = 22
-    people: int = 32
-    fit_count: int = 20_000
-    fit_edge: int = 128
-    views: int = 24
-    steps: int = 300
-
-
-SMALL = Sizes(40, 24, 3, 2, 40, 16, 4, 2)
-
-
-class Part:
-    """The part that runs in this process: what it was given, and what it tells."""
-
-    def __init__(self, given: argparse.Namespace):
-        self.name, self.rehearse, self.sizes = given.name, given.rehearse, SMALL if given.rehearse else Sizes()
-        self._path: Path = given.values
-        self._values: dict[str, Any] = {}
-        self.earlier = json.loads(given.earlier.read_text()) if given.earlier.is_file() else {"parts": {}, "broken": {}}
-
-    def tell(self, **values: Any) -> None:
-        """Writes them, beside what was told before; "lines" are added to."""
-        lines = self._values.get("lines", []) + values.pop("lines", [])
-        self._values |= values | ({"lines": lines} if lines else {})
-        write(self._path, json.dumps(self._values))
 
 
 def about(part: Part) -> None:
@@ -112,87 +79,6 @@ def in_place(part: Part) -> None:
             table[kernel] = table[kernel]._replace(declines=declines)
 
 
-def _native(implementations: Mapping[str, Any], kernel: str, channels: int) -> Any:
-    """The module of an implementation that takes this device."""
-    import numpy as np
-
-    from bench.timing import CannotRunError
-    from jsplat.kernels.select import Facts, default_device
-
-    one = implementations[kernel]
-    if why := one.declines(Facts(default_device(), np.dtype(np.float32), channels)):
-        raise CannotRunError(f"{kernel} does not run here: {why}")
-    return one.load()
-
-
-def smallest(part: Part, kernel: str, *ways: str) -> None:
-    """72 Gaussians on 37 x 29 pixels; backward starts from the reference's image, so that it stands for itself."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from bench.raster import WORST_GRADIENT, WORST_PSNR, relative_error
-    from jsplat.kernels.blend import IMPLEMENTATIONS
-    from jsplat.kernels.blend.cases import CAPACITY, CASES, CHANNELS, SIZE
-    from jsplat.kernels.blend.reference import blend_reference
-    from jsplat.kernels.blend.splats import Shown
-
-    module = _native(IMPLEMENTATIONS, kernel, CHANNELS)
-    case, weights = CASES["random"](), np.random.default_rng(7).normal(size=(1, SIZE[1], SIZE[0], CHANNELS + 2))
-
-    def image_of(splats):
-        channels, alpha, depth = blend_reference(*splats, size=SIZE)
-        return jnp.concatenate([channels, depth[..., None], alpha[..., None]], -1)
-
-    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-        truth = case._replace(depths=np.where(np.isfinite(case.depths), case.depths, np.inf)).arrays(np.float64)
-        want, back = jax.vjp(jax.jit(image_of), truth)
-        wanted = jax.tree.map(np.asarray, back(jnp.asarray(weights))[0])
-        want = np.asarray(want)
-    part.tell(reference="done")
-    args, lens = (case.arrays(), jnp.zeros(1, jnp.int32)), {"size": SIZE, "capacity": CAPACITY}
-    for way in ways:
-        begin = time.perf_counter()
-        if way == "forward":
-            shown, needed = jax.block_until_ready(module.forward(*args, **lens))
-            off = np.abs(np.asarray(shown.image, np.float64) - want)
-            psnr = float(-10 * np.log10(max(np.square(off).mean(), 1e-20)))
-            part.tell(image_error=float(off.max()), psnr=psnr, needed=int(needed[0]))
-            right = psnr >= WORST_PSNR
-        else:
-            pictures = (Shown.of(jnp.asarray(x, jnp.float32)) for x in (want, weights))
-            found = jax.block_until_ready(module.backward(*args, *pictures, **lens, shape_channels=CHANNELS))
-            errors = {k: relative_error(found._asdict()[k], x) for k, x in wanted._asdict().items()}
-            part.tell(gradient_error=max(errors.values()), gradient_errors=errors)
-            right = max(errors.values()) <= WORST_GRADIENT
-        part.tell(**{f"{way}_seconds": time.perf_counter() - begin})  # compiling most of all
-        if not right:  # NaN is not right either
-            raise ValueError(f"{way}: not what the reference computes")
-
-
-def photo(part: Part) -> None:
-    """The photo loss and its gradient on 45 x 39 pixels, against XLA's form in float64."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from bench.raster import WORST_GRADIENT, relative_error
-    from jsplat.kernels.similarity import CHANNELS, IMPLEMENTATIONS, xla
-
-    module = _native(IMPLEMENTATIONS, "mosaic_gpu", CHANNELS)
-    random = np.random.default_rng(0)
-    render = random.uniform(size=(2, 39, 45, CHANNELS))
-    pictures = render, np.clip(render + random.normal(scale=0.1, size=render.shape), 0, 1)
-    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
-        want = [np.asarray(x) for x in xla.photo_loss_and_slope(*map(jnp.asarray, pictures), 0.2)]
-    run = jax.jit(functools.partial(module.photo_loss_and_slope, ssim_weight=0.2))
-    got = jax.block_until_ready(run(*(jnp.asarray(x, jnp.float32) for x in pictures)))
-    errors = [relative_error(np.asarray(x), y) for x, y in zip(got, want)]
-    part.tell(loss_error=errors[0], gradient_error=errors[1])
-    if not max(errors) <= WORST_GRADIENT:
-        raise ValueError("photo loss: not what the reference computes")
-
-
 def _measured(part: Part, suite: str, works: Sequence[Any], prepare: Callable[..., Any], ratios: Any = ()) -> None:
     """Times workloads in turns and tells the lines; one that crashed is an error, once all were told."""
     from bench import timing
@@ -237,7 +123,7 @@ def stopping(part: Part, kernel: str) -> None:
     from jsplat.kernels.blend.cases import headlike
 
     channels = part.sizes.channels
-    module, edge = _native(IMPLEMENTATIONS, kernel, channels), 40
+    module, edge = native(IMPLEMENTATIONS, kernel, channels), 40
     case = headlike(1, 1500, edge, channels)
     case = case._replace(opacities=np.full_like(case.opacities, 0.9)).arrays()
     args, lens = (case, jnp.zeros(1, jnp.int32)), {"size": (edge, edge - 3), "capacity": 1 << 14}
@@ -411,8 +297,8 @@ def crash(part: Part) -> None:
 RUNS: dict[str, Callable[..., None]] = {
     f.__name__: f
     for f in (
-        about, smallest, photo, headline, stopping, bits, trace, profiled, fit_many, compare, alone, step_by_step,
-        tests, hang, crash,
+        about, smallest, photo, lists, headline, stopping, bits, trace, profiled, fit_many, compare, alone,
+        step_by_step, tests, hang, crash,
     )
 }  # fmt: skip
 WITHOUT_KERNELS = ("about", "hang", "crash", "tests")
