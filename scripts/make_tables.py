@@ -189,7 +189,7 @@ def sizes_seen(measured: dict) -> str:
     """What first labels and refined masks gain from larger pictures (`bench.enlarged`)."""
     bins, parts = ("0-15", "side"), ("u_lip", "l_lip", "mouth")
     rows = [
-        [factor, of["input_size"]]
+        [factor, str(of["input_size"])]
         + [number(of["parser"][b]) for b in bins]
         + [number(of["refined"][key]) for key in (*bins, *parts)]
         for factor, of in measured["factors"].items()
