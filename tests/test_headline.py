@@ -3,7 +3,7 @@
 import pytest
 
 from jsplat.report import differences_section
-from jsplat.report.findings import Goals, ablation_gaps, findings
+from jsplat.report.findings import Goals, ablation_gaps, findings, percent
 from jsplat.report.headline import class_changes, headline
 
 
@@ -22,6 +22,11 @@ def simple():
         "student": {"unseen": bins(0.5, 0.79, 0.86)},
         "truth_student": {"unseen": bins(0.6)},
     }
+
+
+def test_a_share_of_nothing_has_no_sign():
+    assert [percent(x) for x in (-1e-6, 0.0, -0.001, 1.0, None)] == ["0.0", "0.0", "-0.1", "100.0", "—"]
+    assert percent(-0.004, 0) == "0"
 
 
 def test_findings_are_the_definitions():

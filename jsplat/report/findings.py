@@ -139,7 +139,7 @@ def met(key: str, value: float | int, goals: Goals) -> bool:
 
 def percent(value: float | int | None, digits: int = 1) -> str:
     """A share as a number of percent; a dash where it is unknown."""
-    return "—" if value is None else f"{100 * value:.{digits}f}"
+    return "—" if value is None else f"{round(100 * value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before 0
 
 
 def goal_text(key: str, goals: Goals) -> str:
