@@ -17,7 +17,7 @@ from bench.history import HERE, latest  # noqa: E402
 from bench.profile import section  # noqa: E402
 from bench.student_steps import ENOUGH  # noqa: E402
 from bench.tables import NOT_MEASURED, drawings, markdown, peer_ratios, performance, scaling, workloads  # noqa: E402
-from jsplat.report.findings import BINS, METHODS, Goals, ablation_gaps, of_people  # noqa: E402
+from jsplat.report.findings import BINS, METHODS, TEST, VOTED, Goals, ablation_gaps, of_people  # noqa: E402
 from jsplat.report.headline import class_changes, edits_text, headline  # noqa: E402
 from scripts.predicted_times import table as predicted  # noqa: E402
 
@@ -32,16 +32,17 @@ def number(value: float | None) -> str:
 
 def scores(report: dict, group: str) -> str:
     """F1 per pose bin of every method."""
-    shown = [b for b in BINS if b != "all"]
+    shown = [b for b in BINS if (b == "all") == (group == TEST)]
+    of_core = ["all"] if group == TEST else ["0-15", "side"]
     rows, pictures = [], []
     for method, (name, _, _) in METHODS.items():
         bins = report.get(method, {}).get(group, {}).get("bins")
         if bins:
             pictures = [f"{bins[b]['n']}" for b in shown]
-            core = [number(bins[b]["f1_core"]) for b in ("0-15", "side")]
+            core = [number(bins[b]["f1_core"]) for b in of_core]
             rows.append([name, *[number(bins[b]["f1"]) for b in shown], *core])
-    rows.append(["(pictures)", *pictures, "", ""])
-    return markdown(["F1, %", *shown, "core 0-15", "core side"], rows)
+    rows.append(["(pictures)", *pictures, *[""] * len(of_core)])
+    return markdown(["F1, %", *shown, *(f"core {b}" for b in of_core)], rows)
 
 
 def ablation(report: dict) -> str:
@@ -75,8 +76,10 @@ def run_section(report: dict) -> str:
         f"{people['unseen']} nobody trained on (fitted all the same, to score their refined labels):\n\n"
         + scores(report, "unseen"),
     ]
+    if TEST in people:
+        parts.append(f"The test set: {people[TEST]} nobody learnt from, near-frontal:\n\n" + scores(report, TEST))
     if "ablation" in report:
-        count = sum(of["scored"] for of in report["people"].values())
+        count = sum(of["scored"] for group, of in report["people"].items() if group in VOTED)
         parts.append(f"Every vote on the same geometry, all {count} people:\n\n" + ablation(report))
     return "\n\n".join(parts)
 
@@ -144,21 +147,27 @@ def outcome(report: dict, seeds: dict | None = None) -> str:
     """
     counts = {group: of["scored"] for group, of in report["people"].items()}
     title = {"fitted": "{} people whose captures taught the student", "unseen": "{} people nobody trained on"}
+    title[TEST] = "{} more, near-frontal pictures"
+    places = [(b, group) for b in ("side", "0-15") for group in counts if group in VOTED]
+    places += [("all", group) for group in counts if group == TEST]
     rows = []
     for method, (name, _, what) in METHODS.items():
         found = {group: report.get(method, {}).get(group, {}).get("bins") for group in counts}
         if any(found.values()):
             shown = [
-                number(bins[b]["f1"]) + (reach(seeds, method, group, b) if seeds else "") if bins else "-"
-                for b in ("side", "0-15")
-                for group, bins in found.items()
+                number(found[group][b]["f1"]) + (reach(seeds, method, group, b) if seeds else "")
+                if found[group]
+                else "-"
+                for b, group in places
             ]
             rows.append([f"**{name}**: {what}", *shown])
-    heads = [f"{b}, {title[group].format(n)}" for b in ("side", "front") for group, n in counts.items()]
+    named = {"side": "side", "0-15": "front", "all": "test set"}
+    heads = [f"{named[b]}, {title[group].format(counts[group])}" for b, group in places]
     lines = [
         f"Refinement closes {gap(report, group)} % of the gap between teacher and oracle from the side on the"
         f" {title[group].format(n)}."
         for group, n in counts.items()
+        if group in VOTED
     ]
     for method, group in (("refined", "fitted"), ("student", "unseen")):
         if changes := class_changes(report, method, group):

@@ -313,11 +313,12 @@ def _by_depth(depths: Float[Array, " g"], first: int) -> Int[Array, " g"]:
     Args:
         first: so many come before the rest, whatever their depths.
     """
+    later = jnp.arange(len(depths)) >= first
     if depths.dtype == jnp.float64:
-        return jnp.argsort(depths, stable=True).astype(jnp.int32)
+        return jnp.lexsort((depths, later)).astype(jnp.int32)
     keys = lax.bitcast_convert_type(depths.astype(jnp.float32), jnp.int32)
     if first < len(depths):
-        keys = jnp.where(jnp.arange(len(depths)) < first, keys, keys | -INT32_MAX - 1)  # the sign is free
+        keys = jnp.where(later, keys | -INT32_MAX - 1, keys)  # the sign is free
     return _sorted(keys, INT32_MAX)[1]
 
 

@@ -13,6 +13,7 @@ from jsplat.kernels.blend.cases import conic_root
 from jsplat.kernels.constants import ALPHA_FLOOR
 from jsplat.kernels.tiling import (
     TileHits,
+    _by_depth,
     bin_tiles,
     from_tiles,
     sorted_packed,
@@ -214,3 +215,13 @@ def test_tiles_and_images_are_one_another_inverse(tile):
     assert tiles.shape == (2 * across * down, tile[0] * tile[1], 3)
     np.testing.assert_array_equal(tiles[0].reshape(tile[1], tile[0], 3)[:13, :21], image[0, : tile[1], : tile[0]])
     np.testing.assert_array_equal(from_tiles(tiles, size=(21, 13), tile=tile), image)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("first", [0, 7, 20])
+def test_some_come_before_the_rest_whatever_their_depths(dtype, first):
+    depths = np.random.default_rng(0).permutation(20).astype(dtype) // 2 + 0.5
+    depths[[3, 12]] = np.inf
+    with jax.enable_x64(dtype == np.float64):
+        order = np.asarray(_by_depth(jnp.asarray(depths, dtype), first))
+    np.testing.assert_array_equal(order, np.lexsort((np.arange(20), depths, np.arange(20) >= first)))
