@@ -118,7 +118,19 @@ def _unclipped_alphas(gaussians, means):
 
 
 def _running_product(x):
-    """Exclusive running product along axis 1, and the product of all."""
+    """Exclusive running product along axis 1, and the product of all; a GPU would start kernels for every turn."""
+    return lax.platform_dependent(x, cpu=_in_turn, default=_by_doubling)
+
+
+def _in_turn(x):
+    def turn(before, factor):
+        return before * factor, before
+
+    total, exclusive = lax.scan(turn, jnp.ones_like(x[:, 0]), jnp.swapaxes(x, 0, 1))
+    return jnp.swapaxes(exclusive, 0, 1), total
+
+
+def _by_doubling(x):
     inclusive = lax.associative_scan(jnp.multiply, x, axis=1)
     return jnp.concatenate([jnp.ones_like(x[:, :1]), inclusive[:, :-1]], 1), inclusive[:, -1]
 
@@ -222,6 +234,9 @@ def backward(
     grad_tiles = to_tiles(grad_image, tile=TILE)
     shaping_tiles = jnp.swapaxes(_shaping(grad_tiles, shape_channels), 1, 2)
     table, (images, count) = _table(splats), splats.opacities.shape
+    # Inclusive; a matrix for each chunk, for XLA multiplies by one for all in another layout, and copies.
+    running_sum = jnp.broadcast_to(jnp.tri(CHUNK, dtype=table.dtype), (BLOCK, CHUNK, CHUNK))
+    running_sum = lax.optimization_barrier(running_sum)
 
     def block(index, state):
         grads, log_transmittance, running, last_tile = state
@@ -235,7 +250,7 @@ def backward(
         grad_weight = _einsum("bkc,bcp->bkp", values, shaping)
 
         terms = alphas.weight * grad_weight
-        in_chunk = _einsum("kj,bjp->bkp", jnp.tri(CHUNK, dtype=terms.dtype), terms)  # inclusive running sum
+        in_chunk = _einsum("bkj,bjp->bkp", running_sum, terms)
         start, running = _across_chunks(in_chunk[:, -1], tile_ids, last_tile, running)
         whole_here = whole.at[tile_ids, :, 0].get(mode="fill", fill_value=0.0)
         behind = whole_here[:, None] - (start[:, None] + in_chunk)
