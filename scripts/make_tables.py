@@ -211,6 +211,28 @@ def sizes_seen(measured: dict) -> str:
     return "\n\n".join([where, markdown(["`enlarge`", "network sees", *heads], rows)])
 
 
+def enlarged_or_not(without: dict, enlarged: dict) -> str:
+    """The same run with first labels of pictures as they were in training, and of enlarged ones, on the unseen."""
+    places = {"side": ("side", "f1"), "core side": ("side", "f1_core"), "0-15": ("0-15", "f1")}
+    rows = []
+    for method in ("teacher", "refined", "oracle", "student", "truth_student", "control"):
+        pairs = [
+            [number(report[method]["unseen"]["bins"][b][key]) for report in (without, enlarged)]
+            for b, key in places.values()
+        ]
+        rows.append([METHODS[method][0], *(" to ".join(pair) for pair in pairs)])
+    before, after = (report["refined"]["unseen"]["classes_side"] for report in (without, enlarged))
+    known = [name for name in before if name != "background" and before[name]["f1"] is not None]
+    known.sort(key=lambda name: before[name]["f1"] - after[name]["f1"])
+    classes = ", ".join(f"{name} {number(before[name]['f1'])} to {number(after[name]['f1'])}" for name in known)
+    where = (
+        f"{of_people(enlarged, 'unseen', 'people')} nobody trained on, F1 in %, from `enlarge=1` (commit"
+        f" {without['commit']}, students of {_times(without)} seeds) to {enlarged['config']['enlarge']:g} (commit"
+        f" {enlarged['commit']}, one seed): the same teacher to the bit, everything after it made anew."
+    )
+    return "\n\n".join([where, markdown(["", *places], rows), f"Refined masks by class, from the side: {classes}."])
+
+
 def real_size(measured: dict) -> str:
     """What 512 pixels give over 128, and what they cost (`bench.real_size`)."""
     people, runs = measured["people"], measured["runs"]
@@ -341,6 +363,7 @@ def sections() -> dict[Path, dict[str, str]]:
             "real_size": real_size(at_512),
             "student_steps": longer_training(recorded("student_steps")),
             "enlarged": sizes_seen(recorded("enlarged")),
+            "enlarged_unseen": enlarged_or_not(recorded("heads_seeds.report"), recorded("heads_enlarged.report")),
             "large_run": large_run(recorded("large_run")),
             "captures_needed": tables(recorded("captures_needed")),
         },
