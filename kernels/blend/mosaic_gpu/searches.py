@@ -235,7 +235,8 @@ def _sort_halves(
     first_slots = len(tile_ids) // grid.images * grid.first_half
     first, later = tile_ids[:first_slots], tile_ids[first_slots:]
     first_hits = (first < grid.first_tiles).sum(dtype=jnp.int32)[None]
-    return joined(*sorted_narrowly(first), *sorted_narrowly(later), first_hits, gaussian_ids, grid)
+    (keys, slot_ids), (later_keys, later_slot_ids) = sorted_narrowly(first), sorted_narrowly(later)
+    return joined(keys, slot_ids, later_keys, later_slot_ids, first_hits, gaussian_ids, grid)
 
 
 def joined(
