@@ -28,7 +28,7 @@ from jsplat.raster.pytree import pytree
 from jsplat.runtime.devices import batch_mesh, replicate, replicated, split
 from jsplat.runtime.precision import in_32_bits
 from jsplat.runtime.progress import Progress
-from jsplat.training_sets.auxiliary import AuxiliarySet, squared
+from jsplat.training_sets.auxiliary import KNOWN_CLASSES, AuxiliarySet, squared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,8 +247,7 @@ def _check(sets: dict[str, AuxiliarySet | None], labelset: LabelSet) -> None:
             raise InputError(f"train_parser: {name}", wanted="at least one picture", got="none")
         if data.labelset != labelset:
             wanted, got = ", ".join(labelset.names), ", ".join(data.labelset.names)
-            hint = "`--set dataset.labels=NAME` gives a public set the classes of a known table"
-            raise InputError(f"train_parser: {name}.labelset", wanted=wanted, got=got, hint=hint)
+            raise InputError(f"train_parser: {name}.labelset", wanted=wanted, got=got, hint=KNOWN_CLASSES)
         shape = shape or data.images.shape[1:3]
         if max(data.images.shape[1:3]) != max(shape) and name != "validation":
             wanted = f"pictures with a longer side of {max(shape)}"

@@ -26,7 +26,7 @@ from jsplat.pipeline.work_folder import failures, finished, stage
 from jsplat.runtime.devices import broadcast_from_first, is_first_host
 from jsplat.runtime.progress import log, log_name, log_to, narrate
 from jsplat.runtime.provenance import provenance
-from jsplat.training_sets.auxiliary import AuxiliarySet
+from jsplat.training_sets.auxiliary import KNOWN_CLASSES, AuxiliarySet
 from jsplat.training_sets.reading import read_training_set
 
 _EACH = ("parse", "fit", "label", "masks", "render")  # stages in which somebody may be left out
@@ -150,9 +150,8 @@ def begin_work(settled: Settled, begun: Callable[[], object]) -> Work:
 def _check_test(test: AuxiliarySet, classes: LabelSet, replay: AuxiliarySet | None) -> None:
     """InputError where parsers cannot be scored on this set, or learn from it."""
     if test.labelset != classes:
-        hint = "`--set dataset.labels=NAME` gives a public set the classes of a known table"
         got = ", ".join(test.labelset.names)
-        raise InputError("--test: classes", wanted=", ".join(classes.names), got=got, hint=hint)
+        raise InputError("--test: classes", wanted=", ".join(classes.names), got=got, hint=KNOWN_CLASSES)
     if not any(((labels > 0) & (labels != IGNORE)).any() for labels in test.labels):
         wanted = "a pixel of the foreground, whose classes are scored"
         raise InputError("--test: labels", wanted=wanted, got=f"{len(test)} pictures without")

@@ -14,6 +14,7 @@ from jsplat.errors import InputError
 from jsplat.files.atomic import new_folder, write_bytes, write_json
 from jsplat.labelsets.labelset import IGNORE, LabelSet
 
+KNOWN_CLASSES = "`--set dataset.labels=NAME` gives a public set the classes of a known table"
 ONE_SIZE = "`--set size=PIXELS` (in Python `size=`) brings all to one size"
 
 
