@@ -40,7 +40,7 @@ check: $(READY)
 check-kernels: $(KERNELS)/.ready
 	JAX_PLATFORMS=cpu $(BIN)/python -m bench.sanitize
 	JAX_PLATFORMS=cpu PYTHONPATH=$(KERNELS) $(BIN)/python -m bench.aot.check $(ARGS)
-	JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 JAX_PLATFORMS=cpu PYTHONPATH=$(KERNELS) $(BIN)/python -m pytest tests/kernels/test_ptx.py tests/kernels/test_launches.py
+	JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 JAX_PLATFORMS=cpu PYTHONPATH=$(KERNELS) $(BIN)/python -m pytest --numprocesses $$(nproc) --dist load tests/kernels/test_ptx.py tests/kernels/test_launches.py
 
 bench: $(READY)
 	$(BIN)/python -m bench.run $(ARGS)
