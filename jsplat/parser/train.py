@@ -28,7 +28,7 @@ from jsplat.raster.pytree import pytree
 from jsplat.runtime.devices import batch_mesh, replicate, replicated, split
 from jsplat.runtime.precision import in_32_bits
 from jsplat.runtime.progress import Progress
-from jsplat.training_sets.auxiliary import KNOWN_CLASSES, AuxiliarySet, squared
+from jsplat.training_sets.auxiliary import KNOWN_CLASSES, AuxiliarySet, check_scorable, squared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,11 +252,9 @@ def _check(sets: dict[str, AuxiliarySet | None], labelset: LabelSet) -> None:
         if max(data.images.shape[1:3]) != max(shape) and name != "validation":
             wanted = f"pictures with a longer side of {max(shape)}"
             raise InputError(f"train_parser: {name}.images", wanted=wanted, got=data.images.shape[1:3])
-        # One picture after the other: a mask of a whole set would need as much memory again.
-        if name == "validation" and not any(((p > 0) & (p != IGNORE)).any() for p in data.labels):
-            wanted = "a pixel of the foreground, whose classes are scored"
-            raise InputError(f"train_parser: {name}.labels", wanted=wanted, got=f"{len(data)} pictures without")
-        if name != "validation" and not any(w > 0 and (p != IGNORE).any() for p, w in zip(data.labels, data.weights)):
+        if name == "validation":
+            check_scorable(data, f"train_parser: {name}.labels")
+        elif not any(w > 0 and (p != IGNORE).any() for p, w in zip(data.labels, data.weights)):
             wanted = f"a pixel to learn from: labelled (not {IGNORE}), in a picture of weight above 0"
             raise InputError(f"train_parser: {name}.labels", wanted=wanted, got=f"{len(data)} pictures without")
 

@@ -13,7 +13,7 @@ from jsplat.captures.index import Listed
 from jsplat.config import to_json
 from jsplat.errors import InputError
 from jsplat.files.ownership import DIGESTS
-from jsplat.labelsets.labelset import IGNORE, LabelSet
+from jsplat.labelsets.labelset import LabelSet
 from jsplat.pipeline.digests import Digests
 from jsplat.pipeline.fingerprints import Content, contents, of_all_identities
 from jsplat.pipeline.out import begin
@@ -26,7 +26,7 @@ from jsplat.pipeline.work_folder import failures, finished, stage
 from jsplat.runtime.devices import broadcast_from_first, is_first_host
 from jsplat.runtime.progress import log, log_name, log_to, narrate
 from jsplat.runtime.provenance import provenance
-from jsplat.training_sets.auxiliary import KNOWN_CLASSES, AuxiliarySet
+from jsplat.training_sets.auxiliary import KNOWN_CLASSES, AuxiliarySet, check_scorable
 from jsplat.training_sets.reading import read_training_set
 
 _EACH = ("parse", "fit", "label", "masks", "render")  # stages in which somebody may be left out
@@ -152,9 +152,7 @@ def _check_test(test: AuxiliarySet, classes: LabelSet, replay: AuxiliarySet | No
     if test.labelset != classes:
         got = ", ".join(test.labelset.names)
         raise InputError("--test: classes", wanted=", ".join(classes.names), got=got, hint=KNOWN_CLASSES)
-    if not any(((labels > 0) & (labels != IGNORE)).any() for labels in test.labels):
-        wanted = "a pixel of the foreground, whose classes are scored"
-        raise InputError("--test: labels", wanted=wanted, got=f"{len(test)} pictures without")
+    check_scorable(test, "--test: labels")
     learnt = set() if replay is None else {image.tobytes() for image in _thinned(replay.images)}
     if known := sum(image.tobytes() in learnt for image in _thinned(test.images)):
         got = f"{known} of {len(test)} pictures that are in the replay set, too"

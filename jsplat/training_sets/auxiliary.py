@@ -84,6 +84,14 @@ def _photographs(capture: Capture) -> AuxiliarySet:
     )
 
 
+def check_scorable(data: AuxiliarySet, what: str) -> None:
+    """InputError, about `what`, for a set without foreground, in which nothing can be scored."""
+    # One picture after the other: a mask of a whole set would need as much memory again.
+    if not any(((labels > 0) & (labels != IGNORE)).any() for labels in data.labels):
+        wanted = "a pixel of the foreground, whose classes are scored"
+        raise InputError(what, wanted=wanted, got=f"{len(data)} pictures without")
+
+
 def squared(data: AuxiliarySet) -> AuxiliarySet:
     """The pictures in the middle of squares of their longer side: around them the edge's colours, and IGNORE."""
     height, width = data.images.shape[1:3]

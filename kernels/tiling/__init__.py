@@ -313,11 +313,11 @@ def _by_depth(depths: Float[Array, " g"], first: int) -> Int[Array, " g"]:
     Args:
         first: so many come before the rest, whatever their depths.
     """
-    later = jnp.arange(len(depths)) >= first
+    divided, later = first < len(depths), jnp.arange(len(depths)) >= first
     if depths.dtype == jnp.float64:
-        return jnp.lexsort((depths, later)).astype(jnp.int32)
+        return jnp.lexsort((depths, later) if divided else (depths,)).astype(jnp.int32)
     keys = lax.bitcast_convert_type(depths.astype(jnp.float32), jnp.int32)
-    if first < len(depths):
+    if divided:
         keys = jnp.where(later, keys | -INT32_MAX - 1, keys)  # the sign is free
     return _sorted(keys, INT32_MAX)[1]
 

@@ -209,9 +209,7 @@ def sort(
 
             def follow():
                 slot, hit = _number(slot_ids, place), _number(keys, place, size=size) < tiles
-                gaussian = ptx.choose(hit, _number(unsorted, slot), ptx.integer(grid.images * grid.count))
-                _store(gaussian_ids, place, gaussian)
-                _store(hits, slot, ptx.choose(hit, place, ptx.integer(slots)))
+                _list_hit(hit, slot, place, place, (unsorted, gaussian_ids, hits), grid, slots)
 
             ptx.emit_if(place < tiles + 1, search)
             ptx.emit_if(place < slots, follow)
@@ -283,20 +281,16 @@ def joined(
                 first = _first_where(lambda k: _number(later_keys, k, size=size) >= tile, slots - first_slots)
                 _store(tile_offsets, place, first + hits_before)
 
-            def list_hit(key, slot, hit_at, missed_at):
-                is_hit = key < first_tiles
-                gaussian = ptx.choose(is_hit, _number(unsorted, slot), ptx.integer(grid.images * grid.count))
-                _store(gaussian_ids, ptx.choose(is_hit, hit_at, missed_at), gaussian)
-                _store(hits, slot, ptx.choose(is_hit, hit_at, ptx.integer(slots)))
+            tables = unsorted, gaussian_ids, hits
 
             def follow():
-                missed_at = place + (slots - first_slots)
-                list_hit(_number(keys, place, size=size), _number(slot_ids, place), place, missed_at)
+                hit, slot = _number(keys, place, size=size) < first_tiles, _number(slot_ids, place)
+                _list_hit(hit, slot, place, place + (slots - first_slots), tables, grid, slots)
 
             def follow_later():
                 later = place - first_slots
-                at = later + hits_before
-                list_hit(_number(later_keys, later, size=size), _number(later_slot_ids, later) + first_slots, at, at)
+                hit, at = _number(later_keys, later, size=size) < first_tiles, later + hits_before
+                _list_hit(hit, _number(later_slot_ids, later) + first_slots, at, at, tables, grid, slots)
 
             ptx.emit_if(place < first_tiles, search)
             ptx.emit_if((place >= first_tiles) & (place < tiles + 1), search_later)
@@ -327,6 +321,16 @@ def joined(
 
 
 SEARCHES = Searches(candidates, sort, halves=True)
+
+
+def _list_hit(
+    hit: Scalar, slot: Scalar, at: Scalar, missed_at: Scalar, tables: tuple[Ref, Ref, Ref], grid: Grid, slots: int
+) -> None:
+    """Writes a slot's Gaussian to its place in the list, or none where it is no hit, and the place to the slot."""
+    unsorted, gaussian_ids, hits = tables
+    gaussian = ptx.choose(hit, _number(unsorted, slot), ptx.integer(grid.images * grid.count))
+    _store(gaussian_ids, ptx.choose(hit, at, missed_at), gaussian)
+    _store(hits, slot, ptx.choose(hit, at, ptx.integer(slots)))
 
 
 def _number(table: Ref, index: Scalar, kind: str = I32, size: int = 4) -> Scalar:
