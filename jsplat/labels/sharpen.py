@@ -4,8 +4,9 @@ A vote gives each Gaussian the mean of what lies under its footprint, so renderi
 parts drown. A render is a mixture, sum of weight times class probability, and the maximum-likelihood table for given
 pixel labels is found by the multiplicative EM update for mixtures (Richardson 1972, Lucy 1974; one render and one
 vector-Jacobian product per view). The pixel labels are not the parser's: they are the posterior of the consensus as
-prior and the view's own confusion matrix as likelihood, so a view that errs is not believed where it errs. Opinions
-stay soft: a likeliest label would call the rim of a brow skin, in every view and in every round again.
+prior and the view's own confusion matrix as likelihood, so a view that errs is not believed where it errs. The matrices
+are counted against these posteriors: against the blurred render every parser errs at every outline. Opinions stay soft:
+a likeliest label would call the rim of a brow skin, in every view and in every round again.
 """
 
 import dataclasses
@@ -39,22 +40,25 @@ class SharpenConfig:
 
     Attributes:
         rounds: EM updates; 0 leaves the votes as they are.
+        acceleration: each update goes this many times as far (its factors to this power); 1 is plain EM.
         confusion: believe a view through its own confusion matrix; otherwise its opinions are taken as they are.
         pseudo_counts: pull (pixels per class) of a view's confusion matrix to the one pooled over views.
         trust_power: weight (1 - entropy)^power of a pixel's opinion.
         alpha_gate: pixels with less alpha than this are left out.
     """
 
-    rounds: int = 2
+    # These were chosen on people that are not among the unseen of any table (bench/sharpened.py).
+    rounds: int = 3
+    acceleration: float = 1.5
     confusion: bool = True
-    pseudo_counts: float = 20.0
+    pseudo_counts: float = 200.0
     trust_power: float = 1.0
     alpha_gate: float = 0.5
 
     def __post_init__(self):
-        if self.rounds < 0 or self.pseudo_counts <= 0:
-            got = (self.rounds, self.pseudo_counts)
-            raise InputError("SharpenConfig: rounds, pseudo_counts", wanted="at least 0, positive", got=got)
+        if self.rounds < 0 or self.pseudo_counts <= 0 or not 1 <= self.acceleration <= 2:
+            wanted, got = "at least 0, positive, from 1 to 2", (self.rounds, self.pseudo_counts, self.acceleration)
+            raise InputError("SharpenConfig: rounds, pseudo_counts, acceleration", wanted=wanted, got=got)
 
 
 @pytree
@@ -121,7 +125,7 @@ def sharpen(
         found = gains(_gain, probabilities, confusion, unpadded(count), believe)
         gained = join_blocks([g for g, _ in found], len(found), devices)
         counts = join_blocks([c for _, c in found], count, devices)
-        probabilities = _moved(probabilities, gained)
+        probabilities = _moved(probabilities, gained, jnp.float32(config.acceleration))
     return probabilities
 
 
@@ -254,14 +258,21 @@ def _gain(
         sure = jnp.where(solid & there, most, 0.0)[..., None]
         ratio = jnp.where(prior > _SURE, target / jnp.maximum(prior, _LEAST), 0.0)
         gained = splat_sums(gaussians, camera, sure * ratio, capacity=capacity)
-        return gained, _counts(prior, opinions, solid)
+        return gained, _counts(target, opinions, solid)
 
     gained, counts = over_views(one, (seen, confusion, unpadded))
     return gained.sum(0, keepdims=True), counts
 
 
 @jax.jit
-def _moved(probabilities: Float[Array, "n k"], gained: Float[Array, "b n k"]) -> Float[Array, "n k"]:
-    """The table after an update; what nobody saw stays."""
-    moved = probabilities * gained.sum(0)
-    return jnp.where(moved.sum(-1, keepdims=True) > _SURE, _normalised(moved), probabilities)
+def _moved(
+    probabilities: Float[Array, "n k"], gained: Float[Array, "b n k"], acceleration: Float[Array, ""]
+) -> Float[Array, "n k"]:
+    """The table after an update; what nobody saw stays.
+
+    Factors to a power: over-relaxation of the multiplicative update (Meinel 1986), which converges in fewer rounds.
+    """
+    factors = gained.sum(0)
+    seen = (probabilities * factors).sum(-1, keepdims=True)
+    factors = factors / jnp.maximum(seen, _SURE)
+    return jnp.where(seen > _SURE, _normalised(probabilities * factors**acceleration), probabilities)
