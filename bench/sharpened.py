@@ -1,4 +1,4 @@
-"""How votes are sharpened best: `python -m bench.sharpened HEADS PARSED FITTED SIZE`, half a minute of two cores a head.
+"""How votes are sharpened best: `python -m bench.sharpened HEADS PARSED FITTED SIZE`, a minute a head.
 
 HEADS: captures with truth, of people on whom settings may be chosen; PARSED and FITTED: what `jsplat parse` and `jsplat
 fit` made of them at SIZE pixels. The vote of the label stage as it comes, and sharpened by each of FORMS. Writes
