@@ -73,7 +73,7 @@ def test_a_device_that_is_too_small_is_refused_and_what_would_do_is_named():
     )
     with pytest.raises(InputError, match=half):
         check_device({"fit": 180}, 100, config)
-    with pytest.raises(InputError, match=r"student: memory .*; `--set finetune.batch=8`"):
+    with pytest.raises(InputError, match=r"student: memory .*; `--set finetune.batch=4`"):
         check_device({"student": 180}, 100, config)
 
 

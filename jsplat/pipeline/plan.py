@@ -26,12 +26,14 @@ class Plan:
 
     Attributes:
         stages: in their order; "report" is the last one of a whole run.
+        students: whom a whole run trains, be it that this one ends before: their training sets are made all the same.
         unseen: who is fitted and scored, but never taught.
         student_identities: whom the students learn from.
         notes: what is done otherwise than where there is truth of everybody and old training data, in sentences.
     """
 
     stages: tuple[str, ...]
+    students: tuple[str, ...]
     unseen: frozenset[str]
     student_identities: frozenset[str]
     notes: tuple[str, ...]
@@ -68,6 +70,7 @@ def plan(
         **_baselines(config, [one for one in listed if one.labelset is not None]),
     }
     stages = [name for name in STAGES if parts.get(name, True)] + [REPORT]
+    whole = tuple(name for name in stages if name in RECIPES)
     if until is None:
         stages = _with_seeds(stages, config.student_seeds)
     stages = stages if until is None else stages[: stages.index(_WITH_LABEL[-1] if until == "label" else until) + 1]
@@ -78,7 +81,7 @@ def plan(
             f" {why_no_replay}."
             " `--replay FRONTAL`, a labelled set like the parser's own, mixes such pictures into every batch."
         )
-    return Plan(tuple(stages), frozenset(unseen), frozenset(one.identity for one in students), tuple(notes))
+    return Plan(tuple(stages), whole, frozenset(unseen), frozenset(one.identity for one in students), tuple(notes))
 
 
 def _baselines(config: RunConfig, true: Sequence[Listed]) -> dict[str, bool]:

@@ -19,7 +19,7 @@ from jsplat.pipeline.stages.label import label_captures, label_settings
 from jsplat.pipeline.stages.own import layers_in, write_overlays, write_own_masks
 from jsplat.pipeline.stages.parse import parse_captures
 from jsplat.pipeline.students import is_student
-from jsplat.pipeline.teaching import baselines_of, known_of, procedural_of, teach, write_sets
+from jsplat.pipeline.teaching import baselines_of, known_of, procedural_of, sets_of, teach, write_sets
 from jsplat.pipeline.trying import try_stages
 from jsplat.pipeline.work import Work, begin_work
 from jsplat.pipeline.work_folder import exclusive, fingerprint
@@ -124,7 +124,7 @@ def _render(work: Work) -> None:
     each = {n: of_render(held[n], shape[n], refined[n], edits[n], config) for n in edits}
     how = [to_json(config.views), config.unseen, config.student_people, list(config.baselines)]
     who = [[one.identity, one.labelset is not None] for one in taught]
-    more = [*baselines_of(work), *procedural_of(work)]
+    more = [sets_of(work), *baselines_of(work), *procedural_of(work)]
     work.do_each("render", how, each, lambda f: write_sets(work, listed, taught, f), who, *more)
 
 

@@ -44,7 +44,7 @@ def known_of(work: Work, identity: str) -> dict[str, np.ndarray]:
 
 def baselines_of(work: Work) -> list[object]:
     """What the training sets of the baselines depend on, besides what those of the students do."""
-    planned, config = work.settled.plan.stages, work.settled.config
+    planned, config = work.settled.plan.students, work.settled.config
     if not config.baselines:
         return []
     sets = [name for name, recipe in RECIPES.items() if recipe.baseline and name in planned]
@@ -57,13 +57,19 @@ def procedural_of(work: Work) -> list[object]:
     return [config.procedural_people, to_json(config.heads)] if config.procedural_people else []
 
 
+def sets_of(work: Work) -> list[str]:
+    """The training sets of those whom a whole run trains: one that ended before goes on with them."""
+    named = {recipe.set for name, recipe in RECIPES.items() if recipe.set and name in work.settled.plan.students}
+    return sorted(named if work.settled.teacher is not None else named - {"self_student"})
+
+
 def write_sets(work: Work, listed: list[Listed], taught: list[Listed], folder: Path) -> None:
     """Novel views of everyone, and what the students learn from of those who are `taught`.
 
     Raises:
         InputError: nobody is left to learn from.
     """
-    classes, config, planned = work.settled.classes, work.settled.config, work.settled.plan.stages
+    classes, config = work.settled.classes, work.settled.config
     render_novel_views(listed, work.folder("fit"), lambda n: known_of(work, n), classes, config, folder)
     if not is_first_host():
         return
@@ -71,8 +77,7 @@ def write_sets(work: Work, listed: list[Listed], taught: list[Listed], folder: P
     if not taught:
         hint = "a smaller `--set unseen=N` or a lower `--set views.min_coverage=SHARE` leaves more people to learn from"
         raise InputError("render", wanted="somebody to train on", got=f"nobody ({whys(folder)})", hint=hint)
-    sources = _masks(work)
-    wanted = {"student"} | {recipe.set for name, recipe in RECIPES.items() if recipe.set and name in planned}
+    sources, wanted = _masks(work), set(sets_of(work))
     if not all(one.labelset is not None for one in taught):
         wanted -= {"truth_student"}
     for name in sorted(wanted & sources.keys()):
@@ -82,7 +87,7 @@ def write_sets(work: Work, listed: list[Listed], taught: list[Listed], folder: P
     instead = range(PROCEDURAL_FIRST, PROCEDURAL_FIRST + len(taught)), max(one.shape[0] for one in taught)
     if "synthetic_student" in wanted:
         write_procedural(folder / "synthetic_student", *(procedural if config.procedural_people else instead), config)
-    if config.procedural_people and "student" in planned:
+    if config.procedural_people:
         write_procedural(folder / PROCEDURAL, *procedural, config)
 
 

@@ -7,6 +7,7 @@ one carried row of pixels across blocks.
 """
 
 import functools
+import itertools
 import typing
 
 import jax
@@ -23,10 +24,13 @@ TILE = (8, 8)  # width and height in pixels
 PIXELS = TILE[0] * TILE[1]
 CHUNK = 32
 BLOCK = 64  # with 32 hits and 64 pixels: 512 KiB an array, so that work for every core is in each operation
+GROUP = 4  # hits of a chunk that a processor takes in one turn of a running total; divides CHUNK
 OPAQUE = 1e-30  # transmittance of a chunk below which its logarithm is not needed: the stop came long before
 
 # Columns of the table of Gaussians.
 MEAN, ROOTS, OPACITY, DEPTH_AND_ONE, COLUMNS = slice(0, 2), slice(2, 5), 5, slice(6, 8), 8
+
+_NEUTRAL = {lax.mul: 1, lax.add: 0}
 
 _einsum = functools.partial(jnp.einsum, precision="highest")  # GPUs would else round the factors to 10 bits
 
@@ -117,22 +121,31 @@ def _unclipped_alphas(gaussians, means):
     return gaussians[..., OPACITY, None] * jnp.exp(-0.5 * (across * across + down * down))
 
 
-def _running_product(x):
-    """Exclusive running product along axis 1, and the product of all; a GPU would start kernels for every turn."""
-    return lax.platform_dependent(x, cpu=_in_turn, default=_by_doubling)
+def _running(operation, x):
+    """Exclusive running totals along axis 1, and the total of all; a GPU would start kernels for every turn."""
+    by = {"cpu": _in_turn, "default": _by_doubling}
+    return lax.platform_dependent(x, **{name: functools.partial(way, operation) for name, way in by.items()})
 
 
-def _in_turn(x):
-    def turn(before, factor):
-        return before * factor, before
+def _in_turn(operation, x):
+    """GROUP hits at a time, for each turn of a loop on a processor costs as much as some of them."""
+    groups = x.reshape(x.shape[0], -1, GROUP, x.shape[2])
+    nothing = jnp.full_like(x[:, 0], _NEUTRAL[operation])
+    hits = [jnp.broadcast_to(nothing[:, None], groups[:, :, 0].shape), *(groups[:, :, k] for k in range(GROUP))]
+    *within, whole = itertools.accumulate(hits, operation)
 
-    total, exclusive = lax.scan(turn, jnp.ones_like(x[:, 0]), jnp.swapaxes(x, 0, 1))
-    return jnp.swapaxes(exclusive, 0, 1), total
+    def turn(before, group):
+        return operation(before, group), before
+
+    total, before = lax.scan(turn, nothing, jnp.swapaxes(whole, 0, 1))
+    exclusive = operation(jnp.stack(within, 2), jnp.swapaxes(before, 0, 1)[:, :, None])
+    return exclusive.reshape(x.shape), total
 
 
-def _by_doubling(x):
-    inclusive = lax.associative_scan(jnp.multiply, x, axis=1)
-    return jnp.concatenate([jnp.ones_like(x[:, :1]), inclusive[:, :-1]], 1), inclusive[:, -1]
+def _by_doubling(operation, x):
+    inclusive = lax.associative_scan(operation, x, axis=1)
+    nothing = jnp.full_like(x[:, :1], _NEUTRAL[operation])
+    return jnp.concatenate([nothing, inclusive[:, :-1]], 1), inclusive[:, -1]
 
 
 def _across_chunks(totals, tile_ids, last_tile, carried):
@@ -155,7 +168,7 @@ def _alphas(gaussians, means, tile_ids, last_tile, log_transmittance) -> tuple[_
     """Of a block; what is carried from block to block is the logarithm of the transmittance."""
     unclipped = _unclipped_alphas(gaussians, means)
     alpha = jnp.where(unclipped >= ALPHA_FLOOR, jnp.minimum(unclipped, ALPHA_CEILING), 0.0)
-    in_chunk, total = _running_product(1 - alpha)
+    in_chunk, total = _running(lax.mul, 1 - alpha)
     log_total = jnp.log(jnp.maximum(total, OPAQUE))
     start, log_transmittance = _across_chunks(log_total, tile_ids, last_tile, log_transmittance)
     transmittance = jnp.exp(start)[:, None, :] * in_chunk
@@ -234,9 +247,6 @@ def backward(
     grad_tiles = to_tiles(grad_image, tile=TILE)
     shaping_tiles = jnp.swapaxes(_shaping(grad_tiles, shape_channels), 1, 2)
     table, (images, count) = _table(splats), splats.opacities.shape
-    # Inclusive; a matrix for each chunk, for XLA multiplies by one for all in another layout, and copies.
-    running_sum = jnp.broadcast_to(jnp.tri(CHUNK, dtype=table.dtype), (BLOCK, CHUNK, CHUNK))
-    running_sum = lax.optimization_barrier(running_sum)
 
     def block(index, state):
         grads, log_transmittance, running, last_tile = state
@@ -250,10 +260,10 @@ def backward(
         grad_weight = _einsum("bkc,bcp->bkp", values, shaping)
 
         terms = alphas.weight * grad_weight
-        in_chunk = _einsum("bkj,bjp->bkp", running_sum, terms)
-        start, running = _across_chunks(in_chunk[:, -1], tile_ids, last_tile, running)
+        in_chunk, total = _running(lax.add, terms)
+        start, running = _across_chunks(total, tile_ids, last_tile, running)
         whole_here = whole.at[tile_ids, :, 0].get(mode="fill", fill_value=0.0)
-        behind = whole_here[:, None] - (start[:, None] + in_chunk)
+        behind = whole_here[:, None] - (start[:, None] + (in_chunk + terms))
 
         # Where alpha is clipped neither opacity nor shape matters.
         in_range = (alphas.unclipped >= ALPHA_FLOOR) & (alphas.unclipped < ALPHA_CEILING)

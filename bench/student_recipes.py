@@ -1,0 +1,74 @@
+"""How many pictures a step: `python -m bench.student_recipes RUN OUT PEOPLE`, nine minutes of two cores a recipe.
+
+RUN: a `jsplat run --config heads_cpu`, done as far as its stage "render", on captures with true labels; PEOPLE: some of
+its unseen, with commas between, on whom settings may be chosen. A student is trained by each of RECIPES, all of which
+see as many pictures, into OUT (what is done already there is not done again), and scored on PEOPLE, also on pictures
+enlarged as `jsplat predict` sees them. Writes bench/history/student_recipes.json and prints it.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from bench.captures_needed import Study
+from bench.history import HERE
+from bench.machine import about
+from jsplat.captures.index import Listed
+from jsplat.files.atomic import write_json
+from jsplat.metrics.masks import Tally, scores_of, tally
+from jsplat.parser import Parser, enlarged, load_parser, predict_labels
+
+RECIPES = {  # pictures a step, steps, the highest learning rate
+    "16": (16, 450, 1e-3),
+    "8": (8, 900, 1e-3),
+    "8, twice the rate": (8, 900, 2e-3),
+    "32": (32, 225, 1e-3),
+}
+BINS = ("0-15", "15-45", "side", "all")
+
+
+def trained(study: Study, out: Path, recipe: tuple[int, int, float]) -> Path:
+    """The student of a recipe."""
+    batch, steps, rate = recipe
+    if not out.exists():
+        shutil.copytree(study.run, out)
+    values = {"batch": batch, "steps": steps, "learning_rate": rate}
+    settings = [f"unseen={study.config['unseen']}", *(f"finetune.{key}={value}" for key, value in values.items())]
+    study.command(out, study.heads, *(part for one in settings for part in ("--set", one)), "--until", "student")
+    return out / "student"
+
+
+def scored(parser: Parser, people: list[Listed], study: Study) -> dict:
+    """F1 by pose, and of the necklace, which students lose first."""
+    found = Tally.empty(len(study.classes))
+    for one in people:
+        seen = one.read()
+        assert seen.labels is not None
+        names = (one.identity,) * len(seen.images)
+        found.add(tally(predict_labels(parser, seen.images), seen.labels, seen.yaw, seen.pitch, names, study.classes))
+    scores = scores_of(found, study.classes)
+    return {name: scores["bins"][name]["f1"] for name in BINS} | {"neck_l": scores["classes"]["neck_l"]["f1"]}
+
+
+def main(run: Path, out: Path, names: list[str]) -> None:
+    """Trains, scores, writes and prints."""
+    study, rows = Study(run, out), {}
+    people = [one for one in study.groups["unseen"] if one.identity in names]
+    for name, recipe in RECIPES.items():
+        folder = trained(study, out / name.replace(", ", "_").replace(" ", "_"), recipe)
+        student = load_parser(folder / "parser", study.classes)
+        told = json.loads((folder / "run.json").read_text())
+        rows[name] = {"recipe": recipe, "seconds": told["seconds"], "trained_at": told["commit"]}
+        rows[name] |= {"scores": scored(student, people, study)}
+        rows[name] |= {"scores, enlarged": scored(enlarged(student, study.config["enlarge"]), people, study)}
+        print(name, rows[name], flush=True)
+    taught = [one.identity for one in study.groups["fitted"]]
+    counts = {"people": [one.identity for one in people], "taught": taught, "seed": study.config["seed"]}
+    write_json(HERE / "history" / "student_recipes.json", {**about("student recipes"), **counts, "recipes": rows})
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(","))
