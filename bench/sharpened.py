@@ -15,6 +15,7 @@ import numpy as np
 
 from bench.history import HERE
 from bench.machine import about
+from bench.tables import markdown, percent
 from jsplat.captures.index import list_captures
 from jsplat.files.atomic import write_json
 from jsplat.fitting.scenes_on_disk import saved_scenes, scene_in
@@ -72,6 +73,22 @@ def main(heads: Path, parsed: Path, fitted: Path, size: int) -> None:
     )
     for row in rows:
         print(row)
+
+
+def table(measured: dict) -> str:
+    """The forms; of each person, what sharpening gave."""
+    parts, rows = ("mouth", "u_lip", "l_lip", "neck_l", "neck", "l_ear", "r_ear", "l_brow", "r_brow", "hat"), []
+    for of in measured["forms"]:
+        how = " / ".join(f"{of[name]:g}" for name in SHOWN) if of["rounds"] else "not sharpened"
+        above = of["above the vote"].values()
+        gains = f"{100 * min(above):+.1f} to {100 * max(above):+.1f}" if of["rounds"] else "-"
+        scores = [of["0-15"], of["side"], *(of["classes_side"][part] for part in parts)]
+        rows.append([how, *map(percent, scores[:2]), gains, *map(percent, scores[2:])])
+    where = (
+        f"{len(measured['people'])} people, F1 in %, by class from the side, measured at commit {measured['commit']}."
+    )
+    heads = ["rounds / acceleration / pseudo counts", "0-15", "side", "above the vote, by person", *parts]
+    return "\n\n".join([where, markdown(heads, rows)])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.captures_needed import Study
 from bench.history import HERE
 from bench.machine import about
+from bench.tables import markdown, percent
 from jsplat.captures.index import Listed
 from jsplat.files.atomic import write_json
 from jsplat.metrics.masks import Tally, scores_of, tally
@@ -66,6 +67,22 @@ def main(run: Path, out: Path, names: list[str]) -> None:
     taught = [one.identity for one in study.groups["fitted"]]
     counts = {"people": [one.identity for one in people], "taught": taught, "seed": study.config["seed"]}
     write_json(HERE / "history" / "student_recipes.json", {**about("student recipes"), **counts, "recipes": rows})
+
+
+def table(measured: dict) -> str:
+    """The recipes, with what they took."""
+    rows = []
+    for of in measured["recipes"].values():
+        batch, steps, rate = of["recipe"]
+        scores = [[percent(of[key][b]) for b in (*BINS, "neck_l")] for key in ("scores", "scores, enlarged")]
+        rows.append([f"{batch} x {steps}, {rate:g}", f"{of['seconds']:.0f}", *map(" / ".join, zip(*scores))])
+    made = {of["trained_at"] for of in measured["recipes"].values()}
+    where = (
+        f"Taught by {', '.join(measured['taught'])}, scored on {', '.join(measured['people'])}, seed"
+        f" {measured['seed']}, trained at commit {', '.join(made)}. F1 in %, of pictures as in training / enlarged as"
+        " `jsplat predict` sees them."
+    )
+    return "\n\n".join([where, markdown(["pictures a step x steps, rate", "seconds", *BINS, "neck_l"], rows)])
 
 
 if __name__ == "__main__":

@@ -27,6 +27,11 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def percent(value: float | None) -> str:
+    """A share in per cent, or a dash."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
 def number(value: float | None, form: str) -> str:
     """A number in a table, or a dash."""
     return "-" if value is None else format(value, form)

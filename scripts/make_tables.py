@@ -12,22 +12,27 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # bench is no installed package
 
+from bench import sharpened, strangers, student_recipes  # noqa: E402
 from bench.captures_drawn import charts, images, tables  # noqa: E402
 from bench.history import HERE, latest  # noqa: E402
 from bench.profile import section  # noqa: E402
 from bench.student_steps import ENOUGH  # noqa: E402
-from bench.tables import NOT_MEASURED, drawings, markdown, peer_ratios, performance, scaling, workloads  # noqa: E402
+from bench.tables import (  # noqa: E402
+    NOT_MEASURED,
+    drawings,
+    markdown,
+    peer_ratios,
+    percent,
+    performance,
+    scaling,
+    workloads,
+)
 from jsplat.report.findings import BINS, METHODS, TEST, VOTED, Goals, ablation_gaps, of_people  # noqa: E402
 from jsplat.report.headline import class_changes, edits_text, headline  # noqa: E402
 from scripts.predicted_times import table as predicted  # noqa: E402
 
 RUNS = {"heads": "heads_cpu.report", "demo": "demo.report"}  # in bench/history
 PLOTS = ROOT / "bench/plots"
-
-
-def number(value: float | None) -> str:
-    """A share in per cent, or a dash."""
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def scores(report: dict, group: str) -> str:
@@ -39,8 +44,8 @@ def scores(report: dict, group: str) -> str:
         bins = report.get(method, {}).get(group, {}).get("bins")
         if bins:
             pictures = [f"{bins[b]['n']}" for b in shown]
-            core = [number(bins[b]["f1_core"]) for b in of_core]
-            rows.append([name, *[number(bins[b]["f1"]) for b in shown], *core])
+            core = [percent(bins[b]["f1_core"]) for b in of_core]
+            rows.append([name, *[percent(bins[b]["f1"]) for b in shown], *core])
     rows.append(["(pictures)", *pictures, *[""] * len(of_core)])
     return markdown(["F1, %", *shown, *(f"core {b}" for b in of_core)], rows)
 
@@ -55,7 +60,7 @@ def ablation(report: dict) -> str:
         "f1_core_side": "core side",
     }
     votes, gaps = report["ablation"], ablation_gaps(report["ablation"])
-    rows = [[vote, *[number(of[key]) for key in names], number(gaps[vote])] for vote, of in votes.items()]
+    rows = [[vote, *[percent(of[key]) for key in names], percent(gaps[vote])] for vote, of in votes.items()]
     return markdown(["labels, F1 %", *names.values(), "gap closed, side"], rows)
 
 
@@ -87,7 +92,7 @@ def run_section(report: dict) -> str:
 def _spread(values: list[float | None]) -> str:
     """The mean of some seeds, and from the lowest to the highest."""
     known = [x for x in values if x is not None]
-    return f"{number(sum(known) / len(known))} ({number(min(known))} to {number(max(known))})" if known else "-"
+    return f"{percent(sum(known) / len(known))} ({percent(min(known))} to {percent(max(known))})" if known else "-"
 
 
 def seeds(report: dict) -> str:
@@ -99,7 +104,7 @@ def seeds(report: dict) -> str:
     rows = []
     for group, count in counts.items():
         who, bins = title[group].format(count), report["teacher"][group]["bins"]
-        rows.append([f"{METHODS['teacher'][0]}, {who}", *(number(bins[b][key]) for b, key in places.values())])
+        rows.append([f"{METHODS['teacher'][0]}, {who}", *(percent(bins[b][key]) for b, key in places.values())])
         for method, of in report["seeds"].items():
             rows.append([f"{METHODS[method][0]}, {who}", *(_spread(of[group][what]) for what in places)])
     where = f"{report['device']}, commit {report.get('commit', 'unknown')}, jax {report['versions']['jax']}"
@@ -130,13 +135,13 @@ def seeds_in_short(report: dict) -> str:
 def gap(report: dict, group: str) -> str:
     """The share of the gap between teacher and oracle that refined masks close from the side, in per cent."""
     teacher, refined, oracle = (report[name][group]["bins"]["side"]["f1"] for name in ("teacher", "refined", "oracle"))
-    return number((refined - teacher) / (oracle - teacher))
+    return percent((refined - teacher) / (oracle - teacher))
 
 
 def reach(seeds: dict, method: str, group: str, name: str) -> str:
     """From where to where a score went with the seed, in per cent."""
     found = [of[method][group][name] for of in seeds["seeds"].values()]
-    return f" ({number(min(found))} to {number(max(found))})"
+    return f" ({percent(min(found))} to {percent(max(found))})"
 
 
 def outcome(report: dict, seeds: dict | None = None) -> str:
@@ -155,7 +160,7 @@ def outcome(report: dict, seeds: dict | None = None) -> str:
         found = {group: report.get(method, {}).get(group, {}).get("bins") for group in counts}
         if any(found.values()):
             shown = [
-                number(found[group][b]["f1"]) + (reach(seeds, method, group, b) if seeds else "")
+                percent(found[group][b]["f1"]) + (reach(seeds, method, group, b) if seeds else "")
                 if found[group]
                 else "-"
                 for b, group in places
@@ -189,8 +194,8 @@ def voters(measured: dict[str, dict]) -> str:
     """Side F1 of the refined masks by who votes beside the parser; `measured`: by the folder of people."""
     rows = []
     for name in next(iter(measured.values()))["mean"]:
-        each = [" ".join(number(person[name]) for person in of["people"].values()) for of in measured.values()]
-        rows.append([name, *(f"{number(of['mean'][name])} ({e})" for of, e in zip(measured.values(), each))])
+        each = [" ".join(percent(person[name]) for person in of["people"].values()) for of in measured.values()]
+        rows.append([name, *(f"{percent(of['mean'][name])} ({e})" for of, e in zip(measured.values(), each))])
     return markdown(["side F1, %: mean (each person)", *measured], rows)
 
 
@@ -199,8 +204,8 @@ def sizes_seen(measured: dict) -> str:
     bins, parts = ("0-15", "side"), ("u_lip", "l_lip", "mouth")
     rows = [
         [factor, str(of["input_size"])]
-        + [number(of["parser"][b]) for b in bins]
-        + [number(of["refined"][key]) for key in (*bins, *parts)]
+        + [percent(of["parser"][b]) for b in bins]
+        + [percent(of["refined"][key]) for key in (*bins, *parts)]
         for factor, of in measured["factors"].items()
     ]
     heads = [*(f"parser, {b}" for b in bins), *(f"refined, {b}" for b in bins), *(f"{part}, side" for part in parts)]
@@ -217,14 +222,14 @@ def enlarged_or_not(without: dict, enlarged: dict) -> str:
     rows = []
     for method in ("teacher", "refined", "oracle", "student", "truth_student", "control"):
         pairs = [
-            [number(report[method]["unseen"]["bins"][b][key]) for report in (without, enlarged)]
+            [percent(report[method]["unseen"]["bins"][b][key]) for report in (without, enlarged)]
             for b, key in places.values()
         ]
         rows.append([METHODS[method][0], *(" to ".join(pair) for pair in pairs)])
     before, after = (report["refined"]["unseen"]["classes_side"] for report in (without, enlarged))
     known = [name for name in before if name != "background" and before[name]["f1"] is not None]
     known.sort(key=lambda name: before[name]["f1"] - after[name]["f1"])
-    classes = ", ".join(f"{name} {number(before[name]['f1'])} to {number(after[name]['f1'])}" for name in known)
+    classes = ", ".join(f"{name} {percent(before[name]['f1'])} to {percent(after[name]['f1'])}" for name in known)
     where = (
         f"{of_people(enlarged, 'unseen', 'people')} nobody trained on, F1 in %, from `enlarge=1` (commit"
         f" {without['commit']}, students of {_times(without)} seeds) to {enlarged['config']['enlarge']:g} (commit"
@@ -240,7 +245,7 @@ def real_size(measured: dict) -> str:
     for method in next(iter(people.values())):
         name, _, size = method.partition(" ")
         title = f"{name}, {size} pixels" if size else f"{name}, first labels of the 512-pixel run"
-        each = [f"{number(of[method]['f1'])} / {number(of[method]['boundary_iou'])}" for of in people.values()]
+        each = [f"{percent(of[method]['f1'])} / {percent(of[method]['boundary_iou'])}" for of in people.values()]
         rows.append([title, *each])
     scored = markdown(["side F1 / boundary IoU, %", *people], rows)
     cost = []
@@ -257,7 +262,7 @@ def in_short(measured: dict) -> str:
     """The same in one sentence."""
     people = measured["people"].values()
     found = {
-        size: [" and ".join(number(of[f"refined {size}"][key]) for of in people) for key in ("f1", "boundary_iou")]
+        size: [" and ".join(percent(of[f"refined {size}"][key]) for of in people) for key in ("f1", "boundary_iou")]
         for size in measured["runs"]
     }
     large, small = found["512"], found["128"]
@@ -272,8 +277,8 @@ def longer_training(measured: dict) -> str:
     bins = [*measured["scores"]["teacher"]]
     rows = []
     for name, of in measured["scores"].items():
-        scores = [number(of[b]["f1"]) for b in bins]
-        rows.append([name, *scores, number(of["0-15"]["f1_core"]), number(of["side"]["f1_core"])])
+        scores = [percent(of[b]["f1"]) for b in bins]
+        rows.append([name, *scores, percent(of["0-15"]["f1_core"]), percent(of["side"]["f1_core"])])
     table = markdown([f"F1, % ({measured['people']} unseen people)", *bins, "core 0-15", "core side"], rows)
     told = []
     pairs = {"side, minus the student of fewer steps": measured["longer minus shorter, side"]}
@@ -299,9 +304,9 @@ def longer_in_short(measured: dict) -> str:
     difference, (low, high) = measured["longer minus shorter, side"]
     return (
         f"Trained for {measured['steps'][1]:,} steps instead of {measured['steps'][0]} the student reaches side F1"
-        f" {number(long['side']['f1'])} % on the {measured['people']} unseen people ({100 * difference:+.1f} points"
-        f" [{100 * low:+.1f}, {100 * high:+.1f}]) and {number(long['0-15']['f1'])} % from the front"
-        f" ({number(short['0-15']['f1'])} % before); one seed each."
+        f" {percent(long['side']['f1'])} % on the {measured['people']} unseen people ({100 * difference:+.1f} points"
+        f" [{100 * low:+.1f}, {100 * high:+.1f}]) and {percent(long['0-15']['f1'])} % from the front"
+        f" ({percent(short['0-15']['f1'])} % before); one seed each."
     )
 
 
@@ -364,6 +369,9 @@ def sections() -> dict[Path, dict[str, str]]:
             "student_steps": longer_training(recorded("student_steps")),
             "enlarged": sizes_seen(recorded("enlarged")),
             "enlarged_unseen": enlarged_or_not(recorded("heads_seeds.report"), recorded("heads_enlarged.report")),
+            "sharpened": sharpened.table(recorded("sharpened")),
+            "strangers": strangers.table(recorded("strangers"), recorded("heads_enlarged.report")),
+            "student_recipes": student_recipes.table(recorded("student_recipes")),
             "large_run": large_run(recorded("large_run")),
             "captures_needed": tables(recorded("captures_needed")),
         },

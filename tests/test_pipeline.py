@@ -254,6 +254,20 @@ def test_the_report_has_the_documented_keys(out):
         assert json.loads((out / "run" / name / "run.json").read_text())["seconds"] == report["stages"][name]
 
 
+def test_a_run_that_ends_with_its_renders_has_the_training_sets_of_all_students(out, tmp_path, monkeypatch):
+    """Whoever goes on from there would else train on what is there, or not at all."""
+    monkeypatch.setattr(group, "prepare", lambda: None)
+    again = shutil.copytree(out / "run", tmp_path / "run")
+    shutil.rmtree(again / "render")
+    words = ("--captures", out / "captures", "--parser", out / "teacher", "--config", out / "config.toml")
+    call("run", again, *words, "--until", "render")
+    ended, whole = (
+        {str(p.relative_to(of / "render")) for p in (of / "render").rglob("*")} for of in (again, out / "run")
+    )
+    assert ended == whole
+    assert {"student", "truth_student", "procedural"} <= ended
+
+
 def test_the_report_tells_what_all_pictures_together_score(out):
     report = json.loads((out / "run" / "report.json").read_text())
     config = load(RunConfig, out / "config.toml")

@@ -121,31 +121,31 @@ def _unclipped_alphas(gaussians, means):
     return gaussians[..., OPACITY, None] * jnp.exp(-0.5 * (across * across + down * down))
 
 
-def _running(operation, x):
-    """Exclusive running totals along axis 1, and the total of all; a GPU would start kernels for every turn."""
-    by = {"cpu": _in_turn, "default": _by_doubling}
-    return lax.platform_dependent(x, **{name: functools.partial(way, operation) for name, way in by.items()})
+def _running(operation, x, inclusive):
+    """Running totals along axis 1; a GPU would start kernels for every turn."""
+    ways = {"cpu": _in_turn, "default": _by_doubling}
+    given = {"operation": operation, "inclusive": inclusive}
+    return lax.platform_dependent(x, **{name: functools.partial(way, **given) for name, way in ways.items()})
 
 
-def _in_turn(operation, x):
+def _in_turn(x, operation, inclusive):
     """GROUP hits at a time, for each turn of a loop on a processor costs as much as some of them."""
     groups = x.reshape(x.shape[0], -1, GROUP, x.shape[2])
-    nothing = jnp.full_like(x[:, 0], _NEUTRAL[operation])
-    hits = [jnp.broadcast_to(nothing[:, None], groups[:, :, 0].shape), *(groups[:, :, k] for k in range(GROUP))]
-    *within, whole = itertools.accumulate(hits, operation)
+    nothing = jnp.full_like(groups[:, :, 0], _NEUTRAL[operation])
+    within = list(itertools.accumulate([nothing, *(groups[:, :, k] for k in range(GROUP))], operation))
 
     def turn(before, group):
         return operation(before, group), before
 
-    total, before = lax.scan(turn, nothing, jnp.swapaxes(whole, 0, 1))
-    exclusive = operation(jnp.stack(within, 2), jnp.swapaxes(before, 0, 1)[:, :, None])
-    return exclusive.reshape(x.shape), total
+    _, before = lax.scan(turn, nothing[:, 0], jnp.swapaxes(within[-1], 0, 1))
+    parts = jnp.stack(within[1:] if inclusive else within[:-1], 2)
+    return operation(parts, jnp.swapaxes(before, 0, 1)[:, :, None]).reshape(x.shape)
 
 
-def _by_doubling(operation, x):
-    inclusive = lax.associative_scan(operation, x, axis=1)
+def _by_doubling(x, operation, inclusive):
+    totals = lax.associative_scan(operation, x, axis=1)
     nothing = jnp.full_like(x[:, :1], _NEUTRAL[operation])
-    return jnp.concatenate([nothing, inclusive[:, :-1]], 1), inclusive[:, -1]
+    return totals if inclusive else jnp.concatenate([nothing, totals[:, :-1]], 1)
 
 
 def _across_chunks(totals, tile_ids, last_tile, carried):
@@ -168,7 +168,8 @@ def _alphas(gaussians, means, tile_ids, last_tile, log_transmittance) -> tuple[_
     """Of a block; what is carried from block to block is the logarithm of the transmittance."""
     unclipped = _unclipped_alphas(gaussians, means)
     alpha = jnp.where(unclipped >= ALPHA_FLOOR, jnp.minimum(unclipped, ALPHA_CEILING), 0.0)
-    in_chunk, total = _running(lax.mul, 1 - alpha)
+    in_chunk = _running(lax.mul, 1 - alpha, inclusive=False)
+    total = in_chunk[:, -1] * (1 - alpha[:, -1])
     log_total = jnp.log(jnp.maximum(total, OPAQUE))
     start, log_transmittance = _across_chunks(log_total, tile_ids, last_tile, log_transmittance)
     transmittance = jnp.exp(start)[:, None, :] * in_chunk
@@ -260,10 +261,10 @@ def backward(
         grad_weight = _einsum("bkc,bcp->bkp", values, shaping)
 
         terms = alphas.weight * grad_weight
-        in_chunk, total = _running(lax.add, terms)
-        start, running = _across_chunks(total, tile_ids, last_tile, running)
+        in_chunk = _running(lax.add, terms, inclusive=True)
+        start, running = _across_chunks(in_chunk[:, -1], tile_ids, last_tile, running)
         whole_here = whole.at[tile_ids, :, 0].get(mode="fill", fill_value=0.0)
-        behind = whole_here[:, None] - (start[:, None] + (in_chunk + terms))
+        behind = whole_here[:, None] - (start[:, None] + in_chunk)
 
         # Where alpha is clipped neither opacity nor shape matters.
         in_range = (alphas.unclipped >= ALPHA_FLOOR) & (alphas.unclipped < ALPHA_CEILING)
