@@ -14,11 +14,12 @@ from pathlib import Path
 from bench.captures_needed import Study
 from bench.history import HERE
 from bench.machine import about
+from bench.student_steps import counted
 from bench.tables import markdown, percent
 from jsplat.captures.index import Listed
 from jsplat.files.atomic import write_json
-from jsplat.metrics.masks import Tally, scores_of, tally
-from jsplat.parser import Parser, enlarged, load_parser, predict_labels
+from jsplat.metrics.masks import scores_of
+from jsplat.parser import Parser, enlarged, load_parser
 
 RECIPES = {  # pictures a step, steps, the highest learning rate
     "16": (16, 450, 1e-3),
@@ -42,13 +43,7 @@ def trained(study: Study, out: Path, recipe: tuple[int, int, float]) -> Path:
 
 def scored(parser: Parser, people: list[Listed], study: Study) -> dict:
     """F1 by pose, and of the necklace, which students lose first."""
-    found = Tally.empty(len(study.classes))
-    for one in people:
-        seen = one.read()
-        assert seen.labels is not None
-        names = (one.identity,) * len(seen.images)
-        found.add(tally(predict_labels(parser, seen.images), seen.labels, seen.yaw, seen.pitch, names, study.classes))
-    scores = scores_of(found, study.classes)
+    scores = scores_of(counted(study, parser, people), study.classes)
     return {name: scores["bins"][name]["f1"] for name in BINS} | {"neck_l": scores["classes"]["neck_l"]["f1"]}
 
 

@@ -15,11 +15,12 @@ import numpy as np
 from bench.captures_needed import Study
 from bench.history import HERE
 from bench.machine import about
+from jsplat.captures.index import Listed
 from jsplat.files.atomic import write_json
 from jsplat.metrics.classes import class_counts, f1_per_class
 from jsplat.metrics.masks import BINS, Tally, scores_of, tally
 from jsplat.metrics.statistics import f1_difference
-from jsplat.parser import load_parser, predict_labels
+from jsplat.parser import Parser, load_parser, predict_labels
 
 TIMES = 3
 ENOUGH = 200  # true pixels of a class in a bin of poses, below which its F1 says nothing
@@ -35,14 +36,14 @@ def longer(study: Study, out: Path) -> int:
     return count
 
 
-def counted(study: Study, parser: Path) -> Tally:
-    """What a parser says of the unseen, beside their truth."""
-    net, found = load_parser(parser, study.classes), Tally.empty(len(study.classes))
-    for one in study.groups["unseen"]:
+def counted(study: Study, parser: Parser, people: list[Listed]) -> Tally:
+    """What a parser says of people, beside their truth."""
+    found = Tally.empty(len(study.classes))
+    for one in people:
         seen = one.read()
         assert seen.labels is not None
         names = (one.identity,) * len(seen.images)
-        found.add(tally(predict_labels(net, seen.images), seen.labels, seen.yaw, seen.pitch, names, study.classes))
+        found.add(tally(predict_labels(parser, seen.images), seen.labels, seen.yaw, seen.pitch, names, study.classes))
     return found
 
 
@@ -63,7 +64,8 @@ def main(run: Path, out: Path) -> None:
     count = longer(study, out)
     parsers = {"teacher": study.parser / "parser", "student": run / "student" / "parser"}
     parsers[f"student, {count} steps"] = out / "student" / "parser"
-    tallies = {name: counted(study, path) for name, path in parsers.items()}
+    nets = {name: load_parser(path, study.classes) for name, path in parsers.items()}
+    tallies = {name: counted(study, net, study.groups["unseen"]) for name, net in nets.items()}
     teacher, short, long = tallies.values()
     found = {
         "trained_at": json.loads((out / "student" / "run.json").read_text())["commit"],

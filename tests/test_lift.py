@@ -149,9 +149,10 @@ def test_a_parser_that_hesitates_where_class_2_is_says_where_class_1_is():
     _, _, truth, *_ = head()
     pictures = truth + 0.55 * truth[..., 2:] * jnp.array([0.0, 1.0, -1.0])
     probabilities = 0.6 * plain_probabilities() + 0.2 * jnp.array([0.0, 1.0, 1.0])
-    after = sharper(probabilities, pictures)
-    assert_distributions(after)
-    assert cross_entropy(after) < 0.95 * cross_entropy(probabilities)
+    for how in ({}, {"rounds": 5, "acceleration": 1.0}):
+        after = sharper(probabilities, pictures, **how)
+        assert_distributions(after)
+        assert cross_entropy(after) < 0.95 * cross_entropy(probabilities)
 
 
 def test_a_view_without_trust_says_nothing():
@@ -181,7 +182,9 @@ def test_who_knows_one_class_leaves_the_odds_of_the_others():
 
 def test_silly_numbers_are_refused():
     got = r"got \(-1, 200.0, 1.5\)"
-    with pytest.raises(InputError, match=f"rounds, pseudo_counts, acceleration: wanted at least 0, .*, {got}"):
+    with pytest.raises(
+        InputError, match=f"rounds, pseudo_counts, acceleration: wanted at least 0, positive, from 1 to 2, {got}"
+    ):
         SharpenConfig(rounds=-1)
     for wrong in ({"pseudo_counts": 0.0}, {"acceleration": 0.9}, {"acceleration": 2.1}):
         with pytest.raises(InputError, match="rounds, pseudo_counts, acceleration"):
