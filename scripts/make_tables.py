@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # bench is no installed package
 
-from bench import sharpened, strangers, student_recipes  # noqa: E402
+from bench import against, sharpened, strangers, student_recipes  # noqa: E402
 from bench.captures_drawn import charts, images, tables  # noqa: E402
 from bench.history import HERE, latest  # noqa: E402
 from bench.profile import section  # noqa: E402
@@ -379,6 +379,7 @@ def sections() -> dict[Path, dict[str, str]]:
         ROOT / "docs/speed.md": {
             "bench": performance(devices, f"../{PLOTS.relative_to(ROOT).as_posix()}"),
             "predicted": predicted(),
+            "against": against.table(recorded("against")),
         },
         ROOT / "bench/README.md": page,
     }

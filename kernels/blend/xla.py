@@ -1,9 +1,9 @@
 """`blend` in XLA: chunks of a tile's depth-sorted list, processed in blocks of one flat list over all images.
 
-A chunk is CHUNK consecutive hits of one tile; a block is BLOCK consecutive chunks. The loop over blocks runs exactly as
-often as there are used blocks, so neither capacity nor the longest tile costs time. A tile's chunks follow one another,
-so the transmittance (forward) and the running sum (backward) at a chunk's start come from a scan within the block and
-one carried row of pixels across blocks.
+A chunk is CHUNK consecutive hits of one tile; a block is BLOCK consecutive chunks. The loop runs exactly as often as
+there are used blocks, TURN of them at a time, so neither capacity nor the longest tile costs time. A tile's chunks
+follow one another, so the transmittance (forward) and the running sum (backward) at a chunk's start come from a scan
+within the block and one carried row of pixels across blocks.
 """
 
 import functools
@@ -23,8 +23,9 @@ from jsplat.kernels.tiling import TileHits, bin_tiles, from_tiles, tile_grid, to
 TILE = (8, 8)  # width and height in pixels
 PIXELS = TILE[0] * TILE[1]
 CHUNK = 32
-BLOCK = 64  # with 32 hits and 64 pixels: 512 KiB an array, so that work for every core is in each operation
-GROUP = 4  # hits of a chunk that a processor takes in one turn of a running total; divides CHUNK
+BLOCK = 32  # with 32 hits and 64 pixels: 256 KiB an array, which a core's cache holds several of
+TURN = 2  # blocks of one turn of the loop: what of one is not divided among cores goes on beside the other
+GROUP = 8  # hits of a chunk that a processor takes in one turn of a running total; divides CHUNK
 OPAQUE = 1e-30  # transmittance of a chunk below which its logarithm is not needed: the stop came long before
 
 # Columns of the table of Gaussians.
@@ -36,7 +37,7 @@ _einsum = functools.partial(jnp.einsum, precision="highest")  # GPUs would else 
 
 
 class Chunks(typing.NamedTuple):
-    """Which hits each chunk covers; s slots for chunks, a multiple of BLOCK."""
+    """Which hits each chunk covers; s slots for chunks, a multiple of BLOCK * TURN."""
 
     tile_ids: Int[Array, " s"]
     offsets: Int[Array, " s"]
@@ -57,10 +58,10 @@ def _chunks(hits: TileHits) -> Chunks:
     tiles, images = hits.tile_offsets.shape[0] - 1, hits.needed.shape[0]
     tile_lengths = hits.tile_offsets[1:] - hits.tile_offsets[:-1]
     counts = -(-tile_lengths // CHUNK)
-    # Empty chunks in an image's last tile fill its last block up: then no sum depends on what else is in the batch.
-    counts = counts.reshape(images, -1)
-    counts = counts.at[:, -1].add((-counts.sum(1) % BLOCK).astype(counts.dtype)).reshape(-1)
-    slots = (-(-(hits.gaussian_ids.shape[0] // CHUNK + tiles) // BLOCK) + images) * BLOCK
+    # Empty chunks in an image's last tile fill its last turn up: then no sum depends on what else is in the batch.
+    counts, whole = counts.reshape(images, -1), BLOCK * TURN
+    counts = counts.at[:, -1].add((-counts.sum(1) % whole).astype(counts.dtype)).reshape(-1)
+    slots = (-(-(hits.gaussian_ids.shape[0] // CHUNK + tiles) // whole) + images) * whole
     first = jnp.cumsum(counts) - counts
     used = counts.sum()
     tile_ids = jnp.repeat(jnp.arange(tiles, dtype=jnp.int32), counts, total_repeat_length=slots)
@@ -95,6 +96,17 @@ def _block(index, chunks, hits, absent):
     within = jnp.arange(CHUNK, dtype=jnp.int32)
     ids = hits.gaussian_ids.at[offsets[:, None] + within].get(mode="fill", fill_value=absent)
     return tile_ids, jnp.where(within < lengths[:, None], ids, absent)
+
+
+def _over_blocks(block, chunks, start):
+    """The state after `block(index, state)` of every used block."""
+
+    def turn(index, state):
+        for k in range(TURN):
+            state = block(index * TURN + k, state)
+        return state
+
+    return lax.fori_loop(0, -(-chunks.used // (BLOCK * TURN)), turn, start)
 
 
 def _means_in_tiles(gaussians, tile_ids, grid):
@@ -132,14 +144,18 @@ def _in_turn(x, operation, inclusive):
     """GROUP hits at a time, for each turn of a loop on a processor costs as much as some of them."""
     groups = x.reshape(x.shape[0], -1, GROUP, x.shape[2])
     nothing = jnp.full_like(groups[:, :, 0], _NEUTRAL[operation])
-    within = list(itertools.accumulate([nothing, *(groups[:, :, k] for k in range(GROUP))], operation))
+    totals = list(itertools.accumulate((groups[:, :, k] for k in range(GROUP)), operation))
+    # Behind a barrier, or XLA would compute all of them anew for what reads the last one.
+    within = lax.optimization_barrier(jnp.stack(totals if inclusive else [nothing, *totals[:-1]], 2))
+    totals = within[:, :, -1] if inclusive else operation(within[:, :, -1], groups[:, :, -1])
 
-    def turn(before, group):
-        return operation(before, group), before
+    def turn(k, state):
+        total, before = state
+        before = lax.dynamic_update_slice_in_dim(before, total[:, None], k, 1)
+        return operation(total, lax.dynamic_index_in_dim(totals, k, 1, keepdims=False)), before
 
-    _, before = lax.scan(turn, nothing[:, 0], jnp.swapaxes(within[-1], 0, 1))
-    parts = jnp.stack(within[1:] if inclusive else within[:-1], 2)
-    return operation(parts, jnp.swapaxes(before, 0, 1)[:, :, None]).reshape(x.shape)
+    _, before = lax.fori_loop(0, groups.shape[1], turn, (nothing[:, 0], jnp.zeros_like(totals)))
+    return operation(within, before[:, :, None]).reshape(x.shape)
 
 
 def _by_doubling(x, operation, inclusive):
@@ -216,7 +232,7 @@ def forward(
 
     channels = splats.features.shape[-1] + 2
     start = (jnp.zeros((tiles, channels, PIXELS), table.dtype), jnp.zeros(PIXELS, table.dtype), jnp.int32(-1))
-    image, *_ = lax.fori_loop(0, -(-chunks.used // BLOCK), block, start)
+    image, *_ = _over_blocks(block, chunks, start)
     image = from_tiles(jnp.swapaxes(image, 1, 2), size=size, tile=TILE)
     return Shown.of(nan_where(hits.needed > capacity, image)), hits.needed
 
@@ -280,7 +296,7 @@ def backward(
     zeros = jnp.zeros(PIXELS, table.dtype)
     width = 6 + splats.features.shape[-1] + 1  # means, roots and opacity; features; depth
     start = (jnp.zeros((images * count + 1, width), table.dtype), zeros, zeros, jnp.int32(-1))
-    grads, *_ = lax.fori_loop(0, -(-chunks.used // BLOCK), block, start)
+    grads, *_ = _over_blocks(block, chunks, start)
     grads = grads[:-1].reshape(images, count, width)
     grad_features = jnp.zeros(splats.features.shape, grads.dtype).at[set_ids].add(grads[..., 6:-1])
     gradients = Splats(grads[..., :2], grads[..., 2:5], grads[..., 5], grads[..., -1], grad_features)
@@ -321,5 +337,5 @@ def splat_sums(
 
     zeros = jnp.zeros((images * count + 1, pictures.shape[-1]), table.dtype)
     start = (zeros, jnp.zeros(PIXELS, table.dtype), jnp.int32(-1))
-    sums, *_ = lax.fori_loop(0, -(-chunks.used // BLOCK), block, start)
+    sums, *_ = _over_blocks(block, chunks, start)
     return nan_where(hits.needed > capacity, sums[:-1].reshape(images, count, -1)), hits.needed

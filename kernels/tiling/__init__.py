@@ -328,15 +328,24 @@ def _sorted(keys: Integer[Array, " m"], largest: int) -> tuple[Int[Array, " m"],
     Args:
         largest: none that is not negative is above it.
     """
-    return lax.platform_dependent(keys, cpu=sorted_packed, default=functools.partial(sorted_stably, largest=largest))
+    ways = {"cpu": sorted_packed, "default": sorted_stably}
+    return lax.platform_dependent(keys, **{name: functools.partial(way, largest=largest) for name, way in ways.items()})
 
 
-def sorted_packed(keys: Integer[Array, " m"]) -> tuple[Int[Array, " m"], Int[Array, " m"]]:
-    """Key and index as one 64-bit number: XLA's CPU backend has a fast path for sorting one array of numbers."""
-    with jax.enable_x64(True):
-        indices = jnp.arange(keys.shape[0], dtype=jnp.uint64)
-        packed = lax.sort((keys.astype(jnp.uint64) << 32) | indices, is_stable=False)
-        return (packed >> 32).astype(jnp.int32), (packed & 0xFFFFFFFF).astype(jnp.int32)
+def sorted_packed(keys: Integer[Array, " m"], *, largest: int) -> tuple[Int[Array, " m"], Int[Array, " m"]]:
+    """Key and index as one number: XLA's CPU backend has a fast path for sorting one array of numbers.
+
+    Args:
+        largest: as for `_sorted`; where it and the index leave room for each other in 32 bits they share these.
+    """
+    bits = max(keys.shape[0] - 1, 1).bit_length()
+    if largest >> (32 - bits):
+        bits = 32
+    wide = jnp.uint64 if bits == 32 else jnp.uint32
+    with jax.enable_x64(bits == 32):
+        packed = (keys.astype(wide) << bits) | jnp.arange(keys.shape[0], dtype=wide)
+        packed = lax.sort(packed, is_stable=False)
+        return (packed >> bits).astype(jnp.int32), (packed & ((1 << bits) - 1)).astype(jnp.int32)
 
 
 def key_type(largest: int) -> type[np.unsignedinteger]:
