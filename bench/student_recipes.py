@@ -21,21 +21,23 @@ from jsplat.files.atomic import write_json
 from jsplat.metrics.masks import scores_of
 from jsplat.parser import Parser, enlarged, load_parser
 
-RECIPES = {  # pictures a step, steps, the highest learning rate
-    "16": (16, 450, 1e-3),
-    "8": (8, 900, 1e-3),
-    "8, twice the rate": (8, 900, 2e-3),
-    "32": (32, 225, 1e-3),
+RECIPES = {  # pictures a step, steps, the highest learning rate, what moving averages keep
+    "16": (16, 450, 1e-3, 0.0),
+    "8": (8, 900, 1e-3, 0.0),
+    "8, twice the rate": (8, 900, 2e-3, 0.0),
+    "32": (32, 225, 1e-3, 0.0),
+    "8, averaged": (8, 900, 2e-3, 0.99),
+    "4, averaged": (4, 1800, 2e-3, 0.99),
 }
 BINS = ("0-15", "15-45", "side", "all")
 
 
-def trained(study: Study, out: Path, recipe: tuple[int, int, float]) -> Path:
+def trained(study: Study, out: Path, recipe: tuple[int, int, float, float]) -> Path:
     """The student of a recipe."""
-    batch, steps, rate = recipe
+    batch, steps, rate, kept = recipe
     if not out.exists():
         shutil.copytree(study.run, out)
-    values = {"batch": batch, "steps": steps, "learning_rate": rate}
+    values = {"batch": batch, "steps": steps, "learning_rate": rate, "ema_decay": kept}
     settings = [f"unseen={study.config['unseen']}", *(f"finetune.{key}={value}" for key, value in values.items())]
     study.command(out, study.heads, *(part for one in settings for part in ("--set", one)), "--until", "student")
     return out / "student"
@@ -68,9 +70,10 @@ def table(measured: dict) -> str:
     """The recipes, with what they took."""
     rows = []
     for of in measured["recipes"].values():
-        batch, steps, rate = of["recipe"]
+        batch, steps, rate, *kept = of["recipe"]
         scores = [[percent(of[key][b]) for b in (*BINS, "neck_l")] for key in ("scores", "scores, enlarged")]
-        rows.append([f"{batch} x {steps}, {rate:g}", f"{of['seconds']:.0f}", *map(" / ".join, zip(*scores))])
+        how = f"{batch} x {steps}, {rate:g}" + (f", averaged ({kept[0]:g})" if kept and kept[0] else "")
+        rows.append([how, f"{of['seconds']:.0f}", *map(" / ".join, zip(*scores))])
     made = {of["trained_at"] for of in measured["recipes"].values()}
     where = (
         f"Taught by {', '.join(measured['taught'])}, scored on {', '.join(measured['people'])}, seed"

@@ -285,6 +285,27 @@ def test_frozen_statistics_stay(trained):
     assert all(np.array_equal(after[n], v) for n, v in statistics.items())
 
 
+def test_averages_are_those_of_weights_and_statistics_after_each_step(monkeypatch):
+    config, step, seen = dataclasses.replace(TINY, steps=4, log_every=4, ema_decay=0.3), training.train_step, []
+    start = new_parser(TINY.architecture, THREE, 0)
+
+    def watched(*arguments):
+        state, loss = step(*arguments)
+        seen.append({name: np.array(value) for name, value in (state.weights | state.statistics).items()})
+        return state, loss
+
+    monkeypatch.setattr(training, "train_step", watched)
+    averaged, _ = train_parser(DATA, config, 0, start=start, replay=REPLAY)
+    wanted = {name: np.asarray(value, np.float64) for name, value in start.variables.items()}
+    for taken, values in enumerate(seen):
+        kept = min(0.3, (1 + taken) / (10 + taken))  # 0.1, 0.18, 0.25, then 0.3
+        wanted = {name: kept * value + (1 - kept) * values[name] for name, value in wanted.items()}
+    assert len(seen) == 4
+    for name, value in wanted.items():
+        np.testing.assert_allclose(averaged.variables[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    assert not all(np.allclose(averaged.variables[name], seen[-1][name], rtol=1e-5, atol=1e-6) for name in wanted)
+
+
 def test_draws_do_not_repeat_while_the_pool_lasts():
     pool = Pool(*(jnp.asarray(a) for a in (blobs(5, 0).images, blobs(5, 0).labels, np.arange(5.0))))
     drawn = jax.jit(draw, static_argnames="count")
@@ -404,6 +425,7 @@ def test_nothing_to_learn_from_is_refused(monkeypatch):
         ({"steps": 0}, "steps: wanted at least 1"),
         ({"replay_fraction": 1.0}, "share in"),
         ({"label_size": -1}, "label_size: wanted 0 or more"),
+        ({"ema_decay": 1.0}, "ema_decay: wanted a share in"),
     ],
 )
 def test_config_refuses(change, message):

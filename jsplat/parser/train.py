@@ -41,6 +41,8 @@ class ParserConfig:
         warmup: steps of linear warm-up.
         weight_decay: decoupled, on convolution kernels only.
         clip_norm: the largest global norm of a gradient.
+        ema_decay: what is kept of the moving average of weights and statistics at a step, at most; the average is the
+            parser that comes out. 0: the last step's.
         replay_fraction: share of each batch that comes from the replay set, when there is one.
         frozen_statistics: leave the running batch statistics as they are and normalise with them.
         ohem_threshold, ohem_min_fraction: the OHEM rule (`jsplat.parser.loss.ohem`).
@@ -60,6 +62,7 @@ class ParserConfig:
     warmup: int = 50
     weight_decay: float = 0.02
     clip_norm: float = 5.0
+    ema_decay: float = 0.0
     replay_fraction: float = 0.5
     frozen_statistics: bool = False
     ohem_threshold: float = HARD
@@ -81,6 +84,8 @@ class ParserConfig:
             raise InputError(f"{what}.label_size", wanted="0 or more", got=self.label_size)
         if not 0 <= self.replay_fraction < 1:
             raise InputError(f"{what}.replay_fraction", wanted="a share in [0, 1)", got=self.replay_fraction)
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(f"{what}.ema_decay", wanted="a share in [0, 1)", got=self.ema_decay)
 
     def for_side(self, pixels: int, input_size: int) -> "ParserConfig":
         """With the grid of the labels decided, where it is left open (0).
@@ -129,11 +134,23 @@ class History:
 
 @pytree
 class State:
-    """What a training step changes; variables by dotted name."""
+    """What a training step changes; variables by dotted name.
+
+    Attributes:
+        averages: moving averages of weights and statistics; none where nobody asked for them.
+        taken: steps so far.
+    """
 
     weights: Variables
     statistics: Variables
     optimiser: optax.OptState
+    averages: Variables
+    taken: Int[Array, ""]
+
+    @property
+    def result(self) -> Variables:
+        """The variables of the parser that training has come to."""
+        return self.averages or (self.weights | self.statistics)
 
 
 def optimiser(config: ParserConfig) -> optax.GradientTransformation:
@@ -218,8 +235,16 @@ def train_step(
     )
     updates, moments = optimiser(config).update(gradient, state.optimiser, state.weights)
     weights = optax.apply_updates(state.weights, updates)
-    after = State(weights, statistics, moments)  # type: ignore[arg-type]
+    values = weights | statistics  # type: ignore[operator]
+    averages = _averaged(state.averages, {name: values[name] for name in state.averages}, state.taken, config.ema_decay)
+    after = State(weights, statistics, moments, averages, state.taken + 1)  # type: ignore[arg-type]
     return jax.lax.with_sharding_constraint((after, loss), replicated(mesh))
+
+
+def _averaged(averages: Variables, values: Variables, taken: Array, decay: float) -> Variables:
+    """The averages a step later; over few steps all of them count (the warm-up of TensorFlow's moving averages)."""
+    kept = jnp.minimum(decay, (1 + taken) / (10 + taken))
+    return optax.incremental_update(values, averages, 1 - kept)  # type: ignore[return-value]
 
 
 def class_weights(sets: list[AuxiliarySet], power: float) -> Float[np.ndarray, " k"]:
@@ -272,7 +297,8 @@ def first_state(start: Parser, config: ParserConfig) -> State:
     """The state before the first step; its arrays are the parser's own."""
     weights = {name: value for name, value in start.variables.items() if not is_statistic(name)}
     statistics = {name: value for name, value in start.variables.items() if is_statistic(name)}
-    return State(weights, statistics, optimiser(config).init(weights))
+    averages = start.variables if config.ema_decay else {}
+    return State(weights, statistics, optimiser(config).init(weights), dict(averages), jnp.int32(0))
 
 
 @in_32_bits
@@ -338,7 +364,7 @@ def train_parser(
     pools = tuple(Pool(*arrays) for arrays in stored)  # type: ignore[arg-type]
 
     def parser() -> Parser:
-        named = {name: jnp.array(np.array(value)) for name, value in (state.weights | state.statistics).items()}
+        named = {name: jnp.array(np.array(value)) for name, value in state.result.items()}
         return Parser(named, start.architecture, labelset)
 
     replayed = round(config.batch * config.replay_fraction) if sets[1:] else 0
