@@ -1,9 +1,10 @@
-"""How many pictures a step: `python -m bench.student_recipes RUN OUT PEOPLE`, nine minutes of two cores a recipe.
+"""How many pictures a step: `python -m bench.student_recipes RUN OUT PEOPLE [RECIPE ...]`, nine minutes a recipe.
 
 RUN: a `jsplat run --config heads_cpu`, done as far as its stage "render", on captures with true labels; PEOPLE: some of
-its unseen, with commas between, on whom settings may be chosen. A student is trained by each of RECIPES, all of which
-see as many pictures, into OUT (what is done already there is not done again), and scored on PEOPLE, also on pictures
-enlarged as `jsplat predict` sees them. Writes bench/history/student_recipes.json and prints it.
+its unseen, with commas between, on whom settings may be chosen. A student is trained by each of RECIPES, or by those
+that are named, all of which see as many pictures, into OUT (what is done already there is not done again), and scored
+on PEOPLE, also on pictures enlarged as `jsplat predict` sees them. Writes bench/history/student_recipes.json, where
+other recipes stay as they are if the same people taught them and are scored, and prints it.
 """
 
 import json
@@ -49,11 +50,16 @@ def scored(parser: Parser, people: list[Listed], study: Study) -> dict:
     return {name: scores["bins"][name]["f1"] for name in BINS} | {"neck_l": scores["classes"]["neck_l"]["f1"]}
 
 
-def main(run: Path, out: Path, names: list[str]) -> None:
+def main(run: Path, out: Path, names: list[str], recipes: list[str]) -> None:
     """Trains, scores, writes and prints."""
-    study, rows = Study(run, out), {}
+    study, path = Study(run, out), HERE / "history" / "student_recipes.json"
     people = [one for one in study.groups["unseen"] if one.identity in names]
-    for name, recipe in RECIPES.items():
+    taught = [one.identity for one in study.groups["fitted"]]
+    counts = {"people": [one.identity for one in people], "taught": taught, "seed": study.config["seed"]}
+    old = json.loads(path.read_text()) if path.exists() else {}
+    rows = old["recipes"] if old.items() >= counts.items() else {}
+    for name in recipes or RECIPES:
+        recipe = RECIPES[name]
         folder = trained(study, out / name.replace(", ", "_").replace(" ", "_"), recipe)
         student = load_parser(folder / "parser", study.classes)
         told = json.loads((folder / "run.json").read_text())
@@ -61,9 +67,7 @@ def main(run: Path, out: Path, names: list[str]) -> None:
         rows[name] |= {"scores": scored(student, people, study)}
         rows[name] |= {"scores, enlarged": scored(enlarged(student, study.config["enlarge"]), people, study)}
         print(name, rows[name], flush=True)
-    taught = [one.identity for one in study.groups["fitted"]]
-    counts = {"people": [one.identity for one in people], "taught": taught, "seed": study.config["seed"]}
-    write_json(HERE / "history" / "student_recipes.json", {**about("student recipes"), **counts, "recipes": rows})
+        write_json(path, {**about("student recipes"), **counts, "recipes": rows})
 
 
 def table(measured: dict) -> str:
@@ -84,6 +88,6 @@ def table(measured: dict) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
+    if len(sys.argv) < 4:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(","))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(","), sys.argv[4:])
