@@ -29,15 +29,19 @@ from jsplat.raster.capacity import SharedCapacity
 
 FORMS = [
     SharpenConfig(rounds=0),
-    SharpenConfig(rounds=2, acceleration=1.0, pseudo_counts=20.0),
-    SharpenConfig(rounds=3, acceleration=1.0, pseudo_counts=20.0),
-    SharpenConfig(rounds=3, acceleration=1.0),
-    SharpenConfig(rounds=3, acceleration=1.0, pseudo_counts=2000.0),
+    SharpenConfig(rounds=2, acceleration=1.0, pseudo_counts=20.0, small_part=0.0),
+    SharpenConfig(small_part=0.0),
+    SharpenConfig(small_part=0.001),
     SharpenConfig(),
-    SharpenConfig(acceleration=2.0),
-    SharpenConfig(rounds=5, acceleration=1.0),
+    SharpenConfig(small_part=0.005),
+    SharpenConfig(small_part=0.01),
+    SharpenConfig(rounds=5),
 ]
-SHOWN = ("rounds", "acceleration", "pseudo_counts")
+PARTS = (
+    *("mouth", "u_lip", "l_lip", "neck_l", "neck", "l_ear", "r_ear", "ear_r", "l_brow", "r_brow", "r_eye", "skin"),
+    "hat",
+)
+SHOWN = ("rounds", "acceleration", "pseudo_counts", "small_part")
 
 
 def main(heads: Path, parsed: Path, fitted: Path, size: int) -> None:
@@ -77,17 +81,17 @@ def main(heads: Path, parsed: Path, fitted: Path, size: int) -> None:
 
 def table(measured: dict) -> str:
     """The forms; of each person, what sharpening gave."""
-    parts, rows = ("mouth", "u_lip", "l_lip", "neck_l", "neck", "l_ear", "r_ear", "l_brow", "r_brow", "hat"), []
+    rows = []
     for of in measured["forms"]:
         how = " / ".join(f"{of[name]:g}" for name in SHOWN) if of["rounds"] else "not sharpened"
         above = of["above the vote"].values()
         gains = f"{100 * min(above):+.1f} to {100 * max(above):+.1f}" if of["rounds"] else "-"
-        scores = [of["0-15"], of["side"], *(of["classes_side"][part] for part in parts)]
+        scores = [of["0-15"], of["side"], *(of["classes_side"][part] for part in PARTS)]
         rows.append([how, *map(percent, scores[:2]), gains, *map(percent, scores[2:])])
     where = (
         f"{len(measured['people'])} people, F1 in %, by class from the side, measured at commit {measured['commit']}."
     )
-    heads = ["rounds / acceleration / pseudo counts", "0-15", "side", "above the vote, by person", *parts]
+    heads = ["rounds / acceleration / pseudo counts / small part", "0-15", "side", "above the vote, by person", *PARTS]
     return "\n\n".join([where, markdown(heads, rows)])
 
 

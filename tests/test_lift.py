@@ -11,6 +11,7 @@ import pytest
 from jsplat.errors import InputError
 from jsplat.kernels.blend.reference import blend_reference
 from jsplat.labels import SharpenConfig, VoteConfig, VoterLabels, facing, lift, paint, sharpen, vote
+from jsplat.labels.sharpen import small_parts
 from jsplat.raster.projection import project
 from tests import ball
 from tests.close import assert_close
@@ -155,6 +156,29 @@ def test_a_parser_that_hesitates_where_class_2_is_says_where_class_1_is():
         assert cross_entropy(after) < 0.95 * cross_entropy(probabilities)
 
 
+def test_how_small_a_part_is():
+    counts = jnp.array([[[5.0, 5.0, 0.0], [0.0, 300.0, 0.0], [0.0, 0.0, 10.0]], [[0, 0, 0], [0, 600, 60], [0, 20, 10]]])
+    small = small_parts(counts, config=SharpenConfig(small_part=0.02))
+    # 1000 pixels of the foreground: 960 of class 1, 40 of class 2.
+    np.testing.assert_allclose(small, [0, 0.02 / 0.96, 0.5], rtol=1e-6)
+    none = small_parts(counts.at[:, 2].set(0.0), config=SharpenConfig(small_part=0.02))
+    np.testing.assert_allclose(none, [0, 0.02, 1], rtol=1e-6)
+    assert not small_parts(counts, config=SharpenConfig(small_part=0.0)).any()
+
+
+def test_opinions_on_small_parts_are_taken_as_they_are():
+    """All parts are small: then no confusion matrix has a say. None is: then the opinions count through it alone."""
+    _, _, truth, *_ = head()
+    pictures = 0.7 * truth + 0.3 * jnp.roll(truth, 1, 0)
+    as_they_are = sharper(plain_probabilities(), pictures, confusion=False)
+    small = sharper(plain_probabilities(), pictures, small_part=0.999)
+    np.testing.assert_allclose(small, as_they_are, atol=1e-6)
+    large = sharper(plain_probabilities(), pictures, small_part=0.0)
+    between = sharper(plain_probabilities(), pictures, small_part=0.2)
+    assert float(jnp.abs(large - as_they_are).max()) > 0.01
+    assert 0 < float(jnp.abs(between - as_they_are).mean()) < float(jnp.abs(large - as_they_are).mean())
+
+
 def test_a_view_without_trust_says_nothing():
     seen, gaussians, truth, *_ = head()
     pictures = truth.at[2].set(truth[2][..., jnp.array([0, 2, 1])])
@@ -189,3 +213,5 @@ def test_silly_numbers_are_refused():
     for wrong in ({"pseudo_counts": 0.0}, {"acceleration": 0.9}, {"acceleration": 2.1}):
         with pytest.raises(InputError, match="rounds, pseudo_counts, acceleration"):
             SharpenConfig(**wrong)
+    with pytest.raises(InputError, match=r"small_part: wanted a share in \[0, 1\), got 1.0"):
+        SharpenConfig(small_part=1.0)

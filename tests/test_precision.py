@@ -131,7 +131,8 @@ def program_of(name: str) -> tuple[Any, ...]:
             return functools.partial(error_models, means=means, config=how["config"]), counts
         case "sharpening":
             told = [(counts[0], jnp.ones(VIEWS))]
-            return functools.partial(_gain, **how), gaussians, rows, block, told, known[:, 0, 0], np.bool_(True)
+            seen_by = block, told, known[:, 0, 0], np.bool_(True), jnp.ones(3)
+            return functools.partial(_gain, **how), gaussians, rows, *seen_by
         case "palette":
             totals = jnp.zeros((3, 4))
             return lambda *of: (_added(totals, *of), _labels(of[0], of[2])), pictures, 1.0 * known, jnp.eye(3)

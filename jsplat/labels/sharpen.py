@@ -7,6 +7,9 @@ vector-Jacobian product per view). The pixel labels are not the parser's: they a
 prior and the view's own confusion matrix as likelihood, so a view that errs is not believed where it errs. The matrices
 are counted against these posteriors: against the blurred render every parser errs at every outline. Opinions stay soft:
 a likeliest label would call the rim of a brow skin, in every view and in every round again.
+
+A small part is all outline, where a parser's errors are those of its resolution. A confusion matrix has these down as
+errors of the class, and would leave brows and lips as wide as the blur. There the opinions are taken as they are.
 """
 
 import dataclasses
@@ -45,6 +48,8 @@ class SharpenConfig:
         pseudo_counts: pull (pixels per class) of a view's confusion matrix to the one pooled over views.
         trust_power: weight (1 - entropy)^power of a pixel's opinion.
         alpha_gate: pixels with less alpha than this are left out.
+        small_part: share of the foreground up to which a class counts as a small part: in its pixels the parser's
+            opinions stand for the posteriors, of larger ones in inverse proportion to their size; 0: nowhere.
     """
 
     # These were chosen on people that are not among the unseen of any table (bench/sharpened.py).
@@ -54,11 +59,14 @@ class SharpenConfig:
     pseudo_counts: float = 200.0
     trust_power: float = 1.0
     alpha_gate: float = 0.5
+    small_part: float = 0.003
 
     def __post_init__(self):
         if self.rounds < 0 or self.pseudo_counts <= 0 or not 1 <= self.acceleration <= 2:
             wanted, got = "at least 0, positive, from 1 to 2", (self.rounds, self.pseudo_counts, self.acceleration)
             raise InputError("SharpenConfig: rounds, pseudo_counts, acceleration", wanted=wanted, got=got)
+        if not 0 <= self.small_part < 1:
+            raise InputError("SharpenConfig.small_part", wanted="a share in [0, 1)", got=self.small_part)
 
 
 @pytree
@@ -122,7 +130,8 @@ def sharpen(
     counts = join_blocks(gains(_first_counts, probabilities), count, devices)
     for _ in range(config.rounds):
         confusion = to_blocks(error_models(counts, means=means, config=how["config"]), devices)
-        found = gains(_gain, probabilities, confusion, unpadded(count), believe)
+        small = itertools.cycle(per_device(small_parts(counts[0], config=how["config"]), devices))
+        found = gains(_gain, probabilities, confusion, unpadded(count), believe, small)
         gained = join_blocks([g for g, _ in found], len(found), devices)
         counts = join_blocks([c for _, c in found], count, devices)
         probabilities = _moved(probabilities, gained, jnp.float32(config.acceleration))
@@ -218,6 +227,14 @@ def error_models(
     return [one(of, meaning) for of, meaning in zip(counts, means)]
 
 
+@functools.partial(jax.jit, static_argnames="config")
+def small_parts(counts: Float[Array, "v k s"], *, config: SharpenConfig) -> Float[Array, " k"]:
+    """How far each class is a small part, from 0 to 1, by the pixels that the posteriors give it in all views."""
+    pixels_of = counts.sum((0, 2)).at[0].set(0.0)
+    share = pixels_of / jnp.maximum(pixels_of.sum(), 1e-12)
+    return jnp.minimum(config.small_part / jnp.maximum(share, 1e-6), 1.0).at[0].set(0.0)
+
+
 @functools.partial(jax.jit, static_argnames=("capacity", "config"))
 def _gain(
     gaussians: Gaussians,
@@ -226,6 +243,7 @@ def _gain(
     confusion: list[tuple[Array, Array]],
     unpadded: Array,
     believe: Array,
+    small: Array,
     *,
     capacity: int,
     config: SharpenConfig,
@@ -246,6 +264,7 @@ def _gain(
             opinion.sure * told if len(opinions) > 1 else opinion.sure for (_, told), opinion in zip(matrices, opinions)
         ]
         most = functools.reduce(jnp.maximum, sures)
+        powers = [jnp.float32(1)]
         if len(opinions) > 1:
             # A voter speaks in a pixel as far as it is surer there than the others.
             powers = [(sure / jnp.maximum(most, 1e-12))[..., None] for sure in sures]
@@ -254,7 +273,9 @@ def _gain(
             likelihood = likelihoods[0]
         target = _normalised(prior * likelihood)
         if picture is not None:
-            target = jnp.where(believe, target, _opinion(picture)[0])
+            said = opinions[0].labels
+            taken = jnp.minimum((small * jnp.maximum(prior, said)).sum(-1, keepdims=True), 1.0) * powers[0]
+            target = jnp.where(believe, target + taken * (said - target), said)
         sure = jnp.where(solid & there, most, 0.0)[..., None]
         ratio = jnp.where(prior > _SURE, target / jnp.maximum(prior, _LEAST), 0.0)
         gained = splat_sums(gaussians, camera, sure * ratio, capacity=capacity)
