@@ -114,6 +114,11 @@ def test_the_rows_are_those_of_the_update_written_out():
         of = voice.confusion[np.arange(len(voice.labels))[:, None], :, voice.labels].reshape(-1, k)
         likelihoods = likelihoods * of ** (voice.sure.ravel() / np.maximum(most, 1e-12))[:, None]
     sure = np.where(spoken == UNTOUCHED, most, 0)[:, None]
+    first, small = head.voices[0], head.voices[0].small.astype(np.float64)
+    said = np.eye(k)[first.labels.ravel()]
+    speaks = (first.sure.ravel() / np.maximum(most, 1e-12))[:, None]
+    assert 0 < small[1:].min() < small.max() == 1, "a class that is small, and one that is not"
+    assert not head.voices[1].small.any()
 
     def shares(x):
         return x / np.maximum(x.sum(-1, keepdims=True), 1e-12)
@@ -123,7 +128,9 @@ def test_the_rows_are_those_of_the_update_written_out():
     for _ in range(settings.rounds):
         prior = shares(rest + pulls @ probabilities)
         inverse = np.where(prior > 1e-6, 1 / np.maximum(prior, 1e-3), 0)
-        voters = probabilities * (pulls.T @ (sure * shares(prior * likelihoods) * inverse))
+        own_word = speaks * np.minimum((small * np.maximum(prior, said)).sum(-1, keepdims=True), 1)
+        target = own_word * said + (1 - own_word) * shares(prior * likelihoods)
+        voters = probabilities * (pulls.T @ (sure * target * inverse))
         voters = np.where(voters.sum(-1, keepdims=True) > 1e-6, shares(voters), base)
         human = probabilities * (
             pulls[heard].T @ (_leading_mixture(prior[heard], spoken[heard], settings.class_margin) * inverse[heard])

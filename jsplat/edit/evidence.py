@@ -24,7 +24,7 @@ from jaxtyping import Float, Int, UInt8
 from scipy import ndimage
 
 from jsplat.edit.head import UNTOUCHED, Head
-from jsplat.edit.voices import likelihood, normalised
+from jsplat.edit.voices import likelihood, normalised, word
 from jsplat.errors import InputError
 from jsplat.labels import clean, to_masks
 from jsplat.labelsets.labelset import IGNORE
@@ -118,6 +118,8 @@ class _Place:
         classes: which k play a part; the others are left out of the arithmetic.
         rest: what all other Gaussians show there.
         sure: the voters' weight; `likelihood`: of what they say if a class were true.
+        said: what the first voter says (`word`), counted among `classes`; `speaks`: how far that may count; `small`:
+            how far each class is a small part, where it does count.
         heard: the s pixels that people named a class for; `named`: which, counted among `classes`; `hears`: their part
             of the weights.
     """
@@ -129,6 +131,9 @@ class _Place:
     rest: Float[np.ndarray, "p k"]
     sure: Float[np.ndarray, "p 1"]
     likelihood: Float[np.ndarray, "p k"]
+    said: Int[np.ndarray, " p"]
+    speaks: Float[np.ndarray, " p"]
+    small: Float[np.ndarray, " k"]
     heard: Int[np.ndarray, " s"]
     named: Int[np.ndarray, " s"]
     hears: sp.csc_matrix  # s x n
@@ -184,6 +189,7 @@ def _place(head: Head, who: np.ndarray, v: int, spoken_labels: np.ndarray | None
     # A pixel that a person spoke about says nothing else.
     likelihoods, sure = likelihood(head.voices, v, pixel, classes)
     sure = np.where(spoken == UNTOUCHED, sure, 0)[:, None].astype(np.float32)
+    said, speaks = word(head.voices, v, pixel, classes)
     return _Place(
         view=v,
         pixel=pixel,
@@ -192,6 +198,9 @@ def _place(head: Head, who: np.ndarray, v: int, spoken_labels: np.ndarray | None
         rest=shown[:, classes] - weights @ head.probabilities[np.ix_(who, classes)],
         sure=sure,
         likelihood=likelihoods,
+        said=said,
+        speaks=speaks.astype(np.float32),
+        small=head.voices[0].small[classes],
         heard=heard,
         named=np.searchsorted(classes, spoken[heard]),
         hears=sp.csc_matrix(weights.tocsr()[heard]) if len(heard) else sp.csc_matrix((0, len(who)), dtype=np.float32),
@@ -203,7 +212,12 @@ def _update(place: _Place, table: np.ndarray, lead: float) -> tuple[np.ndarray, 
     own = np.ascontiguousarray(table[:, place.classes])
     prior = normalised(place.rest + place.weights @ own)
     inverse = np.where(prior > 1e-6, 1 / np.maximum(prior, np.float32(1e-3)), 0)
-    voters = place.weights.T @ (place.sure * normalised(prior * place.likelihood) * inverse)
+    # The posterior, but for what is taken at its word: share * "said" + (1 - share) * posterior, as in `sharpen`.
+    at, small = np.arange(len(prior)), place.small
+    share = place.speaks * np.minimum(prior @ small + small[place.said] * (1 - prior[at, place.said]), 1)
+    target = normalised(prior * place.likelihood) * (1 - share)[:, None]
+    target[at, place.said] += share
+    voters = place.weights.T @ (place.sure * target * inverse)
     heard = place.heard
     human = place.hears.T @ (_leading_mixture(prior[heard], place.named, lead) * inverse[heard])
     return own * voters, own * human

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, UInt8
 
 from jsplat.labels import SharpenConfig, VoterLabels
 from jsplat.labels.opinions import Opinions, dense
-from jsplat.labels.sharpen import error_models
+from jsplat.labels.sharpen import error_models, small_parts
 from jsplat.labels.together import informative_labels
 from jsplat.labelsets.labelset import IGNORE
 
@@ -21,11 +21,14 @@ class Voice:
         labels: the likeliest of its labels; any where `sure` is 0.
         sure: its weight: trust in the view, by pose and by what the view tells, times how certain it is.
         confusion: per view, how often it says s (last axis) where the consensus is t.
+        small: how far it is taken at its word where a class is or is said to be (`small_parts`); 0 of all but the first
+            voter.
     """
 
     labels: UInt8[np.ndarray, "v p"]
     sure: Float[np.ndarray, "v p"]
     confusion: Float[np.ndarray, "v k s"]
+    small: Float[np.ndarray, " k"]
 
 
 def heard(
@@ -53,10 +56,11 @@ def heard(
             hard[np.arange(len(hard)), labels[v]] = mass[v] * solid[v]
             counted[v] = prior.T @ hard
     models = error_models(counts, means=(None, *(other.means for other in others)), config=config)
-    found = []
+    found, small = [], np.asarray(small_parts(counts[0], config=config))
     for (labels, _, sure, _), (confusion, told) in zip(opinions, models):
         weight = np.asarray(told)[:, None] if others else np.float32(1)
-        found.append(Voice(labels, (sure * solid * weight).astype(np.float32), np.asarray(confusion)))
+        found.append(Voice(labels, (sure * solid * weight).astype(np.float32), np.asarray(confusion), small))
+        small = np.zeros_like(small)
     return tuple(found)
 
 
@@ -97,6 +101,19 @@ def likelihood(
     most = np.max(sures, 0)
     powers = [(sure / np.maximum(most, 1e-12))[:, None] for sure in sures]
     return np.prod([of**power for of, power in zip(likelihoods, powers)], 0), most
+
+
+def word(
+    voices: Sequence[Voice], view: int, pixel: Int[np.ndarray, " p"], classes: Int[np.ndarray, " c"]
+) -> tuple[Int[np.ndarray, " p"], Float[np.ndarray, " p"]]:
+    """What the first voter says in some pixels of a view, counted among `classes`, and how far that may count.
+
+    As far as it speaks beside the others; not at all where it says another class.
+    """
+    said = voices[0].labels[view][pixel]
+    at = np.minimum(np.searchsorted(classes, said), len(classes) - 1)
+    most = np.max([voice.sure[view][pixel] for voice in voices], 0)
+    return at, np.where(classes[at] == said, voices[0].sure[view][pixel] / np.maximum(most, 1e-12), 0)
 
 
 def normalised(x: np.ndarray) -> np.ndarray:
