@@ -16,29 +16,39 @@ from bench.tables import markdown, percent
 from jsplat.files.atomic import write_json
 from jsplat.metrics.masks import Tally, scores_of, tally
 from jsplat.metrics.statistics import f1_difference
-from jsplat.parser import enlarged, load_parser, predict_labels
+from jsplat.parser import Parser, enlarged, load_parser, predict_labels
 from jsplat.pipeline.packing import load_labelled
 
 MASKS = ("plain_sharpened", "refined", "oracle")
 PLACES = {"side": ("side", "f1"), "core side": ("side", "f1_core"), "0-15": ("0-15", "f1"), "steep": ("steep", "f1")}
 
 
+def parsers_of(study: Study) -> dict[str, Parser]:
+    """The run's teacher and student, the latter also as `jsplat predict` sees pictures."""
+    teacher, student = (load_parser(of / "parser", study.classes) for of in (study.parser, study.run / "student"))
+    enlarging = enlarged(student, study.config["enlarge"])
+    return {"teacher": teacher, "student": student, "student, enlarged": enlarging}
+
+
+def counted_all(study: Study, masks: tuple[str, ...], parsers: dict[str, Parser]) -> dict[str, Tally]:
+    """What the run's masks and some parsers say of the unseen, beside their truth."""
+    found = {name: Tally.empty(len(study.classes)) for name in (*masks, *parsers)}
+    for one in study.groups["unseen"]:
+        seen, known = one.read(), load_labelled(study.run / "label", one.identity)
+        assert seen.labels is not None
+        names = (one.identity,) * len(seen.images)
+        said = {name: known[name] for name in masks}
+        said |= {name: predict_labels(parser, seen.images) for name, parser in parsers.items()}
+        for name, of in said.items():
+            found[name].add(tally(of, seen.labels, seen.yaw, seen.pitch, names, study.classes))
+        print(one.identity, flush=True)
+    return found
+
+
 def main(run: Path) -> None:
     """Scores, writes and prints."""
     study = Study(run, run)
-    k, config = len(study.classes), study.config
-    teacher, student = (load_parser(of / "parser", study.classes) for of in (study.parser, run / "student"))
-    parsers = {"teacher": teacher, "student": student, "student, enlarged": enlarged(student, config["enlarge"])}
-    found = {name: Tally.empty(k) for name in (*MASKS, *parsers)}
-    for one in study.groups["unseen"]:
-        seen, known = one.read(), load_labelled(run / "label", one.identity)
-        assert seen.labels is not None
-        names = (one.identity,) * len(seen.images)
-        masks = {name: known[name] for name in MASKS}
-        masks |= {name: predict_labels(parser, seen.images) for name, parser in parsers.items()}
-        for name, of in masks.items():
-            found[name].add(tally(of, seen.labels, seen.yaw, seen.pitch, names, study.classes))
-        print(one.identity, flush=True)
+    config, found = study.config, counted_all(study, MASKS, parsers_of(study))
     kept = {name: scores_of(of, study.classes) for name, of in found.items()}
     rows = {name: {"bins": of["bins"], "classes_side": of["classes_side"]} for name, of in kept.items()}
     made = {stage: json.loads((run / stage / "run.json").read_text())["commit"] for stage in ("label", "student")}

@@ -22,7 +22,7 @@ from jsplat.metrics.masks import BINS, Tally, scores_of, tally
 from jsplat.metrics.statistics import f1_difference
 from jsplat.parser import Parser, load_parser, predict_labels
 
-TIMES = 3
+TIMES = 2
 ENOUGH = 200  # true pixels of a class in a bin of poses, below which its F1 says nothing
 
 
