@@ -98,7 +98,7 @@ class RunConfig:
     simulation: SimulationConfig = dataclasses.field(default_factory=SimulationConfig)
     teacher: TeacherConfig = dataclasses.field(default_factory=TeacherConfig)
     finetune: ParserConfig = dataclasses.field(  # chosen as `enlarge` was (bench/student_recipes.py)
-        default_factory=lambda: ParserConfig(steps=900, batch=8, learning_rate=2e-3)
+        default_factory=lambda: ParserConfig(steps=900, batch=8, learning_rate=2e-3, ema_decay=0.99)
     )
     heads: HeadsConfig = dataclasses.field(default_factory=HeadsConfig)
     demo: DemoConfig = dataclasses.field(default_factory=DemoConfig)
