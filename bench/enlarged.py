@@ -14,13 +14,12 @@ import numpy as np
 
 from bench.history import HERE
 from bench.machine import about
-from jsplat.captures.capture import Capture
+from bench.scoring import tally_of
 from jsplat.captures.index import list_captures
 from jsplat.files.atomic import write_json
 from jsplat.fitting.scenes_on_disk import saved_scenes, scene_in
 from jsplat.labels.opinions import most_probable
-from jsplat.labelsets.labelset import LabelSet
-from jsplat.metrics.masks import Tally, scores_of, tally
+from jsplat.metrics.masks import Tally, scores_of
 from jsplat.parser import Parser, enlarged, opinions
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.parsers import open_parser
@@ -30,13 +29,6 @@ from jsplat.raster.capacity import SharedCapacity
 FACTORS = (0.8, 1.0, 1.1, 1.2, 1.3, 1.4)
 BINS = ("0-15", "side")
 PARTS = ("u_lip", "l_lip", "mouth")
-
-
-def count(capture: Capture, masks: np.ndarray, into: Tally, classes: LabelSet) -> None:
-    """Adds one person's masks."""
-    assert capture.labels is not None
-    names = (capture.identity,) * len(capture.images)
-    into.add(tally(masks, capture.labels, capture.yaw, capture.pitch, names, classes))
 
 
 def row(parser: Parser, counted: Tally, masks: Tally) -> dict:
@@ -59,13 +51,12 @@ def main(heads: Path, fitted: Path, path: Path, size: int) -> None:
     people = list_captures(heads, size)
     for one in people:
         capture = one.read()
-        assert capture.labels is not None
         blind = dataclasses.replace(capture, labels=None)
         for factor, larger in parsers.items():
             seen = opinions(larger, capture.images, flip=True)
             made = label_capture(blind, scene_in(scenes, one.identity), seen, parser.labelset, config, shared)
             for masks, into in zip((most_probable(seen), np.asarray(made["refined"])), found[factor]):
-                count(capture, masks, into, parser.labelset)
+                into.add(tally_of(capture, masks, parser.labelset))
         print(one.identity, flush=True)
     rows = {f"{factor:g}": row(parsers[factor], *of) for factor, of in found.items()}
     names = [one.identity for one in people]

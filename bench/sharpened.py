@@ -15,13 +15,14 @@ import numpy as np
 
 from bench.history import HERE
 from bench.machine import about
+from bench.scoring import tally_of
 from bench.tables import markdown, percent
 from jsplat.captures.index import list_captures
 from jsplat.files.atomic import write_json
 from jsplat.fitting.scenes_on_disk import saved_scenes, scene_in
 from jsplat.labels import SharpenConfig
 from jsplat.labelsets.labelset import LabelSet
-from jsplat.metrics.masks import Tally, scores_of, tally
+from jsplat.metrics.masks import Tally, scores_of
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.first_labels import first_labels
 from jsplat.pipeline.stages.label import label_capture
@@ -52,14 +53,12 @@ def main(heads: Path, parsed: Path, fitted: Path, size: int) -> None:
     sides: list[dict[str, float]] = [{} for _ in FORMS]
     for one in list_captures(heads, size):
         capture = one.read()
-        assert capture.labels is not None
         blind, first = dataclasses.replace(capture, labels=None), first_labels(parsed, capture)
-        names = (one.identity,) * len(capture.images)
         for form, into, side in zip(FORMS, found, sides):
             config = dataclasses.replace(RunConfig(), ablation=False, sharpen=form)
             made = label_capture(blind, scene_in(scenes, one.identity), first.opinions, classes, config, shared)
             masks = np.asarray(made["refined"])
-            own = tally(masks, capture.labels, capture.yaw, capture.pitch, names, classes)
+            own = tally_of(capture, masks, classes)
             side[one.identity] = scores_of(own, classes)["bins"]["side"]["f1"]
             into.add(own)
         print(one.identity, *(f"{100 * side[one.identity]:.1f}" for side in sides), flush=True)

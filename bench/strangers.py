@@ -12,9 +12,10 @@ from pathlib import Path
 from bench.captures_needed import Study
 from bench.history import HERE
 from bench.machine import about
+from bench.scoring import by_class, tally_of
 from bench.tables import markdown, percent
 from jsplat.files.atomic import write_json
-from jsplat.metrics.masks import Tally, scores_of, tally
+from jsplat.metrics.masks import Tally, scores_of
 from jsplat.metrics.statistics import f1_difference
 from jsplat.parser import Parser, enlarged, load_parser, predict_labels
 from jsplat.pipeline.packing import load_labelled
@@ -35,12 +36,10 @@ def counted_all(study: Study, masks: tuple[str, ...], parsers: dict[str, Parser]
     found = {name: Tally.empty(len(study.classes)) for name in (*masks, *parsers)}
     for one in study.groups["unseen"]:
         seen, known = one.read(), load_labelled(study.run / "label", one.identity)
-        assert seen.labels is not None
-        names = (one.identity,) * len(seen.images)
         said = {name: known[name] for name in masks}
         said |= {name: predict_labels(parser, seen.images) for name, parser in parsers.items()}
         for name, of in said.items():
-            found[name].add(tally(of, seen.labels, seen.yaw, seen.pitch, names, study.classes))
+            found[name].add(tally_of(seen, of, study.classes))
         print(one.identity, flush=True)
     return found
 
@@ -70,9 +69,6 @@ def table(measured: dict, before: dict) -> str:
         past = [percent(old[b][key]) if old else "-" for b, key in PLACES.values()]
         rows.append([name, *(f"{a} to {b}" for a, b in zip(past, new))])
     old, new = before["refined"]["unseen"]["classes_side"], measured["scores"]["refined"]["classes_side"]
-    known = [name for name in old if name != "background" and old[name]["f1"] is not None]
-    known.sort(key=lambda name: old[name]["f1"] - new[name]["f1"])
-    classes = ", ".join(f"{name} {percent(old[name]['f1'])} to {percent(new[name]['f1'])}" for name in known)
     told = "; ".join(
         f"{a} minus {b} {100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
         for a, b, (value, (low, high)) in measured["side"]
@@ -83,7 +79,9 @@ def table(measured: dict, before: dict) -> str:
         f" (student: {how['steps']} steps of {how['batch']} pictures, {made['student']}), seed {measured['seed']}."
         f" Side, with 95 % intervals: {told}."
     )
-    return "\n\n".join([where, markdown(["", *PLACES], rows), f"Refined masks by class, from the side: {classes}."])
+    return "\n\n".join(
+        [where, markdown(["", *PLACES], rows), f"Refined masks by class, from the side: {by_class(old, new)}."]
+    )
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def table(measured: dict) -> str:
         scores = [[percent(of[key][b]) for b in (*BINS, "neck_l")] for key in ("scores", "scores, enlarged")]
         how = f"{batch} x {steps}, {rate:g}" + (f", averaged ({kept[0]:g})" if kept and kept[0] else "")
         rows.append([how, f"{of['seconds']:.0f}", *map(" / ".join, zip(*scores))])
-    made = {of["trained_at"] for of in measured["recipes"].values()}
+    made = dict.fromkeys(of["trained_at"] for of in measured["recipes"].values())
     where = (
         f"Taught by {', '.join(measured['taught'])}, scored on {', '.join(measured['people'])}, seed"
         f" {measured['seed']}, trained at commit {', '.join(made)}. F1 in %, of pictures as in training / enlarged as"

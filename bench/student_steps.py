@@ -15,10 +15,11 @@ import numpy as np
 from bench.captures_needed import Study
 from bench.history import HERE
 from bench.machine import about
+from bench.scoring import tally_of
 from jsplat.captures.index import Listed
 from jsplat.files.atomic import write_json
 from jsplat.metrics.classes import class_counts, f1_per_class
-from jsplat.metrics.masks import BINS, Tally, scores_of, tally
+from jsplat.metrics.masks import BINS, Tally, scores_of
 from jsplat.metrics.statistics import f1_difference
 from jsplat.parser import Parser, load_parser, predict_labels
 
@@ -41,9 +42,7 @@ def counted(study: Study, parser: Parser, people: list[Listed]) -> Tally:
     found = Tally.empty(len(study.classes))
     for one in people:
         seen = one.read()
-        assert seen.labels is not None
-        names = (one.identity,) * len(seen.images)
-        found.add(tally(predict_labels(parser, seen.images), seen.labels, seen.yaw, seen.pitch, names, study.classes))
+        found.add(tally_of(seen, predict_labels(parser, seen.images), study.classes))
     return found
 
 

@@ -16,6 +16,7 @@ from bench import against, sharpened, strangers, student_recipes  # noqa: E402
 from bench.captures_drawn import charts, images, tables  # noqa: E402
 from bench.history import HERE, latest  # noqa: E402
 from bench.profile import section  # noqa: E402
+from bench.scoring import by_class  # noqa: E402
 from bench.student_steps import ENOUGH  # noqa: E402
 from bench.tables import (  # noqa: E402
     NOT_MEASURED,
@@ -227,15 +228,14 @@ def enlarged_or_not(without: dict, enlarged: dict) -> str:
         ]
         rows.append([METHODS[method][0], *(" to ".join(pair) for pair in pairs)])
     before, after = (report["refined"]["unseen"]["classes_side"] for report in (without, enlarged))
-    known = [name for name in before if name != "background" and before[name]["f1"] is not None]
-    known.sort(key=lambda name: before[name]["f1"] - after[name]["f1"])
-    classes = ", ".join(f"{name} {percent(before[name]['f1'])} to {percent(after[name]['f1'])}" for name in known)
     where = (
         f"{of_people(enlarged, 'unseen', 'people')} nobody trained on, F1 in %, from `enlarge=1` (commit"
         f" {without['commit']}, students of {_times(without)} seeds) to {enlarged['config']['enlarge']:g} (commit"
         f" {enlarged['commit']}, one seed): the same teacher to the bit, everything after it made anew."
     )
-    return "\n\n".join([where, markdown(["", *places], rows), f"Refined masks by class, from the side: {classes}."])
+    return "\n\n".join(
+        [where, markdown(["", *places], rows), f"Refined masks by class, from the side: {by_class(before, after)}."]
+    )
 
 
 def real_size(measured: dict) -> str:
