@@ -9,12 +9,15 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from bench.captures_needed import Study
 from bench.history import HERE
 from bench.machine import about
 from bench.scoring import by_class, tally_of
 from bench.tables import markdown, percent
 from jsplat.files.atomic import write_json
+from jsplat.metrics.classes import f1_per_class
 from jsplat.metrics.masks import Tally, scores_of
 from jsplat.metrics.statistics import f1_difference
 from jsplat.parser import Parser, enlarged, load_parser, predict_labels
@@ -44,17 +47,33 @@ def counted_all(study: Study, masks: tuple[str, ...], parsers: dict[str, Parser]
     return found
 
 
+def f1_of(counts: np.ndarray) -> float:
+    """Mean over the foreground classes that one person has."""
+    return float(np.nanmean(f1_per_class(counts)[1:]))
+
+
 def main(run: Path) -> None:
     """Scores, writes and prints."""
     study = Study(run, run)
-    config, found = study.config, counted_all(study, MASKS, parsers_of(study))
+    config, vote = study.config, study.config["vote"]["method"]  # as it came, unsharpened
+    found = counted_all(study, (vote, *MASKS), parsers_of(study))
     kept = {name: scores_of(of, study.classes) for name, of in found.items()}
     rows = {name: {"bins": of["bins"], "classes_side": of["classes_side"]} for name, of in kept.items()}
     made = {stage: json.loads((run / stage / "run.json").read_text())["commit"] for stage in ("label", "student")}
     pairs = (("refined", "plain_sharpened"), ("student", "teacher"))
     differences = [[*pair, f1_difference(*([found[name].people["side"]] for name in pair))] for pair in pairs]
-    settings = {name: config["finetune"][name] for name in ("batch", "steps", "learning_rate")}
-    more = {"people": len(study.groups["unseen"]), "seed": config["seed"], "made at": made, "finetune": settings}
+    sides = {
+        name: {who: f1_of(counts) for who, counts in found[name].people["side"].items()} for name in (vote, "refined")
+    }
+    above = {who: f1 - sides[vote][who] for who, f1 in sides["refined"].items()}
+    settings = {name: config["finetune"][name] for name in ("batch", "steps", "learning_rate", "ema_decay")}
+    more = {
+        "refined above the unsharpened vote, side": above,
+        "people": len(study.groups["unseen"]),
+        "seed": config["seed"],
+        "made at": made,
+        "finetune": settings,
+    }
     write_json(HERE / "history" / "strangers.json", {**about("strangers"), **more, "side": differences, "scores": rows})
     for name, of in kept.items():
         print(name, *(f"{place} {of['bins'][b][key]:.3f}" for place, (b, key) in PLACES.items()))
@@ -73,10 +92,15 @@ def table(measured: dict, before: dict) -> str:
         f"{a} minus {b} {100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
         for a, b, (value, (low, high)) in measured["side"]
     )
+    above = measured["refined above the unsharpened vote, side"].values()
+    told += (
+        f"; by person, refined minus the vote before it is sharpened {100 * min(above):+.1f} to {100 * max(above):+.1f}"
+    )
     made, how = measured["made at"], measured["finetune"]
     where = (
         f"{measured['people']} people nobody trained on, F1 in %, from commit {before['commit']} to {made['label']}"
-        f" (student: {how['steps']} steps of {how['batch']} pictures, {made['student']}), seed {measured['seed']}."
+        f" (student: {how['steps']} steps of {how['batch']} pictures, averages that keep"
+        f" {how['ema_decay']:g}, {made['student']}), seed {measured['seed']}."
         f" Side, with 95 % intervals: {told}."
     )
     return "\n\n".join(
