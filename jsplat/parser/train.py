@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import typing
 from pathlib import Path
 
 import jax
@@ -116,6 +117,37 @@ class TeacherConfig(ParserConfig):
         return Architecture(self.depth, self.width, self.input_size)
 
 
+@dataclasses.dataclass(frozen=True)
+class StepConfig:
+    """What of a `ParserConfig` a training step is compiled for; trainings that differ in the rest share the program."""
+
+    weight_decay: float
+    clip_norm: float
+    frozen_statistics: bool
+    ohem_threshold: float
+    ohem_min_fraction: float
+    auxiliary_weight: float
+    label_size: int
+    augment: AugmentConfig
+
+    @staticmethod
+    def of(config: ParserConfig) -> "StepConfig":
+        """Of a training run."""
+        return StepConfig(**{field.name: getattr(config, field.name) for field in dataclasses.fields(StepConfig)})
+
+
+class Pace(typing.NamedTuple):
+    """How far a step goes.
+
+    Attributes:
+        rate: the learning rate.
+        kept: share of the moving averages that stays.
+    """
+
+    rate: Float[np.ndarray | np.float32, ""]
+    kept: Float[np.ndarray | np.float32, ""]
+
+
 @dataclasses.dataclass
 class History:
     """Curves: one entry per logged step, and one per validation.
@@ -138,14 +170,12 @@ class State:
 
     Attributes:
         averages: moving averages of weights and statistics; none where nobody asked for them.
-        taken: steps so far.
     """
 
     weights: Variables
     statistics: Variables
     optimiser: optax.OptState
     averages: Variables
-    taken: Int[Array, ""]
 
     @property
     def result(self) -> Variables:
@@ -153,15 +183,23 @@ class State:
         return self.averages or (self.weights | self.statistics)
 
 
-def optimiser(config: ParserConfig) -> optax.GradientTransformation:
-    """AdamW on a warm-up and a cosine; only convolution kernels decay."""
-    warmup = min(config.warmup, config.steps // 2)
+def paces(config: ParserConfig) -> list[Pace]:
+    """Of each step: a warm-up and a cosine; averages over few steps have all of them (TensorFlow's warm-up)."""
+    warmup, steps = min(config.warmup, config.steps // 2), np.arange(config.steps)
     rate = optax.warmup_cosine_decay_schedule(
         config.learning_rate / (warmup + 1), config.learning_rate, warmup, config.steps
     )
+    kept = np.minimum(config.ema_decay, (1 + steps) / (10 + steps)).astype(np.float32)
+    return [Pace(*of) for of in zip(np.asarray(jax.vmap(rate)(steps), np.float32), kept)]
+
+
+def optimiser(config: StepConfig) -> optax.GradientTransformation:
+    """AdamW up to the learning rate, by which its updates are yet to be multiplied; only convolution kernels decay."""
     decays = functools.partial(jax.tree_util.tree_map_with_path, lambda path, _: is_kernel(path[-1].key))
     return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm), optax.adamw(rate, weight_decay=config.weight_decay, mask=decays)
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.scale_by_adam(),
+        optax.add_decayed_weights(config.weight_decay, mask=decays),
     )
 
 
@@ -172,7 +210,7 @@ def batch_loss(
     labels: UInt8[Array, "b l l"],
     importance: Float[Array, " b"],
     class_weights: Float[Array, " k"],
-    config: ParserConfig,
+    config: StepConfig,
     architecture: Architecture,
 ) -> tuple[Float[Array, ""], Variables]:
     """The OHEM loss of all three heads, and the running statistics after the batch."""
@@ -214,7 +252,8 @@ def train_step(
     batch: Pool,
     mirror_ids: Int[Array, " k"],
     class_weights: Float[Array, " k"],
-    config: ParserConfig,
+    pace: Pace,
+    config: StepConfig,
     architecture: Architecture,
     mesh: Mesh,
 ) -> tuple[State, Float[Array, ""]]:
@@ -234,17 +273,12 @@ def train_step(
         state.weights, state.statistics, colours, labels, importance, class_weights, config, architecture
     )
     updates, moments = optimiser(config).update(gradient, state.optimiser, state.weights)
+    updates = jax.tree.map(lambda update: -pace.rate * update, updates)
     weights = optax.apply_updates(state.weights, updates)
     values = weights | statistics  # type: ignore[operator]
-    averages = _averaged(state.averages, {name: values[name] for name in state.averages}, state.taken, config.ema_decay)
-    after = State(weights, statistics, moments, averages, state.taken + 1)  # type: ignore[arg-type]
+    averages = {name: pace.kept * old + (1 - pace.kept) * values[name] for name, old in state.averages.items()}
+    after = State(weights, statistics, moments, averages)  # type: ignore[arg-type]
     return jax.lax.with_sharding_constraint((after, loss), replicated(mesh))
-
-
-def _averaged(averages: Variables, values: Variables, taken: Array, decay: float) -> Variables:
-    """The averages a step later; over few steps all of them count (the warm-up of TensorFlow's moving averages)."""
-    kept = jnp.minimum(decay, (1 + taken) / (10 + taken))
-    return optax.incremental_update(values, averages, 1 - kept)  # type: ignore[return-value]
 
 
 def class_weights(sets: list[AuxiliarySet], power: float) -> Float[np.ndarray, " k"]:
@@ -298,7 +332,7 @@ def first_state(start: Parser, config: ParserConfig) -> State:
     weights = {name: value for name, value in start.variables.items() if not is_statistic(name)}
     statistics = {name: value for name, value in start.variables.items() if is_statistic(name)}
     averages = start.variables if config.ema_decay else {}
-    return State(weights, statistics, optimiser(config).init(weights), dict(averages), jnp.int32(0))
+    return State(weights, statistics, optimiser(StepConfig.of(config)).init(weights), dict(averages))
 
 
 @in_32_bits
@@ -371,12 +405,14 @@ def train_parser(
     made = 0 if fresh is None else round((config.batch - replayed) * fresh.fraction)
     more = FreshPool(fresh, done, mesh) if fresh is not None and made and done < config.steps else None
     counts = ((config.batch - replayed - made, replayed)[: len(sets)]) + ((made,) if more else ())
+    compiled_for, pace = StepConfig.of(config), paces(config)
     progress = Progress("fine-tune" if sets[1:] else "train", config.steps - done)
     losses = []
     for step in range(done, config.steps):
         drawn_from = pools if more is None else (*pools, more.at(step))
         batch, rest = draw_batch(key, jnp.int32(step), drawn_from, counts, mesh)
-        state, loss = train_step(state, rest, batch, mirror_ids, weights_of_classes, config, start.architecture, mesh)
+        known = mirror_ids, weights_of_classes, pace[step]
+        state, loss = train_step(state, rest, batch, *known, compiled_for, start.architecture, mesh)
         losses.append(loss)
         ends = step + 1 == config.steps
         if (step + 1) % config.log_every and not ends:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsplat.parser.model import Parser
-from jsplat.parser.train import ParserConfig, Pool, draw_batch, first_state, train_step
+from jsplat.parser.train import ParserConfig, Pool, StepConfig, draw_batch, first_state, paces, train_step
 from jsplat.runtime.cost import Cost, cost_of
 from jsplat.runtime.devices import batch_mesh, replicate
 from jsplat.runtime.precision import in_32_bits
@@ -41,7 +41,7 @@ def try_training(start: Parser, data: AuxiliarySet, config: ParserConfig, seed: 
     tables = jnp.asarray(labelset.mirror_ids), jnp.ones(len(labelset))
     (pool,), key, tables = replicate(((pool,), jax.random.key(seed), tables), mesh)
     batch, rest = draw_batch(key, jnp.int32(0), (pool,), (config.batch,), mesh)
-    how = (rest, batch, *tables, config, start.architecture, mesh)
+    how = (rest, batch, *tables, paces(config)[0], StepConfig.of(config), start.architecture, mesh)
 
     def step() -> None:
         nonlocal state
