@@ -9,15 +9,13 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from bench.captures_needed import Study
 from bench.history import HERE
 from bench.machine import about
 from bench.scoring import by_class, tally_of
 from bench.tables import markdown, percent
 from jsplat.files.atomic import write_json
-from jsplat.metrics.classes import f1_per_class
+from jsplat.metrics.classes import f1_per_class, mean_known
 from jsplat.metrics.masks import Tally, scores_of
 from jsplat.metrics.statistics import f1_difference
 from jsplat.parser import Parser, enlarged, load_parser, predict_labels
@@ -47,11 +45,6 @@ def counted_all(study: Study, masks: tuple[str, ...], parsers: dict[str, Parser]
     return found
 
 
-def f1_of(counts: np.ndarray) -> float:
-    """Mean over the foreground classes that one person has."""
-    return float(np.nanmean(f1_per_class(counts)[1:]))
-
-
 def main(run: Path) -> None:
     """Scores, writes and prints."""
     study = Study(run, run)
@@ -63,7 +56,8 @@ def main(run: Path) -> None:
     pairs = (("refined", "plain_sharpened"), ("student", "teacher"))
     differences = [[*pair, f1_difference(*([found[name].people["side"]] for name in pair))] for pair in pairs]
     sides = {
-        name: {who: f1_of(counts) for who, counts in found[name].people["side"].items()} for name in (vote, "refined")
+        name: {who: mean_known(f1_per_class(counts)[1:]) for who, counts in found[name].people["side"].items()}
+        for name in (vote, "refined")
     }
     above = {who: f1 - sides[vote][who] for who, f1 in sides["refined"].items()}
     settings = {name: config["finetune"][name] for name in ("batch", "steps", "learning_rate", "ema_decay")}

@@ -28,7 +28,6 @@ RECIPES = {  # pictures a step, steps, the highest learning rate, what moving av
     "8, twice the rate": (8, 900, 2e-3, 0.0),
     "32": (32, 225, 1e-3, 0.0),
     "8, averaged": (8, 900, 2e-3, 0.99),
-    "4, averaged": (4, 1800, 2e-3, 0.99),
 }
 BINS = ("0-15", "15-45", "side", "all")
 

@@ -187,9 +187,9 @@ def _place(head: Head, who: np.ndarray, v: int, spoken_labels: np.ndarray | None
     plays[named] = True
     classes = np.flatnonzero(plays)
     # A pixel that a person spoke about says nothing else.
-    likelihoods, sure = likelihood(head.voices, v, pixel, classes)
-    sure = np.where(spoken == UNTOUCHED, sure, 0)[:, None].astype(np.float32)
-    said, speaks = word(head.voices, v, pixel, classes)
+    likelihoods, most = likelihood(head.voices, v, pixel, classes)
+    sure = np.where(spoken == UNTOUCHED, most, 0)[:, None].astype(np.float32)
+    said, speaks = word(head.voices[0], v, pixel, classes, most)
     return _Place(
         view=v,
         pixel=pixel,

@@ -104,16 +104,15 @@ def likelihood(
 
 
 def word(
-    voices: Sequence[Voice], view: int, pixel: Int[np.ndarray, " p"], classes: Int[np.ndarray, " c"]
+    voice: Voice, view: int, pixel: Int[np.ndarray, " p"], classes: Int[np.ndarray, " c"], most: Float[np.ndarray, " p"]
 ) -> tuple[Int[np.ndarray, " p"], Float[np.ndarray, " p"]]:
-    """What the first voter says in some pixels of a view, counted among `classes`, and how far that may count.
+    """What a voter says in some pixels of a view, counted among `classes`, and how far that may count.
 
-    As far as it speaks beside the others; not at all where it says another class.
+    As far as it speaks beside the others, whose weight is `most`; not at all where it says another class.
     """
-    said = voices[0].labels[view][pixel]
+    said = voice.labels[view][pixel]
     at = np.minimum(np.searchsorted(classes, said), len(classes) - 1)
-    most = np.max([voice.sure[view][pixel] for voice in voices], 0)
-    return at, np.where(classes[at] == said, voices[0].sure[view][pixel] / np.maximum(most, 1e-12), 0)
+    return at, np.where(classes[at] == said, voice.sure[view][pixel] / np.maximum(most, 1e-12), 0)
 
 
 def normalised(x: np.ndarray) -> np.ndarray:

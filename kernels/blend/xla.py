@@ -144,9 +144,9 @@ def _in_turn(x, operation, inclusive):
     """GROUP hits at a time, for each turn of a loop on a processor costs as much as some of them."""
     groups = x.reshape(x.shape[0], -1, GROUP, x.shape[2])
     nothing = jnp.full_like(groups[:, :, 0], _NEUTRAL[operation])
-    totals = list(itertools.accumulate((groups[:, :, k] for k in range(GROUP)), operation))
+    within = list(itertools.accumulate((groups[:, :, k] for k in range(GROUP)), operation))
     # Behind a barrier, or XLA would compute all of them anew for what reads the last one.
-    within = lax.optimization_barrier(jnp.stack(totals if inclusive else [nothing, *totals[:-1]], 2))
+    within = lax.optimization_barrier(jnp.stack(within if inclusive else [nothing, *within[:-1]], 2))
     totals = within[:, :, -1] if inclusive else operation(within[:, :, -1], groups[:, :, -1])
 
     def turn(k, state):
