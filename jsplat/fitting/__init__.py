@@ -4,7 +4,7 @@ from jsplat.fitting.batches import PendingIdentity
 from jsplat.fitting.config import FitConfig
 from jsplat.fitting.result import FailedIdentity, FitResult, mean_curve
 from jsplat.fitting.start import starting_scene
-from jsplat.fitting.train import Tried, fit, fit_batches, try_fit
+from jsplat.fitting.train import Tried, compile_fit, fit, fit_batches, try_fit
 
 __all__ = [
     "FailedIdentity",
@@ -12,6 +12,7 @@ __all__ = [
     "FitResult",
     "PendingIdentity",
     "Tried",
+    "compile_fit",
     "fit",
     "fit_batches",
     "mean_curve",

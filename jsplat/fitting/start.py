@@ -18,6 +18,7 @@ LABELS_OR_BACKGROUND = "`jsplat parse` makes labels (`--labels`), and `backgroun
 START_OPACITY = 0.6
 FACING = 0.3  # cosine above which a view may colour a point
 SEEN_BY = 3  # views that must see a voxel
+SITES = 8192  # places on the hull are looked at in multiples of so many
 
 
 def scene_sphere(cameras: Camera) -> tuple[np.ndarray, float]:
@@ -80,13 +81,11 @@ def starting_scene(capture: Capture, config: FitConfig, key: jax.Array, classes:
     voxel = 2 * radius * 1.1 / grid
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     rows = np.flatnonzero(surface.ravel())
-    sites, directions = (jnp.asarray(x.reshape(-1, 3)[rows], jnp.float32) for x in (points, normals))
-    detail = np.asarray(
-        _seen_from(sites, directions, jnp.asarray(_detail(capture.images, np.asarray(known))), known, capture.cameras)[
-            :, 0
-        ],
-        np.float64,
-    )
+    # Heads have different numbers of sites: filled up, many share one compiled program.
+    filled = np.resize(rows, -(-rows.size // SITES) * SITES)
+    sites, directions = (jnp.asarray(x.reshape(-1, 3)[filled], jnp.float32) for x in (points, normals))
+    changes = jnp.asarray(_detail(capture.images, np.asarray(known)))
+    detail = np.asarray(_seen_from(sites, directions, changes, known, capture.cameras), np.float64)[: rows.size, 0]
     density = (1 - config.detail_fraction) / rows.size + config.detail_fraction * detail / detail.sum()
     drawn = rng.choice(rows.size, config.gaussians, p=density / density.sum())
     chosen = rows[drawn]

@@ -235,6 +235,16 @@ def bytes_of(state: FitState, photos: Photos, *, config: FitConfig, capacity: in
     return planned_bytes(steps.lower(*arrays, jnp.int32(0), config=config, capacity=capacity).compile())
 
 
+def compile_steps(
+    state: FitState, photos: Photos, where: SingleDeviceSharding, *, config: FitConfig, capacity: int
+) -> None:
+    """Compiles what `advance` and `relocate_all` run on a device; of the arrays shapes and types count alone."""
+    arrays = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), (state, photos))
+    steps.lower(*arrays, until=np.int32(0), config=config, capacity=capacity).compile()
+    if config.relocate_every:
+        _relocate.lower(*arrays, config=config).compile()
+
+
 def relocate_all(state: FitState, photos: Photos, *, config: FitConfig) -> FitState:
     """Moves the dead Gaussians of every identity onto living ones."""
     return _on_each_device(functools.partial(_relocate, config=config), state, photos)

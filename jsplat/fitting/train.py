@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, SingleDeviceSharding
 
 from jsplat.captures.capture import Capture
 from jsplat.errors import InputError, Unusable, of_a_person
@@ -20,7 +20,7 @@ from jsplat.fitting.loop import FitLoop, PreparedIdentity, Task, compiled_settin
 from jsplat.fitting.photos import bucket, fitted_views, number_of, padded_size, photos_of
 from jsplat.fitting.result import FailedIdentity, FitResult, mean_curve
 from jsplat.fitting.start import starting_scene
-from jsplat.fitting.step import bytes_per_identity
+from jsplat.fitting.step import bytes_per_identity, compile_steps, first_capacity, shapes_of
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.raster.capacity import SharedCapacity
 from jsplat.raster.scene import Scene
@@ -111,16 +111,7 @@ def fit_batches(
     """
     if waiting:
         config = config.for_side(max(max(one.shape[1:]) for one in waiting))
-    plans = []
-    for alike in shapes(waiting):
-        mesh = identity_mesh(len(alike))
-        measure = functools.partial(bytes_per_identity, alike[0].shape, len(labelset or "?"), compiled_settings(config))
-        pictures = 5 * bucket(alike[0].shape[0]) * math.prod(padded_size(*alike[0].shape[1:]))  # colours, label, valid
-        per_device = max_per_device(config, list(mesh.devices), len(alike), measure, pictures)
-        queue = batches(alike, mesh.size, per_device)
-        # Asked for, a number is kept to the last batch; else the batches are of one size, with little to fill up.
-        each = config.identities_per_device or math.ceil(max(map(len, queue)) / mesh.size)
-        plans.append((mesh, each * mesh.size, queue))
+    plans = _plans(waiting, len(labelset or "?"), config)
     progress = Progress("fit", config.steps * sum(len(queue) for _, _, queue in plans))
     task = Task(config, seed, labelset, resume, starts or {}, progress, SharedCapacity())
     for mesh, rows, queue in plans:
@@ -130,6 +121,45 @@ def fit_batches(
                 if isinstance(result, FitResult):
                     capacity = max(capacity, result.capacity)
                 yield result
+
+
+def _plans(
+    waiting: Sequence[PendingIdentity], classes: int, config: FitConfig
+) -> list[tuple[Mesh, int, list[list[PendingIdentity]]]]:
+    """For captures that share compiled programs: their devices, the programs' rows, and the batches."""
+    plans = []
+    for alike in shapes(waiting):
+        mesh = identity_mesh(len(alike))
+        measure = functools.partial(bytes_per_identity, alike[0].shape, classes, compiled_settings(config))
+        pictures = 5 * bucket(alike[0].shape[0]) * math.prod(padded_size(*alike[0].shape[1:]))  # colours, label, valid
+        per_device = max_per_device(config, list(mesh.devices), len(alike), measure, pictures)
+        queue = batches(alike, mesh.size, per_device)
+        # Asked for, a number is kept to the last batch; else the batches are of one size, with little to fill up.
+        each = config.identities_per_device or math.ceil(max(map(len, queue)) / mesh.size)
+        plans.append((mesh, each * mesh.size, queue))
+    return plans
+
+
+@in_32_bits
+def compile_fit(pictures: Sequence[tuple[int, int, int]], classes: int, config: FitConfig) -> None:
+    """Compiles the steps of `fit_batches` for captures that are yet to come, so that they start at once.
+
+    Args:
+        pictures: of each capture, views, height and width.
+        classes: of their labels.
+        config: of the fit.
+    """
+    waiting = [PendingIdentity(str(i), shape, _none) for i, shape in enumerate(pictures)]
+    config = config.for_side(max(max(shape[1:]) for shape in pictures))
+    for mesh, rows, queue in _plans(waiting, classes, config):
+        capacity = first_capacity(config.hits_per_gaussian, config.gaussians, classes, config)
+        arrays = shapes_of(rows // mesh.size, queue[0][0].shape, classes, config)
+        for device in mesh.devices.flat:
+            compile_steps(*arrays, SingleDeviceSharding(device), config=compiled_settings(config), capacity=capacity)
+
+
+def _none() -> Capture:
+    raise AssertionError("there is no capture yet")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from jsplat.parser.checkpoint import load_parser, save_parser
 from jsplat.parser.model import Parser, enlarged, new_parser
 from jsplat.parser.predict import opinions, predict
 from jsplat.parser.train import History, ParserConfig, TeacherConfig, train_parser
-from jsplat.parser.trying import try_training
+from jsplat.parser.trying import compile_training, try_training
 
 __all__ = [
     "Architecture",
@@ -16,6 +16,7 @@ __all__ = [
     "Parser",
     "ParserConfig",
     "TeacherConfig",
+    "compile_training",
     "enlarged",
     "load_parser",
     "new_parser",

@@ -9,7 +9,7 @@ import numpy as np
 from jsplat.parser.model import Parser
 from jsplat.parser.train import ParserConfig, Pool, StepConfig, draw_batch, first_state, paces, train_step
 from jsplat.runtime.cost import Cost, cost_of
-from jsplat.runtime.devices import batch_mesh, replicate
+from jsplat.runtime.devices import batch_mesh, replicate, replicated
 from jsplat.runtime.precision import in_32_bits
 from jsplat.runtime.programs import planned_bytes
 from jsplat.training_sets.auxiliary import AuxiliarySet, squared
@@ -26,6 +26,28 @@ class TriedTraining:
 
     step: Cost
     memory: int
+
+
+@in_32_bits
+def compile_training(start: Parser, config: ParserConfig, side: int) -> None:
+    """Compiles the step of a training that is yet to come, so that it starts at once.
+
+    Args:
+        start: a parser of the network that will be trained.
+        side: of the pictures, the longer one, in pixels.
+    """
+    config, mesh = config.for_side(side, start.architecture.input_size), batch_mesh()
+    count, classes, where = config.batch, len(start.labelset), replicated(mesh)
+    shape = (count, side, side)
+
+    def arrays():
+        batch = Pool(jnp.zeros((*shape, 3), jnp.uint8), jnp.zeros(shape, jnp.uint8), jnp.zeros(count))
+        tables = jnp.zeros(classes, jnp.int32), jnp.zeros(classes)
+        return first_state(start, config), jax.random.key(0), batch, *tables
+
+    given = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), jax.eval_shape(arrays))
+    how = paces(config)[0], StepConfig.of(config), start.architecture, mesh
+    train_step.lower(*given, *how).compile()
 
 
 @in_32_bits

@@ -10,6 +10,7 @@ from jsplat.config import to_json
 from jsplat.files.atomic import write_json
 from jsplat.files.lock import NAME, ONE_RUN
 from jsplat.pipeline import editing, forecast, reporting
+from jsplat.pipeline.ahead import Ahead, of_run
 from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.fingerprints import edits_of, of_fit, of_label, of_masks, of_parse, of_render, own_pictures
 from jsplat.pipeline.out import claim_run
@@ -28,11 +29,18 @@ from jsplat.runtime.progress import watched
 from jsplat.training_sets.elsewhere import folder_in
 
 
-def run(request: Request, out: Path, config: RunConfig, begun: Callable[[], object] = lambda: None) -> dict:
+def run(
+    request: Request,
+    out: Path,
+    config: RunConfig,
+    begun: Callable[[], object] = lambda: None,
+    ahead: Ahead | None = None,
+) -> dict:
     """The whole loop; what is done already is skipped, a killed fine-tuning goes on where it was.
 
     Args:
         begun: called when `out` may be written to, before the work.
+        ahead: who compiles for the stages, if somebody does already.
 
     Returns:
         what report.json holds; where it ends before, only "stages" (seconds) and "failed" (who was left out, and why).
@@ -43,8 +51,9 @@ def run(request: Request, out: Path, config: RunConfig, begun: Callable[[], obje
     claim_run(out, request.captures, request.parser, request.replay, request.test, *map(folder_in, request.labels))
     with exclusive(out / NAME, ONE_RUN):
         work = begin_work(settle(request, out, config), begun)
-        with watched(work.outlook.watch):
+        with watched(work.outlook.watch), ahead or of_run(work.settled) as compiling:
             for name in work.settled.plan.stages:
+                compiling.needed(name)
                 if is_student(name):
                     teach(work, name)
                 else:

@@ -21,6 +21,7 @@ Tile = tuple[int, int]
 
 HITS_PER_GAUSSIAN = 8.0  # default capacity, tiles of 8 x 8: a splat of a fitted head touches 3 to 4
 HITS_PER_TILE = 64  # default capacity: a thousand splats of 12 pixels lie 35 deep
+HITS_SEEN = 3.6  # of a Gaussian of a fitted head, tiles of 8 x 8
 SPLAT = 8  # pixels across the splats of a fitted head
 
 
@@ -75,12 +76,16 @@ class SharedCapacity:
     """One capacity for the views of many heads, one after the other; another one is another program to compile.
 
     It grows when a head needs more, with something to spare for the next ones. What is rendered does not depend on it.
+
+    Args:
+        expected: tile hits that a view will need, as far as that is known.
     """
 
     SPARE = 1.15  # heads differ by about as much
 
-    def __init__(self):
-        self._capacity, self._lock = 0, threading.Lock()
+    def __init__(self, expected: int = 0):
+        self._capacity = rounded_capacity(round(self.SPARE * expected)) if expected else 0
+        self._lock = threading.Lock()
 
     def for_views(self, gaussians: Gaussians, cameras: Camera) -> int:
         """Tile hits that suffice for all of these views; see `capacity_for`."""

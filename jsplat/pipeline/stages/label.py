@@ -45,7 +45,7 @@ from jsplat.pipeline.first_labels import first_labels
 from jsplat.pipeline.packing import load_labelled, packed
 from jsplat.pipeline.stages.identities import each_identity
 from jsplat.raster.camera import Camera
-from jsplat.raster.capacity import SharedCapacity
+from jsplat.raster.capacity import HITS_SEEN, SharedCapacity, backend_tile, hits_of
 from jsplat.raster.scene import Gaussians, Scene
 from jsplat.runtime.devices import is_first_host
 from jsplat.runtime.kept_views import KeptViews
@@ -226,7 +226,7 @@ def label_captures(
     listed: list[Listed], fitted: Path, first: Path, labelset: LabelSet, config: RunConfig, folder: Path
 ) -> None:
     """`label_capture` of all, each into its own file."""
-    scenes, shared = saved_scenes(fitted), SharedCapacity()
+    scenes, shared = saved_scenes(fitted), shared_capacity(labelset, config)
 
     def make(one: Listed, devices: Devices) -> Known:
         capture = one.read()
@@ -237,6 +237,11 @@ def label_captures(
     each_identity("label", listed, folder, make)
     if is_first_host():
         write_json(folder / "labelset.json", labelset.to_json())
+
+
+def shared_capacity(labelset: LabelSet, config: RunConfig) -> SharedCapacity:
+    """One for all heads, which begins with what fitted heads usually need, so that programs do not wait for them."""
+    return SharedCapacity(hits_of(HITS_SEEN * config.fit.gaussians, backend_tile(len(labelset) + 1)))
 
 
 def label_settings(config: RunConfig) -> dict:
