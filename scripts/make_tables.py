@@ -182,7 +182,21 @@ def outcome(report: dict, seeds: dict | None = None) -> str:
     where = "F1 in %, side: |yaw| at least 60 degrees, front: at most 15."
     if seeds:
         where += f" In brackets the range over {len(seeds['seeds'])} seeds: other people, another teacher each time."
+        where += demo_took(seeds)
     return "\n\n".join([where, markdown(["", *heads], rows), *lines])
+
+
+def demo_took(seeds: dict) -> str:
+    """How long the demos were at work, where that was measured."""
+    took = [of for of in seeds.get("took", {}).values() if of]
+    if not took:
+        return ""
+    seconds, busy = ([of[key] for of in took] for key in ("seconds", "busy"))
+    return (
+        f" A demo took {min(seconds):.0f} to {max(seconds):.0f} s after the installation, nothing compiled before, and"
+        f" used {percent(min(busy))} to {percent(max(busy))} % of the cores' time ({seeds['device']}, commit"
+        f" {seeds['commit']})."
+    )
 
 
 def picture(about: dict) -> str:
