@@ -15,6 +15,7 @@ import numpy as np
 
 from jsplat.captures.capture import Capture
 from jsplat.fitting import compile_fit
+from jsplat.labels.opinions import Logits
 from jsplat.labelsets.labelset import LabelSet
 from jsplat.parser import Architecture, compile_training, enlarged, new_parser, opinions
 from jsplat.pipeline.config import RunConfig
@@ -24,6 +25,7 @@ from jsplat.raster.camera import Camera
 from jsplat.raster.scene import Attributes, Gaussians, Scene
 from jsplat.runtime.progress import log
 from jsplat.runtime.stop import STOP
+from jsplat.runtime.view_blocks import VIEWS
 
 PICTURES = 16  # of a batch that the parser looks at
 
@@ -123,12 +125,12 @@ def _student(expected: Expected) -> None:
     compile_training(start, config.finetune, config.size)
 
 
-def _opinions(expected: Expected):
-    """Of a parser that has learnt nothing, on as many views as the first capture has."""
-    views, *size = expected.pictures[0]
+@functools.lru_cache(1)
+def _opinions(expected: Expected) -> Logits:
+    """Of a parser that has learnt nothing, on as many pictures as it looks at at a time."""
     parser = enlarged(new_parser(expected.architecture, expected.classes, 0), expected.config.enlarge)
-    some = opinions(parser, np.zeros((PICTURES, *size, 3), np.uint8), flip=expected.config.flip)
-    return jax.tree.map(lambda x: np.resize(x, (views, *x.shape[1:])), some)
+    pictures = np.zeros((PICTURES, *expected.pictures[0][1:], 3), np.uint8)
+    return opinions(parser, pictures, flip=expected.config.flip)
 
 
 def _fit(expected: Expected) -> None:
@@ -136,14 +138,16 @@ def _fit(expected: Expected) -> None:
 
 
 def _label(expected: Expected) -> None:
-    first, config, classes = _opinions(expected), expected.config, expected.classes
+    config, classes = expected.config, expected.classes
     capture, scene = _nobody(expected)
+    first = jax.tree.map(lambda x: x[: len(capture.images)], _opinions(expected))
     label_capture(capture, scene, first, classes, config, shared_capacity(classes, config))
 
 
 def _nobody(expected: Expected) -> tuple[Capture, Scene]:
-    """A stand-in whose Gaussians lie behind all cameras."""
+    """A stand-in, in one block of views, whose Gaussians lie behind all cameras: large programs are those of blocks."""
     (views, height, width), classes = expected.pictures[0], expected.classes
+    views = min(views, VIEWS)
     pose, lens = np.eye(4), np.diag([width, width, 1.0])
     pose[2, 3], lens[:2, 2] = 2, (width / 2, height / 2)
     poses, lenses = (jnp.asarray(np.tile(x, (views, 1, 1)), jnp.float32) for x in (pose, lens))
@@ -161,7 +165,7 @@ def _nobody(expected: Expected) -> tuple[Capture, Scene]:
 _PROGRAMS: dict[str, Callable[[Expected], object]] = {
     "teacher": functools.lru_cache(8)(_teacher),
     "student": functools.lru_cache(8)(_student),
-    "parse": functools.lru_cache(8)(_opinions),
+    "parse": _opinions,
     "fit": functools.lru_cache(8)(_fit),
     "label": functools.lru_cache(8)(_label),
 }
