@@ -317,9 +317,10 @@ def longer_in_short(measured: dict) -> str:
     (_, short), (_, long) = [*measured["scores"].items()][1:]
     difference, (low, high) = measured["longer minus shorter, side"]
     return (
-        f"By today's settings, and for {measured['steps'][1]:,} steps instead of {measured['steps'][0]}, it reaches side F1"
-        f" {percent(long['side']['f1'])} % on the {measured['people']} unseen people ({100 * difference:+.1f} points"
-        f" [{100 * low:+.1f}, {100 * high:+.1f}]) and {percent(long['0-15']['f1'])} % from the front"
+        f"By today's settings, and for {measured['steps'][1]:,} steps instead of {measured['steps'][0]}, it reaches"
+        f" side F1 {percent(long['side']['f1'])} % on the {measured['people']} unseen people"
+        f" ({100 * difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]) and"
+        f" {percent(long['0-15']['f1'])} % from the front"
         f" ({percent(short['0-15']['f1'])} % before); one seed each."
     )
 
