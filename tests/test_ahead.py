@@ -36,7 +36,7 @@ EXPECTED = Expected(((6, 32, 32),) * 2, True, CELEBAMASK_HQ, CONFIG.teacher.arch
 
 @contextlib.contextmanager
 def compiled() -> Iterator[set[str]]:
-    """The names of the programs that are compiled within the block."""
+    """The names of the programs that are compiled within the block, by any thread."""
     names, log = set(), logging.getLogger("jax._src.interpreters.pxla")
 
     def note(record: logging.LogRecord) -> bool:
@@ -44,10 +44,11 @@ def compiled() -> Iterator[set[str]]:
         return False
 
     log.addFilter(note)
+    jax.config.update("jax_log_compiles", True)
     try:
-        with jax.log_compiles():
-            yield names
+        yield names
     finally:
+        jax.config.update("jax_log_compiles", False)
         log.removeFilter(note)
 
 

@@ -235,6 +235,7 @@ def bytes_of(state: FitState, photos: Photos, *, config: FitConfig, capacity: in
     return planned_bytes(steps.lower(*arrays, jnp.int32(0), config=config, capacity=capacity).compile())
 
 
+@in_32_bits
 def compile_steps(
     state: FitState, photos: Photos, where: SingleDeviceSharding, *, config: FitConfig, capacity: int
 ) -> None:

@@ -1,5 +1,6 @@
 """Fits of any number of identities, in batches."""
 
+import concurrent.futures
 import dataclasses
 import functools
 import hashlib
@@ -25,7 +26,7 @@ from jsplat.labelsets.labelset import LabelSet
 from jsplat.raster.capacity import SharedCapacity
 from jsplat.raster.scene import Scene
 from jsplat.runtime.cost import Cost, Stopwatch
-from jsplat.runtime.devices import identity_mesh
+from jsplat.runtime.devices import cores, identity_mesh
 from jsplat.runtime.precision import in_32_bits
 from jsplat.runtime.progress import Progress
 
@@ -154,8 +155,10 @@ def compile_fit(pictures: Sequence[tuple[int, int, int]], classes: int, config: 
     for mesh, rows, queue in _plans(waiting, classes, config):
         capacity = first_capacity(config.hits_per_gaussian, config.gaussians, classes, config)
         arrays = shapes_of(rows // mesh.size, queue[0][0].shape, classes, config)
-        for device in mesh.devices.flat:
-            compile_steps(*arrays, SingleDeviceSharding(device), config=compiled_settings(config), capacity=capacity)
+        compiled = functools.partial(compile_steps, *arrays, config=compiled_settings(config), capacity=capacity)
+        # Each device has its own program.
+        with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
+            list(pool.map(compiled, map(SingleDeviceSharding, mesh.devices.flat)))
 
 
 def _none() -> Capture:

@@ -129,7 +129,8 @@ def _student(expected: Expected) -> None:
 def _opinions(expected: Expected) -> Logits:
     """Of a parser that has learnt nothing, on as many pictures as it looks at at a time."""
     parser = enlarged(new_parser(expected.architecture, expected.classes, 0), expected.config.enlarge)
-    pictures = np.zeros((PICTURES, *expected.pictures[0][1:], 3), np.uint8)
+    views, *size = expected.pictures[0]
+    pictures = np.zeros((min(views, PICTURES), *size, 3), np.uint8)
     return opinions(parser, pictures, flip=expected.config.flip)
 
 
