@@ -104,10 +104,10 @@ def main(run: Path, out: Path, taught: list[str], names: list[str]) -> None:
     add(f"teacher of width {WIDER:g}", strong, wide.steps, seconds)
     student = trained(out / "wide", short, data, start=strong, replay=replay)
     add(f"student of width {WIDER:g}", *_with_steps(student, short))
-    found = {"taught": taught, "people": names, "seed": 0, "batch": fine.batch, "rows": rows}
+    found = {**about("student nets"), "taught": taught, "people": names, "seed": 0, "batch": fine.batch, "rows": rows}
     found["full"] = {"width": FULL, "step, ms": 1000 * full, "hours": full * fine.steps / 3600}
-    write_json(HERE / "history" / "student_nets.json", {**about("student nets"), **found})
-    print(table({**about("student nets"), **found}))
+    write_json(HERE / "history" / "student_nets.json", found)
+    print(table(found))
 
 
 def _with_steps(found: tuple[Parser, float], config: ParserConfig) -> tuple[Parser, int, float]:

@@ -76,8 +76,6 @@ def test_stages_find_their_programs(tmp_path):
     assert "draw_batch" in after  # or nothing would be noted
     assert large & after == set()
 
-    return enlarged(parser, CONFIG.enlarge)
-
 
 def test_a_stage_waits_for_what_compiles_for_it_and_leaves_out_what_has_not_begun(monkeypatch):
     began, go_on, done = threading.Event(), threading.Event(), []
