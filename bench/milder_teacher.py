@@ -62,31 +62,42 @@ def made(run: Path, frontal: Path, out: Path, names: list[str]) -> Study:
     return Study(out / "run", out)
 
 
-def main(run: Path, frontal: Path, out: Path, names: list[str]) -> None:
-    """Trains, scores, writes and prints."""
-    study = made(run, frontal, out, names)
+def measured(study: Study) -> dict:
+    """What a run and its parsers reached on the unseen."""
     found = counted_all(study, MASKS, parsers_of(study))
     told = {stage: json.loads((study.run / stage / "run.json").read_text())["commit"] for stage in ("label", "student")}
     gain = f1_difference([found["student"].people["side"]], [found["teacher"].people["side"]])
     rows = {name: scores_of(of, study.classes)["bins"] for name, of in found.items()}
-    counts = {group: [one.identity for one in people] for group, people in study.groups.items()}
-    more = {"people": counts, "seen": names, "seed": study.config["seed"], "made at": told, "gain": gain}
-    write_json(HERE / "history" / "milder_teacher.json", {**about("milder teacher"), **more, "scores": rows})
     for name, of in rows.items():
         print(name, *(f"{place} {of[b][key]:.3f}" for place, (b, key) in PLACES.items()))
+    counts = {group: [one.identity for one in people] for group, people in study.groups.items()}
+    return {"people": counts, "seed": study.config["seed"], "made at": told, "gain": gain, "scores": rows}
 
 
-def table(measured: dict) -> str:
+def main(run: Path, frontal: Path, out: Path, names: list[str]) -> None:
+    """Trains, scores, writes and prints."""
+    found = {"seen": names, **measured(made(run, frontal, out, names))}
+    write_json(HERE / "history" / "milder_teacher.json", {**about("milder teacher"), **found})
+
+
+def table(found: dict) -> str:
     """The scores of what a milder teacher leads to."""
-    rows = [[name, *(percent(of[b][key]) for b, key in PLACES.values())] for name, of in measured["scores"].items()]
-    value, (low, high) = measured["gain"]
-    people = measured["people"]
+    taught = ", ".join(found["people"]["fitted"])
+    who = (
+        f"The teacher learnt from frontal pictures and from views of {', '.join(found['seen'])} up to {WIDEST} degrees,"
+        f" the student from {taught}."
+    )
+    return scores_table(found, who)
+
+
+def scores_table(found: dict, who: str) -> str:
+    """The scores by pose, who taught whom said above."""
+    rows = [[name, *(percent(of[b][key]) for b, key in PLACES.values())] for name, of in found["scores"].items()]
+    value, (low, high) = found["gain"]
     where = (
-        f"{len(people['unseen'])} people nobody trained on, F1 in %, seed {measured['seed']}, made at commit"
-        f" {measured['made at']['student']}. The teacher learnt from frontal pictures and from views of"
-        f" {', '.join(measured['seen'])} up to {WIDEST} degrees, the student from {', '.join(people['fitted'])}."
-        f" Student minus teacher from the side, with 95 % interval: {100 * value:+.1f} [{100 * low:+.1f},"
-        f" {100 * high:+.1f}]."
+        f"{len(found['people']['unseen'])} people nobody trained on, F1 in %, seed {found['seed']}, made at commit"
+        f" {found['made at']['student']}. {who} Student minus teacher from the side, with 95 % interval:"
+        f" {100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]."
     )
     return "\n\n".join([where, markdown(["", *PLACES], rows)])
 

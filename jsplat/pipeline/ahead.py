@@ -115,14 +115,10 @@ def _compile(stage: str, expected: Expected) -> None:
         log("nothing is compiled ahead", stage=stage, error=repr(error))
 
 
-def _teacher(expected: Expected) -> None:
+def _training(part: str, expected: Expected) -> None:
+    """`part` of the settings, "teacher" or "finetune", says how."""
     start, config = new_parser(expected.architecture, expected.classes, 0), expected.config
-    compile_training(start, config.teacher, config.size)
-
-
-def _student(expected: Expected) -> None:
-    start, config = new_parser(expected.architecture, expected.classes, 0), expected.config
-    compile_training(start, config.finetune, config.size)
+    compile_training(start, getattr(config, part), config.size)
 
 
 @functools.lru_cache(1)
@@ -164,8 +160,8 @@ def _nobody(expected: Expected) -> tuple[Capture, Scene]:
 
 
 _PROGRAMS: dict[str, Callable[[Expected], object]] = {
-    "teacher": functools.lru_cache(8)(_teacher),
-    "student": functools.lru_cache(8)(_student),
+    "teacher": functools.lru_cache(8)(functools.partial(_training, "teacher")),
+    "student": functools.lru_cache(8)(functools.partial(_training, "finetune")),
     "parse": _opinions,
     "fit": functools.lru_cache(8)(_fit),
     "label": functools.lru_cache(8)(_label),
