@@ -1,9 +1,9 @@
-"""How much of a student's batch variants should be: `python -m bench.variant_share RUN OUT`, forty minutes.
+"""Whom a student should see besides the captured: `python -m bench.student_people RUN OUT`, fifty minutes.
 
 RUN: a `jsplat run --config heads_cpu`, done as far as its stage "render", on captures with true labels. Its fitted
-people are parted in two; by each share, students learn from either half, and from procedural people, and are scored on
-the other half, on whom settings may be chosen. What is done already in OUT is not done again. Writes
-bench/history/variant_share.json and prints its table.
+people are parted in two; students learn from either half, with and without variants and procedural people, and are
+scored on the other half, on whom settings may be chosen. All see as many pictures. What is done already in OUT is not
+done again. Writes bench/history/student_people.json after every recipe and prints its table.
 """
 
 import dataclasses
@@ -32,7 +32,12 @@ from jsplat.training_sets.auxiliary import concatenate, read_auxiliary
 from jsplat.training_sets.reading import read_training_set
 from jsplat.variants import Person, Variants
 
-SHARES = (0.0, 0.25, 0.5)
+RECIPES = {  # the share of variants, and whether there are procedural people
+    "photographs and renders": (0.0, False),
+    "and variants": (0.5, False),
+    "and procedural people": (0.0, True),
+    "and both": (0.5, True),
+}
 SMALL = ("neck_l", "hat", "mouth", "l_ear", "r_ear")  # classes that move most, from the side
 
 
@@ -60,55 +65,51 @@ def main(run: Path, out: Path) -> None:
     fine = config.finetune.for_side(config.size, first.architecture.input_size)
     fitted = study.groups["fitted"]
     halves = fitted[: len(fitted) // 2], fitted[len(fitted) // 2 :]
-    tallies: dict[str, Tally] = {}
+    names = [[one.identity for one in half] for half in halves]
 
-    def student(taught: list[Listed], share: float) -> Parser:
-        data = concatenate([of_people(pictures, [one.identity for one in taught]), procedural])
+    def student(taught: list[Listed], share: float, with_procedural: bool) -> Parser:
+        own = of_people(pictures, [one.identity for one in taught])
+        data = concatenate([own, procedural]) if with_procedural else own
+        place = out / f"{taught[0].identity}_{share:g}{'_procedural' * with_procedural}"
         fresh = variants_of(study, config, taught, share)
-        place = out / f"{taught[0].identity}_{share:g}"
         return trained(place, fine, data, start=first, replay=replay, fresh=fresh)[0]
 
-    tallies["teacher"] = counted(study, first, fitted)
-    for share in SHARES:
-        name = f"student, {share:g}"
+    tallies = {"teacher": counted(study, first, fitted)}
+    for name, recipe in RECIPES.items():
         tallies[name] = Tally.empty(len(study.classes))
         for taught, scored in (halves, halves[::-1]):
-            tallies[name].add(counted(study, student(taught, share), scored))
-        print(name, scores_of(tallies[name], study.classes)["bins"]["side"]["f1"], flush=True)
-    rows, base = [], tallies["student, 0"].people["side"]
-    for name, of in tallies.items():
-        scores = scores_of(of, study.classes)
-        row = {"name": name, "scores": {b: scores["bins"][b]["f1"] for b in BINS}}
-        row["classes, side"] = {c: scores["classes_side"][c]["f1"] for c in SMALL}
-        rows.append({**row, "minus none, side": f1_difference([of.people["side"]], [base])})
-    names = [[one.identity for one in half] for half in halves]
-    found = {
-        **about("variant share"),
-        "halves": names,
-        "seed": 0,
-        "steps": fine.steps,
-        "batch": fine.batch,
-        "rows": rows,
-    }
-    write_json(HERE / "history" / "variant_share.json", found)
-    print(table(found))
+            tallies[name].add(counted(study, student(taught, *recipe), scored))
+        rows = [row(study, *of, tallies) for of in tallies.items()]
+        found = {**about("student people"), "halves": names, "seed": 0, "steps": fine.steps, "batch": fine.batch}
+        write_json(HERE / "history" / "student_people.json", {**found, "rows": rows})
+        print(table({**found, "rows": rows}), flush=True)
+
+
+def row(study: Study, name: str, of: Tally, tallies: dict[str, Tally]) -> dict:
+    """The scores of a recipe, and how far they are above those of the first one."""
+    scores, base = scores_of(of, study.classes), tallies[next(iter(RECIPES))]
+    gain = {place: f1_difference([of.people[place]], [base.people[place]]) for place in ("side", "0-15")}
+    side = {name: scores["classes_side"][name]["f1"] for name in SMALL}
+    return {"name": name, "scores": {b: scores["bins"][b]["f1"] for b in BINS}, "classes, side": side, "gain": gain}
 
 
 def table(found: dict) -> str:
-    """Shares of variants, and what students reached with them."""
+    """Who was seen, and what students reached."""
     rows = []
     for of in found["rows"]:
-        value, (low, high) = of["minus none, side"]
-        difference = f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+        gains = (
+            f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]" for value, (low, high) in of["gain"].values()
+        )
         shown = [*(of["scores"][b] for b in BINS), *of["classes, side"].values()]
-        rows.append([of["name"], *map(percent, shown), "-" if of["name"] == "student, 0" else difference])
+        first = of["name"] == next(iter(RECIPES))
+        rows.append([of["name"], *map(percent, shown), *("-" if first else gain for gain in gains)])
     each = [", ".join(half) for half in found["halves"]]
     where = (
         f"Students of {each[0]} scored on {each[1]}, and the other way round; {found['steps']} steps of"
-        f" {found['batch']} pictures, F1 in %, seed {found['seed']}, measured at commit {found['commit']}; the last"
-        " column, side minus the side without variants, has its 95 % interval over these people."
+        f" {found['batch']} pictures, F1 in %, seed {found['seed']}, measured at commit {found['commit']}. The last"
+        " columns have the difference to photographs and renders alone, with its 95 % interval over these people."
     )
-    return "\n\n".join([where, markdown(["", *BINS, *SMALL, "difference"], rows)])
+    return "\n\n".join([where, markdown(["", *BINS, *SMALL, "side, difference", "0-15, difference"], rows)])
 
 
 if __name__ == "__main__":
