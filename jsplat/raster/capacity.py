@@ -84,15 +84,18 @@ class SharedCapacity:
     SPARE = 1.15  # heads differ by about as much
 
     def __init__(self, expected: int = 0):
-        self._capacity = rounded_capacity(round(self.SPARE * expected)) if expected else 0
+        self._capacity = self._with_spare(expected) if expected else 0
         self._lock = threading.Lock()
+
+    def _with_spare(self, hits: int) -> int:
+        return rounded_capacity(round(self.SPARE * hits))
 
     def for_views(self, gaussians: Gaussians, cameras: Camera) -> int:
         """Tile hits that suffice for all of these views; see `capacity_for`."""
         most = _most_needed(gaussians, cameras)
         with self._lock:
             if most > self._capacity:
-                self._capacity = rounded_capacity(round(self.SPARE * most))
+                self._capacity = self._with_spare(most)
             return self._capacity
 
 
