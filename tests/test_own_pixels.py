@@ -21,6 +21,7 @@ from jsplat.captures.own_pixels import OwnPixels, own_pixels
 from jsplat.captures.pictures import write_png
 from jsplat.labels import MaskConfig, clean, paint, to_masks
 from jsplat.labelsets.labelset import IGNORE
+from jsplat.pipeline import own_pixels as room
 from jsplat.pipeline.own_pixels import Painted, is_label_grid, on_label_grid, own_mask
 from jsplat.raster.capacity import SharedCapacity
 from jsplat.raster.scene import Gaussians
@@ -164,6 +165,31 @@ def test_a_larger_picture_is_rendered_and_not_enlarged():
     assert (mask[10::21, 10::21] != small).mean() < 0.01
     steps = np.abs(np.diff((mask[:, :336] > 0).argmax(1)[200:472]))
     assert steps.max() <= 4, "a pixel of the label grid is 21 wide, and would show as a step"
+
+
+@pytest.mark.parametrize(("orientation", "distortion", "differ"), [(1, (), 0.0), (6, (), 0.0), (1, RADIAL, 0.001)])
+def test_it_does_not_matter_how_a_picture_is_cut(orientation, distortion, differ, monkeypatch):
+    """Tiles of a bent lens are as fine as their own part of it, so that outlines move by a part of a pixel."""
+    camera, gaussians = ball.cameras([0.0], 32)[0], sphere()
+    k = np.asarray(camera.resized(512, 512).intrinsics, np.float64)
+    own = OwnPixels("a", Path("a.png"), Lens(k, 512, 400, distortion), orientation)
+    painted, tiles = painted_ball(camera, gaussians), []
+
+    def made() -> np.ndarray:
+        tile = room._tile
+        with monkeypatch.context() as patched:
+            patched.setattr(room, "_tile", lambda *x, **y: tiles.append(x[2]) or tile(*x, **y))
+            return own_mask(painted, camera, own, SharedCapacity())
+
+    whole, count = made(), len(tiles)
+    assert {*np.unique(whole)} == {0, 1, 2}
+    if not distortion:
+        assert count == 1, "512 pixels and their margins are one tile"
+    monkeypatch.setattr(room, "LARGEST", 160)
+    parts = made()
+    assert len(tiles) > count + 8
+    assert max(max(tile.width, tile.height) for tile in tiles[count:]) <= 192
+    assert (whole != parts).mean() <= differ
 
 
 def test_what_a_lens_does_not_know_is_ignored():

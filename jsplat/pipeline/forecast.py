@@ -12,6 +12,7 @@ from jsplat.pipeline.config import RunConfig
 from jsplat.pipeline.estimate import duration, gigabytes
 from jsplat.pipeline.reporting import LOOKED_AT
 from jsplat.pipeline.settling import Settled
+from jsplat.pipeline.stages.own import AT_ONCE
 from jsplat.pipeline.students import STUDENTS, is_student, student_of
 from jsplat.pipeline.trying import Measured
 from jsplat.runtime.cost import Cost
@@ -57,7 +58,10 @@ def seconds(settled: Settled, costs: Mapping[str, Cost]) -> dict[str, float]:
         found["label"] = costs["label"].of_many(pictures, side_by_side, busy)
     if "render" in costs:
         found["render"] = costs["render"].of_many(people * config.views.wanted, side_by_side, busy)
-    found |= {name: costs[name].seconds * pictures for name in ("masks", "overlays") if name in costs}
+    if "masks" in costs:
+        found["masks"] = costs["masks"].of_many(pictures, min(cores(), AT_ONCE), cores())
+    if "overlays" in costs:
+        found["overlays"] = costs["overlays"].seconds * pictures
     students = [name for name in planned.stages if is_student(name)]
     if "student" in costs:
         found |= dict.fromkeys(students, costs["student"].seconds * config.finetune.steps)

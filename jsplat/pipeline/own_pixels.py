@@ -1,8 +1,8 @@
 """Masks in the pixels of the pictures that people have: rendered from the Gaussians at that size, through their lens.
 
-An original picture is cut into blocks. Each gets a pinhole tile that holds all rays of its pixels, and in which no
-pixel is larger than the picture's own; the tile's class channels are read off where the rays meet it. So nothing is
-enlarged, corners that an undistorted picture cuts off are seen, and memory is that of a tile.
+An original picture is cut into blocks. Each gets a pinhole tile that holds all rays of its pixels and hardly more, and
+in which no pixel is larger than the picture's own; the tile's class channels are read off where the rays meet it. So
+nothing is enlarged, corners that an undistorted picture cuts off are seen, and memory is that of a tile.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jsplat.captures.own_pixels import OwnPixels
 from jsplat.labels import MaskConfig, clean, to_masks
@@ -25,7 +25,8 @@ from jsplat.raster.projection import LOW_PASS
 from jsplat.raster.rasterizer import rasterize
 from jsplat.raster.scene import Gaussians
 
-LARGEST = 512  # pixels of a tile's side
+LARGEST = 576  # pixels of a tile's side: a picture of 512 and its margins fit into one
+_EDGES = 64  # sides of tiles are multiples of this, so that similar blocks share compiled programs
 _MARGIN = 2.0  # of its pixels around the outermost rays
 _EXACT, _STEP = 256, 8  # rays of larger pictures are found for every so many pixels; between them they are straight
 
@@ -48,14 +49,46 @@ class Painted:
 
 @dataclasses.dataclass(frozen=True)
 class _Block:
-    """Part of a picture, and the tile that is rendered for it."""
+    """Part of a picture, and the rays of some of its pixels, the knots: between them rays are straight.
+
+    Attributes:
+        rows, columns: of the knots, from `top` and `left`.
+        rays: of the knots; known: whether the lens knows them.
+    """
 
     top: int
     left: int
-    rays: Float[np.ndarray, "h w 2"]
-    known: np.ndarray
-    low: np.ndarray
-    focal: float
+    rows: Int[np.ndarray, " r"]
+    columns: Int[np.ndarray, " c"]
+    rays: Float[np.ndarray, "r c 2"]
+    known: Bool[np.ndarray, "r c"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return int(self.rows[-1]) + 1, int(self.columns[-1]) + 1
+
+    def focal(self, least: float) -> float:
+        """At which no pixel of a tile is larger than one of the picture, nor than one at `least`."""
+        nearest = 1 / least
+        for axis, at in ((0, self.rows), (1, self.columns)):
+            steps = np.linalg.norm(np.diff(self.rays, axis=axis), axis=-1)
+            steps = steps / np.expand_dims(np.diff(at), 1 - axis)
+            nearest = min(nearest, float(steps[steps > 0].min(initial=nearest)))
+        return 1 / nearest
+
+    def all_rays(self) -> Float[np.ndarray, "h w 2"]:
+        """Of every pixel."""
+        (y0, y), (x0, x) = (_between(knots, n) for knots, n in zip((self.rows, self.columns), self.shape))
+        rays = self.rays
+        rays = rays[y0] * (1 - y)[:, None, None] + rays[y0 + 1] * y[:, None, None] if len(self.rows) > 1 else rays
+        return rays[:, x0] * (1 - x)[:, None] + rays[:, x0 + 1] * x[:, None] if len(self.columns) > 1 else rays
+
+    def all_known(self) -> Bool[np.ndarray, "h w"]:
+        """Of every pixel: where its neighbours among the knots are."""
+        (y, _), (x, _) = (_between(knots, n) for knots, n in zip((self.rows, self.columns), self.shape))
+        known = self.known[y] & self.known[np.minimum(y + 1, len(self.rows) - 1)]
+        return known[:, x] & known[:, np.minimum(x + 1, len(self.columns) - 1)]
 
 
 def own_mask(painted: Painted, camera: Camera, own: OwnPixels, shared: SharedCapacity) -> UInt8[np.ndarray, "h w"]:
@@ -63,16 +96,15 @@ def own_mask(painted: Painted, camera: Camera, own: OwnPixels, shared: SharedCap
 
     Args:
         camera: of the view; only its pose counts.
-        room: for the tile hits of all pictures of a head.
+        shared: for the tile hits of all pictures of a head.
     """
     width, height = own.size
     labels, sure = np.zeros((height, width), np.uint8), np.zeros((height, width), np.float32)
     unknown = np.zeros((height, width), bool)
-    side = min(LARGEST, 64 * math.ceil(1.25 * (max(width, height) + 2 * _MARGIN) / 64))
-    for block in _blocks(own, painted.focal, side):
-        part = (slice(block.top, block.top + len(block.rays)), slice(block.left, block.left + block.rays.shape[1]))
-        unknown[part] = ~block.known
-        shown = _shown(painted, camera, block, side, shared)
+    for block in _blocks(own, painted.focal):
+        part = (slice(block.top, block.top + block.shape[0]), slice(block.left, block.left + block.shape[1]))
+        shown = _shown(painted, camera, block, shared)
+        unknown[part] = ~block.all_known()
         labels[part], sure[part] = (
             x[0] for x in to_masks(shown[None, ..., :-1], shown[None, ..., -1], painted.labelset, painted.config)
         )
@@ -80,19 +112,16 @@ def own_mask(painted: Painted, camera: Camera, own: OwnPixels, shared: SharedCap
     return clean(labels[None], sure[None], painted.labelset, painted.config)[0]
 
 
-def _blocks(own: OwnPixels, least: float, side: int) -> Iterator[_Block]:
-    """The picture in parts that fit into tiles of `side` pixels, which are as fine as it is, and as `least`."""
+def _blocks(own: OwnPixels, least: float) -> Iterator[_Block]:
+    """The picture in parts that fit into tiles which are as fine as it is, and as `least`."""
     waiting = [(0, 0, own.size[1], own.size[0])]
     while waiting:
         top, left, high, wide = waiting.pop()
-        rays, known = _rays(own, top, left, high, wide)
-        low, up = rays.reshape(-1, 2).min(0), rays.reshape(-1, 2).max(0)
-        steps = [np.linalg.norm(np.diff(rays, axis=axis), axis=-1) for axis in (0, 1)]
-        nearest = min((float(s[s > 0].min()) for s in steps if (s > 0).any()), default=1 / least)
-        focal = max(1 / nearest, least)
-        parts = math.ceil(float((up - low).max()) * focal / (side - 2 * _MARGIN - 1))
+        block = _block(own, top, left, high, wide)
+        across = np.ptp(block.rays.reshape(-1, 2), axis=0).max() * block.focal(least)
+        parts = math.ceil(float(across) / (LARGEST - 2 * _MARGIN - 1))
         if parts <= 1 or max(high, wide) == 1:
-            yield _Block(top, left, rays, known, low, focal)
+            yield block
             continue
         long = max(high, wide)
         ends = np.unique(np.linspace(0, long, min(parts, long) + 1).round().astype(int)).tolist()
@@ -100,18 +129,12 @@ def _blocks(own: OwnPixels, least: float, side: int) -> Iterator[_Block]:
             waiting.append((top + a, left, b - a, wide) if high >= wide else (top, left + a, high, b - a))
 
 
-def _rays(own: OwnPixels, top: int, left: int, high: int, wide: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rays of the pixels of a part of the picture, and whether the lens knows them."""
+def _block(own: OwnPixels, top: int, left: int, high: int, wide: int) -> _Block:
     step = 1 if max(own.size) < _EXACT else _STEP
     rows, columns = (_knots(n, step) for n in (high, wide))
     grid = np.stack(np.meshgrid(left + columns + 0.5, top + rows + 0.5), -1)
     rays, known = own.rays(grid.reshape(-1, 2))
-    rays, known = rays.reshape(grid.shape), known.reshape(grid.shape[:2])
-    (y0, y), (x0, x) = (_between(knots, n) for knots, n in ((rows, high), (columns, wide)))
-    rays = rays[y0] * (1 - y)[:, None, None] + rays[y0 + 1] * y[:, None, None] if len(rows) > 1 else rays
-    rays = rays[:, x0] * (1 - x)[:, None] + rays[:, x0 + 1] * x[:, None] if len(columns) > 1 else rays
-    known = known[y0] & known[np.minimum(y0 + 1, len(rows) - 1)]
-    return rays, known[:, x0] & known[:, np.minimum(x0 + 1, len(columns) - 1)]
+    return _Block(top, left, rows, columns, rays.reshape(grid.shape), known.reshape(grid.shape[:2]))
 
 
 def _knots(count: int, step: int) -> np.ndarray:
@@ -126,16 +149,21 @@ def _between(knots: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return before, (at - knots[before]) / np.maximum(knots[after] - knots[before], 1)
 
 
-def _shown(painted: Painted, camera: Camera, block: _Block, side: int, shared: SharedCapacity) -> np.ndarray:
-    """Class channels and alpha, "h w k1", of a block's pixels."""
-    # The first ray lies in the middle of a tile's pixel: a plain lens is then not resampled at all.
-    offset = _MARGIN + 0.5 - block.low * block.focal
-    lens = jnp.asarray([[[block.focal, 0, offset[0]], [0, block.focal, offset[1]], [0, 0, 1]]], jnp.float32)
-    tile = Camera(camera.camera_from_world[None], lens, side, side)
+def _shown(painted: Painted, camera: Camera, block: _Block, shared: SharedCapacity) -> Float[np.ndarray, "h w k1"]:
+    """Class channels and alpha of a block's pixels."""
+    focal, ends = block.focal(painted.focal), block.rays.reshape(-1, 2)
+    # The first ray lies in the middle of a tile's pixel: those of a plain lens then do so as well.
+    offset = _MARGIN + 0.5 - ends.min(0) * focal
+    lens = jnp.asarray([[[focal, 0, offset[0]], [0, focal, offset[1]], [0, 0, 1]]], jnp.float32)
+    width, height = (_EDGES * math.ceil(x / _EDGES) for x in np.ptp(ends, axis=0) * focal + 2 * _MARGIN + 1)
+    tile = Camera(camera.camera_from_world[None], lens, width, height)
     gaussians = _as_fitted(painted.gaussians, tile[0], jnp.float32(painted.focal))
-    channels = _tile(gaussians, painted.probabilities, tile[0], capacity=shared.for_views(gaussians, tile))
-    at = block.rays * block.focal + offset - 0.5
-    return _read_off(np.asarray(channels), at)
+    shown = np.asarray(_tile(gaussians, painted.probabilities, tile[0], capacity=shared.for_views(gaussians, tile)))
+    at = block.rays * focal + offset - 0.5
+    column, row = np.rint(at[0, 0]).astype(int)
+    if np.abs(at - np.stack(np.meshgrid(column + block.columns, row + block.rows), -1)).max() < 1e-3:
+        return shown[row : row + block.shape[0], column : column + block.shape[1]]
+    return _read_off(shown, block.all_rays() * focal + offset - 0.5)
 
 
 @jax.jit
@@ -159,10 +187,6 @@ def _tile(gaussians: Gaussians, probabilities: Array, camera: Camera, *, capacit
 
 def _read_off(channels: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Channels "h w k1" at places "h2 w2 2" (x, y; 0 is the middle of the first pixel), linear between pixels."""
-    whole = np.rint(at)
-    if np.abs(at - whole).max() < 1e-3:
-        x, y = whole.astype(int).transpose(2, 0, 1)
-        return channels[y, x]
     low = np.floor(at).astype(int)
     (x, y), (a, b) = low.transpose(2, 0, 1), (at - low).astype(np.float32).transpose(2, 0, 1)[..., None]
     upper = channels[y, x] * (1 - a) + channels[y, x + 1] * a
@@ -182,9 +206,9 @@ def on_label_grid(
     k, (width, height) = np.asarray(camera.intrinsics, np.float64), own.size
     out = np.full((height, width), otherwise, np.uint8)
     for top in range(0, height, LARGEST):
-        rays, known = _rays(own, top, 0, min(LARGEST, height - top), width)
-        x, y = np.floor(rays @ k[:2, :2].T + k[:2, 2]).astype(int).transpose(2, 0, 1)
-        there = known & (x >= 0) & (x < layer.shape[1]) & (y >= 0) & (y < layer.shape[0])
-        part = out[top : top + len(rays)]
+        block = _block(own, top, 0, min(LARGEST, height - top), width)
+        x, y = np.floor(block.all_rays() @ k[:2, :2].T + k[:2, 2]).astype(int).transpose(2, 0, 1)
+        there = block.all_known() & (x >= 0) & (x < layer.shape[1]) & (y >= 0) & (y < layer.shape[0])
+        part = out[top : top + len(there)]
         part[there] = layer[y[there], x[there]]
     return out

@@ -1,5 +1,6 @@
 """The stages `masks` and `overlays`: masks of every original picture, under its name, and what they look like on it."""
 
+import concurrent.futures
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,10 +29,11 @@ from jsplat.raster.camera import Camera
 from jsplat.raster.capacity import SharedCapacity
 from jsplat.raster.scene import Scene
 from jsplat.report.gallery import overlay
-from jsplat.runtime.devices import shard_of_host
+from jsplat.runtime.devices import cores, shard_of_host
 from jsplat.runtime.progress import Progress
 from jsplat.runtime.stop import STOP
 
+AT_ONCE = 4  # pictures in work: each takes memory in its own size
 _ROWS = 256  # of an overlay at a time: it is blended in floating point
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 90]
 
@@ -56,15 +58,9 @@ def write_own_masks(
     for one in mine:
         with leaving_out(folder, one.identity):
             capture, own = one.unlabelled().read(), own_pixels(one.path)
-            scene, layers = scene_in(scenes, one.identity), drawn(one.identity)
+            scene = scene_in(scenes, one.identity)
             head = OwnMasks(capture, known(one.identity), scene, labelset, config.mask)
-            for view, picture in enumerate(own):
-                if STOP.is_set():
-                    raise Stopped(f"stopped at the masks of {one.identity}")
-                path = folder / one.identity / f"{picture.name}.png"
-                if not path.is_file():
-                    head.write(path, view, picture, layers.get(view))
-                progress.advance()
+            head.write_all(folder / one.identity, own, drawn(one.identity), progress)
     wait_for_all_hosts("masks", listed, folder)
 
 
@@ -84,6 +80,20 @@ class OwnMasks:
             float(capture.cameras.intrinsics[0, 0, 0]),
         )
         self._painted = Painted(scene.gaussians, probabilities, focal, labelset, config)
+
+    def write_all(self, folder: Path, own: list[OwnPixels], layers: dict[int, np.ndarray], progress: Progress) -> None:
+        """NAME.png of all views that have none yet, several at a time; `layers`: what people drew, by view."""
+
+        def write(view: int) -> None:
+            if STOP.is_set():
+                raise Stopped(f"stopped at the masks of {folder.name}")
+            path = folder / f"{own[view].name}.png"
+            if not path.is_file():
+                self.write(path, view, own[view], layers.get(view))
+
+        with concurrent.futures.ThreadPoolExecutor(min(cores(), AT_ONCE)) as pool:
+            for _ in pool.map(write, range(len(own))):
+                progress.advance()
 
     def write(self, path: Path, view: int, own: OwnPixels, drawn: np.ndarray | None) -> None:
         """The mask of a view as an indexed PNG; `drawn`: what people drew on it, on the grid of the label stage."""
