@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Iterator
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,16 +80,21 @@ class _Block:
 
     def all_rays(self) -> Float[np.ndarray, "h w 2"]:
         """Of every pixel."""
-        (y0, y), (x0, x) = (_between(knots, n) for knots, n in zip((self.rows, self.columns), self.shape))
-        rays = self.rays
-        rays = rays[y0] * (1 - y)[:, None, None] + rays[y0 + 1] * y[:, None, None] if len(self.rows) > 1 else rays
-        return rays[:, x0] * (1 - x)[:, None] + rays[:, x0 + 1] * x[:, None] if len(self.columns) > 1 else rays
+        down, across = self._weights()
+        return np.einsum("yr,rcx,wc->ywx", down, self.rays, across, optimize=True)
 
     def all_known(self) -> Bool[np.ndarray, "h w"]:
-        """Of every pixel: where its neighbours among the knots are."""
-        (y, _), (x, _) = (_between(knots, n) for knots, n in zip((self.rows, self.columns), self.shape))
-        known = self.known[y] & self.known[np.minimum(y + 1, len(self.rows) - 1)]
-        return known[:, x] & known[:, np.minimum(x + 1, len(self.columns) - 1)]
+        """Of every pixel: where the knots around it are."""
+        if self.known.all():
+            return np.ones(self.shape, bool)
+        down, across = self._weights()
+        return np.einsum("yr,rc,wc->yw", down, ~self.known, across, optimize=True) == 0
+
+    def _weights(self) -> tuple[Float[np.ndarray, "h r"], Float[np.ndarray, "w c"]]:
+        """Of the knots, in pixels between them."""
+        both = zip((self.rows, self.columns), self.shape)
+        down, across = (np.stack([np.interp(np.arange(n), at, x) for x in np.eye(len(at))], -1) for at, n in both)
+        return down, across
 
 
 def own_mask(painted: Painted, camera: Camera, own: OwnPixels, shared: SharedCapacity) -> UInt8[np.ndarray, "h w"]:
@@ -141,14 +147,6 @@ def _knots(count: int, step: int) -> np.ndarray:
     return np.unique(np.append(np.arange(0, count, step), count - 1))
 
 
-def _between(knots: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The knot before each of `count` pixels, and how far to the next it lies."""
-    at = np.arange(count)
-    before = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, max(len(knots) - 2, 0))
-    after = np.minimum(before + 1, len(knots) - 1)
-    return before, (at - knots[before]) / np.maximum(knots[after] - knots[before], 1)
-
-
 def _shown(painted: Painted, camera: Camera, block: _Block, shared: SharedCapacity) -> Float[np.ndarray, "h w k1"]:
     """Class channels and alpha of a block's pixels."""
     focal, ends = block.focal(painted.focal), block.rays.reshape(-1, 2)
@@ -163,7 +161,9 @@ def _shown(painted: Painted, camera: Camera, block: _Block, shared: SharedCapaci
     column, row = np.rint(at[0, 0]).astype(int)
     if np.abs(at - np.stack(np.meshgrid(column + block.columns, row + block.rows), -1)).max() < 1e-3:
         return shown[row : row + block.shape[0], column : column + block.shape[1]]
-    return _read_off(shown, block.all_rays() * focal + offset - 0.5)
+    # Linear between the tile's pixels, to a 32nd of one.
+    x, y = np.moveaxis((block.all_rays() * focal + offset - 0.5).astype(np.float32), -1, 0)
+    return cv2.remap(shown, x, y, cv2.INTER_LINEAR)
 
 
 @jax.jit
@@ -183,14 +183,6 @@ def _as_fitted(gaussians: Gaussians, camera: Camera, focal: Float[Array, ""]) ->
 def _tile(gaussians: Gaussians, probabilities: Array, camera: Camera, *, capacity: int) -> Float[Array, "h w k1"]:
     render = rasterize(gaussians, probabilities, camera, capacity=capacity)
     return jnp.concatenate([render.channels, render.alpha[..., None]], -1)
-
-
-def _read_off(channels: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Channels "h w k1" at places "h2 w2 2" (x, y; 0 is the middle of the first pixel), linear between pixels."""
-    low = np.floor(at).astype(int)
-    (x, y), (a, b) = low.transpose(2, 0, 1), (at - low).astype(np.float32).transpose(2, 0, 1)[..., None]
-    upper = channels[y, x] * (1 - a) + channels[y, x + 1] * a
-    return upper * (1 - b) + (channels[y + 1, x] * (1 - a) + channels[y + 1, x + 1] * a) * b
 
 
 def is_label_grid(own: OwnPixels, camera: Camera) -> bool:
