@@ -18,6 +18,7 @@ from bench.captures_needed import Study
 from bench.history import HERE
 from bench.machine import about
 from bench.milder_teacher import measured, scores_table
+from bench.tables import percent
 from jsplat.files.atomic import write_json
 from jsplat.parser import Parser, load_parser, predict_labels
 from jsplat.parser.model import parameter_count

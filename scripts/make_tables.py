@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # bench is no installed package
 
-from bench import against, milder_teacher, sharpened, strangers, student_nets, student_recipes  # noqa: E402
+from bench import against, full_width, milder_teacher, sharpened, strangers, student_nets, student_recipes  # noqa: E402
 from bench.captures_drawn import charts, images, tables  # noqa: E402
 from bench.history import HERE, latest  # noqa: E402
 from bench.profile import section  # noqa: E402
@@ -387,6 +387,7 @@ def sections() -> dict[Path, dict[str, str]]:
             "sharpened": sharpened.table(recorded("sharpened")),
             "strangers": strangers.table(recorded("strangers"), recorded("heads_enlarged.report")),
             "milder_teacher": milder_teacher.table(recorded("milder_teacher")),
+            "full_width": full_width.table(recorded("full_width")),
             "student_nets": student_nets.table(recorded("student_nets")),
             "student_recipes": student_recipes.table(recorded("student_recipes")),
             "large_run": large_run(recorded("large_run")),
