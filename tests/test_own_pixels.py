@@ -19,12 +19,15 @@ from jsplat.captures.importers.lens import Lens
 from jsplat.captures.index import list_captures
 from jsplat.captures.own_pixels import OwnPixels, own_pixels
 from jsplat.captures.pictures import write_png
+from jsplat.errors import Stopped
 from jsplat.labels import MaskConfig, clean, paint, to_masks
 from jsplat.labelsets.labelset import IGNORE
 from jsplat.pipeline import own_pixels as room
 from jsplat.pipeline.own_pixels import Painted, is_label_grid, on_label_grid, own_mask
+from jsplat.pipeline.stages import own as stage
 from jsplat.raster.capacity import SharedCapacity
-from jsplat.raster.scene import Gaussians
+from jsplat.raster.scene import Attributes, Gaussians, Scene
+from jsplat.runtime.progress import Progress
 from jsplat.training_sets.elsewhere import open_source
 from tests import ball
 
@@ -220,3 +223,27 @@ def test_a_layer_of_the_label_grid_reaches_the_own_pixels():
     np.testing.assert_array_equal(
         on_label_grid(twisted, camera, layer, 255)[::-1, ::-1], on_label_grid(own, camera, layer, 255)
     )
+
+
+def test_masks_made_side_by_side_stop_between_two_and_go_on(tmp_path, monkeypatch):
+    """What was written before a stop is not made again, and the rest is what one at a time would have made."""
+    capture, gaussians = ball.capture("ada"), sphere()
+    write_capture(tmp_path / "ada", capture)
+    lens = Lens(np.asarray(capture.cameras.resized(96, 96).intrinsics[0], np.float64), 96, 96)
+    own = [dataclasses.replace(one, lens=lens) for one in own_pixels(tmp_path / "ada")]
+    probabilities = np.asarray(painted_ball(capture.cameras, gaussians).probabilities)
+    known = {"rows_refined": probabilities, "refined": np.zeros((len(own), 32, 32), np.uint8)}
+    scene = Scene(gaussians, Attributes(jnp.zeros((3000, 1, 3)), jnp.zeros((3000, 1))))
+    masks = stage.OwnMasks(capture, known, scene, ball.SIDES, MaskConfig())
+    made, write_bytes = [], stage.write_bytes
+    monkeypatch.setattr(stage, "write_bytes", lambda path, data: made.append(path.name) or write_bytes(path, data))
+    monkeypatch.setattr(stage, "cores", lambda: 3)
+    with monkeypatch.context() as patched:
+        patched.setattr(stage.STOP, "is_set", lambda: len(made) >= 2)
+        with pytest.raises(Stopped, match="masks of out"):
+            masks.write_all(tmp_path / "out", own, {}, Progress("masks", len(own)))
+    assert 2 <= len(made) < len(own), "those that had begun are finished, no other begins"
+    masks.write_all(tmp_path / "out", own, {}, Progress("masks", len(own)))
+    assert sorted(made) == [f"{one.name}.png" for one in own]
+    masks.write(tmp_path / "alone.png", 5, own[5], None)
+    assert (tmp_path / "alone.png").read_bytes() == (tmp_path / "out" / "005.png").read_bytes()
